@@ -1,0 +1,18 @@
+"""Errors that are addressed to the person who typed the command."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Input that cannot be used; the message says what is wrong, why it matters and what to do."""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2."""
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+    raise SystemExit(code or 0)

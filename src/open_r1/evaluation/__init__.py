@@ -1,0 +1,1 @@
+"""Everything between a checkpoint and a table of accuracies that can be believed."""

@@ -1,0 +1,28 @@
+"""Fixtures shared by the tests: no network, one thread, the real data where it is present."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder that holds README.md."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_dir() -> Path:
+    """Real pictures, questions, split files and a real processor; they are no part of the repository."""
+    folder = REPOSITORY.parent / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"real data is not here ({folder}); it is not part of the repository")
+    return folder
