@@ -1,0 +1,101 @@
+"""Tiny checkpoints are real: they load whole, offline, through Auto*; same arguments, same bytes."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from open_r1.errors import UserError
+from open_r1.tiny_models import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny_checkpoint
+
+torch.set_num_threads(1)
+
+VISION = {
+    "qwen2_5_vl": ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
+    "qwen2_vl": ("Qwen2VLForConditionalGeneration", "Qwen2VLProcessor"),
+}
+MESSAGES = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why? A)x, B)y"}]}]
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {file.name: sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def load_reporting(auto: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+    return auto.from_pretrained(folder, output_loading_info=True)
+
+
+@pytest.mark.parametrize("family", VISION)
+def test_vision_checkpoint_loads_whole_and_generates(family: str, tmp_path: Path) -> None:
+    folder = build_tiny_checkpoint(tmp_path / "model", family)
+    processor = AutoProcessor.from_pretrained(folder)
+    model, report = load_reporting(AutoModelForImageTextToText, folder)
+    assert (type(model).__name__, type(processor).__name__) == VISION[family]
+    assert not any(report.values()), report
+    text = processor.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[Image.new("RGB", (384, 384))], return_tensors="pt")
+    # 384 x 384 becomes 112 x 112: (112 / 28) ** 2 = 16 image tokens
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
+    output = model.generate(**inputs, max_new_tokens=2)
+    assert output.shape[1] - inputs["input_ids"].shape[1] in (1, 2)
+
+
+def test_text_checkpoint_loads_whole(tmp_path: Path) -> None:
+    folder = build_tiny_checkpoint(tmp_path / "model", "qwen2")
+    model, report = load_reporting(AutoModelForCausalLM, folder)
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    assert not any(report.values()), report
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.decode(tokenizer.encode("Größe <answer> A </answer>")) == "Größe <answer> A </answer>"
+
+
+def test_generation_ends_at_both_of_qwens_end_tokens(tmp_path: Path) -> None:
+    folder = build_tiny_checkpoint(tmp_path / "model")
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    assert model.generation_config.eos_token_id == ends
+    assert tokenizer.eos_token_id == ends[0]
+    assert tokenizer.pad_token_id == ends[1]
+
+
+def test_every_special_token_is_one_token(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(build_tiny_checkpoint(tmp_path / "model", "qwen2"))
+    for token in SPECIAL_TOKENS:
+        assert len(tokenizer.encode(token)) == 1, token
+
+
+def test_same_seed_same_bytes_other_seed_other_weights(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = digest(build_tiny_checkpoint(tmp_path / "a", seed=1))
+    assert torch.rand(1) == expected  # the caller's random state is untouched
+    assert first == digest(build_tiny_checkpoint(tmp_path / "b", seed=1))
+    other = digest(build_tiny_checkpoint(tmp_path / "c", seed=2))
+    assert [name for name in first if first[name] != other[name]] == ["model.safetensors"]
+
+
+def test_real_processor_is_copied_and_sizes_the_embedding(real_dir: Path, tmp_path: Path) -> None:
+    source = real_dir / "qwen2_5_vl_processor"
+    folder = build_tiny_checkpoint(tmp_path / "model", processor=source)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    assert model.config.image_token_id == 151655
+    assert model.generation_config.eos_token_id == [151645, 151643]
+    assert model.get_input_embeddings().weight.shape == (151680, 64)
+    copied = digest(folder)
+    assert all(copied[name] == value for name, value in digest(source).items())
+
+
+def test_chat_template_is_the_published_one(real_dir: Path) -> None:
+    published = (real_dir / "qwen2_5_vl_processor" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert published == CHAT_TEMPLATE
+
+
+def test_unknown_family_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'llama'"):
+        build_tiny_checkpoint(tmp_path, "llama")
