@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Install everything into the active virtual or conda environment, or into a new one at .venv.
+#   bash setup.sh          what training, evaluation and tests need
+#   bash setup.sh --gpu    also flash-attn; where it cannot be built, one line says so and SDPA is used
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+gpu=false
+for argument in "$@"; do
+  case "$argument" in
+    --gpu) gpu=true ;;
+    *) echo "setup.sh: unknown argument '$argument'; it takes --gpu or nothing" >&2; exit 2 ;;
+  esac
+done
+
+python=${PYTHON:-python3}
+environment=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+if [ -z "$environment" ]; then
+  environment="$PWD/.venv"
+  if [ ! -x "$environment/bin/python" ]; then
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      echo "setup.sh: $("$python" --version 2>&1) is too old; Python 3.11 or newer is needed (set PYTHON=...)" >&2
+      exit 2
+    }
+    "$python" -m venv "$environment"
+  fi
+fi
+python="$environment/bin/python"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "setup.sh: the environment $environment has $("$python" --version 2>&1); Python 3.11 or newer is needed" >&2
+  exit 2
+}
+
+# uv takes the wheels of torch in seconds; it is installed into the environment itself, nothing outside is touched.
+"$python" -m uv --version >/dev/null 2>&1 || "$python" -m pip install --quiet --disable-pip-version-check uv
+"$python" -m uv pip install --quiet --python "$python" -r requirements.txt -e '.[dev]'
+
+if $gpu; then
+  if "$python" -m uv pip install --quiet --python "$python" --no-build-isolation -e '.[gpu]' 2>.flash-attn-build.log; then
+    rm -f .flash-attn-build.log
+    echo "flash-attn is installed"
+  else
+    echo "flash-attn could not be built (.flash-attn-build.log says why); everything works with SDPA attention instead"
+  fi
+fi
+echo "ready: $environment"

@@ -1,0 +1,113 @@
+"""Sample G completions per prompt with one prefill: pictures, vision tower and prompt are computed once per group."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+
+@dataclass
+class PromptBatch:
+    """B tokenized prompts with their pictures, as one processor call returns them."""
+
+    ids: torch.Tensor
+    """(B, P) left-padded token ids."""
+    mask: torch.Tensor
+    """(B, P) 1 where a token is real."""
+    pictures_per_prompt: list[int]
+    """B counts; 0 for a text-only prompt."""
+    vision: dict[str, torch.Tensor] = field(default_factory=dict)
+    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); empty for text."""
+
+    def slice(self, start: int, stop: int) -> "PromptBatch":
+        """Prompts `start` to `stop` with just their own pictures."""
+        vision: dict[str, torch.Tensor] = {}
+        first, last = sum(self.pictures_per_prompt[:start]), sum(self.pictures_per_prompt[:stop])
+        if last > first:
+            grid = self.vision["image_grid_thw"]
+            patches = grid.prod(dim=-1)
+            row, end = int(patches[:first].sum()), int(patches[:last].sum())
+            vision["pixel_values"] = self.vision["pixel_values"][row:end]
+            vision["image_grid_thw"] = grid[first:last]
+            vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
+        return PromptBatch(
+            self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision
+        )
+
+    def model_inputs(self) -> dict[str, torch.Tensor]:
+        """The picture arguments of a forward call whose position ids are given."""
+        return {key: self.vision[key] for key in ("pixel_values", "image_grid_thw") if key in self.vision}
+
+
+def inner_model(model: Any) -> Any:
+    """The module below the LM head (and below LoRA), which counts positions and computes hidden states."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.model
+
+
+def prompt_positions(model: Any, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Positions of the prompt tokens as the model itself counts them.
+
+    Returns:
+        Positions, (3, B, P) for models with M-RoPE and (B, P) for text models, and for the former the offset (B, 1)
+        between the next position and the number of tokens seen.
+    """
+    inner = inner_model(model)
+    text_positions = (prompts.mask.cumsum(-1) - 1).clamp(min=0)
+    if not hasattr(inner, "get_rope_index"):
+        return text_positions, None
+    if "image_grid_thw" not in prompts.vision:
+        return text_positions[None].expand(3, -1, -1), torch.zeros_like(prompts.ids[:, :1])
+    positions, offset = inner.get_rope_index(
+        prompts.ids,
+        mm_token_type_ids=prompts.vision["mm_token_type_ids"],
+        image_grid_thw=prompts.vision["image_grid_thw"],
+        attention_mask=prompts.mask,
+    )
+    return positions, offset
+
+
+@torch.no_grad()
+def sample_groups(
+    model: PreTrainedModel, prompts: PromptBatch, group: int, generation_config: GenerationConfig
+) -> torch.Tensor:
+    """Sample `group` completions for each prompt.
+
+    The prompt without its last token is prefilled once; its cache is repeated; the decoding itself, with every option
+    of `generation_config`, is transformers' own.
+
+    Returns:
+        (B * G, C) completion tokens, the completions of a prompt next to each other, padded after the end token.
+    """
+    inner = inner_model(model)
+    positions, offset = prompt_positions(model, prompts)
+    cache = DynamicCache(config=model.config)
+    inner(
+        input_ids=prompts.ids[:, :-1],
+        attention_mask=prompts.mask[:, :-1],
+        position_ids=positions[..., :-1],
+        past_key_values=cache,
+        use_cache=True,
+        **prompts.model_inputs(),
+    )
+    cache.batch_repeat_interleave(group)
+    if offset is not None:
+        inner.rope_deltas = offset.repeat_interleave(group, dim=0)
+    repeated = prompts.ids.repeat_interleave(group, dim=0)
+    tokens: torch.Tensor = model.generate(  # type: ignore[assignment]
+        input_ids=repeated,
+        attention_mask=prompts.mask.repeat_interleave(group, dim=0),
+        past_key_values=cache,
+        generation_config=generation_config,
+    )
+    if offset is not None:
+        inner.rope_deltas = None  # a stale offset must never reach another call
+    return tokens[:, repeated.size(1) :]
+
+
+def completion_lengths(tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
+    """(N,) tokens of each completion up to and including its first end token; C where there is none."""
+    ended = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
+    first = ended.int().argmax(dim=1) + 1
+    return torch.where(ended.any(dim=1), first, tokens.size(1))

@@ -1,0 +1,109 @@
+"""Pack one prompt and its G completions into a single row, so that a training pass computes the prompt once.
+
+A stock trainer runs the prompt again for every completion of a group. Here the prompt's keys and values are shared:
+row = [prompt[:-1] | segment_1 | ... | segment_G] with segment_g = [prompt[-1], completion_g[:-1]]. Each segment sees
+the shared prefix and, causally, itself. The last prompt token opens every segment, so a completion's first token needs
+no special case and the scored positions are exactly the last G * C of the row.
+
+Shapes: B prompts, G completions per prompt, P prompt tokens (left padded), C completion tokens (right padded),
+L = P - 1 + G * C. Prior work on the idea: Prefix Grouper (arXiv 2506.05433); the layout here is our own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """What the model's forward takes for B groups packed into B rows."""
+
+    input_ids: torch.Tensor
+    """(B, L) token ids."""
+    position_ids: torch.Tensor
+    """(B, L), or (3, B, L) for models with M-RoPE."""
+    attention_mask: torch.Tensor
+    """(B, 1, L, L) bool, true where a query (row) may look at a key (column)."""
+    labels: torch.Tensor
+    """(B, L) the token that each position has to predict, -100 where nothing is scored."""
+
+
+def pack(
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    prompt_positions: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+) -> PackedRows:
+    """Lay B groups out as B rows.
+
+    Args:
+        prompt_ids: (B, P) left-padded prompt tokens; the last column holds every prompt's last token.
+        prompt_mask: (B, P) 1 where a prompt token is real.
+        prompt_positions: (B, P) or (3, B, P) positions of the prompt tokens as the model itself counts them.
+        completion_ids: (B, G, C) right-padded completions.
+        completion_mask: (B, G, C) 1 where a completion token is scored.
+    """
+    batch, group, length = completion_ids.shape
+    opening = prompt_ids[:, -1:, None].expand(batch, group, 1)
+    segments = torch.cat([opening, completion_ids[:, :, :-1]], dim=2)  # (B, G, C)
+    scored = completion_ids.masked_fill(completion_mask == 0, IGNORED)
+    prefix_labels = prompt_ids.new_full((batch, prompt_ids.size(1) - 1), IGNORED)
+    return PackedRows(
+        input_ids=torch.cat([prompt_ids[:, :-1], segments.flatten(1)], dim=1),
+        position_ids=packed_positions(prompt_positions, group, length),
+        attention_mask=packed_mask(prompt_mask, group, length),
+        labels=torch.cat([prefix_labels, scored.flatten(1)], dim=1),
+    )
+
+
+def packed_positions(prompt_positions: torch.Tensor, group: int, length: int) -> torch.Tensor:
+    """Positions of a packed row: the prefix as given, then every segment counts on from the last prompt token.
+
+    The last prompt token is text, so its three M-RoPE coordinates are equal and one count serves all of them.
+    """
+    last = prompt_positions[..., -1:].unsqueeze(-1)  # (..., B, 1, 1)
+    steps = torch.arange(length, device=prompt_positions.device)
+    segments = (last + steps).expand(*last.shape[:-2], group, length).flatten(-2)
+    return torch.cat([prompt_positions[..., :-1], segments], dim=-1)
+
+
+def packed_mask(prompt_mask: torch.Tensor, group: int, length: int) -> torch.Tensor:
+    """(B, 1, L, L) bool: causal, the prefix for everyone, a segment only for itself.
+
+    Left padding is nobody's key; a padded query sees itself alone, because a row without any key is NaN in softmax.
+    """
+    prefix = prompt_mask.size(1) - 1
+    device = prompt_mask.device
+    # 0 for the prefix, g + 1 for segment g
+    owner = torch.cat(
+        [
+            torch.zeros(prefix, dtype=torch.long, device=device),
+            torch.arange(1, group + 1, device=device).repeat_interleave(length),
+        ]
+    )
+    index = torch.arange(len(owner), device=device)
+    causal = index[:, None] >= index[None, :]
+    allowed = causal & ((owner[:, None] == owner[None, :]) | (owner[None, :] == 0))  # (L, L)
+    real = torch.cat(
+        [
+            prompt_mask[:, :-1].bool(),
+            prompt_mask.new_ones(len(prompt_mask), group * length, dtype=torch.bool),
+        ],
+        dim=1,
+    )
+    own = torch.eye(len(owner), dtype=torch.bool, device=device)
+    return ((allowed & real[:, None, :]) | own)[:, None]
+
+
+def unpack(values: torch.Tensor, group: int, length: int) -> torch.Tensor:
+    """(B, L) per-position values -> (B * G, C), one row per completion in the order of the groups."""
+    batch = values.size(0)
+    return values[:, values.size(1) - group * length :].reshape(batch * group, length)
+
+
+def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:
+    """Tokens of one group's training pass: (ours, what a row per completion would compute)."""
+    return prompt_length - 1 + group * length, group * (prompt_length + length)
