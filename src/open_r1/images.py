@@ -1,0 +1,247 @@
+"""Open one untrusted picture safely: a reference inside a root folder, or bytes -> RGB, 384 x 384 if asked.
+
+Every picture of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
+that leaves the image root is refused before any file is opened. The size is read from the header before a
+pixel is decoded, so a small file that unpacks to gigabytes costs nothing.
+
+What becomes of the modes: grey, palette, CMYK and YCbCr are converted; transparent pixels are laid on white,
+as Qwen's own loader does; grey of more than 8 bits is scaled to the picture's own range; EXIF orientation is
+applied; an animation or a file of several pages is refused, because nobody said which frame was meant (the
+previews that cameras append to a JPEG do not count).
+"""
+
+import os
+import re
+import stat
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from open_r1.errors import UserError
+
+SIZE = 384
+"""Side in pixels of the pictures that the published runs trained on."""
+
+MAX_PIXELS = 64_000_000
+"""Largest picture that is decoded (width x height): 8000 x 8000, 192 MB as RGB."""
+
+MAX_BYTES = 128 * 2**20
+"""Largest file that is read: a 16-bit grey picture of MAX_PIXELS, uncompressed, just fits."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
+"""Pillow's other readers (EPS starts Ghostscript, many are untested) never see a byte."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SEPARATORS = re.compile(r"[/\\]")
+_NAME_BYTES = 255  # longest file name of every common file system
+_SHOWN = 100  # characters of a reference that an error message repeats
+
+
+class ImageError(UserError):
+    """A picture or a reference to one that cannot be used; `reason` is a short slug to count by."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        # A worker process hands this to its parent; the default would forget the second argument.
+        return type(self), (self.reason, str(self))
+
+
+def shown(reference: object) -> str:
+    """A reference as an error message repeats it: quoted, escaped and cut."""
+    text = repr(reference)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def check_reference(reference: object) -> str:
+    """Decide from the text alone whether `reference` may name a file below a root; nothing is opened.
+
+    Dots, spaces, `#`, `%`, `&` and parentheses are ordinary characters: the data has files called `a..JPG`.
+
+    Raises:
+        ImageError: not a relative path (`not-a-path`, `url`, `absolute`, `outside-root`).
+    """
+    if not isinstance(reference, str) or not reference.strip() or "\0" in reference:
+        raise ImageError("not-a-path", f"{shown(reference)} is no picture path; a relative path is expected")
+    if _SCHEME.match(reference):
+        raise ImageError(
+            "url",
+            f"{shown(reference)} is a URL or holds data; pictures are never fetched. "
+            "Download it and give its path below the image root",
+        )
+    if reference[0] in "/\\":
+        raise ImageError("absolute", f"{shown(reference)} is absolute; give a path that is relative to the image root")
+    parts = _SEPARATORS.split(reference)
+    if ".." in parts:
+        raise ImageError("outside-root", f"{shown(reference)} steps out of a folder with '..'; refused")
+    if not reference.isprintable() or max(len(part.encode()) for part in parts) > _NAME_BYTES:
+        raise ImageError("not-a-path", f"{shown(reference)} is no file name (base64 text?); give a path")
+    return reference
+
+
+def resolve(reference: str, root: str | os.PathLike) -> Path:
+    """The existing regular file that `reference` names below `root`, with all links resolved.
+
+    The file is not opened. The root itself may be a link; links inside it may not lead out of it.
+
+    Raises:
+        ImageError: the reference is refused (see `check_reference`), leads out of the root through a link,
+            is missing, or is no regular file (`missing`, `outside-root`, `not-a-file`).
+    """
+    base = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(base, check_reference(reference)))
+    if not real.startswith(os.path.join(base, "")):
+        raise ImageError(
+            "outside-root", f"{shown(reference)} leads out of the image root {base} through a link; refused"
+        )
+    try:
+        mode = os.lstat(real).st_mode
+    except OSError as error:
+        raise ImageError("missing", f"{shown(reference)} is not below {base}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise ImageError("not-a-file", f"{shown(reference)} is no regular file; refused")
+    return Path(real)
+
+
+def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of one regular file of at most `max_bytes`; never waits on a pipe, follows no link.
+
+    Raises:
+        ImageError: `missing`, `not-a-file`, `empty`, `too-many-bytes` or `unreadable`.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer. Both flags do nothing to a regular file.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"{shown(str(path))} is not there: {error.strerror}") from None
+    except OSError as error:
+        raise ImageError("not-a-file", f"{shown(str(path))} cannot be opened: {error.strerror}") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError("not-a-file", f"{shown(str(path))} is no regular file; refused")
+        if found.st_size > max_bytes:
+            raise ImageError(
+                "too-many-bytes",
+                f"{shown(str(path))} has {found.st_size:,} bytes, more than {max_bytes:,}; refused unread",
+            )
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ImageError("unreadable", f"{shown(str(path))} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
+    if not data:
+        raise ImageError("empty", f"{shown(str(path))} is empty")
+    return data
+
+
+def open_image(
+    source: str | os.PathLike | bytes,
+    root: str | os.PathLike | None = None,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Open one picture as RGB.
+
+    Args:
+        source: bytes of a picture file; or a path, which `root` confines when it is given.
+        root: folder that a path must be relative to and may not leave. Without it the path is one that the
+            caller chose or that `resolve` returned.
+        size: (width, height) in pixels to resize to, aspect ratio not kept, as the published data was made.
+
+    Raises:
+        ImageError: with the reason; nothing but this is raised for a bad picture.
+    """
+    name = "the picture" if isinstance(source, bytes) else shown(str(source))
+    if isinstance(source, bytes):
+        data = source
+    elif root is not None:
+        data = read_file(resolve(os.fspath(source), root))
+    else:
+        if isinstance(source, str) and not os.path.isabs(source) and _SCHEME.match(source):
+            check_reference(source)
+        data = read_file(source)
+    return decode(data, size, name)
+
+
+def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the picture") -> Image.Image:
+    """Bytes of one picture file -> RGB, resized with an antialiased bicubic filter where `size` is given.
+
+    Raises:
+        ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `animated`, `unreadable`.
+    """
+    if not data:
+        raise ImageError("empty", f"{name} is empty")
+    if len(data) > MAX_BYTES:
+        raise ImageError("too-many-bytes", f"{name} has {len(data):,} bytes, more than {MAX_BYTES:,}")
+    try:
+        picture = Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError("too-many-pixels", f"{name} unpacks to far more than {MAX_PIXELS:,} pixels") from None
+    except Exception:  # a reader of hostile bytes may raise anything
+        raise ImageError(
+            "not-an-image", f"{name} is no picture that can be read; allowed: {', '.join(FORMATS)}"
+        ) from None
+    with picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                "too-many-pixels",
+                f"{name} is {width} x {height} pixels, more than {MAX_PIXELS:,}; refused before decoding",
+            )
+        try:
+            _refuse_frames(picture, name)
+            picture.load()
+            rgb = _to_rgb(_upright(picture))
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # as above: struct.error, zlib.error, SyntaxError, ...
+            raise ImageError(
+                "unreadable", f"{name} is damaged or of a kind that cannot be converted: {error}"
+            ) from None
+    return rgb if size is None or rgb.size == tuple(size) else rgb.resize(size, Image.Resampling.BICUBIC)
+
+
+def _refuse_frames(picture: Image.Image, name: str) -> None:
+    # MPO is what a camera makes when it appends previews to a JPEG: the first picture is the photograph.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise ImageError("animated", f"{name} holds several frames or pages; save the one you mean by itself")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken EXIF says nothing about the pixels: keep them as stored
+        return picture
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey of 16 or 32 bits or floats -> uint8: zero stays black, the brightest value becomes white.
+
+    A 12-bit scan in a 16-bit file would be black if it were divided by 257, white if it were clipped.
+    Whole numbers that fit 8 bits already are left alone; floats within 0..1 are taken as shares of white.
+    """
+    whole = values.dtype.kind != "f"
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are no numbers")
+    low, high = min(float(values.min()), 0.0), float(values.max())
+    if low == 0 and high <= 1 and not whole:
+        values = values * 255
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / (max(high, 0.0) - low))
+    return np.rint(values).clip(0, 255).astype(np.uint8)
