@@ -1,0 +1,186 @@
+"""The flags of the training commands: the published ones, TRL's, and what they mean together.
+
+The published commands were written for trl 0.14; its defaults, which the published runs relied on, are restored here
+where trl 1.16 has changed its own. `per_device_train_batch_size` counts prompts, as those commands mean it.
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from open_r1.errors import UserError
+from open_r1.runs import Mode
+
+
+@dataclass
+class VQAArguments:
+    """What to train on."""
+
+    dataset_name: str = field(
+        metadata={"help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root."}
+    )
+    image_root: str | None = field(
+        default=None, metadata={"help": "Folder that the picture paths of a JSON list are relative to."}
+    )
+    dataset_train_split: str = field(default="train", metadata={"help": "Split of the data set to train on."})
+    mode: str | None = field(
+        default=None,
+        metadata={"help": "Answer form: think, nothink or think_after. Each entry script has its own default."},
+    )
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": "Rewards by name, each weighted 1 unless --reward_weights says otherwise."},
+    )
+    max_prompt_length: int = field(
+        default=1024,
+        metadata={"help": "Longest prompt in tokens, the picture's included. A prompt is never cut."},
+    )
+    overlong_prompts: str = field(
+        default="drop",
+        metadata={"help": "What to do with a longer prompt: drop it and say so, or refuse the data set."},
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Largest area in pixels that a picture is shown to the model at."}
+    )
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
+    )
+    shared_prefix: bool = field(
+        default=True,
+        metadata={"help": "Compute picture and prompt once per group; false runs stock TRL, a row per completion."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in {mode.value for mode in Mode}:
+            raise UserError(
+                f"--mode {self.mode!r} does not exist; choose one of {', '.join(mode.value for mode in Mode)}"
+            )
+        if self.overlong_prompts not in ("drop", "refuse"):
+            raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
+        if self.max_prompt_length < 1:
+            raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
+
+
+@dataclass
+class GRPOTrainingConfig(GRPOConfig):
+    """`trl.GRPOConfig` with the defaults of the published runs and batch sizes counted in prompts.
+
+    After construction `per_device_train_batch_size` and `per_device_eval_batch_size` hold completions, as TRL wants
+    them, and `prompts_per_device` what the user typed. `notes` are lines to show once at the start.
+    """
+
+    learning_rate: float = field(default=1e-6, metadata={"help": "Peak learning rate (AdamW, linear decay)."})
+    beta: float = field(default=0.04, metadata={"help": "Weight of the KL term against the frozen start."})
+    loss_type: str = field(default="grpo", metadata={"help": "Loss; grpo is the mean over each sequence."})
+    num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
+    max_completion_length: int | None = field(default=256, metadata={"help": "Longest completion in tokens."})
+    # TRL's own field is `bool | None`, for which a bare `--bf16`, as the published commands write it, is an error.
+    bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Trade about a fifth more compute for activation memory."}
+    )
+    per_device_train_batch_size: int = field(
+        default=1,
+        metadata={"help": "Prompts per device and micro-batch; each brings num_generations completions."},
+    )
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Prompts per device in evaluation."})
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "Keep false: rewards read the columns problem and solution."}
+    )
+    log_multimodal: bool = field(
+        default=False,
+        metadata={"help": "Upload pictures with logged completions. Medical data: off by default."},
+    )
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        self._fit_to_hardware()
+        if not self.num_generations or self.num_generations < 2:
+            raise UserError(
+                f"--num_generations {self.num_generations}: a group needs at least 2 completions to compare"
+            )
+        self.per_device_train_batch_size *= self.num_generations
+        self.per_device_eval_batch_size *= self.num_generations_eval or self.num_generations
+        self.prompts_per_device = self.per_device_train_batch_size // self.num_generations
+        super().__post_init__()
+        if self.save_only_model and self.save_strategy != "no":
+            self.notes.append(
+                "--save_only_model true: checkpoints hold weights only, so an interrupted run cannot be continued"
+            )
+
+    def _fit_to_hardware(self) -> None:
+        if torch.cuda.is_available() and not self.use_cpu:
+            return
+        if self.bf16 or self.fp16:
+            asked = "--bf16" if self.bf16 else "--fp16"
+            self.notes.append(f"{asked}: no GPU here, so this run computes in float32")
+        self.use_cpu, self.bf16, self.fp16, self.dataloader_pin_memory = True, False, False, False
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts per optimizer step over all processes."""
+        return self.prompts_per_device * self.world_size * self.gradient_accumulation_steps
+
+    @property
+    def completions_per_step(self) -> int:
+        """Completions per optimizer step over all processes."""
+        return self.prompts_per_step * int(self.num_generations or 0)
+
+
+class OneLineParser(TrlParser):
+    """`TrlParser` whose errors are one line, without pages of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists every flag)")
+
+
+def parse(arguments: list[str] | None = None) -> tuple[VQAArguments, GRPOTrainingConfig, ModelConfig]:
+    """Read the command line, and the YAML file that `--config` names.
+
+    Raises:
+        UserError: for an unknown flag, a missing one or a value that cannot be.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--config" in given:
+        name = next(iter(given[given.index("--config") + 1 :]), None)
+        if name is None or not Path(name).is_file():
+            raise UserError(f"--config {name!r} is no file")
+    parser = OneLineParser((VQAArguments, GRPOTrainingConfig, ModelConfig), allow_abbrev=False)  # type: ignore[arg-type]
+    try:
+        script, training, model = parser.parse_args_and_config(given)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if not model.model_name_or_path:
+        raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
+    _without_login(training)
+    return script, training, model
+
+
+def _without_login(training: GRPOTrainingConfig) -> None:
+    """Send wandb to a local folder if nobody is logged in: a tracker must not end a run before it has begun."""
+    if "wandb" not in (training.report_to or []) or os.environ.get("WANDB_MODE") or _wandb_login():
+        return
+    os.environ["WANDB_MODE"] = "offline"
+    training.notes.append(
+        "--report_to wandb: nobody is logged in, so the run is recorded in ./wandb "
+        "(`wandb sync wandb/offline-*` sends it)"
+    )
+
+
+def _wandb_login() -> bool:
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts: Any = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any("wandb" in host for host in hosts)
