@@ -1,0 +1,242 @@
+"""GRPO on whole groups: TRL's trainer with the prompt, its pictures and its vision features computed once per group.
+
+Everything that is not grouping stays TRL's: losses, advantages, LoRA, DeepSpeed, logging, checkpoints. The overrides
+below only change what travels through TRL's own steps: one prompt where it expects one per completion. With
+`shared_prefix` off they all step aside and the run is stock TRL, which is what the tests hold this file against.
+
+Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from open_r1.checkpoints import forbidden_token_ids
+from open_r1.rollout import PromptBatch, completion_lengths, prompt_positions, sample_groups
+from open_r1.shared_prefix import pack, tokens_computed, unpack
+
+OpenPicture = Callable[[dict[str, Any]], Image.Image | None]
+DECODING_THREADS = 4
+
+
+class SharedPrefixGRPOTrainer(GRPOTrainer):
+    """`trl.GRPOTrainer` for rows with an undecoded picture.
+
+    Args:
+        open_picture: turns a row into its RGB picture, or None for a text-only row. Called once per prompt.
+        shared_prefix: false runs stock TRL, a row per completion.
+        **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
+
+    Raises:
+        ValueError: if a micro-batch would not hold whole groups.
+    """
+
+    def __init__(self, *, open_picture: OpenPicture, shared_prefix: bool = True, **kwargs: Any) -> None:
+        self._open_picture = open_picture
+        self._prompts: PromptBatch | None = None
+        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode")
+        super().__init__(**kwargs)
+        self.shared_prefix = shared_prefix and not self.use_vllm
+        if self.shared_prefix and self.args.per_device_train_batch_size % self.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size ({self.args.per_device_train_batch_size} completions) is no multiple "
+                f"of num_generations ({self.num_generations}): a group must lie in one micro-batch to share its prefix"
+            )
+        if not self.use_vllm:
+            self.generation_config.suppress_tokens = forbidden_token_ids(self.model.config)
+        if self.shared_prefix:
+            _masked_attention_for_text(self.model)
+            _masked_attention_for_text(self.ref_model)
+
+    def path_line(self) -> str:
+        """One line: which way sampling and training go, and why where it is not the shared prefix."""
+        if self.shared_prefix:
+            return "shared prefix: on (picture, vision tower and prompt once per group, in sampling and in training)"
+        reason = "vLLM samples" if self.use_vllm else "--shared_prefix false"
+        return f"shared prefix: off ({reason}); stock TRL computes every prompt once per completion"
+
+    @property
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
+
+    # --- pictures and prompts: once per prompt -------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's step over B * G rows; its tensors come back group-major, (B, G, ...), so that groups stay whole."""
+        if not self.shared_prefix:
+            return super()._generate_and_score_completions(self._with_pictures(inputs))
+        group = self._group_size
+        firsts = inputs[::group]
+        assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
+        self._prompts = prompts = self._encode(firsts)
+        text_rows = [{key: value for key, value in row.items() if key != "image"} for row in inputs]
+        scored = super()._generate_and_score_completions(text_rows)
+        grouped = {
+            key: value.reshape(len(firsts), group, *value.shape[1:])
+            for key, value in scored.items()
+            if isinstance(value, torch.Tensor) and value.ndim and key not in ("prompt_ids", "prompt_mask")
+        }
+        grouped |= {"prompt_ids": prompts.ids, "prompt_mask": prompts.mask, **prompts.vision}
+        if any(prompts.pictures_per_prompt):
+            grouped["num_images"] = prompts.pictures_per_prompt
+        return grouped | {"num_items_in_batch": scored["num_items_in_batch"]}
+
+    def _with_pictures(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows as stock TRL wants them, with decoded pictures."""
+        group = self._group_size
+        pictures = list(self._decoders.map(self._open_picture, rows[::group]))
+        if all(picture is None for picture in pictures):
+            return [{key: value for key, value in row.items() if key != "image"} for row in rows]
+        return [{**row, "image": pictures[i // group]} for i, row in enumerate(rows)]
+
+    def _encode(self, rows: list[dict[str, Any]]) -> PromptBatch:
+        """Tokenize each prompt and process each picture once."""
+        texts = [
+            self.processing_class.apply_chat_template(
+                row["prompt"], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
+            )
+            for row in rows
+        ]
+        pictures = list(self._decoders.map(self._open_picture, rows))
+        opened = [picture for picture in pictures if picture is not None]
+        picture_argument = {"images": opened} if opened else {}
+        encoder: Any = self.processing_class
+        encoded = encoder(text=texts, padding=True, padding_side="left", return_tensors="pt", **picture_argument).to(
+            self.accelerator.device
+        )
+        names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+        vision = {name: encoded[name] for name in names if name in encoded} if opened else {}
+        return PromptBatch(
+            encoded["input_ids"], encoded["attention_mask"], [int(p is not None) for p in pictures], vision
+        )
+
+    # --- sampling: one prefill per prompt ------------------------------------------------------------------------
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], list | None, dict[str, Any]]:
+        if not self.shared_prefix:
+            return super()._tokenize_prompts(prompts)
+        assert self._prompts is not None
+        tokens = [row[mask.bool()].tolist() for row, mask in zip(self._prompts.ids, self._prompts.mask, strict=True)]
+        return [row for row in tokens for _ in range(self._group_size)], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
+    ) -> tuple[list[list[int]], list | None]:
+        if not self.shared_prefix:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        assert self._prompts is not None
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            tokens = sample_groups(model, self._prompts, self._group_size, self.generation_config)
+        forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
+        assert not torch.isin(tokens, forbidden).any(), "a picture token was sampled"
+        lengths = completion_lengths(tokens, self.eos_token_ids)
+        return [row[:length].tolist() for row, length in zip(tokens.cpu(), lengths.tolist(), strict=True)], None
+
+    # --- training: one packed forward per micro-batch ------------------------------------------------------------
+
+    def _compute_loss(self, model, inputs: dict[str, Any]) -> torch.Tensor:
+        if not self.shared_prefix:
+            return super()._compute_loss(model, inputs)
+        batch, group = inputs["completion_ids"].shape[:2]
+        vision = {
+            name: inputs[name]
+            for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+            if inputs.get(name) is not None
+        }
+        counts = inputs.get("num_images") or [0] * batch
+        self._prompts = PromptBatch(inputs["prompt_ids"], inputs["prompt_mask"], counts, vision)
+        rows = {
+            key: value.flatten(0, 1)
+            for key, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+            and value.ndim >= 2
+            and value.shape[:2] == (batch, group)
+            and key not in ("prompt_ids", "prompt_mask", *vision)
+        }
+        rows["prompt_ids"] = inputs["prompt_ids"].repeat_interleave(group, dim=0)
+        rows["prompt_mask"] = inputs["prompt_mask"].repeat_interleave(group, dim=0)
+        return super()._compute_loss(model, rows | {"num_items_in_batch": inputs["num_items_in_batch"]})
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(B * G, C) log-probabilities and entropies of the completions, each prompt computed once."""
+        if not self.shared_prefix:
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **kwargs,
+            )
+        prompts = self._prompts
+        assert prompts is not None
+        total, length = len(prompts.ids), logits_to_keep
+        group = input_ids.size(0) // total
+        completions = input_ids[:, -length:].reshape(total, group, length)
+        mask = attention_mask[:, -length:].reshape(total, group, length)
+        step = max(1, (batch_size or total * group) // group)
+        logps, entropies = [], []
+        for start in range(0, total, step):
+            part = slice(start, start + step)
+            chunk = prompts.slice(start, min(start + step, total))
+            with torch.no_grad():
+                positions, _ = prompt_positions(self.accelerator.unwrap_model(model), chunk)
+                packed = pack(chunk.ids, chunk.mask, positions, completions[part], mask[part])
+            with self.accelerator.autocast():
+                outputs = model(
+                    input_ids=packed.input_ids,
+                    attention_mask=packed.attention_mask,
+                    position_ids=packed.position_ids,
+                    shift_labels=packed.labels,
+                    fused_lm_head=True,
+                    **chunk.model_inputs(),
+                )
+            logps.append(unpack(outputs.log_probs, group, length))
+            entropies.append(unpack(outputs.entropy, group, length) if compute_entropy else None)
+        if model is self.model_wrapped:
+            ours, stock = tokens_computed(prompts.ids.size(1), group, length)
+            self._metrics["train" if self.model.training else "eval"]["tokens_saved_ratio"].append(stock / ours)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+
+def _masked_attention_for_text(model: Any) -> None:
+    """Give the language model an attention that takes a 4D mask; the vision tower keeps its own implementation."""
+    if model is None:
+        return
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = getattr(inner, "module", inner)
+    text = inner.config.get_text_config()
+    if text._attn_implementation == "sdpa":
+        return
+    if hasattr(inner.config, "vision_config"):
+        inner.set_attn_implementation({"text_config": "sdpa"})
+    else:
+        inner.set_attn_implementation("sdpa")

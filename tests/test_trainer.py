@@ -1,0 +1,228 @@
+"""One training step against stock TRL, the pinned seams, and pictures that reach the right prompts."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from trl import GRPOTrainer
+
+from open_r1.checkpoints import load_model, load_processor
+from open_r1.config import GRPOTrainingConfig
+from open_r1.prompts import build_messages
+from open_r1.runs import Mode
+from open_r1.tiny_models import build_tiny_checkpoint
+from open_r1.trainer import SharedPrefixGRPOTrainer
+
+PROBLEMS = [
+    "What imaging modality was used? A)CT, B)MRI, C)Ultrasound, D)X-Ray",
+    "Which structure is shown? A)liver, B)kidney",
+    "How severe is the lesion in this picture of the whole abdomen? A)minimal, B)mild, C)moderate, D)severe, E)none",
+    "Is this normal? A)yes, B)no",
+]
+COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)]
+SIZES = [(384, 384), (384, 192), (200, 384), (384, 384)]
+
+
+def length_reward(completions: list[Any], **_: Any) -> list[float]:
+    """Longer is better: a reward with spread in every group, which a tiny random model's accuracy has not."""
+    return [len(completion[0]["content"]) / 10 for completion in completions]
+
+
+def open_colour(row: dict[str, Any]) -> Image.Image | None:
+    return None if row["image"] is None else Image.new("RGB", SIZES[row["image"]], COLOURS[row["image"]])
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    model = load_model(folder, dtype=torch.float32)
+    with torch.no_grad():  # far from uniform, so that differences show
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(2.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> SharedPrefixGRPOTrainer:
+    shared_prefix = settings.pop("shared_prefix", True)
+    arguments = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": 2,
+        "num_generations": 3,
+        "max_completion_length": 6,
+        "learning_rate": 1e-3,
+        "max_steps": 1,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "shuffle_dataset": False,
+        "disable_tqdm": True,
+        "seed": 7,
+    }
+    rows = Dataset.from_dict({"image": images, "problem": PROBLEMS[: len(images)]})
+
+    def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs = zip(batch["problem"], batch["image"], strict=True)
+        return batch | {"prompt": [build_messages(p, Mode.NOTHINK, has_image=image is not None) for p, image in pairs]}
+
+    return SharedPrefixGRPOTrainer(
+        model=load_model(checkpoint, dtype=torch.float32),
+        args=GRPOTrainingConfig(**(arguments | settings)),
+        reward_funcs=[length_reward],
+        train_dataset=rows.with_transform(add_prompt),
+        processing_class=load_processor(checkpoint),
+        open_picture=open_colour,
+        shared_prefix=shared_prefix,
+    )
+
+
+def weights(trainer: SharedPrefixGRPOTrainer) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def test_private_seams_of_trl_are_as_this_code_expects() -> None:
+    """A TRL upgrade that changes one of these must fail here, not in somebody's run."""
+    seams = {
+        "_generate_and_score_completions": ["self", "inputs"],
+        "_tokenize_prompts": ["self", "prompts"],
+        "_generate_single_turn": [
+            "self",
+            "prompt_ids",
+            "images",
+            "multimodal_fields",
+            "num_generations",
+            "has_tool_images",
+        ],
+        "_compute_loss": ["self", "model", "inputs"],
+    }
+    for name, parameters in seams.items():
+        assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == parameters, name
+    scoring = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    assert list(scoring)[:8] == [
+        "self",
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "batch_size",
+        "compute_entropy",
+        "compute_aux_loss",
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"beta": 0.0}], ids=str)
+def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    results = []
+    for shared in (True, False):
+        trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 1], shared_prefix=shared, **settings)
+        start = weights(trainer)
+        trainer.train()
+        log = next(entry for entry in trainer.state.log_history if "grad_norm" in entry)
+        update = torch.cat([(after - start[name]).flatten() for name, after in weights(trainer).items()]).double()
+        results.append((log, update))
+    (ours, our_update), (stock, stock_update) = results
+    assert ours["completions/mean_length"] == stock["completions/mean_length"]
+    assert ours["reward"] == pytest.approx(stock["reward"])
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
+    assert ours["entropy"] == pytest.approx(stock["entropy"], abs=1e-5)
+    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-5)
+    cosine = torch.cosine_similarity(our_update, stock_update, dim=0).item()
+    print(f"{settings}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
+    # Adam divides by the gradient's size, so a gradient that is rounding noise moves its weight by a full step.
+    assert cosine > 0.999
+
+
+def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint, tmp_path, [0, 1, 2, 3], max_steps=2)
+    start = weights(trainer)
+    trainer.train()
+    still = [name for name, after in weights(trainer).items() if torch.equal(start[name], after)]
+    assert still == []
+    logged = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert len(logged) == 2
+    assert all(entry["frac_reward_zero_std"] < 1 for entry in logged)
+
+
+def encoded_picture(trainer: SharedPrefixGRPOTrainer, index: int) -> torch.Tensor:
+    image = open_colour({"image": index})
+    return trainer.processing_class.image_processor(images=[image], return_tensors="pt")["pixel_values"]
+
+
+def test_each_prompt_gets_its_own_picture(checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint, tmp_path, [2, 1, 0, None])
+    prompts = trainer._encode(list(trainer.train_dataset))
+    assert prompts.pictures_per_prompt == [1, 1, 1, 0]
+    for row, colour in enumerate([2, 1, 0]):
+        own = prompts.slice(row, row + 1).vision["pixel_values"]
+        assert torch.equal(own, encoded_picture(trainer, colour))
+    assert prompts.slice(3, 4).vision == {}
+
+
+def test_a_planted_mismatch_of_pictures_changes_the_log_probabilities(checkpoint: Path, tmp_path: Path) -> None:
+    """The check that would catch a picture paired with the wrong prompt: scores in a batch equal scores alone."""
+    trainer = make_trainer(checkpoint, tmp_path, [0, 3])
+    trainer.model.eval()
+    prompts = trainer._encode(list(trainer.train_dataset))
+    completion = torch.tensor([[65, 66, 67]]).expand(2, 3)
+
+    def scores(batch: Any) -> torch.Tensor:
+        trainer._prompts = batch
+        ids = torch.cat([batch.ids, completion[: len(batch.ids)]], 1)
+        with torch.no_grad():
+            return trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 3)[0]
+
+    together = scores(prompts)
+    alone = torch.cat([scores(prompts.slice(row, row + 1)) for row in range(2)])
+    half = len(prompts.vision["pixel_values"]) // 2
+    pixels = prompts.vision["pixel_values"]
+    prompts.vision["pixel_values"] = torch.cat([pixels[half:], pixels[:half]])
+    mismatched = scores(prompts)
+    assert (together - alone).abs().max() < 1e-5
+    assert (mismatched - alone).abs().amax(dim=1).min() > 1e-3
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "stock"])
+def test_picture_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shared: bool) -> None:
+    trainer = make_trainer(checkpoint, tmp_path, [0, 1], shared_prefix=shared, max_completion_length=24)
+    config = trainer.model.config
+    forbidden = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
+    assert sorted(trainer.generation_config.suppress_tokens) == sorted(forbidden)
+    with torch.no_grad():  # make these tokens by far the likeliest, or by far the least likely, at every position
+        trainer.model.get_output_embeddings().weight[forbidden] *= 200.0
+
+    def sampled() -> set[int]:
+        trainer.model.train()
+        output = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(3)])
+        return set(output["completion_ids"].flatten().tolist())
+
+    assert not sampled() & set(forbidden)
+    trainer.generation_config.suppress_tokens = None
+    try:  # the trap is real: without the guard they come, and the next forward pass may even stop on them
+        leaked = bool(sampled() & set(forbidden))
+    except ValueError as error:
+        leaked = "features and image tokens do not match" in str(error).lower().replace("image features", "features")
+    assert leaked
+
+
+def test_text_only_and_picture_rows_train_in_one_batch(checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint, tmp_path, [0, None, 1, None], max_steps=2, per_device_train_batch_size=2)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    config = GRPOTrainingConfig(output_dir=str(tmp_path), num_generations=3, per_device_train_batch_size=2)
+    config.per_device_train_batch_size = 4  # completions; 4 is no multiple of 3
+    with pytest.raises(ValueError, match="one micro-batch"):
+        SharedPrefixGRPOTrainer(
+            model=load_model(checkpoint, dtype=torch.float32),
+            args=config,
+            reward_funcs=[length_reward],
+            train_dataset=Dataset.from_dict({"prompt": ["a"], "image": [None]}),
+            processing_class=load_processor(checkpoint),
+            open_picture=open_colour,
+        )
