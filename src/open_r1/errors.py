@@ -8,6 +8,18 @@ class UserError(ValueError):
     """Input that cannot be used; the message says what is wrong, why it matters and what to do."""
 
 
+class UnusableInput(UserError):
+    """One of many inputs (a row, a picture) that cannot be used; `reason` is a short slug to count by."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        # A worker process hands this to its parent; the default would forget the second argument.
+        return type(self), (self.reason, str(self))
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2."""
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from open_r1.errors import UserError
+from open_r1.errors import UnusableInput
 
 SIZE = 384
 """Side in pixels of the pictures that the published runs trained on."""
@@ -39,16 +39,8 @@ _NAME_BYTES = 255  # longest file name of every common file system
 _SHOWN = 100  # characters of a reference that an error message repeats
 
 
-class ImageError(UserError):
-    """A picture or a reference to one that cannot be used; `reason` is a short slug to count by."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self):
-        # A worker process hands this to its parent; the default would forget the second argument.
-        return type(self), (self.reason, str(self))
+class ImageError(UnusableInput):
+    """A picture or a reference to one that cannot be used."""
 
 
 def shown(reference: object) -> str:

@@ -1,0 +1,253 @@
+"""Load questions on pictures for training and evaluation: our own sets, the published ones, or a bare JSON list.
+
+Whatever comes in, seven columns come out: image (undecoded), problem, solution, id, source, modality, task.
+Pictures stay encoded until `row_image` opens one.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from open_r1.errors import UnusableInput, UserError
+from open_r1.images import decode, open_image, resolve
+from open_r1.omnimedvqa import (
+    TEXT_KEYS,
+    Dropped,
+    RowError,
+    check_row,
+    check_texts,
+    json_entries,
+    labels_beside,
+    question_key,
+    row_id,
+    source_of,
+)
+from open_r1.runs import Modality, Split, Task, parse_label
+
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "problem": datasets.Value("string"),
+        "solution": datasets.Value("string"),
+        "id": datasets.Value("string"),
+        "source": datasets.Value("string"),
+        "modality": datasets.Value("string"),
+        "task": datasets.Value("string"),
+    }
+)
+"""The columns of a prepared set. `image.path` is the picture's path in the release."""
+
+_UNDECODED = datasets.Image(decode=False)
+_NAMED_IN_LINE = 3  # dropped rows that the one-line summary names
+
+
+def load_vqa(
+    path: str | os.PathLike,
+    split: Split | None = None,
+    image_root: str | os.PathLike | None = None,
+) -> tuple[datasets.Dataset, list[Dropped]]:
+    """Load one split of a data set with its pictures undecoded.
+
+    Args:
+        path: a saved DatasetDict or Dataset with our seven columns or the published three, or a JSON file that
+            holds a list of {image, problem, solution}.
+        split: which split of a DatasetDict; a single Dataset or a JSON file is one split already.
+        image_root: folder that the picture paths of a JSON list are relative to and may not leave.
+
+    Returns:
+        The rows that can be used, and those that cannot with their reasons: a bad row never ends a run. Each
+        `image` is {"bytes", "path"}; from a JSON list bytes is None and path is an absolute checked path.
+        Whether the pictures decode is seen when `row_image` opens them.
+
+    Raises:
+        UserError: the path, the file, the split or the columns are not there, or no row can be used.
+    """
+    path = Path(path)
+    if path.is_dir():
+        rows, dropped = _from_disk(path, split)
+    elif path.is_file():
+        rows, dropped = _from_json(path, image_root)
+    else:
+        raise UserError(f"{path} is not there; give a folder that scripts/prepare_omnimedvqa.py made, or a JSON file")
+    if not len(rows):
+        raise UserError(f"{path} has no row that can be used. {summary(dropped) or 'It is empty.'}")
+    return rows, dropped
+
+
+def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture of one row of `load_vqa` as RGB; `size` is (width, height) in pixels.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    value = row["image"]
+    assert isinstance(value, Mapping), "rows of load_vqa hold undecoded pictures"
+    if value["bytes"] is not None:
+        return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
+    return open_image(Path(value["path"]), size=size)
+
+
+def picture_key(row: Mapping[str, Any]) -> str:
+    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path."""
+    value = row["image"]
+    if value["bytes"] is None:
+        return str(value["path"])
+    return hashlib.sha256(value["bytes"]).hexdigest()[:16]
+
+
+def summary(dropped: Sequence[Dropped]) -> str:
+    """One line for the user: how many rows were dropped, why, and the first of them; '' if none were."""
+    if not dropped:
+        return ""
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(d.reason for d in dropped).most_common())
+    first = "; ".join(f"{d.where}: {d.detail}" for d in dropped[:_NAMED_IN_LINE])
+    more = f"; and {len(dropped) - _NAMED_IN_LINE} more" if len(dropped) > _NAMED_IN_LINE else ""
+    return f"{len(dropped)} rows dropped ({counts}): {first}{more}"
+
+
+# ---------------------------------------------------------------------------------------------- JSON list
+
+
+def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datasets.Dataset, list[Dropped]]:
+    if image_root is None:
+        raise UserError(f"{path} names pictures by path; say with --image_root below which folder they lie")
+    if not Path(image_root).is_dir():
+        raise UserError(f"the image root {image_root} is no folder")
+    own = _label_of(path.name)
+    beside = labels_beside(path)
+    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for number, entry in enumerate(json_entries(path)):
+        where = f"{path.name} entry {number}"
+        try:
+            image, problem, solution = check_row(entry)
+            key = row_id(image, problem, solution)
+            _refuse_repeated(key, seen)
+            picture = {"bytes": None, "path": str(resolve(image, image_root))}
+        except UnusableInput as error:
+            dropped.append(Dropped(where, error.reason, str(error)))
+            continue
+        labels = [own, beside.get(question_key(image, problem))]
+        modality = next((label for label in labels if isinstance(label, Modality)), None)
+        task = next((label for label in labels if isinstance(label, Task)), None)
+        values = (picture, problem, solution, key, source_of(image), modality, task)
+        for name, value in zip(columns, values, strict=True):
+            columns[name].append(value)
+    features = datasets.Features({**FEATURES, "image": _UNDECODED})
+    return datasets.Dataset.from_dict(columns, features=features), dropped
+
+
+def _label_of(name: str) -> Modality | Task | None:
+    """The label that a file or folder name gives, None where it is some other name."""
+    try:
+        return parse_label(name)
+    except UserError:
+        return None
+
+
+def _refuse_repeated(key: str, seen: set[str]) -> None:
+    if key in seen:
+        raise RowError("repeated-question", f"the question {key} is there already")
+    seen.add(key)
+
+
+# ---------------------------------------------------------------------------------------------- saved sets
+
+
+def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[Dropped]]:
+    rows = _pick(_load_saved(path), path, split)
+    absent = [name for name in TEXT_KEYS if name not in rows.column_names]
+    if absent:
+        raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
+    try:
+        rows = rows.cast_column("image", _UNDECODED)
+    except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
+        raise UserError(f"the column image of {path} holds no pictures: {error}") from None
+    if "id" not in rows.column_names:
+        rows = _with_ids(rows)
+    rows = _with_labels(rows, _label_of(path.name))
+    keep, dropped = _check_saved(rows, f"{path.name} {rows.split or ''}".strip())
+    rows = rows.select_columns(list(FEATURES))
+    return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
+
+
+def _load_saved(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    try:
+        return datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} holds no saved data set that can be read: {reason}") from None
+
+
+def _pick(saved: datasets.Dataset | datasets.DatasetDict, path: Path, split: Split | None) -> datasets.Dataset:
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    names = [str(name) for name in saved]
+    if split is None and len(names) == 1:
+        return saved[names[0]]
+    if split is None:
+        raise UserError(f"{path} holds {', '.join(names)}; say which is meant")
+    if split not in names:
+        raise UserError(f"{path} has no {split} split, only {', '.join(names) or 'nothing'}")
+    return saved[split]
+
+
+def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
+    """Add ids to a published set: it does not say where its pictures came from, so their bytes count."""
+    ids = []
+    for batch in rows.select_columns(list(TEXT_KEYS)).iter(batch_size=64):
+        assert isinstance(batch, dict)
+        for image, problem, solution in zip(*(batch[name] for name in TEXT_KEYS), strict=True):
+            data = image and (image["bytes"] or image["path"])
+            ids.append(row_id(data or "", str(problem), str(solution)))
+    return rows.add_column("id", ids)  # pyright: ignore[reportCallIssue]
+
+
+def _with_labels(rows: datasets.Dataset, label: Modality | Task | None) -> datasets.Dataset:
+    """Add the columns that a published set lacks; its folder's name (`CT_384`) gives one label."""
+    known = {
+        "source": "",
+        "modality": label if isinstance(label, Modality) else None,
+        "task": label if isinstance(label, Task) else None,
+    }
+    for name, value in known.items():
+        if name not in rows.column_names:
+            rows = rows.add_column(  # pyright: ignore[reportCallIssue]
+                name, [value] * len(rows), feature=datasets.Value("string")
+            )
+    return rows
+
+
+def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dropped]]:
+    keep: list[int] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    texts = rows.select_columns(["problem", "solution", "id"])
+    for number, (row, has_picture) in enumerate(zip(texts, _has_bytes(rows), strict=True)):
+        assert isinstance(row, dict)
+        try:
+            if not has_picture:
+                raise RowError("no-picture", "the row holds no picture, at most the name of one")
+            if not all(isinstance(row[key], str) for key in row):
+                raise RowError("not-text", f"problem, solution and id must be texts, not {row}")
+            check_texts(row["problem"], row["solution"])
+            _refuse_repeated(row["id"], seen)
+        except UnusableInput as error:
+            dropped.append(Dropped(f"{name} row {number}", error.reason, str(error)))
+        else:
+            keep.append(number)
+    return keep, dropped
+
+
+def _has_bytes(rows: datasets.Dataset) -> Iterable[bool]:
+    """For every row whether its picture's bytes are there, without reading them."""
+    for batch in rows.select_columns(["image"]).with_format("arrow").iter(batch_size=1000):
+        column = batch["image"].combine_chunks()  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportCallIssue]
+        yield from column.field("bytes").is_valid().to_pylist()
