@@ -133,7 +133,7 @@ def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, setti
     cosine = torch.cosine_similarity(our_update, stock_update, dim=0).item()
     print(f"{settings}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
     # Adam divides by the gradient's size, so a gradient that is rounding noise moves its weight by a full step.
-    assert cosine > 0.999
+    assert cosine > 1 - 1e-6
 
 
 def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""One training run from flags to a saved checkpoint: load, check, train, save, and a run.json that tells the story."""
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import ModelConfig, get_peft_config
+
+from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
+from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
+from open_r1.errors import UserError
+from open_r1.files import read_manifest, write_json
+from open_r1.prompt_limit import Checked, check_prompts
+from open_r1.prompts import build_messages, question_text
+from open_r1.provenance import commit, hardware, package_versions
+from open_r1.rewards import rewards_for
+from open_r1.runs import Mode
+from open_r1.trainer import SharedPrefixGRPOTrainer
+from open_r1.vqa_data import load_vqa, row_image
+
+RUN_FILE = "run.json"
+
+
+def train_grpo(default_mode: Mode) -> None:
+    """Train with GRPO as the command line says.
+
+    Args:
+        default_mode: answer form of the entry script, unless `--mode` names another.
+
+    Raises:
+        UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
+    """
+    script, training, model_config = parse()
+    mode = Mode(script.mode) if script.mode else default_mode
+    main_process = training.process_index == 0
+    say = print if main_process else _silent
+    if main_process:
+        refuse_foreign_output(Path(training.output_dir or "."))
+    for note in training.notes:
+        say(note)
+
+    rewards = rewards_for(script.reward_funcs, mode)
+    processor = load_processor(
+        model_config.model_name_or_path, min_pixels=script.min_pixels, max_pixels=script.max_pixels
+    )
+    dataset, report = load_training_rows(script, processor, mode)
+    say(report["line"])
+    require_one_step(len(dataset), training)
+
+    attention, note = attention_or_fallback(model_config.attn_implementation)
+    if note:
+        say(note)
+    model = load_model(
+        model_config.model_name_or_path, dtype=torch_dtype(model_config.dtype), attn_implementation=attention
+    )
+    trainer = SharedPrefixGRPOTrainer(
+        model=model,
+        args=training,
+        reward_funcs=list(rewards),
+        train_dataset=dataset,
+        processing_class=processor,
+        peft_config=get_peft_config(model_config),
+        open_picture=row_image,
+        shared_prefix=script.shared_prefix,
+    )
+    say(plan_line(mode, training, len(dataset)))
+    say(trainer.path_line())
+
+    story = run_story(mode, script, training, model_config, report)
+    if main_process:
+        write_run(training.output_dir, story | {"status": "running"})
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    if main_process:
+        trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
+        write_run(
+            training.output_dir,
+            story | {"status": "done", "finished": _now(), "steps": trainer.state.global_step},
+        )
+    say(f"saved: {training.output_dir}")
+
+
+def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any]]:
+    """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
+
+    Returns:
+        The rows and what to report about them: counts, the rows left out with their reasons, one line for people.
+
+    Raises:
+        UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
+    """
+    rows, dropped = load_vqa(script.dataset_name, script.dataset_train_split, script.image_root)
+    checked = check_prompts(rows, processor, mode, script.max_prompt_length)
+    if checked.too_long and script.overlong_prompts == "refuse":
+        name, length = max(checked.too_long, key=lambda item: item[1])
+        raise UserError(
+            f"{len(checked.too_long)} of {len(rows)} prompts are longer than --max_prompt_length "
+            f"{script.max_prompt_length} (row {name}: {length} tokens); a prompt is never cut, because that cuts "
+            "picture tokens: raise the limit, lower --max_pixels, or use --overlong_prompts drop"
+        )
+    if not checked.kept:
+        raise UserError(
+            f"no question is left to train on: {len(checked.too_long)} of {len(rows)} prompts are longer than "
+            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} pictures do not open"
+            + (f" (first: {checked.unreadable[0][1]})" if checked.unreadable else "; raise it or lower --max_pixels")
+        )
+    kept = rows.select(checked.kept) if len(checked.kept) < len(rows) else rows
+
+    def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pictured = [image is not None for image in batch["image"]]
+        prompts = [
+            build_messages(problem, mode, has_image=has_image)
+            for problem, has_image in zip(batch["problem"], pictured, strict=True)
+        ]
+        return {**batch, "prompt": prompts}
+
+    return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked)
+
+
+def _data_report(script: VQAArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
+    left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
+    left_out.append((len(checked.unreadable), "with a picture that does not open"))
+    details = [f"{count} {why}" for count, why in left_out if count]
+    line = f"data: {kept} prompts from {script.dataset_name}, longest {checked.longest} tokens"
+    return {
+        "line": line + (f"; left out: {', '.join(details)} ({RUN_FILE} names them)" if details else ""),
+        "path": script.dataset_name,
+        "split": script.dataset_train_split,
+        "prompts": kept,
+        "longest_prompt": checked.longest,
+        "dropped": [str(row) for row in dropped],
+        "too_long": checked.too_long,
+        "unreadable": checked.unreadable,
+        "manifest": read_manifest(script.dataset_name),
+    }
+
+
+def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
+    """Refuse a data set smaller than one generation batch: TRL would train zero steps without a word."""
+    needed = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
+    if prompts < needed:
+        raise UserError(
+            f"{prompts} prompts are fewer than the {needed} of one generation batch, so not one step would be made; "
+            "lower --per_device_train_batch_size or --gradient_accumulation_steps"
+        )
+
+
+def refuse_foreign_output(folder: Path) -> None:
+    """Refuse an output folder that holds a finished run or something that is no run of ours."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"--output_dir {folder} is a file; name a folder")
+    run_file = folder / RUN_FILE
+    if run_file.is_file():
+        if json.loads(run_file.read_text()).get("status") == "done":
+            raise UserError(
+                f"--output_dir {folder} holds a finished run, which would be overwritten; "
+                "name another folder or remove this one"
+            )
+    elif any(folder.iterdir()):
+        raise UserError(
+            f"--output_dir {folder} holds other files and no {RUN_FILE}; "
+            "name a new folder so that nothing is overwritten"
+        )
+
+
+def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
+    """Both ways to count a step, so that nobody has to guess which one a flag means."""
+    per_step = training.prompts_per_step
+    return (
+        f"{mode.value}: {training.prompts_per_device} prompts per device x {training.world_size} devices x "
+        f"{training.gradient_accumulation_steps} accumulation = {per_step} prompts and "
+        f"{training.completions_per_step} completions per optimizer step; "
+        f"{prompts // per_step} steps per epoch"
+    )
+
+
+def run_story(
+    mode: Mode,
+    script: VQAArguments,
+    training: GRPOTrainingConfig,
+    model_config: ModelConfig,
+    report: dict[str, Any],
+) -> dict[str, Any]:
+    """What run.json records about a run, enough to repeat it."""
+    return {
+        "method": "grpo",
+        "mode": mode.value,
+        "base_model": model_config.model_name_or_path,
+        "command": " ".join(sys.argv),
+        "prompt": question_text("{Question}", mode),
+        "prompts_per_step": training.prompts_per_step,
+        "completions_per_step": training.completions_per_step,
+        "data": report,
+        "script_arguments": asdict(script),
+        "training_arguments": training.to_sanitized_dict(),
+        "packages": package_versions(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "started": _now(),
+    }
+
+
+def write_run(folder: str | None, story: dict[str, Any]) -> None:
+    """Write run.json beside and rename it, so that it is whole or absent."""
+    path = Path(folder or ".") / RUN_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, story)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _silent(*_: object) -> None:
+    """Other processes than the first say nothing."""

@@ -1,0 +1,97 @@
+"""Which questions fit the prompt limit and have a picture that opens: found out before training, never during it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from open_r1.errors import UserError
+from open_r1.prompts import build_messages
+from open_r1.runs import Mode
+from open_r1.vqa_data import row_image
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Outcome of looking at every row once."""
+
+    kept: list[int]
+    """Indices of the rows to train on."""
+    too_long: list[tuple[str, int]]
+    """(id, tokens) of the prompts over the limit."""
+    unreadable: list[tuple[str, str]]
+    """(id, reason) of the rows whose picture does not open."""
+    longest: int
+    """Tokens of the longest kept prompt, the picture's included."""
+
+
+def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> Checked:
+    """Open every picture and count every prompt's tokens.
+
+    Args:
+        dataset: rows with `id`, `problem` and an undecoded `image`.
+        processor: the checkpoint's processor; its chat template and picture size rules decide the count.
+        limit: longest prompt in tokens.
+    """
+    kept: list[int] = []
+    too_long: list[tuple[str, int]] = []
+    unreadable: list[tuple[str, str]] = []
+    longest = 0
+    with ThreadPoolExecutor(8) as pool:
+        for start, rows in _batches(dataset):
+            sizes = list(pool.map(_picture_size, rows))
+            lengths = _prompt_lengths(rows, sizes, processor, mode)
+            for offset, (row, size, length) in enumerate(zip(rows, sizes, lengths, strict=True)):
+                if isinstance(size, str):
+                    unreadable.append((row["id"], size))
+                elif length > limit:
+                    too_long.append((row["id"], length))
+                else:
+                    kept.append(start + offset)
+                    longest = max(longest, length)
+    return Checked(kept, too_long, unreadable, longest)
+
+
+def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    for start in range(0, len(dataset), BATCH):
+        yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
+
+
+def _picture_size(row: dict[str, Any]) -> tuple[int, int] | str | None:
+    """(width, height) in pixels, None without a picture, or the reason why it does not open."""
+    try:
+        picture = row_image(row)
+    except UserError as error:
+        return str(error)
+    return picture.size if picture is not None else None
+
+
+def _prompt_lengths(
+    rows: list[dict[str, Any]], sizes: list[tuple[int, int] | str | None], processor: Any, mode: Mode
+) -> list[int]:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    texts = [
+        processor.apply_chat_template(
+            build_messages(row["problem"], mode, has_image=isinstance(size, tuple)),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    # The template holds one placeholder per picture, which the processor replaces by the picture's tokens.
+    return [
+        length + (picture_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
+        for length, size in zip(lengths, sizes, strict=True)
+    ]
+
+
+def picture_tokens(size: tuple[int, int], processor: Any) -> int:
+    """Tokens that a picture of (width, height) pixels becomes: patches after resizing over merge_size squared."""
+    rules = processor.image_processor
+    width, height = size
+    return rules.get_number_of_image_patches(height, width, images_kwargs={}) // rules.merge_size**2

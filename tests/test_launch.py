@@ -1,0 +1,204 @@
+"""The entry scripts as a user starts them: the published command word for word, and what goes wrong in one line."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from open_r1.checkpoints import load_model, load_processor
+from open_r1.tiny_models import build_tiny_checkpoint
+
+# FACTS: as the authors published it, but for the port, which must be free here.
+PUBLISHED = (
+    '--nproc_per_node=2 --nnodes=1 --node_rank=0 --master_addr="127.0.0.1" --master_port={port} '
+    "src/open_r1/grpo_vqa_nothink.py --output_dir ./output/Modality_CT "
+    "--model_name_or_path ./checkpoints/Qwen2.5-VL-3B-Instruct --dataset_name ./data/VQA/CT_384 "
+    "--max_prompt_length 1024 --per_device_train_batch_size 1 --gradient_accumulation_steps 2 --logging_steps 1 "
+    "--bf16 --report_to wandb --gradient_checkpointing false --attn_implementation flash_attention_2 "
+    "--max_pixels 401408 --num_train_epochs 2 --run_name Qwen2.5-VL-3B-GRPO-CT --save_steps 200 "
+    "--save_only_model true --num_generations 4"
+)
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (384, 384), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def questions(count: int) -> dict[str, list[Any]]:
+    """The published three columns."""
+    return {
+        "image": [{"bytes": png((20 * i, 10, 200 - 20 * i)), "path": None} for i in range(count)],
+        "problem": [f"What is shown in slice {i}? A)liver, B)kidney, C)lung, D)heart" for i in range(count)],
+        "solution": [f"<answer> {'ABCD'[i % 4]} </answer>" for i in range(count)],
+    }
+
+
+def save_published_form(folder: Path, count: int) -> None:
+    features = datasets.Features(
+        {"image": datasets.Image(), "problem": datasets.Value("string"), "solution": datasets.Value("string")}
+    )
+    rows = datasets.Dataset.from_dict(questions(count), features=features)
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(folder))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder as a user has it after the README's preparations, with a tiny checkpoint under the real name."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "src").symlink_to(repository / "src")
+    build_tiny_checkpoint(folder / "checkpoints" / "Qwen2.5-VL-3B-Instruct", "qwen2_5_vl")
+    save_published_form(folder / "data" / "VQA" / "CT_384", 8)
+    return folder
+
+
+def run(workplace: Path, *arguments: str, launcher: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", *launcher.split()] if launcher else [sys.executable]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PYTEST"))}
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=workplace,
+        env=clean | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(workplace)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def published_run(workplace: Path) -> subprocess.CompletedProcess[str]:
+    words = PUBLISHED.format(port=free_port()).replace('"', "").split()
+    script = words.index("src/open_r1/grpo_vqa_nothink.py")
+    return run(workplace, *words[script:], launcher=" ".join(words[:script]))
+
+
+def test_the_published_command_runs_word_for_word(published_run: Any, workplace: Path) -> None:
+    assert published_run.returncode == 0, published_run.stderr[-3000:]
+    said = published_run.stdout
+    assert "1 prompts per device x 2 devices x 2 accumulation = 4 prompts and 16 completions per optimizer step" in said
+    story = json.loads((workplace / "output" / "Modality_CT" / "run.json").read_text())
+    # 8 prompts / 4 per step x 2 epochs = 4 steps
+    assert (story["status"], story["steps"], story["mode"]) == ("done", 4, "nothink")
+    assert story["completions_per_step"] == 16
+    assert story["data"]["prompts"] == 8
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_this_machine_lacks_costs_one_line_each(published_run: Any) -> None:
+    lines = published_run.stdout.splitlines()
+    for word in ("--bf16", "flash_attention_2", "wandb:", "--save_only_model", "shared prefix:"):
+        assert len([line for line in lines if word in line and "{" not in line]) == 1, word
+
+
+def test_the_trained_checkpoint_loads_and_differs_from_its_start(published_run: Any, workplace: Path) -> None:
+    trained = load_model(workplace / "output" / "Modality_CT", dtype=torch.float32)
+    load_processor(workplace / "output" / "Modality_CT")
+    start = load_model(workplace / "checkpoints" / "Qwen2.5-VL-3B-Instruct", dtype=torch.float32).state_dict()
+    after = trained.state_dict()
+    assert after.keys() == start.keys()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert (workplace / "output" / "Modality_CT" / "trainer_state.json").is_file()
+
+
+def test_a_finished_run_is_not_overwritten(published_run: Any, workplace: Path) -> None:
+    words = PUBLISHED.format(port=free_port()).replace('"', "").split()
+    script = words.index("src/open_r1/grpo_vqa_nothink.py")
+    again = run(workplace, *words[script:])
+    assert again.returncode == 2
+    assert again.stderr.strip().splitlines()[-1].startswith("error: --output_dir output/Modality_CT holds a finished")
+    assert "Traceback" not in again.stderr
+
+
+BASE = (
+    "src/open_r1/grpo_vqa.py --model_name_or_path checkpoints/Qwen2.5-VL-3B-Instruct --dataset_name data/VQA/CT_384 "
+    "--num_generations 2 --max_completion_length 8 --max_steps 1 --save_strategy no --output_dir"
+)
+
+
+@pytest.mark.parametrize("mode", ["think", "think_after"])
+def test_think_entry_trains_both_of_its_modes(workplace: Path, mode: str) -> None:
+    done = run(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((workplace / "output" / mode / "run.json").read_text())["mode"] == mode
+
+
+def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: Path) -> None:
+    root = workplace / "pictures"
+    root.mkdir()
+    rows = questions(6)
+    entries = []
+    for i in range(6):
+        (root / f"slice {i}..PNG").write_bytes(rows["image"][i]["bytes"])
+        entries.append({"image": f"slice {i}..PNG", "problem": rows["problem"][i], "solution": rows["solution"][i]})
+    (root / "slice 0..PNG").write_bytes(rows["image"][0]["bytes"][:90])  # truncated
+    entries[1]["image"] = "../checkpoints/Qwen2.5-VL-3B-Instruct/config.json"  # leaves the root
+    entries[2]["solution"] = "<answer> G </answer>"  # not offered
+    (workplace / "list.json").write_text(json.dumps(entries))
+    arguments = BASE.replace("data/VQA/CT_384", "list.json").split()
+    done = run(workplace, *arguments, "output/json", "--image_root", "pictures")
+    assert done.returncode == 0, done.stderr[-3000:]
+    data = json.loads((workplace / "output" / "json" / "run.json").read_text())["data"]
+    assert data["prompts"] == 3
+    assert len(data["dropped"]) + len(data["unreadable"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("--no_such_flag 1", "no_such_flag"),
+        ("--mode sideways", "sideways"),
+        ("--dataset_name data/VQA/none", "data/VQA/none"),
+        ("--model_name_or_path checkpoints/none", "checkpoints/none"),
+        ("--reward_funcs kindness", "kindness"),
+        ("--max_prompt_length 20", "--max_prompt_length 20"),
+        ("--overlong_prompts refuse --max_prompt_length 100", "a prompt is never cut"),
+        ("--per_device_train_batch_size 64", "fewer than the 64"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(
+    workplace: Path, change: str, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from open_r1.errors import run_command
+    from open_r1.launch import train_grpo
+    from open_r1.runs import Mode
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", [*BASE.split(), "output/bad", *change.split()])
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda: train_grpo(Mode.THINK))
+    assert stopped.value.code == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert not (workplace / "output" / "bad" / "run.json").exists()
+
+
+def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_r1.errors import UserError
+    from open_r1.launch import refuse_foreign_output
+
+    thesis = workplace / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter1.txt").write_text("years of work")
+    with pytest.raises(UserError, match="holds other files"):
+        refuse_foreign_output(thesis)
+    with pytest.raises(UserError, match="is a file"):
+        refuse_foreign_output(thesis / "chapter1.txt")
+    assert (thesis / "chapter1.txt").read_text() == "years of work"
