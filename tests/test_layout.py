@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "open_r1"
 COMMANDS = ("eval", "scripts", "benchmarks")
 
 FLOORS: list[set[str]] = [
-    {"errors", "runs", "prompts", "answers", "rewards", "provenance"},
+    {"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
     {"files", "images", "vqa_data", "vqa_prepare", "omnimedvqa", "checkpoints"},
     {"config", "shared_prefix", "rollout", "prompt_limit", "trainer", "launch", "evaluation"},
     {"grpo_vqa", "grpo_vqa_nothink", "phantoms", "tiny_models", "format_start"},
