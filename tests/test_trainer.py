@@ -48,7 +48,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> SharedPrefixGRPOTrainer:
+def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> Any:
     shared_prefix = settings.pop("shared_prefix", True)
     arguments = {
         "output_dir": str(output),
@@ -80,7 +80,7 @@ def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **set
     )
 
 
-def weights(trainer: SharedPrefixGRPOTrainer) -> dict[str, torch.Tensor]:
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
 
 
@@ -147,7 +147,7 @@ def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: P
     assert all(entry["frac_reward_zero_std"] < 1 for entry in logged)
 
 
-def encoded_picture(trainer: SharedPrefixGRPOTrainer, index: int) -> torch.Tensor:
+def encoded_picture(trainer: Any, index: int) -> torch.Tensor:
     image = open_colour({"image": index})
     return trainer.processing_class.image_processor(images=[image], return_tensors="pt")["pixel_values"]
 

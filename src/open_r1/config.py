@@ -27,7 +27,6 @@ class VQAArguments:
     image_root: str | None = field(
         default=None, metadata={"help": "Folder that the picture paths of a JSON list are relative to."}
     )
-    dataset_train_split: str = field(default="train", metadata={"help": "Split of the data set to train on."})
     mode: str | None = field(
         default=None,
         metadata={"help": "Answer form: think, nothink or think_after. Each entry script has its own default."},

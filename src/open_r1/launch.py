@@ -36,6 +36,7 @@ def train_grpo(default_mode: Mode) -> None:
     """
     script, training, model_config = parse()
     mode = Mode(script.mode) if script.mode else default_mode
+    checkpoint = str(model_config.model_name_or_path)
     main_process = training.process_index == 0
     say = print if main_process else _silent
     if main_process:
@@ -44,9 +45,7 @@ def train_grpo(default_mode: Mode) -> None:
         say(note)
 
     rewards = rewards_for(script.reward_funcs, mode)
-    processor = load_processor(
-        model_config.model_name_or_path, min_pixels=script.min_pixels, max_pixels=script.max_pixels
-    )
+    processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     dataset, report = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
@@ -54,9 +53,7 @@ def train_grpo(default_mode: Mode) -> None:
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
-    model = load_model(
-        model_config.model_name_or_path, dtype=torch_dtype(model_config.dtype), attn_implementation=attention
-    )
+    model = load_model(checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention)
     trainer = SharedPrefixGRPOTrainer(
         model=model,
         args=training,
@@ -93,7 +90,7 @@ def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tupl
     Raises:
         UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
     """
-    rows, dropped = load_vqa(script.dataset_name, script.dataset_train_split, script.image_root)
+    rows, dropped = load_vqa(script.dataset_name, "train", script.image_root)
     checked = check_prompts(rows, processor, mode, script.max_prompt_length)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
@@ -129,7 +126,6 @@ def _data_report(script: VQAArguments, kept: int, dropped: list[Any], checked: C
     return {
         "line": line + (f"; left out: {', '.join(details)} ({RUN_FILE} names them)" if details else ""),
         "path": script.dataset_name,
-        "split": script.dataset_train_split,
         "prompts": kept,
         "longest_prompt": checked.longest,
         "dropped": [str(row) for row in dropped],

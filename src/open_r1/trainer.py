@@ -9,10 +9,11 @@ Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -35,6 +36,14 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     Raises:
         ValueError: if a micro-batch would not hold whole groups.
     """
+
+    # The base classes allow None or less here than this trainer ever holds.
+    model: Any
+    model_wrapped: Any
+    args: Any
+    processing_class: Any
+    num_generations: int
+    num_generations_eval: int
 
     def __init__(self, *, open_picture: OpenPicture, shared_prefix: bool = True, **kwargs: Any) -> None:
         self._open_picture = open_picture
@@ -76,7 +85,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self._prompts = prompts = self._encode(firsts)
         text_rows = [{key: value for key, value in row.items() if key != "image"} for row in inputs]
         scored = super()._generate_and_score_completions(text_rows)
-        grouped = {
+        grouped: dict[str, Any] = {
             key: value.reshape(len(firsts), group, *value.shape[1:])
             for key, value in scored.items()
             if isinstance(value, torch.Tensor) and value.ndim and key not in ("prompt_ids", "prompt_mask")
@@ -96,19 +105,19 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 
     def _encode(self, rows: list[dict[str, Any]]) -> PromptBatch:
         """Tokenize each prompt and process each picture once."""
+        options = cast(dict[str, Any], self.chat_template_kwargs)
         texts = [
             self.processing_class.apply_chat_template(
-                row["prompt"], tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
+                row["prompt"], tokenize=False, add_generation_prompt=True, **options
             )
             for row in rows
         ]
         pictures = list(self._decoders.map(self._open_picture, rows))
         opened = [picture for picture in pictures if picture is not None]
-        picture_argument = {"images": opened} if opened else {}
-        encoder: Any = self.processing_class
-        encoded = encoder(text=texts, padding=True, padding_side="left", return_tensors="pt", **picture_argument).to(
-            self.accelerator.device
-        )
+        picture_argument: dict[str, Any] = {"images": opened} if opened else {}
+        encoded = self.processing_class(
+            text=texts, padding=True, padding_side="left", return_tensors="pt", **picture_argument
+        ).to(self.accelerator.device)
         names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
         vision = {name: encoded[name] for name in names if name in encoded} if opened else {}
         return PromptBatch(
@@ -139,10 +148,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
                 generation_kwargs=self.generation_kwargs,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as model,
+            ) as unwrapped,
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            tokens = sample_groups(model, self._prompts, self._group_size, self.generation_config)
+            tokens = sample_groups(
+                cast(PreTrainedModel, unwrapped), self._prompts, self._group_size, self.generation_config
+            )
         forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
         assert not torch.isin(tokens, forbidden).any(), "a picture token was sampled"
         lengths = completion_lengths(tokens, self.eos_token_ids)
