@@ -1,4 +1,4 @@
-"""Groups of completions over prompts with pictures, in our layout and in stock TRL's, for tests that hold the two together."""
+"""Groups of completions over prompts with pictures, in our layout and in stock TRL's, to hold the two together."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -59,9 +59,7 @@ def make_groups(
             "image_grid_thw": torch.tensor(shapes),
             "mm_token_type_ids": _left(kinds, 0),
         }
-    batch = PromptBatch(
-        _left(prompts, pad), _left([[1] * len(p) for p in prompts], 0), [len(g) for g in grids], vision
-    )
+    batch = PromptBatch(_left(prompts, pad), _left([[1] * len(p) for p in prompts], 0), [len(g) for g in grids], vision)
     longest = max(map(max, lengths))
     ids = torch.full((len(grids), len(lengths[0]), longest), pad)
     mask = torch.zeros_like(ids)

@@ -122,12 +122,8 @@ def test_values_and_gradients_equal_stock_trl(model: Any, case: str) -> None:
     # a gradient that is zero up to rounding has no direction
     real = [name for name, gradient in stock[2].items() if gradient.norm() > 1e-6]
     assert len(real) > 0.8 * len(stock[2])
-    cosine = min(
-        torch.cosine_similarity(stock[2][n].flatten(), ours[2][n].flatten(), dim=0).item() for n in real
-    )
-    print(
-        f"{case}: log-prob {logp_difference:.1e}, entropy {entropy_difference:.1e}, 1 - cosine {1 - cosine:.1e}"
-    )
+    cosine = min(torch.cosine_similarity(stock[2][n].flatten(), ours[2][n].flatten(), dim=0).item() for n in real)
+    print(f"{case}: log-prob {logp_difference:.1e}, entropy {entropy_difference:.1e}, 1 - cosine {1 - cosine:.1e}")
     assert logp_difference < 1e-5
     assert entropy_difference < 1e-5
     assert cosine > 1 - 1e-9

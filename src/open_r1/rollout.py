@@ -18,7 +18,7 @@ class PromptBatch:
     pictures_per_prompt: list[int]
     """B counts; 0 for a text-only prompt."""
     vision: dict[str, torch.Tensor] = field(default_factory=dict)
-    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); empty for text."""
+    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); none for text."""
 
     def slice(self, start: int, stop: int) -> "PromptBatch":
         """Prompts `start` to `stop` with just their own pictures."""
@@ -31,9 +31,7 @@ class PromptBatch:
             vision["pixel_values"] = self.vision["pixel_values"][row:end]
             vision["image_grid_thw"] = grid[first:last]
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
-        return PromptBatch(
-            self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision
-        )
+        return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision)
 
     def model_inputs(self) -> dict[str, torch.Tensor]:
         """The picture arguments of a forward call whose position ids are given."""
