@@ -224,33 +224,8 @@ def test_any_string_is_judged_and_none_raises():
 def test_prose_never_yields_a_letter():
     """Words of a report, capital A included, in any order: nothing there is an answer."""
     draw = random.Random(1)
-    words = [
-        "A",
-        "a",
-        "the",
-        "I",
-        "chest",
-        "film",
-        "shows",
-        "an",
-        "opacity",
-        "in",
-        "left",
-        "lung",
-        "with",
-        "no",
-        "signs",
-        "of",
-        "B",
-        "cells",
-        "and",
-        "C",
-        "fibres",
-        ",",
-        ".",
-        "D",
-        "dimer",
-    ]
+    report = "A a the I chest film shows an opacity in left lung with no signs of B cells and C fibres , . D dimer"
+    words = report.split()
     for _ in range(3000):
         text = " ".join(draw.choices(words, k=draw.randint(5, 30))) + " seen"
         assert extract_answer(text, SCAN) is None, text

@@ -112,7 +112,7 @@ _OTHER_SPELLINGS: dict[Modality | Task, tuple[str, ...]] = {
     Modality.MICROSCOPY: ("Microscopy Images", "Micro"),
     Task.ATTRIBUTES: ("Other Bio",),
 }
-_UNLABELLED = {"", "unknown", "none"}
+_UNLABELLED = {"unknown", "none"}
 
 
 def _key(text: str) -> str:
@@ -158,7 +158,7 @@ def parse_label(text: str, family: Family | None = None) -> Modality | Task | No
     stem = _stem(text)
     on_hub = stem.startswith("VQA_")
     key = _key(stem.removeprefix("VQA_"))
-    if key in _UNLABELLED:
+    if not stem or key in _UNLABELLED:
         return None
     if key == "mr":
         return _parse_mr(text, "task" if on_hub else family)
