@@ -18,6 +18,7 @@ Everything here runs in linear time: patterns have bounded repeats only, and cla
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from open_r1.claims import last_claim, last_line, normalized, read_statement
@@ -184,13 +185,14 @@ def extract_answer(text: str, options: Mapping[str, str]) -> str | None:
 
 
 _SPECIAL = re.compile(r"<\|[A-Za-z_]{1,24}\|>")  # <|im_end|> and its like
-_TAG = re.compile(r"<(?=[\s/TtAa])\s{0,3}(/?)\s{0,3}(think(?:ing)?|answer)\s{0,3}>", re.IGNORECASE)
+_TAG = re.compile(r"<(?=[\s/TtAa])\s{0,3}/?\s{0,3}(?:think(?:ing)?|answer)\s{0,3}>", re.IGNORECASE)
+_THINK_TAG = re.compile(r"<(?=[\s/Tt])\s{0,3}(/?)\s{0,3}think(?:ing)?\s{0,3}>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<(?=[\s/Aa])\s{0,3}(/?)\s{0,3}answer\s{0,3}>", re.IGNORECASE)
 
 
-def _tags(text: str, name: str) -> list[tuple[bool, int, int]]:
-    """(closes, start, end) of each tag of that name, spelling variants included."""
-    found = [match for match in _TAG.finditer(text) if match.group(2).lower().startswith(name)]
-    return [(match.group(1) == "/", match.start(), match.end()) for match in found]
+def _tags(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, int, int]]:
+    """(closes, start, end) of each tag, spelling variants included."""
+    return [(bool(match[1]), match.start(), match.end()) for match in pattern.finditer(text)]
 
 
 def _without_thoughts(text: str) -> str:
@@ -198,7 +200,7 @@ def _without_thoughts(text: str) -> str:
     kept: list[str] = []
     depth, since, closed_before, last_close = 0, 0, False, None
     reopened: int | None = None  # where the first opening after the last closing of an unclosed thought stands
-    for closes, start, end in _tags(text, "think"):
+    for closes, start, end in _tags(text, _THINK_TAG):
         if not closes:
             if depth == 0:
                 kept.append(text[since:start])
@@ -224,7 +226,7 @@ def _without_thoughts(text: str) -> str:
 def _last_block(text: str) -> tuple[str, bool] | None:
     """Content of the last answer block, and whether it lacks its closing tag; None if there is no block."""
     blocks: list[tuple[int, int, bool]] = []  # start, end, cut
-    for closes, start, end in _tags(text, "answer"):
+    for closes, start, end in _tags(text, _ANSWER_TAG):
         if blocks and blocks[-1][2]:
             blocks[-1] = (blocks[-1][0], start, not closes)
         if not closes:
@@ -265,7 +267,7 @@ def follows_format(text: str, mode: Mode) -> bool:
     spellings of a tag, or a tag of another mode, are a second tag and cost the reward.
     """
     form = _FORMS[mode]
-    matches = list(_TAG.finditer(text))
+    matches = list(islice(_TAG.finditer(text), len(form) + 1))
     if tuple(match.group() for match in matches) != form:
         return False
     outside = [text[: matches[0].start()], text[matches[-1].end() :]]
