@@ -20,6 +20,11 @@ from open_r1.errors import UserError
 MANIFEST = "manifest.json"
 """Written last into every folder that we build: its presence means that the folder is complete."""
 
+
+class DiskError(UserError):
+    """The disk is full, read-only or forbidden: nothing that was written there can be kept."""
+
+
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -38,7 +43,7 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        raise UserError(
+        raise DiskError(
             f"cannot write {path}: {_DISK[error.errno]}; nothing half-made was left. "
             "Make room or choose another output folder, then run again"
         ) from error
@@ -115,24 +120,31 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
 def claimed(folder: str | os.PathLike) -> Iterator[Path]:
     """Hold `folder` (made if missing) for this process alone, until the block ends or the process dies.
 
+    A folder that was made here and is empty in the end is removed again.
+
     Raises:
         UserError: another process holds it, it is a file, or it cannot be written.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
+    claim = folder / ".claim"
     with disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{folder} is, or lies below, a file; choose another output folder") from None
-        handle = os.open(folder / ".claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        handle = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is writing to {folder}; wait for it or choose another") from None
-        yield folder
-        # Removed while still held: whoever waits for this file sees it vanish, never a second holder.
-        (folder / ".claim").unlink(missing_ok=True)
+            raise UserError(f"another process is writing to {folder}; wait or choose another") from None
+        try:
+            yield folder
+        finally:
+            claim.unlink(missing_ok=True)  # while it is still held
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
     finally:
         os.close(handle)
 

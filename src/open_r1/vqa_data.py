@@ -28,7 +28,7 @@ from open_r1.omnimedvqa import (
     row_id,
     source_of,
 )
-from open_r1.runs import Modality, Split, Task, parse_label
+from open_r1.runs import Modality, Split, Task, parse_label, parse_modality, parse_task
 
 FEATURES = datasets.Features(
     {
@@ -128,13 +128,13 @@ def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datase
         where = f"{path.name} entry {number}"
         try:
             image, problem, solution = check_row(entry)
+            labels = [own, beside.get(question_key(image, problem)), *_labels_in(entry)]
             key = row_id(image, problem, solution)
             _refuse_repeated(key, seen)
             picture = {"bytes": None, "path": str(resolve(image, image_root))}
         except UnusableInput as error:
             dropped.append(Dropped(where, error.reason, str(error)))
             continue
-        labels = [own, beside.get(question_key(image, problem))]
         modality = next((label for label in labels if isinstance(label, Modality)), None)
         task = next((label for label in labels if isinstance(label, Task)), None)
         values = (picture, problem, solution, key, source_of(image), modality, task)
@@ -142,6 +142,17 @@ def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datase
             columns[name].append(value)
     features = datasets.Features({**FEATURES, "image": _UNDECODED})
     return datasets.Dataset.from_dict(columns, features=features), dropped
+
+
+def _labels_in(entry: Mapping[str, Any]) -> list[Modality | Task | None]:
+    """The labels that a row itself may carry."""
+    try:
+        return [
+            parse_modality(str(entry.get("modality") or ""), "modality"),
+            parse_task(str(entry.get("task") or ""), "task"),
+        ]
+    except UserError as error:
+        raise RowError("unknown-label", str(error)) from None
 
 
 def _label_of(name: str) -> Modality | Task | None:

@@ -1,0 +1,104 @@
+"""Write one split of a data set as `datasets.save_to_disk` would, row by row, to the same bytes every time.
+
+`save_to_disk` wants the whole set in a cache first; here a row is in memory until its batch is written.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from open_r1.files import write_atomically
+
+_BATCH = 32  # rows in one record batch: some 5 MB of pictures
+SHARD_BYTES = 500 * 2**20
+"""Where the next file begins; the default of datasets."""
+
+
+def write_split(
+    folder: Path,
+    rows: Iterable[dict[str, Any]],
+    features: datasets.Features,
+    split: str,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Write rows to `folder` so that `datasets.load_from_disk` opens it; returns their number.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    folder.mkdir(parents=True)
+    rows, count, digests = iter(rows), 0, []
+    while batch := list(islice(rows, _BATCH)):
+        with _shard(folder / f"shard-{len(digests)}", features.arrow_schema) as (writer, file):
+            while batch:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=features.arrow_schema))
+                count += len(batch)
+                batch = list(islice(rows, _BATCH)) if file.written < shard_bytes else []
+        digests.append(file.digest.hexdigest())
+    names = [f"data-{number:05d}-of-{len(digests):05d}.arrow" for number in range(len(digests))]
+    for number, name in enumerate(names):
+        (folder / f"shard-{number}").rename(folder / name)
+    _write_state(folder, names, digests, features, split)
+    return count
+
+
+def write_dict(folder: Path, splits: list[str]) -> None:
+    """Say which splits a DatasetDict holds; written after them."""
+    write_atomically(folder / "dataset_dict.json", json.dumps({"splits": splits}))
+
+
+class _HashedFile:
+    """A file that counts and hashes what is written to it."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self.digest = hashlib.sha256()
+        self.written = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self.digest.update(data)
+        self.written += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+
+@contextmanager
+def _shard(path: Path, schema: pa.Schema) -> Iterator[tuple[Any, _HashedFile]]:
+    file = _HashedFile(path)
+    try:
+        with pa.ipc.new_stream(file, schema) as writer:
+            yield writer, file
+    finally:
+        file.close()
+
+
+def _write_state(folder: Path, names: list[str], digests: list[str], features: datasets.Features, split: str) -> None:
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    info = asdict(datasets.DatasetInfo(features=features))
+    info = {key: info[key] for key in sorted(info)}  # the order of the features themselves must stay
+    write_atomically(folder / "state.json", json.dumps(state, indent=2, sort_keys=True))
+    write_atomically(folder / "dataset_info.json", json.dumps(info, indent=2))

@@ -1,0 +1,95 @@
+"""Draw train and test: per question, or per picture so that all questions of one picture are on one side.
+
+A draw depends on the seed and on what is drawn, not on the order of reading or on what else is built, so any
+subset of the data sets can be built later and fits the others. It is also the same for the modality sets and
+the task sets: no test question of one is a training question of another.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+TEST_SHARE = 0.2
+_FEW = 5  # groups; fewer of one kind are drawn together with the modality's other rare kinds
+
+
+def draw_per_question(cells: Sequence[Hashable], ids: Sequence[int], seed: int) -> bytearray:
+    """80/20 within every cell; returns 1 for a test question, 0 for a training question.
+
+    Args:
+        cells: each question's modality and task; a cell of two or more has a test question.
+        ids: each question's id as a number.
+        seed: another seed gives another draw.
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        members[cell].append(index)
+    sides = bytearray(len(cells))
+    for indices in members.values():
+        indices.sort(key=lambda index: _lot(seed, ids[index]))
+        for index in indices[: _test_count(len(indices))]:
+            sides[index] = 1
+    return sides
+
+
+def draw_per_picture(cells: Sequence[tuple[int, int]], pictures: Sequence[int], seed: int) -> bytearray:
+    """About 80/20 of the questions, all questions of one picture on one side; 1 is test.
+
+    Pictures are drawn within groups that have the same modality and are asked the same kinds of questions, so
+    that every cell of modality and task keeps its share.
+
+    Args:
+        cells: each question's (modality, task) as numbers.
+        pictures: a number for each question's picture; equal numbers are one picture.
+    """
+    questions: dict[int, list[int]] = defaultdict(list)
+    for index, picture in enumerate(pictures):
+        questions[picture].append(index)
+    strata: dict[Hashable, list[int]] = defaultdict(list)
+    for picture, indices in questions.items():
+        tasks = tuple(sorted({cells[index][1] for index in indices}))
+        strata[min(cells[index][0] for index in indices), tasks].append(picture)
+    sides = bytearray(len(cells))
+    for group in _with_rare_ones_together(strata):
+        group.sort(key=lambda picture: _lot(seed, picture))
+        for picture in _take_share(group, questions):
+            for index in questions[picture]:
+                sides[index] = 1
+    return sides
+
+
+def _lot(seed: int, number: int) -> bytes:
+    """A question's or picture's place in the draw."""
+    return hashlib.sha256(f"{seed}:{number:x}".encode()).digest()
+
+
+def _test_count(count: int) -> int:
+    return max(1, round(count * TEST_SHARE)) if count > 1 else 0
+
+
+def _with_rare_ones_together(strata: dict[Hashable, list[int]]) -> list[list[int]]:
+    groups = []
+    rare: dict[Hashable, list[int]] = defaultdict(list)
+    for stratum, pictures in strata.items():
+        assert isinstance(stratum, tuple)
+        if len(pictures) < _FEW:
+            rare[stratum[0]].extend(pictures)
+        else:
+            groups.append(pictures)
+    return [*groups, *rare.values()]
+
+
+def _take_share(pictures: list[int], questions: dict[int, list[int]]) -> list[int]:
+    """The first pictures whose questions make up the test share; some on both sides if there are two."""
+    if len(pictures) < 2:
+        return []
+    wanted = TEST_SHARE * sum(len(questions[picture]) for picture in pictures)
+    taken: list[int] = []
+    count = 0
+    for picture in pictures[:-1]:
+        size = len(questions[picture])
+        if taken and count + size / 2 > wanted:
+            break
+        taken.append(picture)
+        count += size
+    return taken
