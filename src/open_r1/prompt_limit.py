@@ -10,9 +10,10 @@ from datasets import Dataset
 from open_r1.errors import UserError
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.vqa_data import row_image
+from open_r1.vqa_data import picture_key, row_image
 
 BATCH = 256
+Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
     kept: list[int] = []
     too_long: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
+    opened: dict[str, Size] = {}  # a picture is asked about up to five times
     longest = 0
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
-            sizes = list(pool.map(_picture_size, rows))
+            keys = [picture_key(row) for row in rows]
+            fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
+            opened.update(zip(fresh, pool.map(_picture_size, fresh.values()), strict=True))
+            sizes = [opened[key] for key in keys]
             lengths = _prompt_lengths(rows, sizes, processor, mode)
             for offset, (row, size, length) in enumerate(zip(rows, sizes, lengths, strict=True)):
                 if isinstance(size, str):
@@ -61,8 +66,7 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
 
 
-def _picture_size(row: dict[str, Any]) -> tuple[int, int] | str | None:
-    """(width, height) in pixels, None without a picture, or the reason why it does not open."""
+def _picture_size(row: dict[str, Any]) -> Size:
     try:
         picture = row_image(row)
     except UserError as error:
@@ -70,9 +74,7 @@ def _picture_size(row: dict[str, Any]) -> tuple[int, int] | str | None:
     return picture.size if picture is not None else None
 
 
-def _prompt_lengths(
-    rows: list[dict[str, Any]], sizes: list[tuple[int, int] | str | None], processor: Any, mode: Mode
-) -> list[int]:
+def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:
     tokenizer = getattr(processor, "tokenizer", processor)
     texts = [
         processor.apply_chat_template(
