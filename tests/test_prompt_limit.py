@@ -1,7 +1,6 @@
 """Prompt lengths are counted as the processor makes them, and nothing is cut."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -36,10 +35,9 @@ def rows(contents: list[bytes]) -> datasets.Dataset:
 
 @pytest.fixture(scope="module", params=["own", "real"])
 def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    if request.param == "real":
-        return load_processor(request.getfixturevalue("real_dir") / "qwen2_5_vl_processor", max_pixels=401408)
-    folder: Path = build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
-    return load_processor(folder)
+    real = request.getfixturevalue("real_dir") / "qwen2_5_vl_processor" if request.param == "real" else None
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), processor=real)
+    return load_processor(folder, max_pixels=401408 if real else None)
 
 
 def length_by_the_processor(processor: Any, row: Any) -> int:
