@@ -226,7 +226,7 @@ def _silhouette(anatomy: int, x: Plane, y: Plane) -> Plane:
 
 
 def _lesion(picture: Picture, phantom: Phantom, rng: np.random.Generator) -> Picture:
-    stretch, angle, distance = rng.uniform((0.94, 0.0, 0.05), (1.06, 2 * math.pi, 0.25)).tolist()
+    stretch, angle, distance = rng.uniform((0.95, 0.0, 0.05), (1.05, 2 * math.pi, 0.22)).tolist()
     radius = _RADIUS[phantom.grade] * stretch
     dx, dy = _X - distance * math.cos(angle), _Y - distance * math.sin(angle)
     reach = np.hypot(dx, dy)
@@ -239,7 +239,7 @@ def _lesion(picture: Picture, phantom: Phantom, rng: np.random.Generator) -> Pic
     return _blend(picture, weight * 0.94, _colour(_LESIONS[phantom.disease]))
 
 
-_RADIUS = (0.15, 0.27, 0.40, 0.56)  # of half the picture's side
+_RADIUS = (0.13, 0.26, 0.41, 0.60)  # of half the picture's side
 _LESIONS = ((1.0, 1.0, 0.90), (0.06, 0.02, 0.05), (0.92, 0.20, 0.16), (0.22, 0.38, 0.95))
 _STAINS = ((0.96, 0.69, 0.08), (0.05, 0.70, 0.66), (0.58, 0.18, 0.82), (0.38, 0.44, 0.08))
 # Background and tissue.
