@@ -21,10 +21,13 @@ from open_r1.phantoms import (
     options_for,
     question,
     sample_phantoms,
+    save_prepared,
 )
-from open_r1.runs import Modality, Task, parse_modality
+from open_r1.runs import Modality, Split, Task, parse_modality
+from open_r1.vqa_data import load_vqa, row_image
 
 TRAIN, TEST = 4, 4
+SPLITS: tuple[tuple[Split, int], ...] = (("train", TRAIN), ("test", TEST))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def blind_accuracy(train: list[dict[str, str]], test: list[dict[str, str]]) -> f
 
 
 def test_every_cell_of_the_two_lists_holds_every_letter_equally_often(made: Path) -> None:
-    for split, pictures in (("train", TRAIN), ("test", TEST)):
+    for split, pictures in SPLITS:
         rows = read(made / f"{split}.json")
         assert len(rows) == 8 * pictures * 5
         for modality in Modality:
@@ -160,6 +163,25 @@ def test_answer_is_what_was_drawn() -> None:
         Task.MODALITY: "Fundus",
         Task.ATTRIBUTES: "amber",
     }
+
+
+def test_prepared_form_loads_with_pictures_and_both_labels(made: Path, tmp_path: Path) -> None:
+    saved = save_prepared(made, tmp_path / "all_384")
+    for split, pictures in SPLITS:
+        rows, dropped = load_vqa(saved, split)
+        assert not dropped
+        listed = read(made / f"{split}.json")
+        assert [{key: row[key] for key in listed[0] if key != "image"} for row in rows] == [
+            {key: row[key] for key in row if key != "image"} for row in listed
+        ]
+        assert Counter(rows["source"]) == {f"Phantom {modality}": pictures * 5 for modality in Modality}
+        with Image.open(made / listed[0]["image"]) as picture:
+            assert row_image(rows[0]).tobytes() == picture.tobytes()
+
+
+def test_both_lists_load_as_they_are(made: Path) -> None:
+    rows, dropped = load_vqa(made / "test.json", image_root=made)
+    assert (len(rows), dropped) == (8 * TEST * 5, [])
 
 
 def test_chosen_modalities_only(tmp_path: Path) -> None:

@@ -362,6 +362,29 @@ def make_phantoms(
     return folder
 
 
+def save_prepared(folder: Path | str, output: Path | str) -> Path:
+    """Save all cells of the phantoms in `folder` as one prepared set, train and test, in `output`; return that.
+
+    `scripts/prepare_omnimedvqa.py` makes a set per modality or per task, as the published runs want it. The demo
+    trains on everything at once: same seven columns, with modality and task in every row.
+    """
+    from datasets import Dataset, DatasetDict
+
+    from open_r1.vqa_data import FEATURES, row_id
+
+    folder, output = Path(folder), Path(output)
+    splits = {}
+    for split in ("train", "test"):
+        rows = []
+        for row in json.loads((folder / f"{split}.json").read_text(encoding="utf-8")):
+            picture = {"bytes": (folder / row["image"]).read_bytes(), "path": row["image"]}
+            key = row_id(row["image"], row["problem"], row["solution"])
+            rows.append({**row, "image": picture, "id": key, "source": Path(row["image"]).parts[1]})
+        splits[split] = Dataset.from_list(rows, features=FEATURES)
+    DatasetDict(splits).save_to_disk(output)
+    return output
+
+
 def _is_finished(folder: Path, wanted: dict[str, Any]) -> bool:
     if (folder / MANIFEST).is_file():
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
