@@ -1,0 +1,279 @@
+"""Result lines: what an evaluation appends, what a report reads, and the published result form.
+
+A result file is JSON Lines. Its first line is `{"manifest": {...}}` and says how the outputs came about; each
+further line is one judged question. Lines are only ever appended, each in one write, so that a killed run loses at
+most the line it was writing and several processes may add to one file.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from open_r1.answers import Outcome, grade, options_in, solution_letter
+from open_r1.errors import UserError
+from open_r1.files import disk_errors
+
+# Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
+# and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
+VOLATILE = frozenset(
+    {"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed", "checkpoint", "data"}
+)
+
+
+_BEGINNING = b'{"manifest"'
+
+
+@dataclass(frozen=True)
+class Result:
+    """One question, what the model wrote, and how it was judged."""
+
+    id: str
+    source: str
+    image: str  # content hash or path of the picture: questions that share it are not independent
+    modality: str | None
+    task: str | None
+    problem: str
+    solution: str
+    output: str
+    outcome: Outcome | None  # None: never asked, see `error`
+    letter: str | None
+    tokens: int
+    error: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right; an unparsed answer is not."""
+        return self.outcome is Outcome.CORRECT
+
+
+def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Result:
+    """Judge what a model wrote about a data row.
+
+    Args:
+        row: a row with `id`, `problem`, `solution`, and if known `source`, `modality`, `task`.
+        image: what identifies the row's picture.
+        output: the completion.
+        tokens: its length in tokens.
+    """
+    outcome, letter = grade(output, row["solution"], options_in(row["problem"]))
+    return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
+
+
+def unreadable(row: Mapping[str, Any], image: str, error: str) -> Result:
+    """The result of a row that could not be asked, because of its picture for example. It has no outcome."""
+    return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
+
+
+def _result(row: Mapping[str, Any], **judgement: Any) -> Result:
+    return Result(
+        id=row["id"],
+        source=row.get("source") or "",
+        modality=row.get("modality") or None,
+        task=row.get("task") or None,
+        problem=row["problem"],
+        solution=row["solution"],
+        **judgement,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+class ResultWriter:
+    """Appends results to a file, which it begins with the manifest or continues.
+
+    A line that an earlier run left unfinished is removed. `done` holds the ids that are already there.
+
+    Raises:
+        UserError: the file exists and is no result file, or its manifest is another (the message names the entries
+            that differ), or it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, manifest: Mapping[str, Any]):
+        self.path = Path(path)
+        self.done: set[str] = set()
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            begun = self.path.exists() and self._continue(manifest)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
+        if not begun:
+            self._append({"manifest": dict(manifest)})
+
+    def _continue(self, manifest: Mapping[str, Any]) -> bool:
+        """Check the file against the manifest and cut off a torn line; False if nothing at all was finished."""
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole == 0 and data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
+            os.truncate(self.path, 0)
+            return False
+        found = read_results(self.path)
+        _refuse_other_manifest(self.path, found.manifest, manifest)
+        self.done = {result.id for result in found.results}
+        if found.torn:
+            os.truncate(self.path, whole)
+        elif whole < len(data):
+            with open(self.path, "ab") as file:
+                file.write(b"\n")
+        return True
+
+    def _append(self, value: Any) -> None:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+        with disk_errors(self.path):
+            written = self._file.write(line)
+            while written < len(line):  # a signal or an almost full disk
+                written += self._file.write(line[written:])
+
+    def write(self, result: Result) -> None:
+        """Append one result; once this returns, killing the process does not lose it."""
+        assert result.id not in self.done, f"result {result.id} is written twice"
+        self._append(asdict(result))
+        self.done.add(result.id)
+
+    def close(self) -> None:
+        """Force everything to the disk and close the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(here))  # tuples and string enums become what they are in the file
+    keys = sorted((there.keys() | plain.keys()) - VOLATILE)
+    other = [
+        f"{key} ({there.get(key)!r} there, {plain.get(key)!r} now)" for key in keys if there.get(key) != plain.get(key)
+    ]
+    if other:
+        raise UserError(
+            f"{path} holds results of another run, it differs in {'; '.join(other)}: their mixture would mean nothing; "
+            "choose another output path"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result file as it was read."""
+
+    path: Path
+    manifest: dict[str, Any]
+    results: list[Result]
+    torn: bool = False  # the last line was unfinished, and is left out
+
+    @property
+    def missing(self) -> int:
+        """Questions that the manifest announces (`rows`) and that have no result yet."""
+        rows = self.manifest.get("rows")
+        return max(0, rows - len(self.results)) if isinstance(rows, int) else 0
+
+
+def read_results(path: str | os.PathLike) -> ResultFile:
+    """Read a result file; a torn last line is left out.
+
+    Raises:
+        UserError: the file is missing, empty, no result file, damaged before its last line, or holds an id twice.
+    """
+    path = Path(path)
+    lines, ended = _lines(path)
+    manifest = _manifest(path, lines[0])
+    results: list[Result] = []
+    torn = False
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            results.append(_parse(line))
+        except (ValueError, TypeError) as error:
+            torn = number == len(lines) and not ended
+            if not torn:
+                raise UserError(f"{path}, line {number} is no result line ({error}): the file is damaged") from None
+    _refuse_duplicates(path, results)
+    return ResultFile(path, manifest, results, torn)
+
+
+def _lines(path: Path) -> tuple[list[bytes], bool]:
+    """The lines that hold something, and whether the last one is ended."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read {path}: {reason}; name a result file that eval/infer.py wrote") from None
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    if not lines:
+        raise UserError(f"{path} is empty: there is nothing to report; run eval/infer.py again")
+    return lines, data.endswith(b"\n")
+
+
+def _manifest(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        head = json.loads(line)
+    except ValueError:
+        raise UserError(f"{path} is no result file: its first line is no JSON, but should hold the manifest") from None
+    if not isinstance(head, dict) or not isinstance(head.get("manifest"), dict):
+        raise UserError(
+            f'{path} is no result file: its first line should be {{"manifest": ...}}, without which nobody can say '
+            "what was measured; name a file that eval/infer.py wrote"
+        )
+    return head["manifest"]
+
+
+_TEXTS = ("id", "source", "image", "problem", "solution", "output")
+_OPTIONAL_TEXTS = ("modality", "task", "letter", "error")
+_NAMES = frozenset(field.name for field in fields(Result))
+
+
+def _parse(line: bytes) -> Result:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    lacking = sorted(_NAMES - {"error"} - value.keys())
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    wrong = [name for name in _TEXTS if not isinstance(value[name], str)]
+    wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), str | None)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} should be text")
+    outcome = None if value["outcome"] is None else Outcome(value["outcome"])
+    known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
+    return Result(**{**known, "outcome": outcome})
+
+
+def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
+    seen: set[str] = set()
+    for result in results:
+        if result.id in seen:
+            raise UserError(
+                f"{path} holds the id {result.id!r} twice: a question would count double; "
+                "remove the second line or run eval/infer.py again"
+            )
+        seen.add(result.id)
+
+
+# --------------------------------------------------------------------------------------------- published form
+
+
+def published_form(results: Sequence[Result]) -> dict[str, Any]:
+    """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and what was asked, written and read.
+
+    Questions that were never asked (unreadable pictures) are left out.
+    """
+    asked = [result for result in results if result.outcome is not None]
+    rows = [
+        {
+            "question": result.problem,
+            "ground_truth": solution_letter(result.solution),
+            "model_output": result.output,
+            "extracted_answer": result.letter,
+        }
+        for result in asked
+    ]
+    accuracy = 100 * sum(result.correct for result in asked) / len(asked) if asked else None
+    return {"accuracy": accuracy, "results": rows}
