@@ -256,7 +256,7 @@ def test_questions_without_labels_count_in_the_weighted_mean_alone():
     means = averages(tabulate([result("1", None, None, RIGHT), result("2", "CT", None, WRONG)]))
     assert [(average.name, average.mean) for average in means] == [
         ("all questions, weighted by their number", 0.5),
-        ("unweighted mean over 1 modalities", 0.0),
+        ("unweighted mean over 1 modality", 0.0),
     ]
 
 

@@ -22,7 +22,6 @@ VOLATILE = frozenset(
     {"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed", "checkpoint", "data"}
 )
 
-
 _BEGINNING = b'{"manifest"'
 
 

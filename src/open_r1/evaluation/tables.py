@@ -5,7 +5,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from open_r1.answers import Outcome, options_in
@@ -18,6 +18,11 @@ ALL = "all"
 UNLABELLED = "unlabelled"
 
 Cell = tuple[str, str]  # (modality, task); ALL in either place is a margin
+
+
+@lru_cache(maxsize=1 << 17)  # each question stands in four cells
+def _options_offered(problem: str) -> int:
+    return len(options_in(problem))
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Tally:
         """Accuracy of uniform guessing on these questions."""
         if not self.asked:
             return None
-        return sum(1 / len(options_in(result.problem)) for result in self.asked) / self.n
+        return sum(1 / _options_offered(result.problem) for result in self.asked) / self.n
 
 
 Table = Mapping[Cell, Tally]
@@ -121,14 +126,15 @@ def averages(table: Table) -> list[Average]:
     if whole is not None:
         found.append(Average("all questions, weighted by their number", whole.mean, whole.stderr, whole.n))
     margins = {
-        "modalities": [(name, ALL) for name in modalities(table)],
-        "tasks": [(ALL, name) for name in tasks(table)],
+        ("modality", "modalities"): [(name, ALL) for name in modalities(table)],
+        ("task", "tasks"): [(ALL, name) for name in tasks(table)],
     }
-    for kind, cells in margins.items():
+    for (one, many), cells in margins.items():
         estimates = [table[cell].estimate for cell in cells if UNLABELLED not in cell]
         known = [estimate for estimate in estimates if estimate is not None]
         if known:
             mean, stderr = mean_of_means(known)
+            kind = one if len(known) == 1 else many
             found.append(Average(f"unweighted mean over {len(known)} {kind}", mean, stderr, len(known)))
     return found
 
