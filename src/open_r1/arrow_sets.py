@@ -28,26 +28,28 @@ def write_split(
     features: datasets.Features,
     split: str,
     shard_bytes: int = SHARD_BYTES,
-) -> int:
-    """Write rows to `folder` so that `datasets.load_from_disk` opens it; returns their number.
+) -> dict[str, str]:
+    """Write rows to `folder` so that `datasets.load_from_disk` opens it.
+
+    Returns:
+        The names of the data files and the SHA-256 of each.
 
     Raises:
         OSError: the disk is full.
     """
     folder.mkdir(parents=True)
-    rows, count, digests = iter(rows), 0, []
+    rows, schema, digests = iter(rows), features.arrow_schema, []
     while batch := list(islice(rows, _BATCH)):
-        with _shard(folder / f"shard-{len(digests)}", features.arrow_schema) as (writer, file):
+        with _shard(folder / f"shard-{len(digests)}", schema) as (writer, file):
             while batch:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=features.arrow_schema))
-                count += len(batch)
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
                 batch = list(islice(rows, _BATCH)) if file.written < shard_bytes else []
         digests.append(file.digest.hexdigest())
     names = [f"data-{number:05d}-of-{len(digests):05d}.arrow" for number in range(len(digests))]
     for number, name in enumerate(names):
         (folder / f"shard-{number}").rename(folder / name)
     _write_state(folder, names, digests, features, split)
-    return count
+    return dict(zip(names, digests, strict=True))
 
 
 def write_dict(folder: Path, splits: list[str]) -> None:

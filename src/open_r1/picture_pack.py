@@ -31,7 +31,7 @@ import PIL
 from open_r1.errors import UserError
 from open_r1.images import SIZE, ImageError, decode, read_file, resolve
 
-_CHUNK = 4  # pictures in one task
+_CHUNK = 8  # pictures in one task
 _AHEAD = 4  # tasks in flight per worker: enough to keep it busy, little enough to hold memory
 _INDEX = "index.jsonl"
 _NOT_THERE = 2**16 - 1

@@ -121,9 +121,9 @@ def prepare(preparation: Preparation) -> Outcome:
             raise
         except UserError:
             if not goes_on and not (stage / "pictures").exists():
-                shutil.rmtree(stage)
+                shutil.rmtree(stage, ignore_errors=True)
             raise
-        shutil.rmtree(stage)
+        shutil.rmtree(stage, ignore_errors=True)
     return outcome
 
 
@@ -312,6 +312,7 @@ class _Build:
         dropped = [row for row in self.questions.dropped if label in (row.modality, row.task)]
         used: Members = {side: self._usable(members[side], pack, dropped) for side in SIDES}
         total = sum(map(len, members.values()))
+        hashes: dict[Path, str] = {}
         sides: list[Split] = [side for side in SIDES if members[side]]
         with tqdm(total=total, desc=final.name, unit="", disable=None) as bar:
             for side in sides:
@@ -320,11 +321,12 @@ class _Build:
                         f"{final.name}: none of the {len(members[side])} {side} questions has a picture that "
                         f"can be used, for example {dropped[-1].where}: {dropped[-1].detail}"
                     )
-                write_split(stage / side, self._rows(used[side], pack, bar), FEATURES, side)
+                files = write_split(stage / side, self._rows(used[side], pack, bar), FEATURES, side)
+                hashes |= {stage / side / name: digest for name, digest in files.items()}
         write_dict(stage, [*sides])
         report = set_report(label, self.questions, used, pack.content, dropped)
         write_json(stage / REPORT, report)
-        self._write_manifest(stage, label, inputs, report)
+        self._write_manifest(stage, label, inputs, report, hashes)
         publish_folder(stage, final)
         return Prepared(final, True, report)
 
@@ -354,9 +356,14 @@ class _Build:
             }
             bar.update()
 
-    def _write_manifest(self, stage: Path, label: Label, inputs: dict[str, str], report: dict[str, Any]) -> None:
+    def _write_manifest(
+        self, stage: Path, label: Label, inputs: dict[str, str], report: dict[str, Any], hashes: dict[Path, str]
+    ) -> None:
         outputs = {
-            str(path.relative_to(stage)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+            str(path.relative_to(stage)): {
+                "sha256": hashes.get(path) or sha256_file(path),
+                "bytes": path.stat().st_size,
+            }
             for path in sorted(stage.rglob("*"))
             if path.is_file()
         }

@@ -1,0 +1,175 @@
+"""Preparation against a bare loop: `python benchmarks/prepare.py`, a few minutes.
+
+Speed: a bare single-process loop (decode, resize, encode, forget) and the whole preparation (read, check, draw,
+encode in processes, write, hash, manifest) run over the same files in turn; medians of the rounds, in pictures
+per second, with the CPU time beside. The claim: at least 0.9 x processes x the bare rate.
+
+Memory: the largest resident set of the preparing process and of its largest worker, for 1,000 and 20,000
+questions on as many pictures, each in a process of its own. The claim: it stays flat.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+
+from PIL import Image
+
+SIDES = ((512, 512), (1024, 768), (640, 480), (299, 299))  # pixels; as medical sets have them
+
+
+def draw_pictures(folder: Path, count: int, sides: tuple[tuple[int, int], ...] = SIDES) -> list[Path]:
+    """Smooth structure with fine noise: costs about as much to decode and encode as a photograph.
+
+    Every other picture is grey: four in five of OmniMedVQA's questions are about modalities without colour.
+    """
+    import numpy as np  # here, because every worker process loads this file again
+
+    rng = np.random.default_rng(0)
+    paths = []
+    folder.mkdir(parents=True)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        size = sides[number % len(sides)]
+        values = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
+        values = values + rng.integers(-6, 7, values.shape)
+        paths.append(folder / f"{number:05d}.{'jpg' if number % 3 else 'png'}")
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        (picture if number % 2 else picture.convert("L")).save(paths[-1])
+    return paths
+
+
+def make_release(folder: Path, rows: int, pictures: int, sides: tuple[tuple[int, int], ...] = SIDES) -> Path:
+    """A release with one question for each of `rows` picture files, of which `pictures` differ."""
+    drawn = draw_pictures(folder / "drawn", min(rows, pictures), sides)
+    images = folder / "Images" / "Bench"
+    images.mkdir(parents=True)
+    entries = []
+    for number in range(rows):
+        source = drawn[number % len(drawn)]
+        path = images / f"{number:06d}{source.suffix}"
+        os.link(source, path)
+        entries.append(
+            {
+                "dataset": "Bench",
+                "question_type": "Modality Recognition",
+                "modality_type": "Microscopy Images",
+                "question": f"Which imaging technique produced picture {number}?",
+                "gt_answer": "Microscopy",
+                "option_A": "Microscopy",
+                "option_B": "Magnetic resonance imaging (MRI)",
+                "option_C": "Positron emission tomography (PET)",
+                "option_D": "Ultrasound",
+                "image_path": str(path.relative_to(folder)),
+            }
+        )
+    questions = folder / "QA_information" / "Open-access"
+    questions.mkdir(parents=True)
+    (questions / "Bench.json").write_text(json.dumps(entries))
+    return folder
+
+
+def bare_loop(paths: list[Path]) -> None:
+    """What has to be done for each picture, and nothing else."""
+    for path in paths:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").resize((384, 384), Image.Resampling.BICUBIC)
+        small.save(BytesIO(), "PNG", compress_level=1)
+
+
+def prepare_once(release: Path, output: Path, workers: int) -> None:
+    """The whole preparation, one set."""
+    from open_r1.runs import Modality
+    from open_r1.vqa_prepare import Preparation, prepare
+
+    prepare(Preparation(output, release=release, only=(Modality.MICROSCOPY,), num_workers=workers))
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its finished children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def timed(work, *arguments) -> tuple[float, float]:
+    """Wall and CPU seconds of a call."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    work(*arguments)
+    return time.perf_counter() - wall, cpu_seconds() - cpu
+
+
+def speed(scratch: Path, count: int, rounds: int, workers: int) -> None:
+    """Print the medians of bare loop and preparation, run in turn."""
+    release = make_release(scratch / "speed", count, count)
+    paths = sorted((release / "Images" / "Bench").iterdir())
+    bare_loop(paths[:20])
+    prepare_once(make_release(scratch / "warm", 20, 20), scratch / "warm_out", workers)
+    bare, ours = [], []
+    for number in range(rounds):
+        bare.append(timed(bare_loop, paths))
+        ours.append(timed(prepare_once, release, scratch / f"out{number}", workers))
+        shutil.rmtree(scratch / f"out{number}")
+        print(f"round {number}: bare {bare[-1][0]:.1f} s, prepared {ours[-1][0]:.1f} s", flush=True)
+    (bare_wall, bare_cpu), (our_wall, our_cpu) = (tuple(map(median, zip(*each, strict=True))) for each in (bare, ours))
+    print(f"{count} pictures, {workers} processes, medians of {rounds} rounds in turn")
+    print(f"  bare loop, one process: {count / bare_wall:6.1f} pictures/s, {1000 * bare_cpu / count:.1f} ms CPU each")
+    print(f"  preparation:            {count / our_wall:6.1f} pictures/s, {1000 * our_cpu / count:.1f} ms CPU each")
+    ratio = bare_wall / our_wall / workers
+    print(f"  preparation / ({workers} x bare) = {ratio:.3f} by wall time, {bare_cpu / our_cpu:.3f} by CPU time")
+
+
+def peak_memory(release: Path, output: Path, workers: int) -> tuple[float, float]:
+    """Largest resident set in MB of a process that prepares `release`, and of its largest worker."""
+    command = [sys.executable, __file__, "--measure", str(release), str(output), str(workers)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    parent, worker = json.loads(done.stdout)
+    return parent, worker
+
+
+def memory(scratch: Path, workers: int, counts: tuple[int, ...] = (1000, 20000)) -> None:
+    """Print the peak memory for each number of questions."""
+    for count in counts:
+        release = make_release(scratch / f"memory{count}", count, 100, ((96, 96), (640, 480)))
+        parent, worker = peak_memory(release, scratch / f"memory{count}_out", workers)
+        shutil.rmtree(scratch / f"memory{count}_out")
+        print(
+            f"{count:6d} questions: {parent:.0f} MB in the preparing process, {worker:.0f} MB in a worker", flush=True
+        )
+
+
+def measure(release: str, output: str, workers: str) -> None:
+    """In a process of its own: prepare, then print the peaks as JSON."""
+    prepare_once(Path(release), Path(output), int(workers))
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    print(json.dumps([resource.getrusage(each).ru_maxrss / 1024 for each in who]))
+
+
+def main() -> None:
+    """Measure speed, then memory."""
+    parser = argparse.ArgumentParser(description="preparation against a bare decode-resize-encode loop")
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", choices=["speed", "memory"])
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(*args.measure)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.only != "memory":
+            speed(Path(scratch), args.pictures, args.rounds, args.num_workers)
+        if args.only != "speed":
+            memory(Path(scratch), args.num_workers)
+
+
+if __name__ == "__main__":
+    main()
