@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml setup.sh
 setup: $(STAMP)
 
 demo: $(STAMP)
-	$(PYTHON) scripts/demo.py $(DEMO_ARGS)
+	$(PYTHON) scripts/demo.py --overwrite $(DEMO_ARGS)
 
 # One thread per process: with both cores busy, more threads only spin.
 test: $(STAMP)

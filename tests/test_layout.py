@@ -15,8 +15,14 @@ COMMANDS = ("eval", "scripts", "benchmarks")
 
 FLOORS: list[set[str]] = [
     {"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
-    {"files", "images", "vqa_data", "vqa_prepare", "omnimedvqa", "checkpoints"},
-    {"config", "shared_prefix", "rollout", "prompt_limit", "trainer", "launch", "evaluation"},
+    {
+        *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
+        *{"vqa_prepare", "vqa_report", "vqa_data", "checkpoints", "weights"},
+    },
+    {
+        *{"config", "shared_prefix", "rollout", "prompt_limit", "step_meter", "trainer", "launch"},
+        "evaluation",
+    },
     {"grpo_vqa", "grpo_vqa_nothink", "phantoms", "tiny_models", "format_start"},
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}

@@ -1,0 +1,154 @@
+"""The whole story on a laptop: draw a data set, train a tiny model on it with GRPO, and show what that changed.
+
+python scripts/demo.py --output_dir output/demo --seed 0
+
+Every step is a command that a user could type; each is printed before it runs. The base is a real Qwen2.5-VL of about
+a million parameters that knows the drawn pictures, but not the published prompt. It is shown the form of an answer
+with random letters, then GRPO trains it; test questions show pictures that no training saw.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from open_r1.errors import UserError, run_command
+from open_r1.evaluation.blind import blind_floor, chance
+from open_r1.evaluation.score import Result, read_results
+from open_r1.evaluation.statistics import Z95, accuracy, difference
+from open_r1.runs import Modality, Task
+
+BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
+# Two threads per process would spin on two cores that two processes share.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+PROCESSES = 2
+# A large batch (64 prompts x 8 completions), which a group that costs little more than one completion affords.
+GRPO_FLAGS = (
+    f"--per_device_train_batch_size {64 // PROCESSES} --num_generations 8 --max_completion_length 8 "
+    "--learning_rate 5e-4 --beta 0.1 --adam_beta2 0.98 --logging_steps 5 --save_strategy no"
+)
+
+
+def main() -> None:
+    """Run every step, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("output/demo"))
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures, the format start and GRPO")
+    parser.add_argument("--max_steps", type=int, default=100, help="GRPO steps of 64 prompts x 8 completions")
+    parser.add_argument("--shared_prefix", default="true", help="false: the same steps on stock TRL (much slower)")
+    parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder first")
+    flags = parser.parse_args()
+    folder: Path = flags.output_dir
+    prepare_folder(folder, flags.overwrite)
+    begun = time.monotonic()
+    phantoms, start, trained = folder / "phantoms", folder / "start", folder / "trained"
+    data = f"--dataset_name {quote(phantoms / 'train.json')} --image_root {quote(phantoms)}"
+    step(
+        "draw pictures and questions", f"python -m open_r1.phantoms --output_dir {quote(phantoms)} --seed {flags.seed}"
+    )
+    step(
+        "teach the tiny base the form of an answer, with random letters",
+        f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} {data} --output_dir {quote(start)} "
+        f"--seed {flags.seed}",
+    )
+    step("accuracy before GRPO", inference(start, phantoms, folder / "before.jsonl"))
+    step(
+        "GRPO, no-think",
+        f"torchrun --standalone --nproc_per_node={PROCESSES} src/open_r1/grpo_vqa_nothink.py "
+        f"--model_name_or_path {quote(start)} {data} --output_dir {quote(trained)} {GRPO_FLAGS} "
+        f"--max_steps {flags.max_steps} --seed {flags.seed} --shared_prefix {flags.shared_prefix}",
+    )
+    step("accuracy after GRPO", inference(trained, phantoms, folder / "after.jsonl"))
+    step(
+        "tables and heatmaps",
+        f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
+        f"--output_dir {quote(folder / 'report')}",
+    )
+    show(folder, phantoms, time.monotonic() - begun)
+
+
+def prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make room for the demo; an earlier one is only removed when asked."""
+    marker = folder / ".demo"
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.is_file():
+            raise UserError(f"{folder} holds something else than a demo; name another --output_dir")
+        if not overwrite:
+            raise UserError(f"{folder} holds an earlier demo; remove it, use --overwrite, or name another --output_dir")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def inference(model: Path, phantoms: Path, output: Path) -> str:
+    """The command that scores a checkpoint on the test questions."""
+    return (
+        f"python eval/infer.py --model_path {quote(model)} --prompt_path {quote(phantoms / 'test.json')} "
+        f"--image_root {quote(phantoms)} --output_path {quote(output)} --mode nothink --max_new_tokens 8"
+    )
+
+
+def quote(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
+def step(what: str, command: str) -> None:
+    """Run one command from the repository's root; its failure ends the demo."""
+    print(f"\n== {what}\n$ {command}", flush=True)
+    begun = time.monotonic()
+    program, *words = shlex.split(command)
+    launcher = ["-m", "torch.distributed.run"] if program == "torchrun" else []
+    done = subprocess.run([sys.executable, *launcher, *words], env=os.environ | ENVIRONMENT, check=False)
+    if done.returncode:
+        raise UserError(f"that command failed with exit status {done.returncode}; its own output above says why")
+    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
+
+
+def show(folder: Path, phantoms: Path, seconds: float) -> None:
+    """Print the table, the gain with its error, the floors beside it, and what all this can and cannot mean."""
+    first = {result.id: result for result in read_results(folder / "before.jsonl").results}
+    pairs = [(first[after.id], after) for after in read_results(folder / "after.jsonl").results]
+    print(
+        f"\n== accuracy in %, before > after GRPO, +- standard error; n = {len(pairs)} questions about unseen pictures"
+    )
+    print("".join(f"{name:>18}" for name in ["", *(task.short for task in Task), "all"]))
+    for modality in [*Modality, None]:
+        cells = [cell([p for p in pairs if asks(p[1], modality, task)]) for task in [*Task, None]]
+        print("".join(f"{text:>18}" for text in [modality or "all", *cells]))
+    print(f"{'n per cell':>18}{len(pairs) // (len(Modality) * len(Task)):>18}")
+    gain = difference([b.correct for b, _ in pairs], [a.correct for _, a in pairs], [a.image for _, a in pairs])
+    error = gain.stderr or 0.0
+    floor = blind_floor(*(json.loads((phantoms / f"{side}.json").read_text()) for side in ("train", "test")))
+    print(
+        f"\ngain: {100 * gain.mean:+.1f} points, 95 % interval [{100 * (gain.mean - Z95 * error):.1f}, "
+        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, exact McNemar p = {gain.p:.1e}\n"
+        f"blind floor: {100 * floor:.1f} % (the option most often right in training, no picture looked at); "
+        f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %\n"
+        "The options of a task stand in a fixed order here, which is easier than the real questions, and the base\n"
+        "knows the drawn pictures: GRPO brings that knowledge out under a prompt that did not have it.\n"
+        f"pictures: {folder / 'report'}   checkpoints: {folder / 'start'}, {folder / 'trained'}; "
+        f"{seconds:.0f} s in all"
+    )
+
+
+def asks(result: Result, modality: Modality | None, task: Task | None) -> bool:
+    """Whether a question belongs to a cell; None stands for all."""
+    return (modality is None or result.modality == modality) and (task is None or result.task == task)
+
+
+def cell(pairs: list[tuple[Result, Result]]) -> str:
+    """Accuracy before and after of some questions, in per cent with its standard error."""
+    parts = [
+        accuracy([each.correct for each in side], [each.image for each in side]) for side in zip(*pairs, strict=True)
+    ]
+    return " > ".join(f"{100 * part.mean:.0f}+-{100 * (part.stderr or 0):.0f}" for part in parts)
+
+
+if __name__ == "__main__":
+    run_command(main)

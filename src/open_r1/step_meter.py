@@ -1,0 +1,83 @@
+"""What an optimizer step costs: seconds by phase, tokens, and on a GPU memory and the share of its peak that was used."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# Dense bfloat16 peak in FLOP/s by a word of the device's name, as its vendor publishes it.
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
+
+
+class StepMeter:
+    """Adds up what the phases of a step report, and hands it out once per step."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, float] = defaultdict(float)
+        self.steps = 0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block and add it to a phase of this step."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - begun
+
+    def count(self, name: str, amount: float) -> None:
+        """Add to a counter of this step."""
+        self._counts[name] += amount
+
+    def flush(self, peak_flops: float | None = None) -> dict[str, float]:
+        """The metrics of the step that ends here, and begin the next one.
+
+        Seconds are wall clock: `rollout` (pictures, prompts, sampling, reference log-probabilities), `reward`, and
+        `train` (the rest of the step: forward, backward, optimizer).
+        `tokens/computed` went through the model; `tokens/stock` would have with a row per completion.
+        """
+        step = self._seconds["step"]
+        parts = {name: self._seconds[name] for name in ("rollout", "reward")}
+        metrics = {f"seconds/{name}": seconds for name, seconds in parts.items()}
+        metrics["seconds/train"] = max(0.0, step - sum(parts.values()))
+        if step:
+            metrics["prompts_per_second"] = self._counts["prompts"] / step
+            metrics["completions_per_second"] = self._counts["completions"] / step
+        for name in ("computed", "stock"):
+            metrics[f"tokens/{name}"] = self._counts[name]
+        if peak_flops and step:
+            metrics["mfu"] = self._counts["flops"] / step / peak_flops
+        if torch.cuda.is_available():
+            metrics["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self._seconds.clear()
+        self._counts.clear()
+        self.steps += 1
+        return metrics
+
+
+def peak_flops() -> float | None:
+    """Dense bfloat16 peak of this GPU in FLOP/s; None on a CPU or a device that the table does not know."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for word, peak in PEAK_FLOPS.items() if word in name), None)
+
+
+def useful_flops(model: Any, text_tokens: float, patches: float, backward: bool) -> float:
+    """FLOPs that the tokens need: 2 per weight and token forward, 4 more backward (Kaplan et al. 2020, section 2.1).
+
+    Weights of the language model act on its tokens, those of the vision tower on its patches; embeddings do not
+    multiply. Attention's own products are left out, as is anything computed twice.
+    """
+    factor = 6 if backward else 2
+    vision = sum(p.numel() for name, p in model.named_parameters() if ".visual." in f".{name}")
+    text = sum(
+        p.numel() for name, p in model.named_parameters() if ".visual." not in f".{name}" and "embed_tokens" not in name
+    )
+    if model.config.get_text_config().tie_word_embeddings:
+        text += model.get_input_embeddings().weight.numel()  # the head multiplies with the embedding's weights
+    return factor * (text * text_tokens + vision * patches)
