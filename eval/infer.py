@@ -1,0 +1,56 @@
+"""Let a checkpoint answer the test questions of a data set; every answer goes to a JSON lines file at once.
+
+python eval/infer.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path output/CT.jsonl --batch_size 64
+"""
+
+import argparse
+import os
+from typing import NoReturn
+
+# Two cores and two thread teams (the model's, the pictures'): a thread that waits must sleep, not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
+
+from open_r1.errors import UserError, run_command
+from open_r1.evaluation.inference import infer
+from open_r1.evaluation.plan import InferenceSettings
+from open_r1.prompts import NAMED
+from open_r1.runs import Mode
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without pages of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists every flag)")
+
+
+def read_flags(arguments: list[str] | None = None) -> InferenceSettings:
+    """The command line as settings; defaults stand in `InferenceSettings`."""
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model_path", required=True, help="folder, org/repo or org/repo:subfolder (see checkpoints/README.md)")
+    add("--prompt_path", required=True, help="prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list")
+    add("--output_path", required=True, help="JSON lines file; one that is there already is continued")
+    add("--image_root", help="folder that the picture paths of a JSON list are relative to")
+    add("--split", help="test (default) or train")
+    add("--mode", help=f"{', '.join(Mode)}; default: as trained where the checkpoint says so, otherwise nothink")
+    add("--prompt", help=f"another prompt than the mode's training prompt: {', '.join(NAMED)}")
+    add("--batch_size", type=int, help="questions at a time (64)")
+    add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
+    add("--min_pixels", type=int, help="smallest area of a picture in pixels (the checkpoint's own)")
+    add("--max_pixels", type=int, help="largest area of a picture in pixels (the checkpoint's own)")
+    add("--limit", type=int, help="ask only that many questions, drawn by their ids")
+    add("--processor", help="another checkpoint to take the processor from")
+    add("--dtype", help="float32, bfloat16 or float16 (bfloat16 on a GPU that has it, otherwise float32)")
+    add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
+    add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
+    add("--seed", type=int, help="recorded; greedy decoding draws nothing")
+    add("--strict", action="store_true", help="exit status 1 if a question could not be asked")
+    given = vars(parser.parse_args(arguments))
+    return InferenceSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+if __name__ == "__main__":
+    run_command(lambda: infer(read_flags()))

@@ -1,0 +1,198 @@
+"""What one evaluation run is, decided before anything is loaded: flags, mode, questions, and the manifest of it all.
+
+The manifest is the first line of a result file. `score.VOLATILE` lists the entries that only inform; where any other
+differs, the file is not continued.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from open_r1 import answers, claims
+from open_r1.checkpoints import (
+    attention_or_fallback,
+    fingerprint,
+    processor_fingerprint,
+    processor_source,
+    resolve_dtype,
+    run_record,
+)
+from open_r1.errors import UserError
+from open_r1.evaluation.generate import Encoder
+from open_r1.files import sha256_file
+from open_r1.prompts import NAMED, prompt_name, question_text
+from open_r1.provenance import commit, hardware, package_versions
+from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Split, Task, parse_label, refuse_other_family, released
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """The flags of eval/infer.py."""
+
+    model_path: str
+    prompt_path: str
+    output_path: str
+    image_root: str | None = None
+    split: Split = "test"
+    processor: str | None = None
+    mode: str | None = None
+    prompt: str | None = None
+    batch_size: int = 64
+    max_new_tokens: int = 256
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    limit: int | None = None
+    dtype: str = "auto"
+    attn_implementation: str | None = None
+    device: str | None = None
+    seed: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_new_tokens", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value} must be at least 1")
+        if self.split not in get_args(Split):
+            raise UserError(f"--split {self.split!r} does not exist; choose {' or '.join(get_args(Split))}")
+        if self.mode is not None and self.mode not in list(Mode):
+            raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(Mode)}")
+        if self.prompt is not None and self.prompt not in NAMED:
+            raise UserError(f"there is no --prompt {self.prompt!r}; known are: {', '.join(NAMED)}")
+        if self.device is not None:
+            _check_device(self.device)
+
+    @property
+    def where(self) -> str:
+        """The device to run on: the one asked for, or the GPU if there is one."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_device(name: str) -> None:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise UserError(f"--device {name!r} is no device; give cpu, cuda or cuda:1") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: there is no GPU that torch can use; leave the flag out to run on the CPU")
+
+
+def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) -> tuple[Mode, str]:
+    """The mode to evaluate in, and where it comes from.
+
+    In this order: `--mode`, the mode whose training prompt `--prompt` names, run.json of our own training, the table of
+    released checkpoints (by hub name only, never by a word in a path), no-think.
+    """
+    if asked is not None:
+        return Mode(asked), "as asked"
+    if prompt is not None:
+        own = {prompt_name(mode): mode for mode in Mode}
+        return own.get(prompt, Mode.THINK), f"of the prompt {prompt}"
+    recorded = (run_record(folder) or {}).get("mode")
+    if recorded in list(Mode):
+        return Mode(str(recorded)), "from its run.json"
+    repository, _, subfolder = name.partition(":")
+    if repository == HUB_REPOSITORY:
+        try:
+            return released(subfolder).mode, "as released"
+        except UserError:
+            pass
+    return Mode.NOTHINK, "the default: the checkpoint does not say how it was trained; --mode sets it"
+
+
+def refuse_mixed_families(name: str, folder: Path, data: Path) -> None:
+    """Refuse to score a checkpoint on the split family that it was not trained on, where both can be told.
+
+    Raises:
+        UserError: see `runs.refuse_other_family`.
+    """
+    trained, tested = trained_label(name, folder), _label(data.name)
+    if trained is not None and tested is not None:
+        refuse_other_family(trained, tested)
+
+
+def trained_label(name: str, folder: Path) -> Modality | Task | None:
+    """What a checkpoint was trained on, by its released name or its run.json; None where neither says."""
+    repository, _, subfolder = name.partition(":")
+    if repository == HUB_REPOSITORY:
+        try:
+            return released(subfolder).label
+        except UserError:
+            return None
+    path = ((run_record(folder) or {}).get("data") or {}).get("path")
+    return _label(Path(path).name) if isinstance(path, str) else None
+
+
+def _label(name: str) -> Modality | Task | None:
+    try:
+        return parse_label(name)
+    except UserError:
+        return None
+
+
+def choose_rows(ids: list[str], limit: int | None) -> list[int]:
+    """Indices of the questions to ask: all, or `limit` of them drawn by the hash of their ids.
+
+    The draw follows the ids alone: it is the same on every machine and does not favour the top of the file.
+    """
+    everything = range(len(ids))
+    if limit is None or limit >= len(ids):
+        return list(everything)
+    return sorted(sorted(everything, key=lambda index: hashlib.sha256(ids[index].encode()).digest())[:limit])
+
+
+def data_fingerprint(ids: list[str]) -> str:
+    """SHA-256 over the ids, which are hashes of the questions' content, whatever their order; 64 hex digits."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def grader_fingerprint() -> str:
+    """SHA-256 over the source of the grader."""
+    files = [Path(str(module.__file__)) for module in (answers, claims)]
+    return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+
+
+def build_manifest(
+    settings: InferenceSettings, folder: Path, encoder: Encoder, ids: list[str], rows: int
+) -> dict[str, Any]:
+    """What this run is: everything that can change an answer, and where it was run.
+
+    Args:
+        settings: the flags.
+        folder: the checkpoint's folder.
+        encoder: turns questions into prompts.
+        ids: those of the whole data set.
+        rows: questions to ask.
+    """
+    size = encoder.processor.image_processor.size if encoder.has_vision else {}
+    return {
+        "checkpoint": settings.model_path,
+        "checkpoint_sha256": fingerprint(folder),
+        "processor_sha256": processor_fingerprint(processor_source(folder, settings.processor)),
+        "mode": encoder.mode.value,
+        "prompt_name": encoder.prompt or prompt_name(encoder.mode),
+        "prompt": question_text("{Question}", encoder.mode, encoder.prompt),
+        "min_pixels": size.get("shortest_edge"),
+        "max_pixels": size.get("longest_edge"),
+        "data": settings.prompt_path,
+        "split": settings.split,
+        "data_sha256": data_fingerprint(ids),
+        "limit": settings.limit,
+        "rows": rows,
+        "decoding": "greedy",
+        "max_new_tokens": settings.max_new_tokens,
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "dtype": str(resolve_dtype(settings.dtype, settings.where)).removeprefix("torch."),
+        "attention": attention_or_fallback(settings.attn_implementation, settings.where)[0],
+        "grader_sha256": grader_fingerprint(),
+        "device": settings.where,
+        "hardware": hardware(),
+        "packages": package_versions(),
+        "commit": commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
