@@ -1,0 +1,253 @@
+"""What sharing the prefix saves: ours and stock TRL in turn, in one run, medians of the ratios.
+
+python benchmarks/grpo_step.py                        # a tiny Qwen2.5-VL on the CPU, one thread per core
+python benchmarks/grpo_step.py --config CONFIG_DIR    # full size with random weights on a GPU, bfloat16
+
+`pass` is forward and backward of one group in training; `step` is a whole optimizer step of the trainer: rows,
+picture processing, sampling, rewards, reference log-probabilities, forward, backward, optimizer. Before anything is
+timed both ways are held against each other. A prompt is a 384 x 384 picture (196 tokens) and about 110 text tokens.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from open_r1.checkpoints import load_model, load_processor
+from open_r1.config import GRPOTrainingConfig
+from open_r1.prompts import build_messages
+from open_r1.provenance import hardware, package_versions
+from open_r1.runs import Mode
+from open_r1.tiny_models import Shape, build_tiny_checkpoint
+from open_r1.trainer import SharedPrefixGRPOTrainer
+
+# As large as the measurements of the prototype: 4 layers, hidden 128, 784 patches per picture.
+TINY = Shape(
+    hidden=128, layers=4, heads=2, mlp=344, vision_hidden=64, vision_depth=2, vision_heads=4, longest_edge=401408
+)
+PROBLEM = (
+    "Which of the following abnormalities can be seen in this picture of the upper abdomen of a patient who came "
+    "with pain? A)acute inflammation of the gallbladder, B)a simple cyst of the left kidney, C)no finding, D)ascites"
+)
+
+
+@dataclass
+class Timing:
+    """Wall and CPU seconds of one call."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], object]) -> Timing:
+    """Run `work` once, the GPU's queue included."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def in_turn(stock: Callable[[], object], ours: Callable[[], object], rounds: int) -> dict[str, float]:
+    """Median ratios stock / ours over `rounds` after one warm-up, and the medians themselves in milliseconds."""
+    pairs = [(timed(stock), timed(ours)) for _ in range(rounds + 1)][1:]
+    return {
+        "ratio": statistics.median(a.wall / b.wall for a, b in pairs),
+        "cpu_ratio": statistics.median(a.cpu / b.cpu for a, b in pairs),
+        "stock_ms": 1e3 * statistics.median(a.wall for a, _ in pairs),
+        "ours_ms": 1e3 * statistics.median(b.wall for _, b in pairs),
+    }
+
+
+def saved_bytes(work: Callable[[], object], model: Any) -> int:
+    """Bytes that autograd keeps for the backward pass of `work`, weights left out, shared storage counted once."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    del result
+    return sum(seen.values())
+
+
+class Bench:
+    """One model in one trainer, which can take either way: the ways differ by a switch and nothing else."""
+
+    def __init__(self, checkpoint: Path, group: int, length: int, prompts: int, folder: Path, bf16: bool) -> None:
+        self.group, self.length, self.prompts = group, length, prompts
+        picture = Image.effect_noise((384, 384), 60).convert("RGB")
+        rows = Dataset.from_dict({"problem": [PROBLEM] * 64, "image": list(range(64))})
+
+        def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return batch | {"prompt": [build_messages(problem, Mode.NOTHINK) for problem in batch["problem"]]}
+
+        self.trainer: Any = SharedPrefixGRPOTrainer(
+            model=load_model(checkpoint, dtype=torch.bfloat16 if bf16 else torch.float32),
+            args=GRPOTrainingConfig(
+                output_dir=str(folder / f"{group}-{length}"),
+                per_device_train_batch_size=prompts,
+                num_generations=group,
+                max_completion_length=length,
+                generation_kwargs={"min_new_tokens": length},
+                max_steps=10**6,
+                save_strategy="no",
+                disable_tqdm=True,
+                bf16=bf16,
+            ),
+            reward_funcs=[varied_reward],
+            train_dataset=rows.with_transform(add_prompt),
+            processing_class=load_processor(checkpoint),
+            open_picture=lambda row: picture,
+        )
+        self.trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.trainer.model.train()
+        self.trainer.model.to(self.trainer.accelerator.device)
+        self.rows = [row for row in self.trainer.train_dataset.select(range(prompts)) for _ in range(group)]
+
+    def use(self, shared: bool) -> None:
+        """Take our way or stock TRL's."""
+        self.trainer.shared_prefix = shared
+
+    def batch(self, shared: bool) -> dict[str, Any]:
+        """A scored micro-batch in the layout of one way, with the same completions for both."""
+        self.use(shared)
+        torch.manual_seed(0)
+        return self.trainer._generate_and_score_completions(self.rows)
+
+    def loss(self, shared: bool, batch: dict[str, Any]) -> torch.Tensor:
+        """Forward of one micro-batch."""
+        self.use(shared)
+        return self.trainer._compute_loss(self.trainer.model, batch)
+
+    def training_pass(self, shared: bool, batch: dict[str, Any]) -> None:
+        """Forward and backward of one micro-batch."""
+        self.trainer.model.zero_grad(set_to_none=False)
+        self.loss(shared, batch).backward()
+
+    def step(self, shared: bool) -> None:
+        """A whole optimizer step from raw rows."""
+        self.use(shared)
+        self.trainer._step, self.trainer._buffered_inputs = 0, None
+        self.trainer.training_step(self.trainer.model, self.rows, None)
+        self.trainer.optimizer.step()
+        self.trainer.optimizer.zero_grad()
+
+    def agreement(self) -> dict[str, float]:
+        """Both ways on the same completions: difference of the losses, and 1 - cosine of the gradients."""
+        found = []
+        for shared in (False, True):
+            batch = self.batch(shared)
+            self.trainer.model.zero_grad(set_to_none=True)
+            loss = self.loss(shared, batch)
+            loss.backward()
+            grads = [p.grad.flatten().double().cpu() for p in self.trainer.model.parameters() if p.grad is not None]
+            found.append((loss.item(), torch.cat(grads)))
+        (stock_loss, stock), (our_loss, ours) = found
+        return {
+            "loss_difference": abs(stock_loss - our_loss),
+            "one_minus_cosine": 1 - torch.cosine_similarity(stock, ours, dim=0).item(),
+        }
+
+
+def varied_reward(completions: list[Any], **_: Any) -> list[float]:
+    """A reward with spread in every group."""
+    return [float(index % 3) for index in range(len(completions))]
+
+
+def measure(bench: Bench, rounds: int, whole_step: bool) -> dict[str, Any]:
+    """All figures of one setting."""
+    result: dict[str, Any] = {"group": bench.group, "length": bench.length, **bench.agreement()}
+    stock, ours = bench.batch(False), bench.batch(True)
+    result["pass"] = in_turn(lambda: bench.training_pass(False, stock), lambda: bench.training_pass(True, ours), rounds)
+    kept = [
+        saved_bytes(lambda: bench.loss(False, stock), bench.trainer.model),
+        saved_bytes(lambda: bench.loss(True, ours), bench.trainer.model),
+    ]
+    result["saved_activations_ratio"], result["saved_mib"] = kept[0] / kept[1], [each / 2**20 for each in kept]
+    if whole_step:
+        result["step"] = in_turn(lambda: bench.step(False), lambda: bench.step(True), rounds)
+    return result
+
+
+def line(result: dict[str, Any]) -> str:
+    """One setting as a row of the table."""
+    step = result.get("step")
+    return (
+        f"{result['group']:>4} {result['length']:>6} {result['one_minus_cosine']:>10.1e} "
+        f"{result['pass']['ratio']:>8.2f}x {result['pass']['cpu_ratio']:>8.2f}x "
+        f"{result['pass']['ours_ms']:>9.0f} {result['saved_activations_ratio']:>8.1f}x "
+        + (f"{step['ratio']:>8.2f}x {step['cpu_ratio']:>8.2f}x {step['ours_ms']:>9.0f}" if step else "")
+    )
+
+
+def full_size(config: Path, folder: Path, processor: Path | None) -> Path:
+    """A checkpoint with the weights' shapes of `config` and random values, in bfloat16."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if processor is None:
+        raise SystemExit("error: --config needs --processor, a folder with the tokenizer and image processor to use")
+    shape = AutoConfig.from_pretrained(config)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForImageTextToText.from_config(shape, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    load_processor(processor).save_pretrained(folder)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 128], help="completion tokens")
+    parser.add_argument("--prompts", type=int, default=1, help="prompts per step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--step_lengths", type=int, nargs="*", default=[10], help="lengths to time whole steps at")
+    parser.add_argument("--config", type=Path, help="folder with a config.json: full size, random weights")
+    parser.add_argument("--processor", type=Path, help="folder with the processor for --config")
+    parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bf16 = torch.cuda.is_available()
+        checkpoint = folder / "checkpoint"
+        if flags.config:
+            full_size(flags.config, checkpoint, flags.processor)
+        else:
+            build_tiny_checkpoint(checkpoint, "qwen2_5_vl", shape=TINY)
+        print(f"{hardware()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+        print(json.dumps(package_versions()))
+        print("   G tokens   1-cos   pass wall  pass CPU   ours ms  memory   step wall  step CPU   ours ms")
+        results = []
+        for length in flags.lengths:
+            for group in flags.groups:
+                bench = Bench(checkpoint, group, length, flags.prompts, folder, bf16)
+                results.append(measure(bench, flags.rounds, length in flags.step_lengths))
+                print(line(results[-1]), flush=True)
+                del bench
+        if flags.output:
+            flags.output.write_text(json.dumps({"versions": package_versions(), "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
