@@ -24,6 +24,7 @@ from open_r1.evaluation.generate import Encoded, Encoder, Generator, ahead, batc
 from open_r1.evaluation.inference import INTERRUPTED, infer
 from open_r1.evaluation.plan import InferenceSettings, choose_mode, choose_rows, data_fingerprint, refuse_mixed_families
 from open_r1.evaluation.score import read_results
+from open_r1.omnimedvqa import Question, read_release
 from open_r1.phantoms import make_phantoms
 from open_r1.prompts import NAMED, TRAIN
 from open_r1.rollout import PromptBatch
@@ -488,3 +489,17 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
         flags.read_flags([*required, "--batchsize", "3"])
     with pytest.raises(UserError, match="required: --prompt_path"):
         flags.read_flags(["--model_path", "m", "--output_path", "o"])
+
+
+def test_real_pictures_and_the_real_vocabulary(settings, real_dir, tmp_path):
+    """Photographs, radiographs and ultrasound in grey, palette and RGB, through the real Qwen processor."""
+    checkpoint = build_tiny_checkpoint(tmp_path / "real", processor=real_dir / "qwen2_5_vl_processor")
+    root = real_dir / "omnimedvqa"
+    found = [item for item in read_release(root) if isinstance(item, Question)]
+    rows = [{"image": q.image, "problem": q.problem, "solution": q.solution} for q in found[::40]]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    here = {"model_path": str(checkpoint), "prompt_path": str(tmp_path / "test.json"), "image_root": str(root)}
+    assert infer(settings(**here, max_new_tokens=2, strict=True)) == 0
+    results = read_results(settings().output_path).results
+    assert len(results) == len(rows) > 8
+    assert {result.problem for result in results} == {row["problem"] for row in rows}
