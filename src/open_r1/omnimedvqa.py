@@ -142,9 +142,9 @@ def _entries(file: Any, path: Path) -> Iterator[Any]:
         while more:
             try:
                 value, end = decode(text, at)
-                if end < len(text):
+                if end < len(text) and text[end] in " \t\r\n,]":
                     break
-                problem = "the file ends within the list"  # or a number may go on in the next chunk
+                problem = "the file ends, or the entry is followed by something else"  # a number may go on
             except json.JSONDecodeError as error:
                 problem = error.msg
             more = file.read(_CHUNK) if len(text) - at <= _LONGEST_ENTRY else ""

@@ -5,6 +5,7 @@ Pictures stay encoded until `row_image` opens one.
 """
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -173,7 +174,8 @@ def _refuse_repeated(key: str, seen: set[str]) -> None:
 
 
 def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[Dropped]]:
-    rows = _pick(_load_saved(path), path, split)
+    folder = _pick(path, split)
+    rows = _load_saved(folder)
     absent = [name for name in TEXT_KEYS if name not in rows.column_names]
     if absent:
         raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
@@ -184,30 +186,40 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     if "id" not in rows.column_names:
         rows = _with_ids(rows)
     rows = _with_labels(rows, _label_of(path.name))
-    keep, dropped = _check_saved(rows, f"{path.name} {rows.split or ''}".strip())
+    keep, dropped = _check_saved(rows, path.name if folder == path else f"{path.name} {folder.name}")
     rows = rows.select_columns(list(FEATURES))
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
 
 
-def _load_saved(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+def _pick(path: Path, split: Split | None) -> Path:
+    """The folder of the split that is meant. Only that is opened: datasets cannot load an empty one beside it."""
     try:
-        return datasets.load_from_disk(str(path))
+        names = [str(name) for name in _read_json(path / "dataset_dict.json")["splits"]]
+    except FileNotFoundError:
+        return path
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} holds no saved data set that can be read: {reason}") from None
-
-
-def _pick(saved: datasets.Dataset | datasets.DatasetDict, path: Path, split: Split | None) -> datasets.Dataset:
-    if isinstance(saved, datasets.Dataset):
-        return saved
-    names = [str(name) for name in saved]
-    if split is None and len(names) == 1:
-        return saved[names[0]]
-    if split is None:
-        raise UserError(f"{path} holds {', '.join(names)}; say which is meant")
-    if split not in names:
+        raise UserError(f"{path} holds no saved data set that can be read: {error}") from None
+    if split is None and len(names) != 1:
+        raise UserError(f"{path} holds {', '.join(names) or 'no split'}; say which is meant")
+    if split is not None and split not in names:
         raise UserError(f"{path} has no {split} split, only {', '.join(names) or 'nothing'}")
-    return saved[split]
+    return path / (split or names[0])
+
+
+def _load_saved(folder: Path) -> datasets.Dataset:
+    try:
+        if not _read_json(folder / "state.json")["_data_files"]:
+            raise UserError(f"{folder} has no rows")
+        return datasets.Dataset.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} holds no saved data set that can be read: {reason}") from None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
