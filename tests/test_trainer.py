@@ -136,6 +136,35 @@ def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, setti
     assert cosine > 1 - 1e-6
 
 
+def test_a_wrong_packing_is_stopped_at_the_first_step(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from open_r1 import shared_prefix, trainer
+
+    def leaking(mask: torch.Tensor, group: int, length: int) -> torch.Tensor:
+        """Plain causal attention: every completion sees those before it."""
+        return torch.ones_like(honest(mask, group, length)).tril()
+
+    honest = shared_prefix.packed_mask
+    monkeypatch.setattr(shared_prefix, "packed_mask", leaking)
+    with pytest.raises(RuntimeError, match="does not agree with a row per completion"):
+        make_trainer(checkpoint, tmp_path, [0, 1]).train()
+    assert trainer.VERIFY_LIMIT <= 1e-4
+
+
+def test_a_step_reports_its_seconds_and_tokens(checkpoint: Path, tmp_path: Path) -> None:
+    run = make_trainer(checkpoint, tmp_path, [0, 1])
+    run.train()
+    log = next(entry for entry in run.state.log_history if "grad_norm" in entry)
+    seconds = [log[f"seconds/{phase}"] for phase in ("rollout", "reward", "train")]
+    assert all(value >= 0 for value in seconds)
+    assert sum(seconds) == pytest.approx(2 / log["prompts_per_second"], rel=0.01)
+    assert log["completions_per_second"] == pytest.approx(3 * log["prompts_per_second"])
+    # Policy and reference each pass over 2 prompts with 3 completions: stock repeats each prompt's tokens but one
+    prompts = run._prompts.mask.sum().item()
+    assert log["tokens/stock"] - log["tokens/computed"] == 2 * (3 * prompts - (prompts - 2))
+
+
 def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, 1, 2, 3], max_steps=2)
     start = weights(trainer)

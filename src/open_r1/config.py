@@ -53,6 +53,10 @@ class VQAArguments:
         default=True,
         metadata={"help": "Compute picture and prompt once per group; false runs stock TRL, a row per completion."},
     )
+    verify_shared_prefix: bool = field(
+        default=True,
+        metadata={"help": "Hold the first group of the run against stock TRL's rows and stop if they differ."},
+    )
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in {mode.value for mode in Mode}:

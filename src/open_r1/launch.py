@@ -63,6 +63,7 @@ def train_grpo(default_mode: Mode) -> None:
         peft_config=get_peft_config(model_config),
         open_picture=row_image,
         shared_prefix=script.shared_prefix,
+        verify=script.verify_shared_prefix,
     )
     say(plan_line(mode, training, len(dataset)))
     say(trainer.path_line())

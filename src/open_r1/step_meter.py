@@ -1,4 +1,4 @@
-"""What an optimizer step costs: seconds by phase, tokens, and on a GPU memory and the share of its peak that was used."""
+"""What an optimizer step costs: seconds by phase, tokens, and on a GPU memory and the share of its peak."""
 
 import time
 from collections import defaultdict
@@ -41,9 +41,8 @@ class StepMeter:
         `tokens/computed` went through the model; `tokens/stock` would have with a row per completion.
         """
         step = self._seconds["step"]
-        parts = {name: self._seconds[name] for name in ("rollout", "reward")}
-        metrics = {f"seconds/{name}": seconds for name, seconds in parts.items()}
-        metrics["seconds/train"] = max(0.0, step - sum(parts.values()))
+        rollout, reward = self._seconds["rollout"], self._seconds["reward"]  # rewards are computed within the rollout
+        metrics = {"seconds/rollout": rollout - reward, "seconds/reward": reward, "seconds/train": step - rollout}
         if step:
             metrics["prompts_per_second"] = self._counts["prompts"] / step
             metrics["completions_per_second"] = self._counts["completions"] / step
@@ -67,17 +66,21 @@ def peak_flops() -> float | None:
     return next((peak for word, peak in PEAK_FLOPS.items() if word in name), None)
 
 
-def useful_flops(model: Any, text_tokens: float, patches: float, backward: bool) -> float:
+def useful_flops(model: Any, tokens: float, scored: float, patches: float, backward: bool) -> float:
     """FLOPs that the tokens need: 2 per weight and token forward, 4 more backward (Kaplan et al. 2020, section 2.1).
 
-    Weights of the language model act on its tokens, those of the vision tower on its patches; embeddings do not
-    multiply. Attention's own products are left out, as is anything computed twice.
+    The language model's weights act on its tokens, the head's on the scored tokens, the vision tower's on the
+    patches; embedding is a lookup. Attention's own products are left out, as is anything that is computed twice.
+
+    Args:
+        model: the policy, without a wrapper.
+        tokens: text and picture tokens that went through the language model.
+        scored: completion tokens, which the head looks at.
+        patches: picture patches that went through the vision tower.
+        backward: whether a backward pass follows.
     """
     factor = 6 if backward else 2
     vision = sum(p.numel() for name, p in model.named_parameters() if ".visual." in f".{name}")
-    text = sum(
-        p.numel() for name, p in model.named_parameters() if ".visual." not in f".{name}" and "embed_tokens" not in name
-    )
-    if model.config.get_text_config().tie_word_embeddings:
-        text += model.get_input_embeddings().weight.numel()  # the head multiplies with the embedding's weights
-    return factor * (text * text_tokens + vision * patches)
+    language = sum(p.numel() for name, p in model.named_parameters() if "layers." in name)
+    head = model.get_output_embeddings().weight.numel()
+    return factor * (language * tokens + head * scored + vision * patches)
