@@ -1,5 +1,6 @@
 """Tiny checkpoints are real: they load whole, offline, through Auto*; same arguments, same bytes."""
 
+import random
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from open_r1.answers import Outcome, grade, options_in
+from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import UserError
-from open_r1.tiny_models import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny_checkpoint
+from open_r1.phantoms import draw, question, sample_phantoms
+from open_r1.runs import Modality, Task
+from open_r1.tiny_models import CHAT_TEMPLATE, SPECIAL_TOKENS, TINY_BASE, build_tiny_checkpoint
 
 torch.set_num_threads(1)
 
@@ -99,3 +104,51 @@ def test_chat_template_is_the_published_one(real_dir: Path) -> None:
 def test_unknown_family_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'llama'"):
         build_tiny_checkpoint(tmp_path, "llama")
+
+
+# Made by scripts/build_tiny_base.py; a new base means a new hash here and new figures in the README.
+TINY_BASE_SHA256 = "164a4df01e99904ba74b2fd7736b61ff947d024c237eda6a1b2a5c9ea61ac4a3"
+
+
+def tiny_base_sha256() -> str:
+    """One hash over the names and contents of the shipped files."""
+    lines = [f"{name} {value}\n" for name, value in digest(TINY_BASE).items()]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def test_shipped_base_is_the_recorded_one_and_small() -> None:
+    assert tiny_base_sha256() == TINY_BASE_SHA256
+    assert sum(file.stat().st_size for file in TINY_BASE.iterdir()) <= 4_000_000
+
+
+def test_shipped_base_loads_whole_in_float32() -> None:
+    model, report = load_reporting(AutoModelForImageTextToText, TINY_BASE)
+    assert not any(report.values()), report
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    ours = load_model(TINY_BASE)
+    for (name, weight), other in zip(ours.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+
+
+def test_shipped_base_knows_unseen_pictures_under_its_own_prompt() -> None:
+    rng = random.Random(0)
+    drawn = [phantom for modality in Modality for phantom in sample_phantoms(modality, 2, [2026, 1])]
+    asked = [(draw(phantom), question(phantom, task, rng)) for phantom in drawn for task in Task]
+    model, processor = load_model(TINY_BASE), load_processor(TINY_BASE)
+    texts = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["problem"]}]}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for _, row in asked
+    ]
+    inputs = processor(text=texts, images=[picture for picture, _ in asked], padding=True, return_tensors="pt")
+    tokens = model.generate(**inputs, max_new_tokens=6)
+    written = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    hits = [
+        grade(text, row["solution"], options_in(row["problem"])).outcome is Outcome.CORRECT
+        for text, (_, row) in zip(written, asked, strict=True)
+    ]
+    # a guess is right in 20 of these 80, give or take 4; the base was right in all of them
+    assert sum(hits) >= 72, (sum(hits), written[:5])

@@ -1,0 +1,43 @@
+"""Give a base model the format start: the published no-think prompt, answered in form and at random.
+
+    python scripts/teach_format.py --model_name_or_path BASE --dataset_name DATA --output_dir OUT --seed 0
+
+`src/open_r1/format_start.py` says why. DATA is anything that training takes; its solutions are not used.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from open_r1.checkpoints import load_model, load_processor
+from open_r1.errors import run_command
+from open_r1.format_start import teach_format
+from open_r1.launch import refuse_foreign_output
+from open_r1.vqa_data import load_vqa
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--dataset_name", required=True, help="a prepared data set, or a JSON list with --image_root")
+    parser.add_argument("--dataset_train_split", default="train")
+    parser.add_argument("--image_root", type=Path)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_steps", type=int, default=80)
+    parser.add_argument("--batch_size", type=int, default=16, help="questions per step")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    flags = parser.parse_args()
+    refuse_foreign_output(flags.output_dir)
+    rows, _ = load_vqa(flags.dataset_name, flags.dataset_train_split, flags.image_root)
+    processor = load_processor(flags.model_name_or_path)
+    model = load_model(flags.model_name_or_path, dtype=torch.float32)
+    losses = teach_format(model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate)
+    model.save_pretrained(flags.output_dir)
+    processor.save_pretrained(flags.output_dir)
+    print(f"format start: loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps; saved to {flags.output_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)
