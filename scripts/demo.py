@@ -68,6 +68,7 @@ def main() -> None:
         "tables and heatmaps",
         f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
         f"--output_dir {quote(folder / 'report')}",
+        quiet=True,
     )
     show(folder, phantoms, time.monotonic() - begun)
 
@@ -98,13 +99,18 @@ def quote(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def step(what: str, command: str) -> None:
+def step(what: str, command: str, quiet: bool = False) -> None:
     """Run one command from the repository's root; its failure ends the demo."""
     print(f"\n== {what}\n$ {command}", flush=True)
     begun = time.monotonic()
     program, *words = shlex.split(command)
     launcher = ["-m", "torch.distributed.run"] if program == "torchrun" else []
-    done = subprocess.run([sys.executable, *launcher, *words], env=os.environ | ENVIRONMENT, check=False)
+    done = subprocess.run(
+        [sys.executable, *launcher, *words],
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL if quiet else None,
+        check=False,
+    )
     if done.returncode:
         raise UserError(f"that command failed with exit status {done.returncode}; its own output above says why")
     print(f"({time.monotonic() - begun:.0f} s)", flush=True)

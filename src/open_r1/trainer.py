@@ -294,8 +294,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         if not mean <= limit:
             raise RuntimeError(
                 f"the shared prefix does not agree with a row per completion: log-probabilities differ by {mean:.2e} "
-                f"on average and {largest:.2e} at most, over the limit of {limit:.0e}; training would be wrong. Run with "
-                "--shared_prefix false, and report this with the versions in run.json"
+                f"on average and {largest:.2e} at most, over the limit of {limit:.0e}; training would be wrong. "
+                "Run with --shared_prefix false, and report this with the versions in run.json"
             )
         if self.accelerator.is_main_process:
             print(

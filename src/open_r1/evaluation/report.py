@@ -32,25 +32,26 @@ Files = dict[str, str | bytes]  # path below the output folder -> content
 
 
 def write_report(paths: Sequence[Path], output_dir: Path) -> str:
-    """Write the report of some result files and return its summary (Markdown).
+    """Write the report of some result files and return its summary (Markdown) without how each was measured.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are no report of ours.
     """
     files = [read_results(path) for path in paths]
     names = named_apart(paths)
-    sections, content = [], Files()
+    sections, measured, content = [], [], Files()
     for name, file in zip(names, files, strict=True):
         table = tabulate(file.results)
         folder = f"{name}/" if len(files) > 1 else ""
         content |= {folder + leaf: data for leaf, data in _report_files(name, file, table).items()}
         sections.append(_section(name, file, table))
+        measured.append(_measured(name, file))
     if len(files) == 2:
         differences = compare(files[0].results, files[1].results)
         content |= _difference_files(names, differences)
         sections.append(_difference_section(names, files, differences))
     summary = "# Accuracy\n\n" + "\n".join(sections)
-    content["summary.md"] = summary
+    content["summary.md"] = "\n".join([summary, *measured])
     _refuse_foreign(output_dir, content)
     for leaf, data in content.items():
         write_atomically(output_dir / leaf, data)
@@ -112,10 +113,13 @@ def _section(name: str, file: ResultFile, table: Table) -> str:
         *_warnings(file, whole.unreadable, whole.n),
         "Accuracy ± standard error clustered by picture, in per cent (number of questions):\n",
         markdown_by_both(table),
-        "How it was measured:\n",
-        markdown_table(["", ""], [[key, _short(value)] for key, value in file.manifest.items()]),
     ]
     return "\n".join(parts)
+
+
+def _measured(name: str, file: ResultFile) -> str:
+    rows = [[key, _short(value)] for key, value in file.manifest.items()]
+    return f"## How {name} was measured\n\n{markdown_table(['', ''], rows)}"
 
 
 def _warnings(file: ResultFile, unreadable: int, asked: int) -> list[str]:
