@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the format start and GRPO")
-    parser.add_argument("--max_steps", type=int, default=100, help="GRPO steps of 64 prompts x 8 completions")
+    parser.add_argument("--max_steps", type=int, default=80, help="GRPO steps of 64 prompts x 8 completions")
     parser.add_argument("--shared_prefix", default="true", help="false: the same steps on stock TRL (much slower)")
     parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder first")
     flags = parser.parse_args()

@@ -173,9 +173,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 850) -> Qwen2Tokeniz
     )
 
 
-def build_model(
-    family: str, shape: Shape, embeddings: int, ids: Mapping[str, int], seed: int
-) -> PreTrainedModel:
+def build_model(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int], seed: int) -> PreTrainedModel:
     """A randomly initialised float32 model; the caller's random state is left as it was."""
     config = _config(family, shape, embeddings, ids)
     classes = {
