@@ -586,7 +586,8 @@ def test_a_pack_takes_up_only_what_still_holds(tmp_path):
     def fill(encoding: Encoding) -> tuple[picture_pack.Pack, int]:
         pack = picture_pack.Pack(tmp_path / "pack", tmp_path, references, encoding)
         held = sum(index in pack for index in range(3))
-        list(pack.fill((picture_pack.Job(index, name, True) for index, name in enumerate(references)), 1))
+        pack.start((picture_pack.Job(index, name, True) for index, name in enumerate(references)), 1)
+        assert sum(pack.finish()) == 3 - held
         pack.close()
         return pack, held
 

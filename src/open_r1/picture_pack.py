@@ -16,7 +16,7 @@ import threading
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ from open_r1.errors import UserError
 from open_r1.images import SIZE, ImageError, decode, read_file, resolve
 
 _CHUNK = 8  # pictures in one task
-_AHEAD = 4  # tasks in flight per worker: enough to keep it busy, little enough to hold memory
+_AHEAD = 16  # tasks in flight per worker: two seconds of work, while whoever reads is busy with other things
 _INDEX = "index.jsonl"
 _NOT_THERE = 2**16 - 1
 
@@ -93,12 +93,14 @@ class Pack:
         self._content = array("Q", [0]) * count
         self._hashed = bytearray(count)
         self._handles: dict[int, int] = {}
+        self._filling = self._fill(iter(()), 1)
         self.failed: dict[int, ImageError] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Stop what is under way and let go of the files."""
+        self._filling.close()
         for handle in self._handles.values():
             os.close(handle)
         self._handles.clear()
@@ -121,18 +123,29 @@ class Pack:
             raise UserError(f"the unfinished work in {self.folder} is damaged; remove that folder and run again")
         return data
 
-    def fill(self, jobs: Iterable[Job], workers: int) -> Iterator[int]:
-        """Do the jobs that are not done yet; yields how many were done since it last yielded.
+    def start(self, jobs: Iterable[Job], workers: int) -> None:
+        """Say what to do, in the order in which it will be asked for; `has` and `finish` get it done."""
+        todo = (job for job in jobs if not (job.index in self or (not job.wanted and self._hashed[job.index])))
+        self._filling = self._fill(todo, workers)
 
-        A picture that cannot be used lands in `failed`.
+    def has(self, index: int) -> bool:
+        """Whether a picture is in the pack, waiting for it; if not, `failed` says why.
 
         Raises:
             OSError: the disk is full.
-            UserError: a worker process was killed.
+            UserError: a worker process died.
         """
-        todo = (job for job in jobs if not (job.index in self or (not job.wanted and self._hashed[job.index])))
+        while index not in self and index not in self.failed:
+            next(self._filling)
+        return index in self
+
+    def finish(self) -> Iterator[int]:
+        """Wait for all pictures; yields how many were done since it last yielded, raises as `has` does."""
+        return self._filling
+
+    def _fill(self, jobs: Iterator[Job], workers: int) -> Generator[int]:
         work = (str(self.folder), str(self.image_root), self.encoding)
-        for chunk, results in _run(work, _chunks(todo), workers):
+        for chunk, results in _run(work, _chunks(jobs), workers):
             for job, result in zip(chunk, results, strict=True):
                 if isinstance(result, ImageError):
                     self.failed[job.index] = result

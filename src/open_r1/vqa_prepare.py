@@ -144,7 +144,7 @@ class _Build:
         finished = {label: self._finished(label, inputs[label]) for label in labels}
         todo = [label for label in labels if finished[label] is None]
         if todo:
-            pack = self._encode(todo)
+            pack = self._start_encoding(todo, members)
             try:
                 members = members or self._split(labels, pack)
                 for label in todo:
@@ -285,22 +285,35 @@ class _Build:
 
     # ---- pictures
 
-    def _encode(self, labels: list[Label]) -> Pack:
+    def _start_encoding(self, labels: list[Label], members: dict[Label, Members]) -> Pack:
+        """Set the worker processes to work, in the order in which the sets will be written."""
         paths = list(self.questions.pictures)
+        pack = Pack(self.stage / "pictures", self.preparation.pictures, paths, self.preparation.encoding)
+        if members:
+            order = self._in_order_of_use(labels, members)
+            pack.start((Job(index, paths[index], True) for index in order), self.preparation.num_workers)
+            return pack
+        # A draw per picture has to know all pictures, or it would depend on what is built.
         wanted = bytearray(len(paths))
         for label in labels:
             for index in self._pictures_of(label):
                 wanted[index] = 1
-        # A draw per picture has to know all pictures, or it would depend on what is built.
-        hash_all = self.preparation.kind == "image_disjoint"
-        jobs = (Job(i, path, bool(wanted[i])) for i, path in enumerate(paths) if wanted[i] or hash_all)
-        total = len(paths) if hash_all else sum(wanted)
-        workers = min(self.preparation.num_workers, max(1, total))
-        pack = Pack(self.stage / "pictures", self.preparation.pictures, paths, self.preparation.encoding)
-        with tqdm(total=total, desc="pictures", unit="", disable=None) as bar:
-            for count in pack.fill(jobs, workers):
+        jobs = (Job(index, path, bool(wanted[index])) for index, path in enumerate(paths))
+        pack.start(jobs, self.preparation.num_workers)
+        with tqdm(total=len(paths), desc="pictures", unit="", disable=None) as bar:
+            for count in pack.finish():
                 bar.update(count)
         return pack
+
+    def _in_order_of_use(self, labels: list[Label], members: dict[Label, Members]) -> Iterator[int]:
+        seen = bytearray(len(self.questions.pictures))
+        for label in labels:
+            for side in SIDES:
+                for question in members[label][side]:
+                    index = self.questions.picture[question]
+                    if not seen[index]:
+                        seen[index] = 1
+                        yield index
 
     # ---- one set
 
@@ -310,19 +323,19 @@ class _Build:
         shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
         stage.mkdir()
         dropped = [row for row in self.questions.dropped if label in (row.modality, row.task)]
-        used: Members = {side: self._usable(members[side], pack, dropped) for side in SIDES}
-        total = sum(map(len, members.values()))
+        used: Members = {side: array("I") for side in SIDES}
         hashes: dict[Path, str] = {}
         sides: list[Split] = [side for side in SIDES if members[side]]
-        with tqdm(total=total, desc=final.name, unit="", disable=None) as bar:
+        with tqdm(total=sum(map(len, members.values())), desc=final.name, unit="", disable=None) as bar:
             for side in sides:
+                rows = self._rows(members[side], pack, used[side], dropped, bar)
+                files = write_split(stage / side, rows, FEATURES, side)
+                hashes |= {stage / side / name: digest for name, digest in files.items()}
                 if not used[side]:
                     raise UserError(
                         f"{final.name}: none of the {len(members[side])} {side} questions has a picture that "
                         f"can be used, for example {dropped[-1].where}: {dropped[-1].detail}"
                     )
-                files = write_split(stage / side, self._rows(used[side], pack, bar), FEATURES, side)
-                hashes |= {stage / side / name: digest for name, digest in files.items()}
         write_dict(stage, [*sides])
         report = set_report(label, self.questions, used, pack.content, dropped)
         write_json(stage / REPORT, report)
@@ -330,31 +343,29 @@ class _Build:
         publish_folder(stage, final)
         return Prepared(final, True, report)
 
-    def _usable(self, indices: array, pack: Pack, dropped: list[Dropped]) -> array:
-        """The questions whose pictures could be used; the others are added to `dropped`."""
-        kept = array("I")
-        failed = array("I")
-        for index in indices:
-            (kept if self.questions.picture[index] in pack else failed).append(index)
-        for index, texts in zip(failed, self.questions.texts(failed), strict=True):
-            error = pack.failed[self.questions.picture[index]]
-            labels = self.questions.modality(index), self.questions.task(index)
-            dropped.append(Dropped(f"{texts.image}: {texts.problem}", error.reason, str(error), *labels))
-        return kept
-
-    def _rows(self, indices: array, pack: Pack, bar: tqdm) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, indices: array, pack: Pack, used: array, dropped: list[Dropped], bar: tqdm
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of one side as their pictures get ready; notes which were used, and which not and why."""
         questions = self.questions
         for index, texts in zip(indices, questions.texts(indices), strict=True):
+            bar.update()
+            picture, modality, task = questions.picture[index], questions.modality(index), questions.task(index)
+            if not pack.has(picture):
+                error = pack.failed[picture]
+                where = f"{texts.image}: {texts.problem}"
+                dropped.append(Dropped(where, error.reason, str(error), modality, task))
+                continue
+            used.append(index)
             yield {
-                "image": {"bytes": pack.read(questions.picture[index]), "path": texts.image},
+                "image": {"bytes": pack.read(picture), "path": texts.image},
                 "problem": texts.problem,
                 "solution": texts.solution,
                 "id": f"{questions.number[index]:016x}",
                 "source": texts.source,
-                "modality": questions.modality(index),
-                "task": questions.task(index),
+                "modality": modality,
+                "task": task,
             }
-            bar.update()
 
     def _write_manifest(
         self, stage: Path, label: Label, inputs: dict[str, str], report: dict[str, Any], hashes: dict[Path, str]
