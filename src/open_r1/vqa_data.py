@@ -16,7 +16,7 @@ import datasets
 from PIL import Image
 
 from open_r1.errors import UnusableInput, UserError
-from open_r1.images import decode, open_image, resolve
+from open_r1.images import SIZE, decode, open_image, resolve
 from open_r1.omnimedvqa import (
     TEXT_KEYS,
     Dropped,
@@ -84,6 +84,8 @@ def load_vqa(
 def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
     """The picture of one row of `load_vqa` as RGB; `size` is (width, height) in pixels.
 
+    Without `size` a picture from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
+
     Raises:
         ImageError: it cannot be used.
     """
@@ -91,7 +93,7 @@ def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Im
     assert isinstance(value, Mapping), "rows of load_vqa hold undecoded pictures"
     if value["bytes"] is not None:
         return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
-    return open_image(Path(value["path"]), size=size)
+    return open_image(Path(value["path"]), size=size or (SIZE, SIZE))
 
 
 def picture_key(row: Mapping[str, Any]) -> str:

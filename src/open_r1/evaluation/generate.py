@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from open_r1.checkpoints import forbidden_token_ids
-from open_r1.images import SIZE, ImageError
+from open_r1.images import ImageError
 from open_r1.prompts import build_messages
 from open_r1.rollout import PromptBatch, completion_lengths, prompt_positions
 from open_r1.runs import Mode
@@ -91,10 +91,8 @@ class Completion:
 
 
 def open_picture(row: Row) -> Image.Image | None:
-    """The picture of a row, or None. One that comes from a file is shown at 384 x 384, as prepared sets hold it."""
-    if row["image"] is None:
-        return None
-    return row_image(row, (SIZE, SIZE) if row["image"]["bytes"] is None else None)
+    """The picture of a row as training sees it, or None."""
+    return None if row["image"] is None else row_image(row)
 
 
 def _open_pictures(rows: Sequence[Row], has_vision: bool) -> list[Image.Image | ImageError | None]:
