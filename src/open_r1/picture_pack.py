@@ -228,25 +228,23 @@ def _run(work: _Work, chunks: Iterable[_Chunk], workers: int) -> Iterator[tuple[
     # Never fork this process: whoever calls may have threads of torch or pyarrow.
     context = multiprocessing.get_context("spawn")
     pending: deque[tuple[_Chunk, Future[_Results]]] = deque()
+    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
     try:
-        with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-            try:
-                for chunk in chunks:
-                    pending.append((chunk, pool.submit(_do, work, chunk)))
-                    if len(pending) >= workers * _AHEAD:
-                        done, future = pending.popleft()
-                        yield done, future.result()
-                while pending:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for chunk in chunks:
+            pending.append((chunk, pool.submit(_do, work, chunk)))
+            if len(pending) >= workers * _AHEAD:
+                done, future = pending.popleft()
+                yield done, future.result()
+        while pending:
+            done, future = pending.popleft()
+            yield done, future.result()
     except (BrokenProcessPool, MemoryError):
         raise UserError(
             "a worker process died, most likely for lack of memory; run again with fewer --num_workers, "
             "the pictures that are done are kept"
         ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
