@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from PIL import Image
 from trl import GRPOTrainer
 
@@ -49,7 +50,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> Any:
-    shared_prefix = settings.pop("shared_prefix", True)
+    settings = dict(settings)
+    shared_prefix, peft_config = settings.pop("shared_prefix", True), settings.pop("peft_config", None)
     arguments = {
         "output_dir": str(output),
         "per_device_train_batch_size": 2,
@@ -77,6 +79,7 @@ def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **set
         processing_class=load_processor(checkpoint),
         open_picture=open_colour,
         shared_prefix=shared_prefix,
+        peft_config=peft_config,
     )
 
 
@@ -114,24 +117,38 @@ def test_private_seams_of_trl_are_as_this_code_expects() -> None:
     ]
 
 
-@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"beta": 0.0}], ids=str)
+LOSSES = ("bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"gradient_checkpointing": True},
+    {"beta": 0.0},
+    {"num_iterations": 2, "max_steps": 2},
+    {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"])},
+    {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
+    *({"loss_type": loss} for loss in LOSSES),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(settings) + settings.get("loss_type", ""))
 def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     results = []
     for shared in (True, False):
         trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 1], shared_prefix=shared, **settings)
         start = weights(trainer)
         trainer.train()
-        log = next(entry for entry in trainer.state.log_history if "grad_norm" in entry)
+        steps = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+        log = {key: value for entry in steps for key, value in entry.items()}  # the last value of each
         update = torch.cat([(after - start[name]).flatten() for name, after in weights(trainer).items()]).double()
         results.append((log, update))
     (ours, our_update), (stock, stock_update) = results
+    assert our_update.norm() > 0
     assert ours["completions/mean_length"] == stock["completions/mean_length"]
     assert ours["reward"] == pytest.approx(stock["reward"])
     assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
     assert ours["entropy"] == pytest.approx(stock["entropy"], abs=1e-5)
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-5)
     cosine = torch.cosine_similarity(our_update, stock_update, dim=0).item()
-    print(f"{settings}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
+    print(f"{list(settings)}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
     # Adam divides by the gradient's size, so a gradient that is rounding noise moves its weight by a full step.
     assert cosine > 1 - 1e-6
 
