@@ -157,19 +157,20 @@ def high_water(process: str) -> float:
 
 def measure(release: str, output: str, workers: str) -> None:
     """In a process of its own: prepare while a thread watches the workers, then print the peaks as JSON."""
-    largest, done = [0.0], threading.Event()
+    seen: dict[str, float] = {}  # the latest reading of each: before its exec a child looks like its parent
+    done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.05):
             for children in Path("/proc/self/task").glob("*/children"):
-                largest[0] = max([largest[0], *map(high_water, children.read_text().split())])
+                seen.update({child: high_water(child) or seen.get(child, 0) for child in children.read_text().split()})
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     prepare_once(Path(release), Path(output), int(workers))
     done.set()
     watcher.join()
-    print(json.dumps([high_water("self"), largest[0]]))
+    print(json.dumps([high_water("self"), max(seen.values(), default=0)]))
 
 
 def main() -> None:

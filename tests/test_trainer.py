@@ -153,6 +153,39 @@ def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, setti
     assert cosine > 1 - 1e-6
 
 
+def sparse_reward(completions: list[Any], **_: Any) -> list[float]:
+    """Spread in the first group of three alone."""
+    return [float(i == 1) for i in range(len(completions))]
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_without_kl_a_dead_group_is_left_out_and_the_step_is_stock_trls(
+    checkpoint: Path, tmp_path: Path, iterations: int
+) -> None:
+    results = []
+    for shared in (True, False):
+        settings = {"beta": 0.0, "num_iterations": iterations, "max_steps": iterations, "shared_prefix": shared}
+        trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 1, 2], per_device_train_batch_size=3, **settings)
+        trainer.reward_funcs = [sparse_reward]
+        trainer.train()
+        results.append((weights(trainer), [log for log in trainer.state.log_history if "grad_norm" in log][-1]))
+    (ours, our_log), (stock, stock_log) = results
+    assert our_log["groups_left_out"] == pytest.approx(2 / 3)
+    assert our_log["loss"] == pytest.approx(stock_log["loss"], abs=1e-6)
+    assert our_log["grad_norm"] == pytest.approx(stock_log["grad_norm"], rel=1e-4)
+    assert all(torch.allclose(ours[name], stock[name], atol=1e-4) for name in stock)
+
+
+def test_a_batch_of_dead_groups_still_makes_its_step(checkpoint: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint, tmp_path, [0, 1], beta=0.0)
+    trainer.reward_funcs = [lambda completions, **_: [1.0] * len(completions)]
+    start = weights(trainer)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+    assert max((start[name] - value).abs().max() for name, value in weights(trainer).items()) == 0
+
+
 def test_a_wrong_packing_is_stopped_at_the_first_step(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

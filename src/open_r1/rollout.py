@@ -33,6 +33,18 @@ class PromptBatch:
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
         return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision)
 
+    def select(self, indices: list[int]) -> "PromptBatch":
+        """The prompts at `indices`, each with just its own pictures."""
+        parts = [self.slice(index, index + 1) for index in indices]
+        pictured = [part.vision for part in parts if part.vision]
+        names = ("pixel_values", "image_grid_thw") if pictured else ()
+        vision = {name: torch.cat([part[name] for part in pictured]) for name in names}
+        if pictured:
+            vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][indices]
+        return PromptBatch(
+            self.ids[indices], self.mask[indices], [self.pictures_per_prompt[i] for i in indices], vision
+        )
+
     def model_inputs(self) -> dict[str, torch.Tensor]:
         """The picture arguments of a forward call whose position ids are given."""
         return {key: self.vision[key] for key in ("pixel_values", "image_grid_thw") if key in self.vision}

@@ -57,6 +57,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self._open_picture = open_picture
         self._prompts: PromptBatch | None = None
         self._verify_next = verify
+        self._live: list[int] | None = None
+        self._filler: torch.Tensor | None = None
         self.meter = StepMeter()
         self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode")
         super().__init__(**kwargs)
@@ -207,9 +209,26 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             and value.shape[:2] == (batch, group)
             and key not in ("prompt_ids", "prompt_mask", *vision)
         }
+        self._live = self._groups_with_a_gradient(inputs["advantages"])
+        self._filler = inputs.get("old_per_token_logps")
         rows["prompt_ids"] = inputs["prompt_ids"].repeat_interleave(group, dim=0)
         rows["prompt_mask"] = inputs["prompt_mask"].repeat_interleave(group, dim=0)
-        return super()._compute_loss(model, rows | {"num_items_in_batch": inputs["num_items_in_batch"]})
+        try:
+            return super()._compute_loss(model, rows | {"num_items_in_batch": inputs["num_items_in_batch"]})
+        finally:
+            self._live = None
+
+    def _groups_with_a_gradient(self, advantages: torch.Tensor) -> list[int] | None:
+        """Groups (B, G) to compute in this pass; None for all.
+
+        Where all completions earned the same the advantages are zero, and without a KL or entropy term so is the
+        gradient. One group is always computed, so that every process makes the same calls.
+        """
+        if not self.model.training or self.beta or self._entropy_bonus_enabled:
+            return None
+        live = advantages.abs().amax(dim=1).nonzero().flatten().tolist()
+        self._metrics["train"]["groups_left_out"].append(1 - max(len(live), 1) / len(advantages))
+        return (live or [0]) if len(live) < len(advantages) else None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -240,6 +259,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         group = input_ids.size(0) // total
         completions = input_ids[:, -length:].reshape(total, group, length)
         mask = attention_mask[:, -length:].reshape(total, group, length)
+        all_groups = total
+        if self._live is not None:
+            prompts, completions, mask = prompts.select(self._live), completions[self._live], mask[self._live]
+            total = len(self._live)
         step = max(1, (batch_size or total * group) // group)
         logps, entropies = [], []
         for start in range(0, total, step):
@@ -263,7 +286,15 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         if self._verify_next and torch.is_grad_enabled():
             self._verify_next = False
             self._verify(model, prompts.slice(0, 1), completions[0], mask[0], logps[0][:group])
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+        joined, entropy = torch.cat(logps), torch.cat(entropies) if compute_entropy else None
+        if self._live is not None:
+            # A group that was left out has advantage zero; a ratio of one keeps its zero from becoming 0 * inf.
+            filler = joined.new_zeros(all_groups, group, length) if self._filler is None else self._filler
+            joined = _spread(joined, self._live, filler)
+            if entropy is not None:  # it does not show in the mean that is logged
+                mean = (entropy.detach() * mask.flatten(0, 1)).sum() / mask.sum().clamp(min=1)
+                entropy = _spread(entropy, self._live, mean.expand(all_groups, group, length))
+        return joined, entropy, None
 
     def _verify(
         self, model: Any, prompt: PromptBatch, ids: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
@@ -320,6 +351,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 self.accelerator.unwrap_model(self.model), ours, float(completions.sum()), patches, backward
             )
             self.meter.count("flops", flops)
+
+
+def _spread(values: torch.Tensor, groups: list[int], filler: torch.Tensor) -> torch.Tensor:
+    """(len(groups) * G, C) values at their places among all groups (B, G, C), `filler` elsewhere; (B * G, C)."""
+    index = torch.tensor(groups, device=values.device)
+    return filler.clone().index_copy(0, index, values.view(len(groups), *filler.shape[1:])).flatten(0, 1)
 
 
 def _masked_attention_for_text(model: Any) -> None:
