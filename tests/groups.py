@@ -115,12 +115,13 @@ def stock_logps(model: Any, groups: Groups) -> tuple[torch.Tensor, torch.Tensor]
     return logps, entropies
 
 
-def packed_logps(model: Any, groups: Groups) -> tuple[torch.Tensor, torch.Tensor]:
+def packed_logps(model: Any, groups: Groups, by_segment: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """(B * G, C) log-probabilities and entropies with each prompt computed once."""
     _, group, length = groups.sizes
     prompts = groups.prompts
     positions, _ = prompt_positions(model, prompts)
-    packed = pack(prompts.ids, prompts.mask, positions, groups.completion_ids, groups.completion_mask)
+    packed = pack(prompts.ids, prompts.mask, positions, groups.completion_ids, groups.completion_mask, by_segment)
+    extra = {"segments": packed.segments} if by_segment else {}
     outputs = model(
         input_ids=packed.input_ids,
         attention_mask=packed.attention_mask,
@@ -128,5 +129,6 @@ def packed_logps(model: Any, groups: Groups) -> tuple[torch.Tensor, torch.Tensor
         shift_labels=packed.labels,
         fused_lm_head=True,
         **prompts.model_inputs(),
+        **extra,
     )
     return unpack(outputs.log_probs, group, length), unpack(outputs.entropy, group, length)

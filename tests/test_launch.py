@@ -170,6 +170,7 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
         ("--max_prompt_length 20", "--max_prompt_length 20"),
         ("--overlong_prompts refuse --max_prompt_length 100", "a prompt is never cut"),
         ("--per_device_train_batch_size 64", "fewer than the 64"),
+        ("--resume_from_checkpoint output/x/checkpoint-2", "not supported yet"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(
@@ -202,3 +203,8 @@ def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkey
     with pytest.raises(UserError, match="is a file"):
         refuse_foreign_output(thesis / "chapter1.txt")
     assert (thesis / "chapter1.txt").read_text() == "years of work"
+    interrupted = workplace / "interrupted"
+    (interrupted / "checkpoint-200").mkdir(parents=True)
+    (interrupted / "run.json").write_text('{"status": "running"}')
+    with pytest.raises(UserError, match="checkpoint-200"):
+        refuse_foreign_output(interrupted)

@@ -1,5 +1,7 @@
 """The packed row against stock TRL's row per completion: values, gradients, no leaks, sampled tokens."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,8 +11,9 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from open_r1.rollout import completion_lengths, sample_groups
-from open_r1.shared_prefix import IGNORED, pack, packed_mask, packed_positions, tokens_computed, unpack
+from open_r1.shared_prefix import ATTENTION, IGNORED, pack, packed_mask, packed_positions, tokens_computed, unpack
 from open_r1.tiny_models import Shape, build_model
+from open_r1.trainer import use_attention
 
 IDS = {
     "<|endoftext|>": 300,
@@ -70,6 +73,7 @@ def test_layout_of_one_row_by_hand() -> None:
     assert packed.labels.tolist() == [[IGNORED, IGNORED, IGNORED, 8, 9, 4, IGNORED]]
     # both segments begin at the last prompt token's position, 2
     assert packed.position_ids.tolist() == [[0, 0, 1, 2, 3, 2, 3]]
+    assert packed.attention_mask is not None
     assert packed.attention_mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0],  # the pad sees itself alone
         [0, 1, 0, 0, 0, 0, 0],
@@ -100,8 +104,21 @@ def test_no_query_is_without_a_key() -> None:
     assert packed_mask(torch.tensor([[0, 0, 1]]), 3, 4).any(dim=-1).all()
 
 
+@pytest.fixture
+def segment_attention(model: Any) -> Iterator[None]:
+    """The language model attends segment by segment; the vision tower keeps its own attention."""
+    use_attention(model, ATTENTION)
+    yield
+    use_attention(model, "sdpa")
+
+
+@pytest.mark.parametrize("by_segment", [False, True], ids=["4D mask", "by segment"])
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_equal_stock_trl(model: Any, case: str) -> None:
+def test_values_and_gradients_equal_stock_trl(
+    model: Any, case: str, by_segment: bool, request: pytest.FixtureRequest
+) -> None:
+    if by_segment:
+        request.getfixturevalue("segment_attention")
     groups = groups_for(model, case)
     mask = groups.completion_mask.flatten(0, 1)
     weights = torch.randn(len(mask), generator=torch.Generator().manual_seed(3))
@@ -114,7 +131,7 @@ def test_values_and_gradients_equal_stock_trl(model: Any, case: str) -> None:
         gradients = {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
         return logps.detach(), entropies.detach(), gradients
 
-    stock, ours = run(stock_logps), run(packed_logps)
+    stock, ours = run(stock_logps), run(partial(packed_logps, by_segment=by_segment))
     kept = mask.bool()
     logp_difference = (stock[0] - ours[0]).abs()[kept].max().item()
     entropy_difference = (stock[1] - ours[1]).abs()[kept].max().item()
@@ -138,6 +155,16 @@ def test_one_completion_never_changes_another(model: Any) -> None:
     kept = groups.completion_mask.flatten(0, 1).bool()
     changed = ((before != after) & kept).any(dim=1).nonzero().flatten().tolist()
     assert changed == [1 * 4 + 2]  # bitwise: only the completion whose token was changed
+
+
+def test_by_segment_one_completion_never_changes_another(model: Any, segment_attention: None) -> None:
+    groups = groups_for(model, "three prompts, other grids, other lengths")
+    with torch.no_grad():
+        before, _ = packed_logps(model, groups, by_segment=True)
+        groups.completion_ids[1, 2, 0] += 1
+        after, _ = packed_logps(model, groups, by_segment=True)
+    kept = groups.completion_mask.flatten(0, 1).bool()
+    assert ((before != after) & kept).any(dim=1).nonzero().flatten().tolist() == [1 * 4 + 2]
 
 
 def test_one_picture_changes_only_its_own_group(model: Any) -> None:

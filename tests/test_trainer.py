@@ -51,7 +51,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> Any:
     settings = dict(settings)
-    shared_prefix, peft_config = settings.pop("shared_prefix", True), settings.pop("peft_config", None)
+    shared_prefix, lora = settings.pop("shared_prefix", True), settings.pop("lora", False)
     arguments = {
         "output_dir": str(output),
         "per_device_train_batch_size": 2,
@@ -79,7 +79,7 @@ def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **set
         processing_class=load_processor(checkpoint),
         open_picture=open_colour,
         shared_prefix=shared_prefix,
-        peft_config=peft_config,
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]) if lora else None,
     )
 
 
@@ -123,7 +123,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"gradient_checkpointing": True},
     {"beta": 0.0},
     {"num_iterations": 2, "max_steps": 2},
-    {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"])},
+    {"lora": True},
+    {"max_completion_length": 100},  # 3 x 100 tokens: attends segment by segment
     {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
     *({"loss_type": loss} for loss in LOSSES),
 ]

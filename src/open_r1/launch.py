@@ -39,6 +39,12 @@ def train_grpo(default_mode: Mode) -> None:
     checkpoint = str(model_config.model_name_or_path)
     main_process = training.process_index == 0
     say = print if main_process else _silent
+    if training.resume_from_checkpoint:
+        # transformers 5.23 would load next to nothing of a full Qwen-VL checkpoint and go on from the base (#43701).
+        raise UserError(
+            "--resume_from_checkpoint is not supported yet; start a new run from that checkpoint's folder "
+            "with --model_name_or_path"
+        )
     if main_process:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
@@ -71,7 +77,7 @@ def train_grpo(default_mode: Mode) -> None:
     story = run_story(mode, script, training, model_config, report)
     if main_process:
         write_run(training.output_dir, story | {"status": "running"})
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train()
     trainer.save_model()
     if main_process:
         trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
@@ -147,7 +153,7 @@ def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
 
 
 def refuse_foreign_output(folder: Path) -> None:
-    """Refuse an output folder that holds a finished run or something that is no run of ours."""
+    """Refuse an output folder that holds a finished run, saved work, or something that is no run of ours."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -157,6 +163,12 @@ def refuse_foreign_output(folder: Path) -> None:
         if json.loads(run_file.read_text()).get("status") == "done":
             raise UserError(
                 f"--output_dir {folder} holds a finished run, which would be overwritten; "
+                "name another folder or remove this one"
+            )
+        saved = sorted(path.name for path in folder.glob("checkpoint-*"))
+        if saved:
+            raise UserError(
+                f"--output_dir {folder} holds {saved[-1]} of a run that was interrupted, which would be overwritten; "
                 "name another folder or remove this one"
             )
     elif any(folder.iterdir()):

@@ -10,10 +10,17 @@ L = P - 1 + G * C. Prior work on the idea: Prefix Grouper (arXiv 2506.05433); th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 IGNORED = -100
+ATTENTION = "shared_prefix"
+"""Name of the attention implementation below; without a `segments` argument it is SDPA."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,10 @@ class PackedRows:
     """(B, L) token ids."""
     position_ids: torch.Tensor
     """(B, L), or (3, B, L) for models with M-RoPE."""
-    attention_mask: torch.Tensor
-    """(B, 1, L, L) bool, true where a query (row) may look at a key (column)."""
+    attention_mask: torch.Tensor | None
+    """(B, 1, L, L) bool, true where a query (row) may look at a key (column); None where `segments` says it."""
+    segments: "Segments | None"
+    """For long completions: what `attend_by_segment` needs, in place of a mask that grows with L squared."""
     labels: torch.Tensor
     """(B, L) the token that each position has to predict, -100 where nothing is scored."""
 
@@ -36,6 +45,7 @@ def pack(
     prompt_positions: torch.Tensor,
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
+    by_segment: bool = False,
 ) -> PackedRows:
     """Lay B groups out as B rows.
 
@@ -45,6 +55,7 @@ def pack(
         prompt_positions: (B, P) or (3, B, P) positions of the prompt tokens as the model itself counts them.
         completion_ids: (B, G, C) right-padded completions.
         completion_mask: (B, G, C) 1 where a completion token is scored.
+        by_segment: attend segment by segment (the model must run `ATTENTION`) instead of under one 4D mask.
     """
     batch, group, length = completion_ids.shape
     opening = prompt_ids[:, -1:, None].expand(batch, group, 1)
@@ -54,7 +65,8 @@ def pack(
     return PackedRows(
         input_ids=torch.cat([prompt_ids[:, :-1], segments.flatten(1)], dim=1),
         position_ids=packed_positions(prompt_positions, group, length),
-        attention_mask=packed_mask(prompt_mask, group, length),
+        attention_mask=None if by_segment else packed_mask(prompt_mask, group, length),
+        segments=Segments.of(prompt_mask, group, length) if by_segment else None,
         labels=torch.cat([prefix_labels, scored.flatten(1)], dim=1),
     )
 
@@ -96,6 +108,91 @@ def packed_mask(prompt_mask: torch.Tensor, group: int, length: int) -> torch.Ten
     )
     own = torch.eye(len(owner), dtype=torch.bool, device=device)
     return ((allowed & real[:, None, :]) | own)[:, None]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The same visibility as `packed_mask`, for attention that runs prefix and segments separately."""
+
+    prefix: int
+    """P - 1, tokens of the shared prefix, padding included."""
+    group: int
+    length: int
+    prefix_mask: torch.Tensor
+    """(B, 1, P - 1, P - 1) bool."""
+    segment_mask: torch.Tensor
+    """(B * G, 1, C, P - 1 + C) bool: a segment's queries over the prefix and the segment itself."""
+
+    @classmethod
+    def of(cls, prompt_mask: torch.Tensor, group: int, length: int) -> "Segments":
+        """Masks for B prompts (B, P) with G completions of C tokens."""
+        batch, prefix = len(prompt_mask), prompt_mask.size(1) - 1
+        device = prompt_mask.device
+        real = prompt_mask[:, None, :-1].bool()  # (B, 1, P - 1)
+        square = torch.ones(prefix, prefix, dtype=torch.bool, device=device)
+        within = (square.tril() & real) | torch.eye(prefix, dtype=torch.bool, device=device)
+        own = torch.ones(length, length, dtype=torch.bool, device=device).tril().expand(batch, length, length)
+        segment = torch.cat([real.expand(batch, length, prefix), own], dim=2)
+        return cls(prefix, group, length, within[:, None], segment.repeat_interleave(group, dim=0)[:, None])
+
+
+def attend_by_segment(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    segments: Segments | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of packed rows in two parts: the prefix over itself, each segment over the prefix and itself.
+
+    Scores cost (P - 1)^2 + G * C * (P - 1 + C) instead of (P - 1 + G * C)^2.
+
+    Args:
+        module: the attention layer.
+        query: (B, heads, L, D).
+        key: (B, key heads, L, D).
+        value: (B, key heads, L, D).
+        attention_mask: for calls without segments (sampling, scoring outside of training).
+        scaling: factor on the scores; 1 / sqrt(D) if None.
+        dropout: of the attention weights.
+        segments: the layout; None for an ordinary call.
+        **kwargs: what else transformers passes on.
+    """
+    if segments is None:
+        return sdpa_attention_forward(  # type: ignore[return-value]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    prefix, group, length = segments.prefix, segments.group, segments.length
+    grouped_heads = query.size(1) != key.size(1)
+
+    def own(states: torch.Tensor) -> torch.Tensor:
+        """(B, h, L, D) -> (B * G, h, C, D), a row per segment."""
+        batch, heads, _, size = states.shape
+        return states[:, :, prefix:].reshape(batch, heads, group, length, size).transpose(1, 2).flatten(0, 1)
+
+    def seen(states: torch.Tensor) -> torch.Tensor:
+        """(B, h, L, D) -> (B * G, h, P - 1 + C, D), what a segment may look at."""
+        shared = states[:, :, :prefix].repeat_interleave(group, dim=0)
+        return torch.cat([shared, own(states)], dim=2)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, enable_gqa=grouped_heads
+        )
+
+    first = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], segments.prefix_mask)
+    rest = attend(own(query), seen(key), seen(value), segments.segment_mask)
+    batch, heads, _, size = first.shape
+    rest = rest.view(batch, group, heads, length, size).transpose(1, 2).reshape(batch, heads, group * length, size)
+    return torch.cat([first, rest], dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, attend_by_segment)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def unpack(values: torch.Tensor, group: int, length: int) -> torch.Tensor:
