@@ -168,7 +168,7 @@ def report(path: Path, results: Sequence[Result]) -> int:
         print(
             f"accuracy {estimate.mean:.3f} ± {stderr} (n = {len(asked)}), unparsed {unparsed:.1%}, errors {len(failed)}"
         )
-        print(f"tables and heatmap: python eval/report.py {path} --output_dir {path.with_suffix('')}")
+        print(f"tables and heatmap: python eval/report.py {path} --output_dir {path.with_suffix('.report')}")
     return len(failed)
 
 
