@@ -234,7 +234,10 @@ def test_a_run_answers_every_question_once_and_says_how_well(settings, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"accuracy {right:.3f} ± ")
     assert "n = 20" in out[0]
-    assert out[1] == f"tables and heatmap: python eval/report.py {file.path} --output_dir {file.path.with_suffix('.report')}"
+    assert (
+        out[1]
+        == f"tables and heatmap: python eval/report.py {file.path} --output_dir {file.path.with_suffix('.report')}"
+    )
 
 
 def test_a_run_that_was_killed_goes_on_where_its_file_ends(settings, tmp_path):
