@@ -24,12 +24,13 @@ from open_r1.step_meter import StepMeter, peak_flops, useful_flops
 
 OpenPicture = Callable[[dict[str, Any]], Image.Image | None]
 DECODING_THREADS = 4
-# Completion tokens of a group from which attending segment by segment beats one 4D mask; measured, see the benchmark.
+# Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
+# at 16 x 128 a pass took 875 ms under it and 278 ms by segment (benchmarks/grpo_step.py).
 LONG_SEGMENTS = 256
-# Mean difference of log-probabilities between the two ways. Observed: 1e-7 in float32, 5e-3 in bfloat16; a picture or
-# a position that is off moves them by tenths.
+# Mean difference of log-probabilities between the two ways. Observed on tiny models: 3e-7 in float32, 2.4e-3 in
+# bfloat16. Large models round more; what is wrong (a picture, a position, a leak) moves them further still.
 VERIFY_LIMIT = 1e-4
-VERIFY_LIMIT_HALF = 0.05
+VERIFY_LIMIT_HALF = 0.1
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
