@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,28 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert last.startswith("error: ")
     assert said in last
     assert not (workplace / "output" / "bad" / "run.json").exists()
+
+
+def test_a_disk_that_fills_up_while_saving_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from open_r1.errors import run_command
+    from open_r1.launch import train_grpo
+    from open_r1.runs import Mode
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", [*BASE.split(), "output/full"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))  # bytes: run.json fits, the weights do not
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run_command(lambda: train_grpo(Mode.THINK))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stopped.value.code == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: cannot write the checkpoint to output/full: File too large")
+    assert json.loads((workplace / "output" / "full" / "run.json").read_text())["status"] == "running"
 
 
 def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,19 @@
 """One training run from flags to a saved checkpoint: load, check, train, save, and a run.json that tells the story."""
 
+import errno
 import json
+import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from safetensors import SafetensorError
 from trl import ModelConfig, get_peft_config
 
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
@@ -77,8 +83,9 @@ def train_grpo(default_mode: Mode) -> None:
     story = run_story(mode, script, training, model_config, report)
     if main_process:
         write_run(training.output_dir, story | {"status": "running"})
-    trainer.train()
-    trainer.save_model()
+    with full_disk_in_one_line(training.output_dir):
+        trainer.train()
+        trainer.save_model()
     if main_process:
         trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
         write_run(
@@ -86,6 +93,22 @@ def train_grpo(default_mode: Mode) -> None:
             story | {"status": "done", "finished": _now(), "steps": trainer.state.global_step},
         )
     say(f"saved: {training.output_dir}")
+
+
+@contextmanager
+def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
+    """Turn a disk that fills up while a checkpoint is written into a `UserError`; safetensors hides the number."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"cannot write the checkpoint to {folder}: {os.strerror(number)}; earlier complete checkpoints are "
+            "still there, the one being written is not usable. Make room and train again into a new --output_dir"
+        ) from error
 
 
 def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any]]:
