@@ -8,7 +8,7 @@ import torch
 from trl import GRPOTrainer
 
 from open_r1.rollout import PromptBatch, prompt_positions
-from open_r1.shared_prefix import pack, unpack
+from open_r1.shared_prefix import pack
 
 PATCH_FEATURES = 3 * 2 * 14 * 14
 Grid = tuple[int, int, int]
@@ -117,18 +117,9 @@ def stock_logps(model: Any, groups: Groups) -> tuple[torch.Tensor, torch.Tensor]
 
 def packed_logps(model: Any, groups: Groups, by_segment: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """(B * G, C) log-probabilities and entropies with each prompt computed once."""
-    _, group, length = groups.sizes
+    length = groups.sizes[2]
     prompts = groups.prompts
     positions, _ = prompt_positions(model, prompts)
     packed = pack(prompts.ids, prompts.mask, positions, groups.completion_ids, groups.completion_mask, by_segment)
-    extra = {"segments": packed.segments} if by_segment else {}
-    outputs = model(
-        input_ids=packed.input_ids,
-        attention_mask=packed.attention_mask,
-        position_ids=packed.position_ids,
-        shift_labels=packed.labels,
-        fused_lm_head=True,
-        **prompts.model_inputs(),
-        **extra,
-    )
-    return unpack(outputs.log_probs, group, length), unpack(outputs.entropy, group, length)
+    outputs = model(**packed.model_inputs(), **prompts.model_inputs())
+    return outputs.log_probs.view(-1, length), outputs.entropy.view(-1, length)

@@ -36,7 +36,19 @@ class PackedRows:
     segments: "Segments | None"
     """For long completions: what `attend_by_segment` needs, in place of a mask that grows with L squared."""
     labels: torch.Tensor
-    """(B, L) the token that each position has to predict, -100 where nothing is scored."""
+    """(B, G * C) the token that each of the last G * C positions has to predict, -100 where nothing is scored."""
+
+    def model_inputs(self) -> dict[str, Any]:
+        """Arguments of a forward call of a model with TRL's fused head; pictures come beside them."""
+        inputs: dict[str, Any] = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+            "shift_labels": self.labels,
+            "fused_lm_head": True,
+            "scored_positions": self.labels.size(1),
+        }
+        return inputs if self.segments is None else inputs | {"segments": self.segments}
 
 
 def pack(
@@ -61,13 +73,12 @@ def pack(
     opening = prompt_ids[:, -1:, None].expand(batch, group, 1)
     segments = torch.cat([opening, completion_ids[:, :, :-1]], dim=2)  # (B, G, C)
     scored = completion_ids.masked_fill(completion_mask == 0, IGNORED)
-    prefix_labels = prompt_ids.new_full((batch, prompt_ids.size(1) - 1), IGNORED)
     return PackedRows(
         input_ids=torch.cat([prompt_ids[:, :-1], segments.flatten(1)], dim=1),
         position_ids=packed_positions(prompt_positions, group, length),
         attention_mask=None if by_segment else packed_mask(prompt_mask, group, length),
         segments=Segments.of(prompt_mask, group, length) if by_segment else None,
-        labels=torch.cat([prefix_labels, scored.flatten(1)], dim=1),
+        labels=scored.flatten(1),
     )
 
 
@@ -195,10 +206,18 @@ AttentionInterface.register(ATTENTION, attend_by_segment)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def unpack(values: torch.Tensor, group: int, length: int) -> torch.Tensor:
-    """(B, L) per-position values -> (B * G, C), one row per completion in the order of the groups."""
-    batch = values.size(0)
-    return values[:, values.size(1) - group * length :].reshape(batch * group, length)
+def score_last_positions(backbone: torch.nn.Module) -> None:
+    """Let `scored_positions=n` cut a backbone's hidden states to the last n, so that the head sees no prompt.
+
+    On a CPU TRL's fused head projects every position it is given, labelled or not.
+    """
+
+    def cut(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if "scored_positions" in kwargs:
+            output.last_hidden_state = output.last_hidden_state[:, -kwargs["scored_positions"] :]
+        return output
+
+    backbone.register_forward_hook(cut, with_kwargs=True)
 
 
 def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids
-from open_r1.rollout import PromptBatch, completion_lengths, prompt_positions, sample_groups
-from open_r1.shared_prefix import ATTENTION, pack, unpack
+from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
+from open_r1.shared_prefix import ATTENTION, pack, score_last_positions
 from open_r1.step_meter import StepMeter, peak_flops, useful_flops
 
 OpenPicture = Callable[[dict[str, Any]], Image.Image | None]
@@ -75,7 +75,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             self.generation_config.suppress_tokens = forbidden_token_ids(self.model.config)
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
-                use_attention(each, ATTENTION)
+                prepare_model(each)
 
     def path_line(self) -> str:
         """One line: which way sampling and training go, and why where it is not the shared prefix."""
@@ -275,19 +275,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 positions, _ = prompt_positions(self.accelerator.unwrap_model(model), chunk)
                 by_segment = group * length > LONG_SEGMENTS
                 packed = pack(chunk.ids, chunk.mask, positions, completions[part], mask[part], by_segment)
-            extra = {"segments": packed.segments} if by_segment else {}
             with self.accelerator.autocast():
-                outputs = model(
-                    input_ids=packed.input_ids,
-                    attention_mask=packed.attention_mask,
-                    position_ids=packed.position_ids,
-                    shift_labels=packed.labels,
-                    fused_lm_head=True,
-                    **chunk.model_inputs(),
-                    **extra,
-                )
-            logps.append(unpack(outputs.log_probs, group, length))
-            entropies.append(unpack(outputs.entropy, group, length) if compute_entropy else None)
+                outputs = model(**packed.model_inputs(), **chunk.model_inputs())
+            logps.append(outputs.log_probs.view(-1, length))
+            entropies.append(outputs.entropy.view(-1, length) if compute_entropy else None)
         self._count_tokens(prompts, mask)
         if self._verify_next and torch.is_grad_enabled():
             self._verify_next = False
@@ -365,10 +356,16 @@ def _spread(values: torch.Tensor, groups: list[int], filler: torch.Tensor) -> to
     return filler.clone().index_copy(0, index, values.view(len(groups), *filler.shape[1:])).flatten(0, 1)
 
 
-def use_attention(model: Any, name: str) -> None:
-    """Give the language model another attention implementation; the vision tower keeps its own."""
+def prepare_model(model: Any) -> None:
+    """Let a model take packed rows: its language model's attention and its head's share of the work."""
     if model is None:
         return
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     inner = getattr(inner, "module", inner)
-    inner.set_attn_implementation({"text_config": name} if hasattr(inner.config, "vision_config") else name)
+    use_attention(inner, ATTENTION)
+    score_last_positions(inner_model(inner))
+
+
+def use_attention(model: Any, name: str) -> None:
+    """Give the language model another attention implementation; the vision tower keeps its own."""
+    model.set_attn_implementation({"text_config": name} if hasattr(model.config, "vision_config") else name)
