@@ -1,6 +1,6 @@
 """What sharing the prefix saves: ours and stock TRL in turn, in one run, medians of the ratios.
 
-python benchmarks/grpo_step.py                        # a tiny Qwen2.5-VL on the CPU, one thread per core
+python benchmarks/grpo_step.py                        # a tiny Qwen2.5-VL on the CPU, one thread (--threads 2: both)
 python benchmarks/grpo_step.py --config CONFIG_DIR    # full size with random weights on a GPU, bfloat16
 
 `pass` is forward and backward of one group in training; `step` is a whole optimizer step of the trainer: rows,
@@ -117,7 +117,7 @@ class Bench:
             reward_funcs=[varied_reward],
             train_dataset=rows.with_transform(add_prompt),
             processing_class=load_processor(checkpoint),
-            open_picture=lambda row: picture,
+            open_pictures=lambda row: [picture],
         )
         self.trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
         self.trainer.current_gradient_accumulation_steps = 1
@@ -226,7 +226,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="folder with a config.json: full size, random weights")
     parser.add_argument("--processor", type=Path, help="folder with the processor for --config")
     parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; torchrun gives each process one")
     flags = parser.parse_args()
+    torch.set_num_threads(flags.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bf16 = torch.cuda.is_available()

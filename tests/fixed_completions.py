@@ -1,6 +1,8 @@
 """Train on completions that depend on the prompt alone, so that any number of processes can be compared.
 
-torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS_PER_DEVICE ACCUMULATION
+torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION [STAGE [TOKENS]]
+
+PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass (--tokens_per_micro_batch).
 """
 
 import sys
@@ -28,8 +30,30 @@ def fixed(trainer: Any) -> None:
     trainer._generate_single_turn = complete
 
 
+def zero(stage: int) -> dict[str, Any]:
+    """DeepSpeed's settings for a ZeRO stage on a CPU, where its own Adam kernel would have to be compiled."""
+    auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
+    settings: dict[str, Any] = dict.fromkeys(auto, "auto")
+    return settings | {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
+
+
+def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
+    """The trained weights, whole on every process."""
+    named = list(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
+    if stage < 3:
+        return {name: value.detach().clone() for name, value in named}
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([value for _, value in named]):
+        return {name: value.detach().clone() for name, value in named}
+
+
 def main() -> None:
-    checkpoint, output, prompts, accumulation = sys.argv[1:]
+    checkpoint, output, prompts, accumulation, *rest = sys.argv[1:]
+    stage, budget = [*(int(each) for each in rest), 0, 0][:2]
+    extra: dict[str, Any] = {"deepspeed": zero(stage)} if stage else {}
+    if budget:
+        extra["tokens_per_micro_batch"] = budget
     trainer = make_trainer(
         Path(checkpoint),
         Path(output),
@@ -37,17 +61,20 @@ def main() -> None:
         per_device_train_batch_size=int(prompts),
         gradient_accumulation_steps=int(accumulation),
         max_steps=STEPS,
+        **extra,
     )
     trainer.reward_funcs = [length_reward]
     fixed(trainer)
     trainer.train()
+    engine = type(trainer.model_wrapped).__module__.split(".")[0]
+    trained = gathered(trainer, stage)
     if trainer.accelerator.is_main_process:
         losses = [entry["loss"] for entry in trainer.state.log_history if "grad_norm" in entry]
         norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-        weights = {
-            name: value.detach() for name, value in trainer.accelerator.unwrap_model(trainer.model).named_parameters()
-        }
-        torch.save({"losses": losses, "norms": norms, "weights": weights}, Path(output) / "result.pt")
+        found = {"losses": losses, "norms": norms, "weights": trained, "engine": engine}
+        if stage:
+            found["stage"] = trainer.model_wrapped.zero_optimization_stage()
+        torch.save(found, Path(output) / "result.pt")
 
 
 if __name__ == "__main__":

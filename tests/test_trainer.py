@@ -1,6 +1,7 @@
 """One training step against stock TRL, the pinned seams, and pictures that reach the right prompts."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ PROBLEMS = [
     "How severe is the lesion in this picture of the whole abdomen? A)minimal, B)mild, C)moderate, D)severe, E)none",
     "Is this normal? A)yes, B)no",
 ]
+OPTIONS = (
+    *("shared_prefix", "share_rollout", "verify", "tokens_per_micro_batch", "resample_dead_groups"),
+    "vision_cache_gib",
+)
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)]
 SIZES = [(384, 384), (384, 192), (200, 384), (384, 384)]
 
@@ -33,8 +38,8 @@ def length_reward(completions: list[Any], **_: Any) -> list[float]:
     return [len(completion[0]["content"]) / 10 for completion in completions]
 
 
-def open_colour(row: dict[str, Any]) -> Image.Image | None:
-    return None if row["image"] is None else Image.new("RGB", SIZES[row["image"]], COLOURS[row["image"]])
+def open_colour(row: dict[str, Any]) -> list[Image.Image]:
+    return [] if row["image"] is None else [Image.new("RGB", SIZES[row["image"]], COLOURS[row["image"]])]
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
@@ -49,9 +54,11 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **settings: Any) -> Any:
+def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], **settings: Any) -> Any:
     settings = dict(settings)
-    shared_prefix, lora = settings.pop("shared_prefix", True), settings.pop("lora", False)
+    lora, reward = settings.pop("lora", False), settings.pop("reward", length_reward)
+    model = settings.pop("model", None)
+    options = {name: settings.pop(name) for name in OPTIONS if name in settings}
     arguments = {
         "output_dir": str(output),
         "per_device_train_batch_size": 2,
@@ -65,20 +72,22 @@ def make_trainer(checkpoint: Path, output: Path, images: list[int | None], **set
         "disable_tqdm": True,
         "seed": 7,
     }
-    rows = Dataset.from_dict({"image": images, "problem": PROBLEMS[: len(images)]})
+    rows = Dataset.from_dict({"image": list(images), "problem": PROBLEMS[: len(images)]})
 
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = zip(batch["problem"], batch["image"], strict=True)
         return batch | {"prompt": [build_messages(p, Mode.NOTHINK, has_image=image is not None) for p, image in pairs]}
 
+    config = GRPOTrainingConfig(**(arguments | settings))  # before the model: ZeRO-3 divides weights as they load
     return SharedPrefixGRPOTrainer(
-        model=load_model(checkpoint, dtype=torch.float32),
-        args=GRPOTrainingConfig(**(arguments | settings)),
-        reward_funcs=[length_reward],
+        model=model or load_model(checkpoint, dtype=torch.float32),
+        args=config,
+        reward_funcs=[reward],
         train_dataset=rows.with_transform(add_prompt),
         processing_class=load_processor(checkpoint),
-        open_picture=open_colour,
-        shared_prefix=shared_prefix,
+        open_pictures=open_colour,
+        picture_key=lambda row: row["image"],
+        **options,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]) if lora else None,
     )
 
@@ -228,13 +237,13 @@ def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: P
 
 
 def encoded_picture(trainer: Any, index: int) -> torch.Tensor:
-    image = open_colour({"image": index})
+    image = open_colour({"image": index})[0]
     return trainer.processing_class.image_processor(images=[image], return_tensors="pt")["pixel_values"]
 
 
 def test_each_prompt_gets_its_own_picture(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [2, 1, 0, None])
-    prompts = trainer._encode(list(trainer.train_dataset))
+    prompts = trainer._encode_rows(list(trainer.train_dataset))
     assert prompts.pictures_per_prompt == [1, 1, 1, 0]
     for row, colour in enumerate([2, 1, 0]):
         own = prompts.slice(row, row + 1).vision["pixel_values"]
@@ -246,7 +255,7 @@ def test_a_planted_mismatch_of_pictures_changes_the_log_probabilities(checkpoint
     """The check that would catch a picture paired with the wrong prompt: scores in a batch equal scores alone."""
     trainer = make_trainer(checkpoint, tmp_path, [0, 3])
     trainer.model.eval()
-    prompts = trainer._encode(list(trainer.train_dataset))
+    prompts = trainer._encode_rows(list(trainer.train_dataset))
     completion = torch.tensor([[65, 66, 67]]).expand(2, 3)
 
     def scores(batch: Any) -> torch.Tensor:
@@ -304,5 +313,6 @@ def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp
             reward_funcs=[length_reward],
             train_dataset=Dataset.from_dict({"prompt": ["a"], "image": [None]}),
             processing_class=load_processor(checkpoint),
-            open_picture=open_colour,
+            open_pictures=open_colour,
+            picture_key=lambda row: row["image"],
         )

@@ -58,6 +58,33 @@ class VQAArguments:
         metadata={"help": "Hold the first group of the run against stock TRL's rows and stop if they differ."},
     )
 
+    freeze_vision_tower: bool = field(
+        default=False,
+        metadata={"help": "Train the language model alone; a picture's features are computed once and kept."},
+    )
+    vision_cache_gib: float = field(
+        default=8.0, metadata={"help": "Host memory in GiB per process for the features of a frozen vision tower."}
+    )
+    lora_on: str | None = field(
+        default=None,
+        metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
+    )
+    tokens_per_micro_batch: int | None = field(
+        default=None,
+        metadata={"help": "Most tokens in one forward pass: the prompts of a micro-batch are divided by length."},
+    )
+    resample_dead_groups: int = field(
+        default=0,
+        metadata={
+            "help": "Rounds of further prompts to draw for groups that all earned the same; a prompt is taken where "
+            "some completions are right and some are wrong."
+        },
+    )
+    try_longest_batch: bool | None = field(
+        default=None,
+        metadata={"help": "Pass the longest possible batch before step 1. Default: on a GPU, where memory may end."},
+    )
+
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in {mode.value for mode in Mode}:
             raise UserError(
@@ -67,6 +94,17 @@ class VQAArguments:
             raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
         if self.max_prompt_length < 1:
             raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
+        if self.tokens_per_micro_batch is not None and self.tokens_per_micro_batch < 1:
+            raise UserError(f"--tokens_per_micro_batch {self.tokens_per_micro_batch} holds nothing; give 4096, say")
+        if self.resample_dead_groups < 0:
+            raise UserError(
+                f"--resample_dead_groups {self.resample_dead_groups} is no number of rounds; 0 turns it off"
+            )
+        if not self.shared_prefix and (self.tokens_per_micro_batch or self.resample_dead_groups):
+            raise UserError(
+                "--tokens_per_micro_batch and --resample_dead_groups work on whole groups, which --shared_prefix false "
+                "does not have; leave one or the other out"
+            )
 
 
 @dataclass
@@ -123,6 +161,12 @@ class GRPOTrainingConfig(GRPOConfig):
             asked = "--bf16" if self.bf16 else "--fp16"
             self.notes.append(f"{asked}: no GPU here, so this run computes in float32")
         self.use_cpu, self.bf16, self.fp16, self.dataloader_pin_memory = True, False, False, False
+        if self.deepspeed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # On a CPU transformers opens torch's process group alone, and ZeRO-3 then believes to be one process.
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+            import deepspeed
+
+            deepspeed.init_distributed("gloo", verbose=False)
 
     @property
     def prompts_per_step(self) -> int:

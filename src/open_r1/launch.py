@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from datasets import Dataset
+from peft import LoraConfig
 from safetensors import SafetensorError
 from trl import ModelConfig, get_peft_config
 
@@ -20,13 +22,15 @@ from open_r1.checkpoints import attention_or_fallback, load_model, load_processo
 from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
+from open_r1.foresight import Estimate, TryLongest
 from open_r1.prompt_limit import Checked, check_prompts
 from open_r1.prompts import build_messages, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
+from open_r1.trainable import freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
-from open_r1.vqa_data import load_vqa, row_image
+from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 
 RUN_FILE = "run.json"
 
@@ -58,7 +62,7 @@ def train_grpo(default_mode: Mode) -> None:
 
     rewards = rewards_for(script.reward_funcs, mode)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
-    dataset, report = load_training_rows(script, processor, mode)
+    dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
 
@@ -66,19 +70,27 @@ def train_grpo(default_mode: Mode) -> None:
     if note:
         say(note)
     model = load_model(checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention)
+    if script.freeze_vision_tower:
+        freeze_vision_tower(model)
     trainer = SharedPrefixGRPOTrainer(
         model=model,
         args=training,
         reward_funcs=list(rewards),
         train_dataset=dataset,
         processing_class=processor,
-        peft_config=get_peft_config(model_config),
-        open_picture=row_image,
+        peft_config=lora_config(model, script, model_config),
+        open_pictures=row_pictures,
+        picture_key=picture_key,
         shared_prefix=script.shared_prefix,
         verify=script.verify_shared_prefix,
+        tokens_per_micro_batch=script.tokens_per_micro_batch,
+        resample_dead_groups=script.resample_dead_groups,
+        vision_cache_gib=script.vision_cache_gib,
     )
+    look_ahead(trainer, script, training, lengths)
     say(plan_line(mode, training, len(dataset)))
     say(trainer.path_line())
+    say(trainable_table(trainer.model))
 
     story = run_story(mode, script, training, model_config, report)
     if main_process:
@@ -93,6 +105,44 @@ def train_grpo(default_mode: Mode) -> None:
             story | {"status": "done", "finished": _now(), "steps": trainer.state.global_step},
         )
     say(f"saved: {training.output_dir}")
+
+
+def lora_config(model: Any, script: VQAArguments, model_config: ModelConfig) -> LoraConfig | None:
+    """The LoRA settings of the flags, on the layers that `--lora_on` or `--lora_target_modules` names.
+
+    Raises:
+        UserError: `--lora_on` without `--use_peft`, beside `--lora_target_modules`, or on a tower that is not there.
+    """
+    config = cast(LoraConfig | None, get_peft_config(model_config))
+    if config is None:
+        if script.lora_on:
+            raise UserError(f"--lora_on {script.lora_on} does nothing without --use_peft; add it or leave the flag out")
+        return None
+    if model_config.lora_target_modules:
+        if script.lora_on:
+            raise UserError("--lora_on and --lora_target_modules both name the layers to adapt; leave one out")
+    else:
+        config.target_modules = lora_targets(model, script.lora_on or "language")
+    return config
+
+
+def look_ahead(
+    trainer: SharedPrefixGRPOTrainer, script: VQAArguments, training: GRPOTrainingConfig, lengths: list[int]
+) -> None:
+    """Have the trainer say early what the run will cost, and try its longest batch where memory may not suffice.
+
+    Args:
+        trainer: to be told.
+        script: the flags.
+        training: whose batch size it is.
+        lengths: tokens of each prompt of the data set, in its order.
+    """
+    trainer.add_callback(Estimate(trainer))
+    wanted = torch.cuda.is_available() if script.try_longest_batch is None else script.try_longest_batch
+    if not wanted or not script.shared_prefix:
+        return
+    longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[: training.prompts_per_device]
+    trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in longest]))
 
 
 @contextmanager
@@ -111,11 +161,12 @@ def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
         ) from error
 
 
-def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any]]:
+def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any], list[int]]:
     """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
 
     Returns:
-        The rows and what to report about them: counts, the rows left out with their reasons, one line for people.
+        The rows, what to report about them (counts, the rows left out with their reasons, one line for people), and
+        the tokens of each row's prompt.
 
     Raises:
         UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
@@ -145,7 +196,7 @@ def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tupl
         ]
         return {**batch, "prompt": prompts}
 
-    return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked)
+    return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked), checked.lengths
 
 
 def _data_report(script: VQAArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from open_r1.errors import UserError
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.vqa_data import picture_key, row_image
+from open_r1.vqa_data import picture_key, row_pictures
 
 BATCH = 256
 Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
@@ -26,8 +26,13 @@ class Checked:
     """(id, tokens) of the prompts over the limit."""
     unreadable: list[tuple[str, str]]
     """(id, reason) of the rows whose picture does not open."""
-    longest: int
-    """Tokens of the longest kept prompt, the picture's included."""
+    lengths: list[int]
+    """Tokens of each kept prompt, the picture's included."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest kept prompt."""
+        return max(self.lengths, default=0)
 
 
 def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> Checked:
@@ -42,7 +47,7 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
     too_long: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
     opened: dict[str, Size] = {}  # a picture is asked about up to five times
-    longest = 0
+    kept_lengths: list[int] = []
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
             keys = [picture_key(row) for row in rows]
@@ -57,8 +62,8 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
                     too_long.append((row["id"], length))
                 else:
                     kept.append(start + offset)
-                    longest = max(longest, length)
-    return Checked(kept, too_long, unreadable, longest)
+                    kept_lengths.append(length)
+    return Checked(kept, too_long, unreadable, kept_lengths)
 
 
 def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -68,10 +73,10 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 def _picture_size(row: dict[str, Any]) -> Size:
     try:
-        picture = row_image(row)
+        pictures = row_pictures(row)
     except UserError as error:
         return str(error)
-    return picture.size if picture is not None else None
+    return pictures[0].size if pictures else None
 
 
 def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
+_PICTURE_NAMES = ("pixel_values", "image_grid_thw")
+
 
 @dataclass
 class PromptBatch:
@@ -18,17 +20,20 @@ class PromptBatch:
     pictures_per_prompt: list[int]
     """B counts; 0 for a text-only prompt."""
     vision: dict[str, torch.Tensor] = field(default_factory=dict)
-    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); none for text."""
+    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); none for text.
+
+    Behind a frozen vision tower `pixel_values` holds what the tower made of them, (tokens, hidden)."""
 
     def slice(self, start: int, stop: int) -> "PromptBatch":
         """Prompts `start` to `stop` with just their own pictures."""
         vision: dict[str, torch.Tensor] = {}
         first, last = sum(self.pictures_per_prompt[:start]), sum(self.pictures_per_prompt[:stop])
         if last > first:
-            grid = self.vision["image_grid_thw"]
+            grid, values = self.vision["image_grid_thw"], self.vision["pixel_values"]
             patches = grid.prod(dim=-1)
-            row, end = int(patches[:first].sum()), int(patches[:last].sum())
-            vision["pixel_values"] = self.vision["pixel_values"][row:end]
+            merged = int(patches.sum()) // len(values)  # 1, or the patches that a token of a frozen tower stands for
+            row, end = int(patches[:first].sum()) // merged, int(patches[:last].sum()) // merged
+            vision["pixel_values"] = values[row:end]
             vision["image_grid_thw"] = grid[first:last]
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
         return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision)
@@ -37,7 +42,7 @@ class PromptBatch:
         """The prompts at `indices`, each with just its own pictures."""
         parts = [self.slice(index, index + 1) for index in indices]
         pictured = [part.vision for part in parts if part.vision]
-        names = ("pixel_values", "image_grid_thw") if pictured else ()
+        names = _PICTURE_NAMES if pictured else ()
         vision = {name: torch.cat([part[name] for part in pictured]) for name in names}
         if pictured:
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][indices]
@@ -45,9 +50,38 @@ class PromptBatch:
             self.ids[indices], self.mask[indices], [self.pictures_per_prompt[i] for i in indices], vision
         )
 
+    def trimmed(self) -> "PromptBatch":
+        """The same prompts without the columns that are padding in all of them."""
+        first = int(self.mask.argmax(dim=1).min())
+        vision = dict(self.vision)
+        if vision:
+            vision["mm_token_type_ids"] = vision["mm_token_type_ids"][:, first:]
+        return PromptBatch(self.ids[:, first:], self.mask[:, first:], self.pictures_per_prompt, vision)
+
+    @classmethod
+    def join(cls, parts: list["PromptBatch"], pad_id: int) -> "PromptBatch":
+        """The prompts of several batches in one, padded on the left to the widest."""
+        width = max(part.ids.size(1) for part in parts)
+
+        def widened(values: torch.Tensor, filler: int) -> torch.Tensor:
+            return torch.nn.functional.pad(values, (width - values.size(1), 0), value=filler)
+
+        vision: dict[str, torch.Tensor] = {}
+        pictured = [part for part in parts if part.vision]
+        if pictured:
+            kinds = [part.vision.get("mm_token_type_ids", torch.zeros_like(part.ids)) for part in parts]
+            vision = {name: torch.cat([part.vision[name] for part in pictured]) for name in _PICTURE_NAMES}
+            vision["mm_token_type_ids"] = torch.cat([widened(each, 0) for each in kinds])
+        return cls(
+            torch.cat([widened(part.ids, pad_id) for part in parts]),
+            torch.cat([widened(part.mask, 0) for part in parts]),
+            [count for part in parts for count in part.pictures_per_prompt],
+            vision,
+        )
+
     def model_inputs(self) -> dict[str, torch.Tensor]:
         """The picture arguments of a forward call whose position ids are given."""
-        return {key: self.vision[key] for key in ("pixel_values", "image_grid_thw") if key in self.vision}
+        return {key: self.vision[key] for key in _PICTURE_NAMES if key in self.vision}
 
 
 def inner_model(model: Any) -> Any:

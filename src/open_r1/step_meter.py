@@ -18,7 +18,8 @@ class StepMeter:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
         self._counts: dict[str, float] = defaultdict(float)
-        self.steps = 0
+        self.total: dict[str, float] = defaultdict(float)
+        """Seconds by phase (rollout, reward, train) over all steps so far."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -52,10 +53,15 @@ class StepMeter:
             metrics["mfu"] = self._counts["flops"] / step / peak_flops
         if torch.cuda.is_available():
             metrics["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        for phase in ("rollout", "reward", "train"):
+            self.total[phase] += metrics[f"seconds/{phase}"]
+        self.clear()
+        return metrics
+
+    def clear(self) -> None:
+        """Forget what the step has cost so far."""
         self._seconds.clear()
         self._counts.clear()
-        self.steps += 1
-        return metrics
 
 
 def peak_flops() -> float | None:

@@ -7,23 +7,22 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
-from PIL import Image
+from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids
+from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
+from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
 from open_r1.shared_prefix import ATTENTION, pack, score_last_positions
 from open_r1.step_meter import StepMeter, peak_flops, useful_flops
 
-OpenPicture = Callable[[dict[str, Any]], Image.Image | None]
-DECODING_THREADS = 4
 # Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
 # at 16 x 128 a pass took 875 ms under it and 278 ms by segment (benchmarks/grpo_step.py).
 LONG_SEGMENTS = 256
@@ -31,19 +30,29 @@ LONG_SEGMENTS = 256
 # bfloat16. Large models round more; what is wrong (a picture, a position, a leak) moves them further still.
 VERIFY_LIMIT = 1e-4
 VERIFY_LIMIT_HALF = 0.1
+# How the losses of micro-batches add up to that of their union: by sequences, by tokens, or as they are.
+PICTURE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+CORRECT = "accuracy_reward"
+BY_SEQUENCES, BY_TOKENS = {"grpo", "sapo", "luspo", "dr_grpo"}, {"bnpo"}
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
-    """`trl.GRPOTrainer` for rows with an undecoded picture.
+    """`trl.GRPOTrainer` for rows with undecoded pictures.
 
     Args:
-        open_picture: turns a row into its RGB picture, or None for a text-only row. Called once per prompt.
+        open_pictures: turns a row into its RGB pictures, none for a text-only row. Called once per prompt.
+        picture_key: what tells the pictures of rows apart; equal ones are processed once per batch.
         shared_prefix: false runs stock TRL, a row per completion.
+        share_rollout: false samples as stock TRL does and shares the prefix in training alone (always so with vLLM).
         verify: hold the first group of the first training pass against stock TRL's rows and stop if they differ.
+        tokens_per_micro_batch: divide the prompts of a micro-batch further, so that one forward pass holds at most
+            so many tokens; None computes them at once. The step stays the same.
+        resample_dead_groups: rounds of further prompts to draw for groups whose completions all earned the same.
+        vision_cache_gib: memory for the features of a vision tower that is frozen.
         **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
 
     Raises:
-        ValueError: if a micro-batch would not hold whole groups.
+        ValueError: if a micro-batch would not hold whole groups, or options exclude each other.
     """
 
     # The base classes allow None or less here than this trainer ever holds.
@@ -53,36 +62,103 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     processing_class: Any
     num_generations: int
     num_generations_eval: int
+    accelerator: Any
+    train_dataset: Any
 
     def __init__(
-        self, *, open_picture: OpenPicture, shared_prefix: bool = True, verify: bool = True, **kwargs: Any
+        self,
+        *,
+        open_pictures: OpenPictures,
+        picture_key: PictureKey | None = None,
+        shared_prefix: bool = True,
+        share_rollout: bool = True,
+        verify: bool = True,
+        tokens_per_micro_batch: int | None = None,
+        resample_dead_groups: int = 0,
+        vision_cache_gib: float = 8.0,
+        **kwargs: Any,
     ) -> None:
-        self._open_picture = open_picture
         self._prompts: PromptBatch | None = None
+        self._held: dict[str, PromptBatch] = {}
         self._verify_next = verify
         self._live: list[int] | None = None
         self._filler: torch.Tensor | None = None
+        self._rewards = torch.empty(0)
         self.meter = StepMeter()
-        self._decoders = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode")
         super().__init__(**kwargs)
-        self.shared_prefix = shared_prefix and not self.use_vllm
-        if self.shared_prefix and self.args.per_device_train_batch_size % self.num_generations:
-            raise ValueError(
-                f"per_device_train_batch_size ({self.args.per_device_train_batch_size} completions) is no multiple "
-                f"of num_generations ({self.num_generations}): a group must lie in one micro-batch to share its prefix"
-            )
+        self.shared_prefix = shared_prefix
+        self.share_rollout = shared_prefix and share_rollout and not self.use_vllm
+        self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
+        self.pictures = PictureFeed(
+            open_pictures,
+            picture_key,
+            getattr(self.processing_class, "image_processor", None),
+            self.accelerator.device,
+        )
+        self._refuse_what_does_not_fit()
         if not self.use_vllm:
             self.generation_config.suppress_tokens = forbidden_token_ids(self.model.config)
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
                 prepare_model(each)
+            if picture_key is not None and self.vision_tower_is_frozen:
+                for each in (self.model, self.ref_model):
+                    if each is not None:
+                        take_features(inner_model(each).visual)
+                self.pictures.keep_features(self._features, vision_cache_gib)
+
+    def _refuse_what_does_not_fit(self) -> None:
+        if not self.shared_prefix:
+            if self.tokens_per_micro_batch or self.resample_dead_groups:
+                raise ValueError(
+                    "tokens_per_micro_batch and resample_dead_groups work on whole groups, which stock TRL's rows are "
+                    "not: leave them out or leave shared_prefix on"
+                )
+            return
+        if self.args.per_device_train_batch_size % self.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size ({self.args.per_device_train_batch_size} completions) is no multiple "
+                f"of num_generations ({self.num_generations}): a group must lie in one micro-batch to share its prefix"
+            )
+        if self.tokens_per_micro_batch and (self._entropy_bonus_enabled or self.top_entropy_quantile < 1):
+            raise ValueError(
+                "tokens_per_micro_batch divides a batch whose entropy terms are means over all its tokens: "
+                "leave out the entropy bonus and top_entropy_quantile, or tokens_per_micro_batch"
+            )
+        if self.resample_dead_groups and CORRECT not in self.reward_func_names:
+            raise ValueError(
+                f"resample_dead_groups takes groups that are right in part, which only {CORRECT} can tell: "
+                "add the accuracy reward or leave resample_dead_groups out"
+            )
+        if self.resample_dead_groups and self.scale_rewards == "batch":
+            raise ValueError(
+                "resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group"
+            )
+
+    @property
+    def vision_tower_is_frozen(self) -> bool:
+        """Whether there is a vision tower and nothing of it trains."""
+        tower = getattr(inner_model(self.model), "visual", None)
+        return tower is not None and not any(weight.requires_grad for weight in tower.parameters())
+
+    @torch.no_grad()
+    def _features(self, picture: Picture) -> torch.Tensor:
+        """What the frozen tower makes of one picture, (tokens, hidden)."""
+        inner = inner_model(self.accelerator.unwrap_model(self.model))
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            outputs = inner.get_image_features(picture.values.to(device), picture.grid[None].to(device))
+        return outputs.pooler_output[0]
 
     def path_line(self) -> str:
         """One line: which way sampling and training go, and why where it is not the shared prefix."""
-        if self.shared_prefix:
-            return "shared prefix: on (picture, vision tower and prompt once per group, in sampling and in training)"
-        reason = "vLLM samples" if self.use_vllm else "--shared_prefix false"
-        return f"shared prefix: off ({reason}); stock TRL computes every prompt once per completion"
+        if not self.shared_prefix:
+            return "shared prefix: off (--shared_prefix false); stock TRL computes every prompt once per completion"
+        if not self.share_rollout:
+            sampler = "vLLM" if self.use_vllm else "stock TRL"
+            return f"shared prefix: on in training; {sampler} samples, with its own handling of the prompts of a group"
+        frozen = "; vision features once per picture and run" if self.pictures.keeps_features else ""
+        return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
 
     @property
     def _group_size(self) -> int:
@@ -98,31 +174,88 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             return self._generate_and_score_groups(inputs)
 
     def _generate_and_score_groups(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        mode = "train" if self.model.training else "eval"
+        groups, total = self._sample_and_score(inputs)
+        if mode == "train" and self.resample_dead_groups:
+            groups = self._resampled(groups)
+            total = self.accelerator.gather(groups.values["completion_mask"].sum()).sum()
+        # The prompts stay here and TRL's buffer carries their numbers: pictures need no shuffling and splitting.
+        self._held[mode] = groups.prompts
+        numbers = torch.arange(len(groups.prompts.ids), device=groups.prompts.ids.device)
+        return groups.values | {"prompt_number": numbers, "num_items_in_batch": total}
+
+    def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[ScoredGroups, torch.Tensor]:
+        """TRL's rollout of B prompts, given as B * G rows; and the completion tokens of all processes."""
         group = self._group_size
         firsts = inputs[::group]
         assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
-        self._prompts = prompts = self._encode(firsts)
-        text_rows = [{key: value for key, value in row.items() if key != "image"} for row in inputs]
-        scored = super()._generate_and_score_completions(text_rows)
-        grouped: dict[str, Any] = {
-            key: value.reshape(len(firsts), group, *value.shape[1:])
-            for key, value in scored.items()
-            if isinstance(value, torch.Tensor) and value.ndim and key not in ("prompt_ids", "prompt_mask")
+        self._prompts = prompts = self._encode_rows(firsts)
+        rows = _without_pictures(inputs) if self.share_rollout else self._with_pictures(inputs)
+        scored = super()._generate_and_score_completions(rows)
+        taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *PICTURE_TENSORS)
+        values = {
+            name: value.reshape(len(firsts), group, *value.shape[1:])
+            for name, value in scored.items()
+            if isinstance(value, torch.Tensor) and name not in taken
         }
-        grouped |= {"prompt_ids": prompts.ids, "prompt_mask": prompts.mask, **prompts.vision}
-        if any(prompts.pictures_per_prompt):
-            grouped["num_images"] = prompts.pictures_per_prompt
-        return grouped | {"num_items_in_batch": scored["num_items_in_batch"]}
+        mine = self.accelerator.process_index * len(inputs)
+        rewards = self._rewards[mine : mine + len(inputs)].view(len(firsts), group, -1)
+        return ScoredGroups(prompts, values, rewards), scored["num_items_in_batch"]
+
+    def _resampled(self, groups: ScoredGroups) -> ScoredGroups:
+        """Dead groups replaced, as far as further prompts have completions of which some are right and some wrong.
+
+        Every process draws as many prompts as the one that lacks most, so all make the same calls. What is drawn
+        leaves no trace in the logged rewards: those are the batch's own.
+        """
+        metrics = self._metrics["train"]
+        before = {name: len(values) for name, values in metrics.items()}
+        weights = self.reward_weights.to(groups.rewards.device)
+        correct = self.reward_func_names.index(CORRECT)
+        at_first = replaced = 0
+        for attempt in range(self.resample_dead_groups):
+            dead = without_spread((groups.rewards * weights).nansum(dim=2)).nonzero().flatten().tolist()
+            at_first = at_first or len(dead)
+            wanted = int(self._over_processes(len(dead), "max"))
+            if wanted == 0:
+                break
+            rows = [row for row in self._further_rows(wanted, attempt) for _ in range(self._group_size)]
+            further, _ = self._sample_and_score(rows)
+            live = (~without_spread(further.rewards[:, :, correct])).nonzero().flatten().tolist()
+            chosen = list(range(len(groups.prompts.ids)))
+            for place, found in zip(dead, live, strict=False):
+                chosen[place] = len(chosen) + found
+                replaced += 1
+            groups = ScoredGroups.join(groups, further, cast(int, self._tokenizer.pad_token_id)).select(chosen)
+        for name, values in metrics.items():
+            del values[before.get(name, 0) :]
+        count = len(groups.prompts.ids)
+        metrics["groups_dead"].append(self._over_processes(at_first, "mean") / count)
+        metrics["groups_replaced"].append(self._over_processes(replaced, "mean") / count)
+        return groups
+
+    def _over_processes(self, number: float, reduction: str) -> float:
+        gathered = self.accelerator.gather(torch.tensor([float(number)], device=self.accelerator.device))
+        return (gathered.max() if reduction == "max" else gathered.mean()).item()
+
+    def _further_rows(self, count: int, attempt: int) -> list[dict[str, Any]]:
+        """This process's share of `count` prompts for each, drawn by seed and step, so a resumed run draws the same."""
+        rollout = self.state.global_step, self._step % self.args.gradient_accumulation_steps, attempt
+        random = torch.Generator().manual_seed(hash((self.args.seed, *rollout)) % 2**63)
+        order = torch.randperm(len(self.train_dataset), generator=random).tolist()
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return [self.train_dataset[order[(rank + processes * i) % len(order)]] for i in range(count)]
 
     def _with_pictures(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows as stock TRL wants them, with decoded pictures."""
         group = self._group_size
-        pictures = list(self._decoders.map(self._open_picture, rows[::group]))
-        if all(picture is None for picture in pictures):
-            return [{key: value for key, value in row.items() if key != "image"} for row in rows]
-        return [{**row, "image": pictures[i // group]} for i, row in enumerate(rows)]
+        pictures = self.pictures.images(rows[::group])
+        plain = _without_pictures(rows)
+        if not any(pictures):
+            return plain
+        return [{**row, "images": pictures[i // group]} for i, row in enumerate(plain)]
 
-    def _encode(self, rows: list[dict[str, Any]]) -> PromptBatch:
+    def _encode_rows(self, rows: list[dict[str, Any]]) -> PromptBatch:
         """Tokenize each prompt and process each picture once."""
         options = cast(dict[str, Any], self.chat_template_kwargs)
         texts = [
@@ -131,21 +264,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             )
             for row in rows
         ]
-        pictures = list(self._decoders.map(self._open_picture, rows))
-        opened = [picture for picture in pictures if picture is not None]
-        picture_argument: dict[str, Any] = {"images": opened} if opened else {}
-        encoded = self.processing_class(
-            text=texts, padding=True, padding_side="left", return_tensors="pt", **picture_argument
-        ).to(self.accelerator.device)
-        names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-        vision = {name: encoded[name] for name in names if name in encoded} if opened else {}
-        return PromptBatch(
-            encoded["input_ids"], encoded["attention_mask"], [int(p is not None) for p in pictures], vision
-        )
+        return encode_prompts(texts, self.pictures(rows), self.processing_class, self.accelerator.device)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
         with self.meter.phase("reward"):
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._rewards
 
     def training_step(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         """TRL's micro-step; at the end of an optimizer step its cost joins the logged metrics."""
@@ -159,7 +283,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     # --- sampling: one prefill per prompt ------------------------------------------------------------------------
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], list | None, dict[str, Any]]:
-        if not self.shared_prefix:
+        if not self.share_rollout:
             return super()._tokenize_prompts(prompts)
         assert self._prompts is not None
         tokens = [row[mask.bool()].tolist() for row, mask in zip(self._prompts.ids, self._prompts.mask, strict=True)]
@@ -168,7 +292,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ) -> tuple[list[list[int]], list | None]:
-        if not self.shared_prefix:
+        if not self.share_rollout:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -194,30 +318,121 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     # --- training: one packed forward per micro-batch ------------------------------------------------------------
 
     def _compute_loss(self, model, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss of one micro-batch. Divided by tokens, all parts but the last are already back-propagated."""
         if not self.shared_prefix:
             return super()._compute_loss(model, inputs)
-        batch, group = inputs["completion_ids"].shape[:2]
-        vision = {
-            name: inputs[name]
-            for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-            if inputs.get(name) is not None
+        training = self.model.training
+        held = self._held["train" if training else "eval"].select(inputs["prompt_number"].tolist())
+        batch = len(held.ids)
+        values = {
+            name: value
+            for name, value in inputs.items()
+            if isinstance(value, torch.Tensor) and value.ndim >= 2 and len(value) == batch
         }
-        counts = inputs.get("num_images") or [0] * batch
-        self._prompts = PromptBatch(inputs["prompt_ids"], inputs["prompt_mask"], counts, vision)
-        rows = {
-            key: value.flatten(0, 1)
-            for key, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-            and value.ndim >= 2
-            and value.shape[:2] == (batch, group)
-            and key not in ("prompt_ids", "prompt_mask", *vision)
-        }
-        self._live = self._groups_with_a_gradient(inputs["advantages"])
-        self._filler = inputs.get("old_per_token_logps")
-        rows["prompt_ids"] = inputs["prompt_ids"].repeat_interleave(group, dim=0)
-        rows["prompt_mask"] = inputs["prompt_mask"].repeat_interleave(group, dim=0)
+        parts = self._parts(held, values) if training else [list(range(batch))]
+        if len(parts) == 1:
+            return self._loss_of(model, held, values, inputs["num_items_in_batch"])
+        shares = self._shares(values, parts)
+        before = {name: len(entries) for name, entries in self._metrics["train"].items()}
+        loss = torch.zeros((), device=self.accelerator.device)
+        for number, (part, share) in enumerate(zip(parts, shares["loss"], strict=True)):
+            last = number == len(parts) - 1
+            own = {name: value[part] for name, value in values.items()}
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                one = share * self._loss_of(model, held.select(part), own, inputs["num_items_in_batch"])
+                if not last:
+                    self._backward_part(one)
+            loss = loss.detach() + one
+        self._merge_metrics(before, shares["tokens"])
+        return loss
+
+    def try_pass(self, rows: list[dict[str, Any]]) -> int:
+        """Forward and backward of one micro-batch whose completions all have the full length; nothing is changed.
+
+        Under DeepSpeed the forward pass alone: its engine takes every backward pass for a part of a step.
+
+        Args:
+            rows: the prompts, as many as a micro-batch holds.
+
+        Returns:
+            Tokens that went through the model.
+        """
+        assert self.shared_prefix, "stock TRL's rows are tried by their first step"
+        group, length = self.num_generations, int(self.max_completion_length or 1)
+        self.current_gradient_accumulation_steps = 1
+        prompts = self._held["train"] = self._encode_rows(rows)
+        ordinary = int(prompts.ids[0, -1])  # the end of a chat template's opening: text, never a picture
+        shape = (len(rows), group, length)
+        ids = prompts.ids.new_full(shape, ordinary)
+        values = {"completion_ids": ids, "completion_mask": torch.ones_like(ids)}
+        values["advantages"] = torch.ones(shape[:2], device=ids.device)
+        if self.beta:
+            values["ref_per_token_logps"] = torch.zeros(shape, device=ids.device)
+        numbers = torch.arange(len(rows), device=ids.device)
+        inputs = values | {"prompt_number": numbers, "num_items_in_batch": torch.tensor(ids.numel(), device=ids.device)}
+        verify, self._verify_next = self._verify_next, False
+        self.model.train()
+        with torch.random.fork_rng():
+            loss = self._compute_loss(self.model_wrapped, inputs)
+            if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+                self.accelerator.backward(loss)
+        self.model_wrapped.zero_grad()
+        self._verify_next = verify
+        self._metrics["train"].clear()
+        self.meter.clear()
+        return int(prompts.mask.sum()) - len(rows) + ids.numel()
+
+    def _parts(self, prompts: PromptBatch, values: Values) -> list[list[int]]:
+        """The groups of a micro-batch by forward pass. All processes divide alike, by the longest at each place."""
+        count = len(prompts.ids)
+        if not self.tokens_per_micro_batch:
+            return [list(range(count))]
+        group = values["completion_mask"].size(1)
+        sizes = torch.stack([prompts.mask.sum(dim=1), values["completion_mask"].sum(dim=2).amax(dim=1)], dim=1)
+        order = sorted(range(count), key=lambda i: (-int(sizes[i, 0] + group * sizes[i, 1]), i))
+        longest = self.accelerator.gather(sizes[order].contiguous()).view(-1, count, 2).amax(dim=0)
+        prompt_lengths, completion_lengths_ = longest.T.tolist()
+        parts = by_tokens(prompt_lengths, completion_lengths_, group, self.tokens_per_micro_batch)
+        return [[order[place] for place in part] for part in parts]
+
+    def _shares(self, values: Values, parts: list[list[int]]) -> dict[str, list[float]]:
+        """What each part's loss counts for in the whole, and its share of the completion tokens."""
+        tokens = [float(values["completion_mask"][part].sum()) for part in parts]
+        by_tokens_ = [own / max(1.0, sum(tokens)) for own in tokens]
+        if self.loss_type in BY_SEQUENCES:
+            count = sum(map(len, parts))
+            return {"loss": [len(part) / count for part in parts], "tokens": by_tokens_}
+        return {"loss": by_tokens_ if self.loss_type in BY_TOKENS else [1.0] * len(parts), "tokens": by_tokens_}
+
+    def _backward_part(self, loss: torch.Tensor) -> None:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            # accelerate would make an optimizer step of a backward pass at the end of an accumulation
+            self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=False, scale_wrt_gas=False)
+        else:
+            self.accelerator.backward(loss)
+
+    def _merge_metrics(self, before: dict[str, int], shares: list[float]) -> None:
+        """One entry per micro-batch where the parts have left one each: extremes of extremes, means by tokens."""
+        for name, entries in self._metrics["train"].items():
+            own = entries[before.get(name, 0) :]
+            if len(own) != len(shares):
+                continue
+            kind = name.rsplit("_", 1)[-1]
+            mean = sum(share * value for share, value in zip(shares, own, strict=True))
+            entries[before.get(name, 0) :] = [{"min": min, "max": max}[kind](own) if kind in ("min", "max") else mean]
+
+    def _loss_of(self, model: Any, prompts: PromptBatch, values: Values, total: torch.Tensor) -> torch.Tensor:
+        """TRL's loss of some whole groups."""
+        self._prompts = prompts = prompts.trimmed()
+        values = trimmed(values)
+        group = values["completion_ids"].size(1)
+        rows = {name: value.flatten(0, 1) for name, value in values.items()}
+        self._live = self._groups_with_a_gradient(values["advantages"])
+        self._filler = values.get("old_per_token_logps")
+        rows["prompt_ids"] = prompts.ids.repeat_interleave(group, dim=0)
+        rows["prompt_mask"] = prompts.mask.repeat_interleave(group, dim=0)
         try:
-            return super()._compute_loss(model, rows | {"num_items_in_batch": inputs["num_items_in_batch"]})
+            return super()._compute_loss(model, rows | {"num_items_in_batch": total})
         finally:
             self._live = None
 
@@ -354,6 +569,10 @@ def _spread(values: torch.Tensor, groups: list[int], filler: torch.Tensor) -> to
     """(len(groups) * G, C) values at their places among all groups (B, G, C), `filler` elsewhere; (B * G, C)."""
     index = torch.tensor(groups, device=values.device)
     return filler.clone().index_copy(0, index, values.view(len(groups), *filler.shape[1:])).flatten(0, 1)
+
+
+def _without_pictures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]
 
 
 def prepare_model(model: Any) -> None:

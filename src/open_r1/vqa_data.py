@@ -96,9 +96,20 @@ def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Im
     return open_image(Path(value["path"]), size=size or (SIZE, SIZE))
 
 
+def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
+    """The pictures of one row as `row_image` opens them; none for a text-only row.
+
+    Raises:
+        ImageError: one cannot be used.
+    """
+    return [] if row["image"] is None else [row_image(row)]
+
+
 def picture_key(row: Mapping[str, Any]) -> str:
-    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path."""
+    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path; "" for none."""
     value = row["image"]
+    if value is None:
+        return ""
     if value["bytes"] is None:
         return str(value["path"])
     return hashlib.sha256(value["bytes"]).hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""What sampling a group costs: one prefill per prompt (ours) against one per completion (stock), in turn in one run.
+
+python benchmarks/rollout.py                        # a tiny Qwen2.5-VL on the CPU, one thread
+python benchmarks/rollout.py --config CONFIG_DIR --processor CHECKPOINT    # full size, random weights, on a GPU
+
+Both ways are transformers' `generate` with the same settings; before anything is timed, both must sample the same
+tokens from the same seed (in float32; in bfloat16 the share that agrees is printed).
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from grpo_step import PROBLEM, TINY, full_size, in_turn
+from PIL import Image
+from transformers import GenerationConfig
+
+from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
+from open_r1.prompts import build_messages
+from open_r1.provenance import hardware, package_versions
+from open_r1.rollout import PromptBatch, prompt_positions, sample_groups
+from open_r1.runs import Mode
+from open_r1.tiny_models import build_tiny_checkpoint
+
+
+def encode(processor: Any, prompts: int, device: torch.device) -> PromptBatch:
+    """Prompts with a 384 x 384 picture each."""
+    text = processor.apply_chat_template(
+        build_messages(PROBLEM, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
+    )
+    pictures = [Image.effect_noise((384, 384), 40 + index).convert("RGB") for index in range(prompts)]
+    made = processor(text=[text] * prompts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
+    made = made.to(device)
+    vision = {name: made[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
+    return PromptBatch(made["input_ids"], made["attention_mask"], [1] * prompts, vision)
+
+
+@torch.no_grad()
+def stock(model: Any, prompts: PromptBatch, group: int, config: GenerationConfig) -> torch.Tensor:
+    """(B * G, C) tokens with every prompt and picture repeated, as stock trainers sample."""
+    repeated = prompts.select([index for index in range(len(prompts.ids)) for _ in range(group)])
+    positions, _ = prompt_positions(model, repeated)
+    tokens = model.generate(
+        input_ids=repeated.ids,
+        attention_mask=repeated.mask,
+        position_ids=positions,
+        **repeated.model_inputs(),
+        generation_config=config,
+    )
+    return tokens[:, repeated.ids.size(1) :]
+
+
+def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: int) -> dict[str, Any]:
+    """Agreement and time of one setting."""
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        max_new_tokens=length,
+        min_new_tokens=length,
+        pad_token_id=0,
+        eos_token_id=model.config.get_text_config().eos_token_id or 0,
+        suppress_tokens=forbidden_token_ids(model.config) or None,
+    )
+    drawn = []
+    for way in (stock, sample_groups):
+        torch.manual_seed(0)
+        drawn.append(way(model, prompts, group, config))
+    same = (drawn[0] == drawn[1]).float().mean().item()
+    if model.dtype == torch.float32 and same < 1:
+        raise SystemExit(f"error: only {same:.1%} of the sampled tokens agree; a speed of something else means nothing")
+    times = in_turn(
+        lambda: stock(model, prompts, group, config), lambda: sample_groups(model, prompts, group, config), rounds
+    )
+    return {"group": group, "length": length, "same_tokens": same, **times}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 75], help="completion tokens")
+    parser.add_argument("--prompts", type=int, default=1, help="prompts per call")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; torchrun gives each process one")
+    parser.add_argument("--config", type=Path, help="folder with a config.json: full size, random weights")
+    parser.add_argument("--processor", type=Path, help="folder with the processor for --config")
+    parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
+    flags = parser.parse_args()
+    torch.set_num_threads(flags.threads)
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = Path(name) / "checkpoint"
+        if flags.config:
+            full_size(flags.config, checkpoint, flags.processor)
+        else:
+            build_tiny_checkpoint(checkpoint, "qwen2_5_vl", shape=TINY)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        model = load_model(checkpoint, dtype=dtype).to(device).eval()
+        prompts = encode(load_processor(checkpoint), flags.prompts, device)
+        print(f"{hardware()}, {torch.get_num_threads()} threads, prompt of {prompts.ids.size(1)} tokens")
+        print(json.dumps(package_versions()))
+        print("   G tokens  same      wall       CPU    stock ms   ours ms")
+        results = []
+        for length in flags.lengths:
+            for group in flags.groups:
+                found = measure(model, prompts, group, length, flags.rounds)
+                results.append(found)
+                print(
+                    f"{group:>4} {length:>6} {found['same_tokens']:>5.0%} {found['ratio']:>8.2f}x "
+                    f"{found['cpu_ratio']:>8.2f}x {found['stock_ms']:>11.0f} {found['ours_ms']:>9.0f}",
+                    flush=True,
+                )
+        if flags.output:
+            flags.output.write_text(json.dumps({"versions": package_versions(), "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
