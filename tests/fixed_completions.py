@@ -2,7 +2,8 @@
 
 torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION [STAGE [TOKENS]]
 
-PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass (--tokens_per_micro_batch).
+PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP;
+TOKENS bounds a forward pass (--tokens_per_micro_batch).
 """
 
 import sys

@@ -160,6 +160,25 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
     assert len(data["dropped"]) + len(data["unreadable"]) == 3
 
 
+def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
+    knobs = (
+        "--freeze_vision_tower --use_peft --lora_on language --tokens_per_micro_batch 600 --resample_dead_groups 1 "
+        "--try_longest_batch true --per_device_train_batch_size 2 --max_steps 5 --logging_steps 1"
+    )
+    done = run(workplace, *BASE.split(), "output/knobs", *knobs.split())
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout
+    assert "vision features once per picture and run" in said
+    assert "longest batch: " in said
+    assert "estimate: " in said
+    table = [line for line in said.splitlines() if line.startswith("  vision tower")]
+    assert "0 train (0.00%)" in table[0]
+    logged = json.loads((workplace / "output" / "knobs" / "trainer_state.json").read_text())["log_history"][0]
+    assert {"groups_dead", "groups_replaced", "groups_left_out", "tokens/computed"} - logged.keys() == {
+        "groups_left_out"  # KL is on, so every group is computed
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -171,6 +190,12 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
         ("--max_prompt_length 20", "--max_prompt_length 20"),
         ("--overlong_prompts refuse --max_prompt_length 100", "a prompt is never cut"),
         ("--per_device_train_batch_size 64", "fewer than the 64"),
+        ("--lora_on language", "without --use_peft"),
+        ("--use_peft --lora_on eyes", "does not exist"),
+        ("--use_peft --lora_on both --lora_target_modules q_proj", "leave one out"),
+        ("--tokens_per_micro_batch 0", "holds nothing"),
+        ("--resample_dead_groups 2 --shared_prefix false", "work on whole groups"),
+        ("--resample_dead_groups 2 --reward_funcs format", "add the accuracy reward"),
         ("--resume_from_checkpoint output/x/checkpoint-2", "not supported yet"),
     ],
 )
