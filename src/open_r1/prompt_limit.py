@@ -10,7 +10,7 @@ from datasets import Dataset
 from open_r1.errors import UserError
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.vqa_data import picture_key, row_image
+from open_r1.vqa_data import picture_key, row_picture
 
 BATCH = 256
 Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
@@ -68,7 +68,7 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 def _picture_size(row: dict[str, Any]) -> Size:
     try:
-        picture = row_image(row)
+        picture = row_picture(row)
     except UserError as error:
         return str(error)
     return picture.size if picture is not None else None
