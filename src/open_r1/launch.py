@@ -26,7 +26,7 @@ from open_r1.provenance import commit, hardware, package_versions
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
 from open_r1.trainer import SharedPrefixGRPOTrainer
-from open_r1.vqa_data import load_vqa, row_image
+from open_r1.vqa_data import load_vqa, row_picture
 
 RUN_FILE = "run.json"
 
@@ -73,7 +73,7 @@ def train_grpo(default_mode: Mode) -> None:
         train_dataset=dataset,
         processing_class=processor,
         peft_config=get_peft_config(model_config),
-        open_picture=row_image,
+        open_picture=row_picture,
         shared_prefix=script.shared_prefix,
         verify=script.verify_shared_prefix,
     )
