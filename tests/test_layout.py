@@ -14,10 +14,14 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "open_r1"
 COMMANDS = ("eval", "scripts", "benchmarks")
 
 FLOORS: list[set[str]] = [
-    {"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
+    {
+        *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
+        *{"reward_settings", "text_rewards"},
+    },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
         *{"vqa_prepare", "vqa_report", "vqa_data", "checkpoints", "weights"},
+        *{"text_files", "text_sources", "text_prepare"},
     },
     {
         *{"config", "shared_prefix", "rollout", "prompt_limit", "step_meter", "trainer", "launch"},

@@ -121,7 +121,7 @@ def make_question(
         raise RowError("too-many-options", f"{len(texts)} options are offered; letters end at {len(LETTERS)}")
     if not all(texts):
         raise RowError("empty-option", f"option {LETTERS[texts.index('')]} is empty")
-    if len({text.casefold() for text in texts}) < len(texts):
+    if len(set(texts)) < len(texts):
         raise RowError("repeated-option", f"an option is offered twice: {texts!r:.200}")
     if not 0 <= gold < len(texts):
         raise RowError("answer-not-offered", f"the answer is option {gold + 1} of {len(texts)}")
