@@ -69,11 +69,17 @@ def _json(path: Path) -> Iterator[Any]:
         return
     if not isinstance(value, dict):
         raise UserError(f"{path} holds neither a list nor an object of questions")
-    for key, rows in value.items():
-        if isinstance(rows, list):
-            yield from ({**row, "source": key} if isinstance(row, dict) else row for row in rows)
-        else:
-            yield {"id": key, **rows} if isinstance(rows, dict) else rows
+    if not all(isinstance(held, dict) or _lists_rows(held) for held in value.values()):
+        yield value  # JSON lines with a single line
+        return
+    for key, held in value.items():
+        rows = held if isinstance(held, list) else [held]
+        name = "source" if isinstance(held, list) else "id"
+        yield from ({**row, name: key} if isinstance(row, dict) else row for row in rows)
+
+
+def _lists_rows(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(row, dict) for row in value)
 
 
 def _first_sign(path: Path) -> str:
