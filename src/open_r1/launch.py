@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from trl import ModelConfig, get_peft_config
 
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
-from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
+from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.prompt_limit import Checked, check_prompts
@@ -31,16 +31,17 @@ from open_r1.vqa_data import load_vqa, row_picture
 RUN_FILE = "run.json"
 
 
-def train_grpo(default_mode: Mode) -> None:
+def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     """Train with GRPO as the command line says.
 
     Args:
         default_mode: answer form of the entry script, unless `--mode` names another.
+        **defaults: further defaults of the entry script, by flag.
 
     Raises:
         UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
     """
-    script, training, model_config = parse()
+    script, training, model_config = parse(defaults=defaults)
     mode = Mode(script.mode) if script.mode else default_mode
     checkpoint = str(model_config.model_name_or_path)
     main_process = training.process_index == 0
@@ -56,7 +57,7 @@ def train_grpo(default_mode: Mode) -> None:
     for note in training.notes:
         say(note)
 
-    rewards = rewards_for(script.reward_funcs, mode)
+    rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     dataset, report = load_training_rows(script, processor, mode)
     say(report["line"])
@@ -111,7 +112,7 @@ def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
         ) from error
 
 
-def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any]]:
+def load_training_rows(script: QuestionArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any]]:
     """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
 
     Returns:
@@ -148,7 +149,7 @@ def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tupl
     return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked)
 
 
-def _data_report(script: VQAArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
+def _data_report(script: QuestionArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
     left_out.append((len(checked.unreadable), "with a picture that does not open"))
     details = [f"{count} {why}" for count, why in left_out if count]
@@ -214,8 +215,8 @@ def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
 
 def run_story(
     mode: Mode,
-    script: VQAArguments,
-    training: GRPOTrainingConfig,
+    script: QuestionArguments,
+    training: Any,
     model_config: ModelConfig,
     report: dict[str, Any],
 ) -> dict[str, Any]:
