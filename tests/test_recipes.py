@@ -39,7 +39,9 @@ def test_accelerate_takes_every_launch_configuration(path):
 
 def test_zero3_shards_everything_and_offloads():
     config = load_config_from_file(str(RECIPES / "accelerate_configs" / "zero3.yaml"))
+    assert isinstance(config, ClusterConfig)
     settings = config.deepspeed_config
+    assert settings is not None
     assert settings["zero_stage"] == 3
     assert settings["offload_optimizer_device"] == settings["offload_param_device"] == "cpu"
 
@@ -109,7 +111,11 @@ def test_old_flags_are_read_like_old_keys():
     _, training, model = parse([*base, "--torch_dtype", "bfloat16", "--warmup_ratio=0.2", "--overwrite_output_dir"])
     assert (model.dtype, training.warmup_steps) == ("bfloat16", 0.2)
     assert len([note for note in training.notes if note.startswith("--")]) >= 3
-    assert translated_flags(["--seed", "1", "--dataset_configs", "all", "more", "--bf16"])[0] == ["--seed", "1", "--bf16"]
+    assert translated_flags(["--seed", "1", "--dataset_configs", "all", "more", "--bf16"])[0] == [
+        "--seed",
+        "1",
+        "--bf16",
+    ]
 
 
 def test_a_key_in_both_forms_keeps_the_new_one_and_a_switch_that_is_off_stays_off():
