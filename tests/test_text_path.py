@@ -10,6 +10,7 @@ from test_text_data import medqa_row, write_lines, xpert_row
 
 from open_r1.evaluation.inference import infer
 from open_r1.evaluation.plan import InferenceSettings
+from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import read_results
 from open_r1.launch import train_grpo
 from open_r1.runs import Mode
@@ -79,3 +80,23 @@ def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared,
     # the reward is the weighted sum: 0.5 * tags + 2 * cosine
     assert step["reward"] == pytest.approx(0.5 * tags + 2 * cosine, abs=1e-6)
     assert cosine != 0
+
+
+def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
+    real_dir, repository, tmp_path, monkeypatch
+):
+    roots = ["--medxpertqa_root", str(real_dir / "medxpertqa"), "--medqa_usmle_root", str(real_dir / "medqa_usmle")]
+    given = [*roots, "--output_dir", str(tmp_path / "set"), "--usmle_nums", "150"]
+    monkeypatch.setattr("sys.argv", ["data_prepare.py", *given])
+    script(repository, "data_prepare").main()
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2", processor=real_dir / "qwen2_5_vl_processor")
+    train(monkeypatch, checkpoint, tmp_path / "set", tmp_path / "run", "--max_steps", "3")
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    # with the real vocabulary one of the 198 prompts is over the published limit of 1,024 tokens
+    assert (data["prompts"], len(data["too_long"])) == (197, 1)
+    results = tmp_path / "answers.jsonl"
+    settings = InferenceSettings(
+        str(tmp_path / "run"), str(tmp_path / "set"), str(results), batch_size=4, max_new_tokens=4, limit=8
+    )
+    assert infer(settings) == 0
+    assert "(8)" in write_report([results], tmp_path / "report")  # n stands beside the accuracy
