@@ -56,6 +56,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
         say(note)
+    refuse_quantized(model_config)
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
@@ -174,6 +175,13 @@ def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
             f"{prompts} prompts are fewer than the {needed} of one generation batch, so not one step would be made; "
             "lower --per_device_train_batch_size or --gradient_accumulation_steps"
         )
+
+
+def refuse_quantized(model_config: ModelConfig) -> None:
+    """Refuse to load the base in 4 or 8 bits, which `load_model` cannot: ignoring the flag would train otherwise."""
+    if model_config.load_in_4bit or model_config.load_in_8bit:
+        flag = "--load_in_4bit" if model_config.load_in_4bit else "--load_in_8bit"
+        raise UserError(f"{flag} is not supported yet, so the base would be loaded whole; leave it out to train LoRA")
 
 
 def refuse_foreign_output(folder: Path) -> None:
