@@ -206,8 +206,11 @@ def test_files_of_objects_keep_their_keys(tmp_path):
     (tmp_path / "pqal.json").write_text(json.dumps({"123": PUBMED}))
     assert read_file("pubmedqa", tmp_path / "pqal.json").questions[0].origin == "123"
     item = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "x", "answer_idx": "A"}
-    (tmp_path / "eval.json").write_text(json.dumps({"MedQA_test": [item], "GPQA_test": [item | {"question": "R?"}]}))
-    assert [q.source for q in read_file("huatuo", tmp_path / "eval.json").questions] == ["MedQA_test", "GPQA_test"]
+    (tmp_path / "eval.json").write_text(json.dumps({"MedQA_test": [item, item], "GPQA_test": [item]}))
+    reading = read_file("huatuo", tmp_path / "eval.json")
+    # two sources may ask the same question, one may not ask it twice
+    assert [q.source for q in reading.questions] == ["MedQA_test", "GPQA_test"]
+    assert [row.reason for row in reading.dropped] == ["repeated-question"]
 
 
 # ------------------------------------------------------------------------------------------- MedMCQA's two keys

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_text_data import medqa_row, write_lines, xpert_row
 
+from open_r1.errors import UserError
 from open_r1.evaluation.inference import infer
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.report import write_report
@@ -80,6 +81,11 @@ def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared,
     # the reward is the weighted sum: 0.5 * tags + 2 * cosine
     assert step["reward"] == pytest.approx(0.5 * tags + 2 * cosine, abs=1e-6)
     assert cosine != 0
+
+
+def test_a_flag_that_would_be_ignored_is_refused(prepared, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--load_in_4bit is not supported"):
+        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_4bit")
 
 
 def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(

@@ -20,6 +20,7 @@ from open_r1.launch import (
     full_disk_in_one_line,
     load_training_rows,
     refuse_foreign_output,
+    refuse_quantized,
     run_story,
     write_run,
 )
@@ -105,6 +106,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
         say(note)
+    refuse_quantized(model_config)
     checkpoint = str(model_config.model_name_or_path)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     rows, report = load_training_rows(script, processor, mode)

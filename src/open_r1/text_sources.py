@@ -70,10 +70,10 @@ Reader = Callable[[Row], TextQuestion]
 
 
 def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Reading:
-    """Read every row; a bad one, and a question or an id that was there before, is dropped with its reason."""
+    """Read every row; a bad one, and a question or an id that its source had before, is dropped with its reason."""
     reading = Reading()
-    ids: set[str] = set()
-    answers: dict[str, str] = {}
+    ids: set[tuple[str, str]] = set()
+    answers: dict[tuple[str, str], str] = {}
     for where, row in rows:
         try:
             if isinstance(row, RowError):
@@ -89,16 +89,16 @@ def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Read
     return reading
 
 
-def _refuse_known(question: TextQuestion, ids: set[str], answers: dict[str, str]) -> None:
-    known = answers.get(question.problem)
+def _refuse_known(question: TextQuestion, ids: set[tuple[str, str]], answers: dict[tuple[str, str], str]) -> None:
+    asked, named = (question.source, question.problem), (question.source, question.origin or "")
+    known = answers.get(asked)
     if known is not None:
         reason = "repeated-question" if known == question.letter else "two-solutions"
         raise RowError(reason, f"the same question was there before, with the answer {known}")
-    if question.origin is not None and question.origin in ids:
+    if question.origin is not None and named in ids:
         raise RowError("repeated-id", f"the id {question.origin!r} was there before, with another question")
-    answers[question.problem] = question.letter
-    if question.origin is not None:
-        ids.add(question.origin)
+    answers[asked] = question.letter
+    ids.add(named)
 
 
 # ------------------------------------------------------------------------------------------------- one question
