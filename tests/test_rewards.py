@@ -76,7 +76,7 @@ def test_rewards_are_selected_by_name_in_the_order_named():
     assert [reward([text], problem=[PROBLEM], solution=[SOLUTION]) for reward in chosen] == [[1.0], [1.0]]
     nothink = rewards_for(["format"], Mode.NOTHINK)[0]
     assert nothink([text], problem=[PROBLEM], solution=[SOLUTION]) == [0.0]
-    assert set(REWARDS) == {"accuracy", "format"}
+    assert {"accuracy", "format"} < set(REWARDS)
 
 
 @pytest.mark.parametrize(

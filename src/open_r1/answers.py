@@ -52,16 +52,37 @@ def render_problem(question: str, options: Sequence[str]) -> str:
     return problem
 
 
+def render_lines(question: str, options: Sequence[str]) -> str:
+    """Write a problem with every option on a line of its own: `Question?`, `A) x`, `B) y`, ...
+
+    The form of text questions, whose options are long and may hold anything, `, B) ` included: the last line's
+    letter says how many lines are options, so `options_in` reads back what went in, always. White space within
+    an option becomes single spaces.
+
+    Raises:
+        UserError: an empty question, fewer than 2 or more than 26 options, or an empty one.
+    """
+    texts = [" ".join(option.split()) for option in options]
+    if not question.strip():
+        raise UserError("a problem needs a question; this one is empty")
+    if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
+        raise UserError(f"a problem needs 2 to 26 options that are not empty; these are {options!r}")
+    return "\n".join([question.strip(), *(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))])
+
+
 def options_in(problem: str) -> dict[str, str]:
     """The options that a problem offers, letter -> text, in order from A.
 
-    Texts may hold commas, parentheses and things like `B)`: of all ways to read the markers the one with the
-    most consecutive letters counts, then one without empty texts, then one whose markers close no parenthesis
-    of an option's text, then the last.
+    Lines `A) x`, `B) y`, ... at the end of the problem (`render_lines`) are taken as they stand. Otherwise texts
+    may hold commas, parentheses and things like `B)`: of all ways to read the markers the one with the most
+    consecutive letters counts, then one without empty texts, then one whose markers close no parenthesis of an
+    option's text, then the last.
 
     Raises:
         UserError: the problem does not offer at least A and B.
     """
+    if listed := _lines_of_options(problem):
+        return listed
     for separators in (
         ", ",
         ", \t\n;\uff0c\uff1b\u3001",
@@ -75,6 +96,17 @@ def options_in(problem: str) -> dict[str, str]:
             if len(best) > 1:
                 return best
     raise UserError(f"no options 'A)..., B)...' in the problem {problem[:200]!r}, so no answer can be judged")
+
+
+def _lines_of_options(problem: str) -> dict[str, str]:
+    """The options that the last lines hold, one each, as `render_lines` writes them; {} where they do not."""
+    last = problem.rpartition("\n")[2]
+    count = LETTERS.find(last[:1]) + 1 if last[1:3] == ") " else 0
+    lines = problem.rsplit("\n", count)[1:]
+    written = zip(LETTERS, lines, strict=False)
+    if count < 2 or len(lines) < count or not all(line.startswith(f"{letter}) ") for letter, line in written):
+        return {}
+    return {letter: line[3:] for letter, line in zip(LETTERS, lines, strict=False)}
 
 
 def _markers(problem: str, separators: str) -> list[tuple[str, int]]:
@@ -223,6 +255,12 @@ def _without_thoughts(text: str) -> str:
     return "\n".join(kept)
 
 
+def answer_block(text: str) -> str | None:
+    """What stands in the last answer block outside thoughts, stripped; None if there is no block."""
+    block = _last_block(_without_thoughts(_SPECIAL.sub("", normalized(text))))
+    return block[0].strip() if block is not None else None
+
+
 def _last_block(text: str) -> tuple[str, bool] | None:
     """Content of the last answer block, and whether it lacks its closing tag; None if there is no block."""
     blocks: list[tuple[int, int, bool]] = []  # start, end, cut
@@ -252,11 +290,12 @@ def _without_partial_tag(text: str) -> str:
 # ------------------------------------------------------------------------------------------------- the form
 
 
-_FORMS: dict[Mode, tuple[str, ...]] = {
+FORMS: dict[Mode, tuple[str, ...]] = {
     Mode.THINK: ("<think>", "</think>", "<answer>", "</answer>"),
     Mode.NOTHINK: ("<answer>", "</answer>"),
     Mode.THINK_AFTER: ("<answer>", "</answer>", "<think>", "</think>"),
 }
+"""The tags of each mode, in order."""
 
 
 def follows_format(text: str, mode: Mode) -> bool:
@@ -266,7 +305,7 @@ def follows_format(text: str, mode: Mode) -> bool:
     the format reward pays for form alone, what the blocks hold is the business of the accuracy reward. Other
     spellings of a tag, or a tag of another mode, are a second tag and cost the reward.
     """
-    form = _FORMS[mode]
+    form = FORMS[mode]
     matches = list(islice(_TAG.finditer(text), len(form) + 1))
     if tuple(match.group() for match in matches) != form:
         return False

@@ -57,7 +57,7 @@ def _plain(text: str) -> str:
     return _MARKUP.sub("", _HTML.sub("", _LATEX.sub("", text)))
 
 
-def _fold(text: str) -> str:
+def fold_text(text: str) -> str:
     """The form in which option texts are compared: case, spacing, markup and punctuation around do not count."""
     text = " ".join(_plain(normalized(text)).casefold().split())
     text = text.lstrip(" \"':").rstrip(_ENDS)
@@ -90,8 +90,8 @@ def read_statement(content: str, options: Mapping[str, str], cut: bool = False) 
 
 def _option_named(content: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option whose full text is `content`."""
-    folded = _fold(content)
-    same = [letter for letter, text in options.items() if folded and _fold(text) == folded]
+    folded = fold_text(content)
+    same = [letter for letter, text in options.items() if folded and fold_text(text) == folded]
     return same[0] if len(same) == 1 else None
 
 
@@ -125,9 +125,9 @@ def _beside(rest: str) -> tuple[str, str]:
 
 def _fits(letter: str, rest: str, options: Mapping[str, str], cut: bool) -> bool:
     """Whether the text after a letter is that option's text: in full, or after a mark (`C)`, `C:`) in part."""
-    own = _fold(options[letter])
-    others = {_fold(text) for other, text in options.items() if other != letter}
-    bodies = [_fold(body) for body in _beside(rest)]
+    own = fold_text(options[letter])
+    others = {fold_text(text) for other, text in options.items() if other != letter}
+    bodies = [fold_text(body) for body in _beside(rest)]
     for body in bodies:
         if body == own:
             return True
@@ -288,7 +288,7 @@ def _options_beginning(text: str, options: Mapping[str, str]) -> tuple[list[str]
     window = " ".join(text[: _REACH + 2 * _longest(options)].casefold().split())
     begun: dict[str, list[str]] = {}
     for letter, option in options.items():
-        folded = _fold(option)
+        folded = fold_text(option)
         if folded and window.startswith(folded) and not window[len(folded) :][:1].isalnum():
             begun.setdefault(folded, []).append(letter)
     longest = max(begun, key=len, default="")
@@ -321,7 +321,7 @@ def _letter_at(text: str, at: int, options: Mapping[str, str]) -> str | None:
     if glued and (glued.group().isalnum() or letter not in _options_beginning(rest[1:], options)[0]):
         return None
     whole, _ = _options_beginning(text[at:], options)
-    if whole and letter not in whole and len(_fold(options[whole[0]])) > 1:
+    if whole and letter not in whole and len(fold_text(options[whole[0]])) > 1:
         return None  # the letter is the beginning of another option's text
     for body in _beside(rest):
         begun, after = _options_beginning(body, options)

@@ -6,6 +6,7 @@ where trl 1.16 has changed its own. `per_device_train_batch_size` counts prompts
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,12 +15,14 @@ import torch
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from open_r1.errors import UserError
+from open_r1.old_keys import translated, translated_flags
+from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
 
 
 @dataclass
-class VQAArguments:
-    """What to train on."""
+class QuestionArguments:
+    """What to train on, and how a question is put; the same for GRPO and SFT."""
 
     dataset_name: str = field(
         metadata={"help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root."}
@@ -30,10 +33,6 @@ class VQAArguments:
     mode: str | None = field(
         default=None,
         metadata={"help": "Answer form: think, nothink or think_after. Each entry script has its own default."},
-    )
-    reward_funcs: list[str] = field(
-        default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "Rewards by name, each weighted 1 unless --reward_weights says otherwise."},
     )
     max_prompt_length: int = field(
         default=1024,
@@ -49,6 +48,26 @@ class VQAArguments:
     min_pixels: int | None = field(
         default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
     )
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in {mode.value for mode in Mode}:
+            raise UserError(
+                f"--mode {self.mode!r} does not exist; choose one of {', '.join(mode.value for mode in Mode)}"
+            )
+        if self.overlong_prompts not in ("drop", "refuse"):
+            raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
+        if self.max_prompt_length < 1:
+            raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
+
+
+@dataclass
+class VQAArguments(RewardSettings, QuestionArguments):
+    """What to train on with GRPO, on pictures or on text, and what a completion earns."""
+
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": "Rewards by name, each weighted 1 unless --reward_weights says otherwise."},
+    )
     shared_prefix: bool = field(
         default=True,
         metadata={"help": "Compute picture and prompt once per group; false runs stock TRL, a row per completion."},
@@ -57,7 +76,6 @@ class VQAArguments:
         default=True,
         metadata={"help": "Hold the first group of the run against stock TRL's rows and stop if they differ."},
     )
-
     freeze_vision_tower: bool = field(
         default=False,
         metadata={"help": "Train the language model alone; a picture's features are computed once and kept."},
@@ -86,14 +104,7 @@ class VQAArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in {mode.value for mode in Mode}:
-            raise UserError(
-                f"--mode {self.mode!r} does not exist; choose one of {', '.join(mode.value for mode in Mode)}"
-            )
-        if self.overlong_prompts not in ("drop", "refuse"):
-            raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
-        if self.max_prompt_length < 1:
-            raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
+        super().__post_init__()
         if self.tokens_per_micro_batch is not None and self.tokens_per_micro_batch < 1:
             raise UserError(f"--tokens_per_micro_batch {self.tokens_per_micro_batch} holds nothing; give 4096, say")
         if self.resample_dead_groups < 0:
@@ -180,24 +191,47 @@ class GRPOTrainingConfig(GRPOConfig):
 
 
 class OneLineParser(TrlParser):
-    """`TrlParser` whose errors are one line, without pages of usage."""
+    """`TrlParser` whose errors are one line, without pages of usage, and which reads old keys."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.notes: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists every flag)")
 
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        config, notes = translated(kwargs)
+        self.notes += notes
+        return super().set_defaults_with_config(**config)
 
-def parse(arguments: list[str] | None = None) -> tuple[VQAArguments, GRPOTrainingConfig, ModelConfig]:
+
+def parse(
+    arguments: list[str] | None = None, defaults: Mapping[str, Any] | None = None
+) -> tuple[VQAArguments, GRPOTrainingConfig, ModelConfig]:
     """Read the command line, and the YAML file that `--config` names.
+
+    Args:
+        arguments: default: the program's own.
+        defaults: what an entry sets where neither the command line nor the file does.
 
     Raises:
         UserError: for an unknown flag, a missing one or a value that cannot be.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    return parse_into((VQAArguments, GRPOTrainingConfig, ModelConfig), arguments, defaults)
+
+
+def parse_into(
+    classes: tuple[type, type, type], arguments: list[str] | None, defaults: Mapping[str, Any] | None
+) -> Any:
+    """`parse` into any script arguments, training configuration with `notes`, and model configuration."""
+    given, notes = translated_flags(list(sys.argv[1:] if arguments is None else arguments))
     if "--config" in given:
         name = next(iter(given[given.index("--config") + 1 :]), None)
         if name is None or not Path(name).is_file():
             raise UserError(f"--config {name!r} is no file")
-    parser = OneLineParser((VQAArguments, GRPOTrainingConfig, ModelConfig), allow_abbrev=False)  # type: ignore[arg-type]
+    parser = OneLineParser(classes, allow_abbrev=False)  # type: ignore[arg-type]
+    parser.set_defaults_with_config(**(defaults or {}))
     try:
         script, training, model = parser.parse_args_and_config(given)
     except UserError:
@@ -206,11 +240,12 @@ def parse(arguments: list[str] | None = None) -> tuple[VQAArguments, GRPOTrainin
         raise UserError(" ".join(str(error).split())) from error
     if not model.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
+    training.notes += [*parser.notes, *notes]
     _without_login(training)
     return script, training, model
 
 
-def _without_login(training: GRPOTrainingConfig) -> None:
+def _without_login(training: Any) -> None:
     """Send wandb to a local folder if nobody is logged in: a tracker must not end a run before it has begun."""
     if "wandb" not in (training.report_to or []) or os.environ.get("WANDB_MODE") or _wandb_login():
         return

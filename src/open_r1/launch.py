@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from trl import ModelConfig, get_peft_config
 
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
-from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
+from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, parse
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
@@ -35,16 +35,17 @@ from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 RUN_FILE = "run.json"
 
 
-def train_grpo(default_mode: Mode) -> None:
+def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     """Train with GRPO as the command line says.
 
     Args:
         default_mode: answer form of the entry script, unless `--mode` names another.
+        **defaults: further defaults of the entry script, by flag.
 
     Raises:
         UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
     """
-    script, training, model_config = parse()
+    script, training, model_config = parse(defaults=defaults)
     mode = Mode(script.mode) if script.mode else default_mode
     checkpoint = str(model_config.model_name_or_path)
     main_process = training.process_index == 0
@@ -59,8 +60,9 @@ def train_grpo(default_mode: Mode) -> None:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
         say(note)
+    refuse_quantized(model_config)
 
-    rewards = rewards_for(script.reward_funcs, mode)
+    rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
@@ -161,7 +163,9 @@ def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
         ) from error
 
 
-def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tuple[Dataset, dict[str, Any], list[int]]:
+def load_training_rows(
+    script: QuestionArguments, processor: Any, mode: Mode
+) -> tuple[Dataset, dict[str, Any], list[int]]:
     """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
 
     Returns:
@@ -199,7 +203,7 @@ def load_training_rows(script: VQAArguments, processor: Any, mode: Mode) -> tupl
     return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked), checked.lengths
 
 
-def _data_report(script: VQAArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
+def _data_report(script: QuestionArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
     left_out.append((len(checked.unreadable), "with a picture that does not open"))
     details = [f"{count} {why}" for count, why in left_out if count]
@@ -224,6 +228,13 @@ def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
             f"{prompts} prompts are fewer than the {needed} of one generation batch, so not one step would be made; "
             "lower --per_device_train_batch_size or --gradient_accumulation_steps"
         )
+
+
+def refuse_quantized(model_config: ModelConfig) -> None:
+    """Refuse to load the base in 4 or 8 bits, which `load_model` cannot: ignoring the flag would train otherwise."""
+    if model_config.load_in_4bit or model_config.load_in_8bit:
+        flag = "--load_in_4bit" if model_config.load_in_4bit else "--load_in_8bit"
+        raise UserError(f"{flag} is not supported yet, so the base would be loaded whole; leave it out to train LoRA")
 
 
 def refuse_foreign_output(folder: Path) -> None:
@@ -265,8 +276,8 @@ def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
 
 def run_story(
     mode: Mode,
-    script: VQAArguments,
-    training: GRPOTrainingConfig,
+    script: QuestionArguments,
+    training: Any,
     model_config: ModelConfig,
     report: dict[str, Any],
 ) -> dict[str, Any]:

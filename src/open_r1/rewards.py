@@ -1,7 +1,7 @@
 """What a completion earns: accuracy through the one grader, format per mode. TRL's reward signature, no I/O.
 
 Each reward takes `completions` (strings, or lists with one assistant message) and the columns of the data set
-as keyword lists, and returns one float per completion.
+as keyword lists, and returns one float per completion. The registry also holds the rewards of `text_rewards`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,22 +10,19 @@ from typing import Any
 
 from open_r1.answers import Outcome, follows_format, grade, options_in
 from open_r1.errors import UserError
+from open_r1.reward_settings import Completion, Reward, RewardSettings, completion_text
 from open_r1.runs import Mode
-
-Completion = str | Sequence[dict[str, Any]]
-Reward = Callable[..., list[float]]
+from open_r1.text_rewards import (
+    cosine_reward,
+    medical_accuracy_reward,
+    reasoning_steps_reward,
+    repetition_reward,
+    soft_format_reward,
+    strict_format_reward,
+    tag_count_reward,
+)
 
 _options = lru_cache(maxsize=4096)(options_in)  # a group repeats its problem G times
-
-
-def completion_text(completion: Completion) -> str:
-    """The text that the model wrote, from either form in which TRL hands it over."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1]["content"] if completion else ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or "" for part in content)
 
 
 def accuracy_reward(
@@ -47,18 +44,36 @@ def format_reward(mode: Mode) -> Reward:
     return reward
 
 
-# Name on the command line -> what makes the reward for a mode.
-REWARDS: dict[str, Callable[[Mode], Reward]] = {
-    "accuracy": lambda mode: accuracy_reward,
-    "format": format_reward,
+# Name on the command line -> what makes the reward for a mode, the settings and the longest completion in tokens.
+REWARDS: dict[str, Callable[[Mode, RewardSettings, int | None], Reward]] = {
+    "accuracy": lambda mode, settings, longest: accuracy_reward,
+    "format": lambda mode, settings, longest: format_reward(mode),
+    "medical_accuracy": lambda mode, settings, longest: medical_accuracy_reward,
+    "soft_format": lambda mode, settings, longest: soft_format_reward(mode),
+    "strict_format": lambda mode, settings, longest: strict_format_reward(mode),
+    "tag_count": lambda mode, settings, longest: tag_count_reward(mode),
+    "reasoning_steps": lambda mode, settings, longest: reasoning_steps_reward,
+    "cosine": lambda mode, settings, longest: cosine_reward(settings, longest),
+    "repetition": lambda mode, settings, longest: repetition_reward(settings),
 }
 
 
-def rewards_for(names: Sequence[str], mode: Mode) -> list[Reward]:
+def rewards_for(
+    names: Sequence[str],
+    mode: Mode,
+    settings: RewardSettings | None = None,
+    max_completion_length: int | None = None,
+) -> list[Reward]:
     """The reward functions for `--reward_funcs`, in the order named.
 
+    Args:
+        names: of `REWARDS`.
+        mode: the form that a completion should have.
+        settings: flags of cosine and repetition; None is Open-R1's.
+        max_completion_length: longest completion in tokens, by which cosine scales where no flag says otherwise.
+
     Raises:
-        UserError: no name, an unknown name, or one named twice (TRL would add it twice).
+        UserError: no name, an unknown name, one named twice (TRL would add it twice), or settings that mean nothing.
     """
     unknown = [name for name in names if name not in REWARDS]
     if unknown or not names:
@@ -66,4 +81,7 @@ def rewards_for(names: Sequence[str], mode: Mode) -> list[Reward]:
         raise UserError(f"{asked}; known are: {', '.join(REWARDS)}")
     if len(set(names)) < len(names):
         raise UserError(f"a reward is named twice in {' '.join(names)}: it would count double; name each once")
-    return [REWARDS[name](mode) for name in names]
+    return [REWARDS[name](mode, settings or RewardSettings(), max_completion_length) for name in names]
+
+
+__all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "rewards_for"]

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids
+from open_r1.errors import UserError
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
@@ -32,7 +33,8 @@ VERIFY_LIMIT = 1e-4
 VERIFY_LIMIT_HALF = 0.1
 # How the losses of micro-batches add up to that of their union: by sequences, by tokens, or as they are.
 PICTURE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-CORRECT = "accuracy_reward"
+# The rewards that tell right from wrong, each with spread where only some completions are right.
+CORRECT = ("accuracy_reward", "medical_accuracy_reward")
 BY_SEQUENCES, BY_TOKENS = {"grpo", "sapo", "luspo", "dr_grpo"}, {"bnpo"}
 
 
@@ -52,7 +54,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
 
     Raises:
-        ValueError: if a micro-batch would not hold whole groups, or options exclude each other.
+        UserError: if a micro-batch would not hold whole groups, or options exclude each other.
     """
 
     # The base classes allow None or less here than this trainer ever holds.
@@ -110,30 +112,28 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     def _refuse_what_does_not_fit(self) -> None:
         if not self.shared_prefix:
             if self.tokens_per_micro_batch or self.resample_dead_groups:
-                raise ValueError(
+                raise UserError(
                     "tokens_per_micro_batch and resample_dead_groups work on whole groups, which stock TRL's rows are "
                     "not: leave them out or leave shared_prefix on"
                 )
             return
         if self.args.per_device_train_batch_size % self.num_generations:
-            raise ValueError(
+            raise UserError(
                 f"per_device_train_batch_size ({self.args.per_device_train_batch_size} completions) is no multiple "
                 f"of num_generations ({self.num_generations}): a group must lie in one micro-batch to share its prefix"
             )
         if self.tokens_per_micro_batch and (self._entropy_bonus_enabled or self.top_entropy_quantile < 1):
-            raise ValueError(
+            raise UserError(
                 "tokens_per_micro_batch divides a batch whose entropy terms are means over all its tokens: "
                 "leave out the entropy bonus and top_entropy_quantile, or tokens_per_micro_batch"
             )
-        if self.resample_dead_groups and CORRECT not in self.reward_func_names:
-            raise ValueError(
-                f"resample_dead_groups takes groups that are right in part, which only {CORRECT} can tell: "
+        if self.resample_dead_groups and not set(CORRECT) & set(self.reward_func_names):
+            raise UserError(
+                "resample_dead_groups takes groups that are right in part, which the other rewards cannot tell: "
                 "add the accuracy reward or leave resample_dead_groups out"
             )
         if self.resample_dead_groups and self.scale_rewards == "batch":
-            raise ValueError(
-                "resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group"
-            )
+            raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
 
     @property
     def vision_tower_is_frozen(self) -> bool:
@@ -211,7 +211,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         metrics = self._metrics["train"]
         before = {name: len(values) for name, values in metrics.items()}
         weights = self.reward_weights.to(groups.rewards.device)
-        correct = self.reward_func_names.index(CORRECT)
+        correct = next(i for i, name in enumerate(self.reward_func_names) if name in CORRECT)
         at_first = replaced = 0
         for attempt in range(self.resample_dead_groups):
             dead = without_spread((groups.rewards * weights).nansum(dim=2)).nonzero().flatten().tolist()

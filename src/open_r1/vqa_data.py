@@ -1,7 +1,8 @@
-"""Load questions on pictures for training and evaluation: our own sets, the published ones, or a bare JSON list.
+"""Load questions for training and evaluation: our own sets, the published ones, or a bare JSON list.
 
 Whatever comes in, seven columns come out: image (undecoded), problem, solution, id, source, modality, task.
-Pictures stay encoded until `row_image` opens one.
+Pictures stay encoded until `row_image` opens one. A text question, as `text_prepare` writes it, has no image, no
+modality and no task, and names its source; any other row without a picture is one whose picture was lost.
 """
 
 import hashlib
@@ -75,7 +76,10 @@ def load_vqa(
     elif path.is_file():
         rows, dropped = _from_json(path, image_root)
     else:
-        raise UserError(f"{path} is not there; give a folder that scripts/prepare_omnimedvqa.py made, or a JSON file")
+        raise UserError(
+            f"{path} is not there; give a folder that scripts/prepare_omnimedvqa.py or scripts/data_prepare.py made, "
+            "or a JSON file"
+        )
     if not len(rows):
         raise UserError(f"{path} has no row that can be used. {summary(dropped) or 'It is empty.'}")
     return rows, dropped
@@ -106,10 +110,13 @@ def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def picture_key(row: Mapping[str, Any]) -> str:
-    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path; "" for none."""
+    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path.
+
+    A text question shares its picture with no other: its id stands for it.
+    """
     value = row["image"]
     if value is None:
-        return ""
+        return str(row["id"])
     if value["bytes"] is None:
         return str(value["path"])
     return hashlib.sha256(value["bytes"]).hexdigest()[:16]
@@ -266,10 +273,11 @@ def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dro
     dropped: list[Dropped] = []
     seen: set[str] = set()
     texts = rows.select_columns(["problem", "solution", "id"])
-    for number, (row, has_picture) in enumerate(zip(texts, _has_bytes(rows), strict=True)):
+    usable = zip(_has_bytes(rows), _is_text(rows), strict=True)
+    for number, (row, (has_picture, is_text)) in enumerate(zip(texts, usable, strict=True)):
         assert isinstance(row, dict)
         try:
-            if not has_picture:
+            if not has_picture and not is_text:
                 raise RowError("no-picture", "the row holds no picture, at most the name of one")
             if not all(isinstance(row[key], str) for key in row):
                 raise RowError("not-text", f"problem, solution and id must be texts, not {row}")
@@ -287,3 +295,11 @@ def _has_bytes(rows: datasets.Dataset) -> Iterable[bool]:
     for batch in rows.select_columns(["image"]).with_format("arrow").iter(batch_size=1000):
         column = batch["image"].combine_chunks()  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportCallIssue]
         yield from column.field("bytes").is_valid().to_pylist()
+
+
+def _is_text(rows: datasets.Dataset) -> Iterable[bool]:
+    """For every row whether it is a text question by its labels: a source, and neither modality nor task."""
+    for batch in rows.select_columns(["source", "modality", "task"]).iter(batch_size=1000):
+        assert isinstance(batch, dict)
+        for source, modality, task in zip(batch["source"], batch["modality"], batch["task"], strict=True):
+            yield bool(source) and modality is None and task is None

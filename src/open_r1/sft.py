@@ -1,0 +1,11 @@
+r"""Supervised fine-tuning on medical text questions: the baseline that GRPO is measured against.
+
+torchrun --nproc_per_node=2 src/open_r1/sft.py \
+    --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT
+"""
+
+from open_r1.errors import run_command
+from open_r1.sft_training import train_sft
+
+if __name__ == "__main__":
+    run_command(train_sft)

@@ -1,0 +1,187 @@
+"""Supervised fine-tuning, the baseline of both systems: the same questions and prompts as GRPO, the solution as target.
+
+The model reads the prompt and learns `<answer> C </answer>` and the end of its turn, nothing else. (Med-R1's own
+baseline trained on the prompt too, and on a literal `None` before the answer.) The training is TRL's SFTTrainer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+
+from open_r1.answers import solution_letter
+from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
+from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
+from open_r1.errors import UserError
+from open_r1.launch import (
+    full_disk_in_one_line,
+    load_training_rows,
+    refuse_foreign_output,
+    refuse_quantized,
+    run_story,
+    write_run,
+)
+from open_r1.prompts import build_messages
+from open_r1.runs import Mode
+from open_r1.vqa_data import row_pictures
+
+Examples = dict[str, list[Any]]
+
+
+@dataclass
+class SFTTrainingConfig(SFTConfig):
+    """`trl.SFTConfig` with the settings of Med-R1's baseline: 1 epoch, 2e-5 cosine, 128 sequences per step."""
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (AdamW)."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "How often every question is seen."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Questions per device and micro-batch."})
+    gradient_accumulation_steps: int = field(
+        default=16, metadata={"help": "Micro-batches per optimizer step: 8 x 16 = 128 questions on one device."}
+    )
+    # TRL's own field is `bool | None`, for which a bare `--bf16` is an error.
+    bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Trade about a fifth more compute for activation memory."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Not to be used: a prompt is never cut; --max_prompt_length drops it whole."}
+    )
+    remove_unused_columns: bool | None = field(
+        default=False, metadata={"help": "Keep false: prompts are written from the columns of the data set."}
+    )
+
+    _fit_to_hardware = GRPOTrainingConfig._fit_to_hardware
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        self._fit_to_hardware()  # type: ignore[misc]
+        if self.max_length is not None:
+            raise UserError(
+                f"--max_length {self.max_length} would cut prompts and their pictures' tokens; "
+                "use --max_prompt_length, which drops a question whole"
+            )
+        if self.packing or self.padding_free:
+            raise UserError(
+                "--packing and --padding_free put several questions in one row, which pictures do not allow"
+            )
+        super().__post_init__()
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Questions per optimizer step over all processes."""
+        return self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+
+    @property
+    def completions_per_step(self) -> int:
+        """One solution per question."""
+        return self.prompts_per_step
+
+
+def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
+    """Fine-tune on solutions as the command line says.
+
+    Args:
+        default_mode: whose prompt is asked, unless `--mode` names another.
+
+    Raises:
+        UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
+    """
+    script, training, model_config = parse_into((QuestionArguments, SFTTrainingConfig, ModelConfig), None, None)
+    mode = Mode(script.mode) if script.mode else default_mode
+    if mode is not Mode.NOTHINK:
+        raise UserError(
+            f"--mode {mode}: that prompt asks for thoughts, and the data has none to learn from; "
+            f"fine-tune with --mode {Mode.NOTHINK}"
+        )
+    main_process = training.process_index == 0
+    say: Callable[..., object] = print if main_process else (lambda *_: None)
+    if training.resume_from_checkpoint:
+        raise UserError("--resume_from_checkpoint is not supported for fine-tuning; start again from the base")
+    if main_process:
+        refuse_foreign_output(Path(training.output_dir or "."))
+    for note in training.notes:
+        say(note)
+    refuse_quantized(model_config)
+    checkpoint = str(model_config.model_name_or_path)
+    processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
+    rows, report, _ = load_training_rows(script, processor, mode)
+    say(report["line"])
+    attention, note = attention_or_fallback(model_config.attn_implementation)
+    if note:
+        say(note)
+    model = load_model(checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention)
+    trainer = build_trainer(model, processor, rows, mode, training, model_config)
+    say(
+        f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
+        f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"
+    )
+    story = run_story(mode, script, training, model_config, report) | {"method": "sft"}
+    if main_process:
+        write_run(training.output_dir, story | {"status": "running"})
+    with full_disk_in_one_line(training.output_dir):
+        trainer.train()
+        trainer.save_model()
+    if main_process:
+        trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
+        write_run(training.output_dir, story | {"status": "done", "steps": trainer.state.global_step})
+    say(f"saved: {training.output_dir}")
+
+
+def build_trainer(
+    model: Any, processor: Any, rows: Dataset, mode: Mode, training: SFTTrainingConfig, model_config: ModelConfig
+) -> SFTTrainer:
+    """TRL's trainer over rows of `load_vqa`: pictures are opened batch by batch, texts tokenized beforehand.
+
+    Args:
+        model: in float32 or bfloat16.
+        processor: the model's own; a bare tokenizer for a text model.
+        rows: with image, problem and solution; a text model can have none with a picture.
+        mode: whose prompt is asked.
+        training: the settings.
+        model_config: of which the LoRA settings are read.
+
+    Raises:
+        UserError: a picture for a model that sees none.
+    """
+    has_vision = hasattr(processor, "image_processor")
+    make = example_maker(mode, has_vision)
+    if has_vision:
+        dataset = rows.with_transform(make)
+    else:
+        plain = rows.with_format(None)
+        dataset = Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
+    return SFTTrainer(
+        model=model.train(),
+        args=training,
+        train_dataset=dataset,
+        processing_class=processor,
+        peft_config=get_peft_config(model_config),
+    )
+
+
+def example_maker(mode: Mode, has_vision: bool) -> Callable[[Examples], Examples]:
+    """Turns a batch of rows into TRL's prompt, completion and, for a model that sees, a list of pictures per row."""
+
+    def make(batch: Examples) -> Examples:
+        pictured = [image is not None for image in batch["image"]]
+        if any(pictured) and not has_vision:
+            raise UserError("the data set has pictures and this model cannot see; take a vision-language checkpoint")
+        prompts = [
+            build_messages(problem, mode, has_image=has_image)
+            for problem, has_image in zip(batch["problem"], pictured, strict=True)
+        ]
+        answers = [f"<answer> {solution_letter(solution)} </answer>" for solution in batch["solution"]]
+        examples = {
+            "prompt": prompts,
+            "completion": [[{"role": "assistant", "content": answer}] for answer in answers],
+        }
+        if has_vision:
+            examples["images"] = [row_pictures({"image": image}) for image in batch["image"]]
+        return examples
+
+    return make

@@ -1,0 +1,108 @@
+"""The text path as a user walks it: raw files, data_prepare, grpo.py's settings, infer on the prepared folders."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_text_data import medqa_row, write_lines, xpert_row
+
+from open_r1.errors import UserError
+from open_r1.evaluation.inference import infer
+from open_r1.evaluation.plan import InferenceSettings
+from open_r1.evaluation.report import write_report
+from open_r1.evaluation.score import read_results
+from open_r1.launch import train_grpo
+from open_r1.runs import Mode
+from open_r1.text_rewards import PUBLISHED
+from open_r1.tiny_models import TINY_BASE, build_tiny_checkpoint
+
+
+def script(repository: Path, name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, repository / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder as the published command makes it, word for word, from files in the published layout."""
+    folder = tmp_path_factory.mktemp("text")
+    write_lines(folder / "medqa" / "train.jsonl", [medqa_row(n) for n in range(1100)])
+    write_lines(folder / "xpert" / "Text" / "test.jsonl", [xpert_row(n, "Reasoning") for n in range(10)])
+    roots = ["--medxpertqa_root", str(folder / "xpert"), "--medqa_usmle_root", str(folder / "medqa")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["data_prepare.py", *roots, "--output_dir", str(folder / "set")])
+        script(repository, "data_prepare").main()
+    return folder / "set"
+
+
+def test_the_published_command_makes_1090_and_a_fifth_of_medxpertqa(prepared):
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    assert manifest["rows"]["train"]["source"] == {"MedQA": 1090, "MedXpertQA": 2}
+    assert manifest["rows"]["test"]["source"] == {"MedXpertQA": 8}
+
+
+def train(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
+    """What grpo.py does, in this process; returns the last logged step that has a reward."""
+    given = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
+    small = ["--max_steps", "2", "--num_generations", "2", "--max_completion_length", "6", "--logging_steps", "1"]
+    quiet = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]
+    monkeypatch.setattr("sys.argv", ["grpo.py", *given, *small, *quiet, *more])
+    train_grpo(Mode.THINK, reward_funcs=list(PUBLISHED))
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if "reward" in entry][-1]
+
+
+def test_a_text_model_trains_on_prepared_questions_and_answers_the_held_out_ones(prepared, tmp_path, monkeypatch):
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
+    step = train(monkeypatch, checkpoint, prepared, tmp_path / "run")
+    assert {f"rewards/{name}_reward/mean" for name in PUBLISHED} <= step.keys()
+    story = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (story["method"], story["mode"], story["status"], story["steps"]) == ("grpo", "think", "done", 2)
+    assert story["data"]["prompts"] == 1092
+    results = tmp_path / "answers.jsonl"
+    settings = InferenceSettings(str(tmp_path / "run"), str(prepared), str(results), batch_size=4, max_new_tokens=4)
+    assert infer(settings) == 0
+    answered = read_results(results)
+    assert answered.manifest["mode"] == "think"  # as trained
+    assert len(answered.results) == 8
+    assert {result.source for result in answered.results} == {"MedXpertQA"}
+
+
+def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared, tmp_path, monkeypatch):
+    flags = ["--reward_funcs", "tag_count", "cosine", "--reward_weights", "0.5", "2", "--cosine_max_len", "6"]
+    step = train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", *flags)
+    tags, cosine = (step[f"rewards/{name}_reward/mean"] for name in ("tag_count", "cosine"))
+    # the reward is the weighted sum: 0.5 * tags + 2 * cosine
+    assert step["reward"] == pytest.approx(0.5 * tags + 2 * cosine, abs=1e-6)
+    assert cosine != 0
+
+
+def test_a_flag_that_would_be_ignored_is_refused(prepared, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--load_in_4bit is not supported"):
+        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_4bit")
+
+
+def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
+    real_dir, repository, tmp_path, monkeypatch
+):
+    roots = ["--medxpertqa_root", str(real_dir / "medxpertqa"), "--medqa_usmle_root", str(real_dir / "medqa_usmle")]
+    given = [*roots, "--output_dir", str(tmp_path / "set"), "--usmle_nums", "150"]
+    monkeypatch.setattr("sys.argv", ["data_prepare.py", *given])
+    script(repository, "data_prepare").main()
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2", processor=real_dir / "qwen2_5_vl_processor")
+    train(monkeypatch, checkpoint, tmp_path / "set", tmp_path / "run", "--max_steps", "3")
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    # with the real vocabulary one of the 198 prompts is over the published limit of 1,024 tokens
+    assert (data["prompts"], len(data["too_long"])) == (197, 1)
+    results = tmp_path / "answers.jsonl"
+    settings = InferenceSettings(
+        str(tmp_path / "run"), str(tmp_path / "set"), str(results), batch_size=4, max_new_tokens=4, limit=8
+    )
+    assert infer(settings) == 0
+    assert "(8)" in write_report([results], tmp_path / "report")  # n stands beside the accuracy
