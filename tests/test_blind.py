@@ -107,7 +107,7 @@ def plain_floor(train: list[dict], test: list[dict], fold: Callable[[str], str])
 def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, name):
     train, test = split_files(real_dir, name)
     found = measure(read_list(train), read_list(test))
-    rows = [json.loads(path.read_text()) for path in (train, test)]
+    rows = json.loads(train.read_text()), json.loads(test.read_text())
     plain = plain_floor(*rows, str), plain_floor(*rows, str.casefold)
     print(f"{name}: {found}, plain {plain}")
     assert (found.exact, found.folded) == pytest.approx(plain, abs=0.001)
