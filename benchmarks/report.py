@@ -1,0 +1,84 @@
+"""How long a report takes and how much it holds: `python benchmarks/report.py`, about four minutes on two cores.
+
+Phantoms are drawn and prepared, two runs "answer" every test question (drawn answers around thoughts of some hundred
+characters, as a think checkpoint writes them, with the share of right ones that the run is given), and `eval/report.py`
+reports each number of lines in a process of its own: both runs with their difference, all tables and heatmaps, and the
+page with small pictures. Wall and CPU seconds, the largest resident set, and the size of the page are printed.
+
+The claim: 18,000 result lines in under 60 s. Memory is that of the lines themselves and of the page; pictures are read
+one at a time.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1.answers import options_in, solution_letter
+from open_r1.evaluation.score import ResultWriter, judged
+from open_r1.phantoms import make_phantoms, save_prepared
+from open_r1.vqa_data import load_vqa, picture_key
+
+ROOT = Path(__file__).resolve().parents[1]
+THOUGHTS = ("The picture shows", "a bright rim", "that could be", "an artefact", "or a lesion", "at the border", "of it.")
+
+
+def write_run(path: Path, rows: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], right: float) -> None:
+    """A result file in which a share `right` of the questions is answered as the solution says."""
+    draw = random.Random(path.name)
+    path.unlink(missing_ok=True)
+    with ResultWriter(path, manifest) as writer:
+        for row in rows:
+            thought = " ".join(draw.choices(THOUGHTS, k=20))
+            letters = [*options_in(row["problem"]), "?"]
+            letter = solution_letter(row["solution"]) if draw.random() < right else draw.choice(letters)
+            output = f"<think>{thought}</think> <answer> {letter} </answer>"
+            writer.write(judged(row, picture_key(row), output, tokens=90))
+
+
+def measure(files: Sequence[Path], output: Path) -> str:
+    """Report these files in a process of its own, and say what that took."""
+    begun = time.perf_counter()
+    command = [sys.executable, str(ROOT / "eval" / "report.py"), *map(str, files), "--output_dir", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - begun
+    if process.returncode:
+        raise SystemExit(f"eval/report.py failed with exit status {process.returncode}")
+    size = (output / "report.html").stat().st_size
+    return (
+        f"{wall:5.1f} s wall, {used.ru_utime + used.ru_stime:5.1f} s CPU, "
+        f"{used.ru_maxrss / 1024:5.0f} MiB resident at most, page {size / 2**20:.1f} MiB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, nargs="+", default=[2000, 18_000], help="result lines per run")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2], help="runs in a report")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_phantoms(root / "phantoms", train=1, test=-(-max(flags.lines) // 40))  # 8 modalities, 5 questions each
+        prepared = save_prepared(root / "phantoms", root / "prepared")
+        rows, _ = load_vqa(prepared, "test")
+        manifest = {"data": str(prepared), "split": "test", "data_sha256": "of the benchmark"}
+        for lines in flags.lines:
+            files = []
+            for name, right in (("before", 0.4), ("after", 0.8)):
+                files.append(root / f"{name}.jsonl")
+                write_run(files[-1], (rows[k] for k in range(lines)), {**manifest, "checkpoint": name}, right)
+            for count in flags.runs:
+                found = measure(files[:count], root / f"report-{lines}-{count}")
+                print(f"{lines:6,} lines x {count} run{'s' if count > 1 else ' '}: {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
