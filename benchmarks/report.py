@@ -26,7 +26,15 @@ from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.vqa_data import load_vqa, picture_key
 
 ROOT = Path(__file__).resolve().parents[1]
-THOUGHTS = ("The picture shows", "a bright rim", "that could be", "an artefact", "or a lesion", "at the border", "of it.")
+THOUGHTS = (
+    "The picture shows",
+    "a bright rim",
+    "that could be",
+    "an artefact",
+    "or a lesion",
+    "at the border",
+    "of it.",
+)
 
 
 def write_run(path: Path, rows: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], right: float) -> None:

@@ -194,7 +194,7 @@ def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tu
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     x, y = corner
     if entry.few:
-        inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.18)
+        inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
         axes.add_patch(inside)
     label = f"{entry.label}{MARK}" if entry.marked else entry.label

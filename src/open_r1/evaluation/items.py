@@ -14,10 +14,9 @@ from PIL import Image
 
 from open_r1.answers import Outcome, options_in, solution_letter
 from open_r1.errors import UnusableInput, UserError
-from open_r1.evaluation.lineup import Scored
+from open_r1.evaluation.lineup import Comparison, Scored
 from open_r1.evaluation.score import Result
 from open_r1.evaluation.tables import UNLABELLED, modalities, tasks
-from open_r1.vqa_data import load_vqa, row_image
 
 OUTCOMES = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED, None)  # codes in the page; None: never asked
 LONGEST_OUTPUT = 2000  # characters of an output in the page; the result file has it whole
@@ -37,18 +36,22 @@ class Browser:
     items: list[list[Any]]  # question, options, index of the right one, modality, task, picture, answer per run
     pictures: list[str] = field(default_factory=list)  # data URIs
     notes: list[str] = field(default_factory=list)
+    chosen: tuple[int, int] = (0, -1)  # the runs that are shown first: one, and what it is compared with (-1: nothing)
 
     def payload(self) -> dict[str, Any]:
         """What stands in the page as JSON."""
-        names = ("runs", "modalities", "tasks", "items", "pictures")
+        names = ("runs", "modalities", "tasks", "items", "pictures", "chosen")
         return {name: getattr(self, name) for name in names}
 
 
-def browser(scored: Sequence[Scored], image_root: Path | None, picture_bytes: int) -> Browser:
+def browser(
+    scored: Sequence[Scored], compared: Comparison | None, image_root: Path | None, picture_bytes: int
+) -> Browser:
     """Every question of these result files with all answers to it.
 
     Args:
         scored: the files; those of one run on several sets become one column.
+        compared: the two files that are shown first.
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
     """
@@ -61,6 +64,9 @@ def browser(scored: Sequence[Scored], image_root: Path | None, picture_bytes: in
                 row[place] = row[place] or result
     cells = [(_one(row).modality or UNLABELLED, _one(row).task or UNLABELLED) for row in answers.values()]
     made = Browser(list(runs), modalities(cells), tasks(cells), [])
+    if compared is not None:
+        column = {one.name: place for place, members in enumerate(runs.values()) for one in members}
+        made.chosen = column[compared.second.name], column[compared.first.name]
     places = _small_pictures(scored, answers, image_root, picture_bytes, made)
     for row, (modality, task) in zip(answers.values(), cells, strict=True):
         question, options, right = _question(_one(row).problem, _one(row).solution)
@@ -141,14 +147,14 @@ def _small_pictures(
     room, left_out = limit, Counter()
     for key, name in order.items() if rows.any else ():
         try:
-            row = rows.find(name)
-            uri = "" if row is None else small_picture(row_image(row))
+            image = rows.picture(name)
         except UnusableInput:
             left_out["cannot be opened"] += 1
             continue
-        if not uri:
+        if image is None:
             left_out["not in the data set"] += 1
             continue
+        uri = small_picture(image)
         if len(uri) > room:
             rest = len(order) - len(places) - left_out.total()
             left_out[f"left out: more would take over {limit / 2**20:g} MiB"] = rest
@@ -200,6 +206,11 @@ class _Rows:
         if not isinstance(data, str):
             self.problems.append("Pictures are not shown: the result file does not say which data set it is about.")
             return
+        if not Path(data).exists():
+            self.problems.append(f"Pictures are not shown: the data set {data} is not on this machine.")
+            return
+        from open_r1.vqa_data import load_vqa  # here: it takes two seconds, and a report without pictures needs none
+
         try:
             rows, _ = load_vqa(data, split, root)
         except UserError as error:
@@ -207,11 +218,17 @@ class _Rows:
             return
         self._sets.append((rows, {name: place for place, name in enumerate(rows["id"])}))
 
-    def find(self, name: str) -> Mapping[str, Any] | None:
-        """The row with this id; None where no set has it."""
+    def picture(self, name: str) -> Image.Image | None:
+        """The picture of the question with this id; None where no set has it.
+
+        Raises:
+            ImageError: it cannot be opened.
+        """
+        from open_r1.vqa_data import row_image
+
         for rows, places in self._sets:
             if name in places:
-                return rows[places[name]]
+                return row_image(rows[places[name]])
         return None
 
 

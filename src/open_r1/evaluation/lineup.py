@@ -47,9 +47,14 @@ class Scored:
         return bool(self.file.manifest.get("forced"))
 
     @property
+    def shown_as(self) -> tuple[Any, Any]:
+        """How pictures and options were shown."""
+        return _value(self.file.manifest, "image"), _value(self.file.manifest, "options")
+
+    @property
     def perturbed(self) -> bool:
         """Whether pictures or options were not shown as they are."""
-        return _value(self.file.manifest, "image") != "shown" or _value(self.file.manifest, "options") != "as_given"
+        return self.shown_as != (_TELLING["image"], _TELLING["options"])
 
     @property
     def trained_on(self) -> Label | None:
@@ -172,9 +177,17 @@ def run_names(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
         members = [k for k, other in enumerate(plain) if other == name]
         keys = _that_differ([manifests[k] for k in members])
         for k in members:
-            values = [str(_value(manifests[k], key)) for key in keys]
-            names[k] = f"{name} ({', '.join(values)})" if values else name
+            told = ", ".join(filter(None, (_told(key, _value(manifests[k], key)) for key in keys)))
+            names[k] = f"{name} ({told})" if told else name
     return names
+
+
+def _told(key: str, value: Any) -> str:
+    """How a name tells an entry: by its value; what is shown as usual needs no word."""
+    usual = _TELLING[key]
+    if usual is None:
+        return str(value)
+    return "" if value == usual else f"{key} {value}"
 
 
 def _that_differ(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -268,7 +281,8 @@ def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Com
     """For each file of `second` the one of `first` with the same questions, and those without such a one.
 
     Among several the one that was trained on the same is meant, or else the one that was not trained (a base before
-    training stands against every run after it).
+    training stands against every run after it). Runs without pictures or with shuffled options are compared with their
+    like only, unless there is but one of each.
 
     Raises:
         UserError: several of `first` fit one of `second` equally well.
@@ -276,6 +290,8 @@ def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Com
     found, alone = [], []
     for after in second:
         fitting = [one for one in first if _same_questions(one.file.manifest, after.file.manifest)]
+        if len(first) > 1 or len(second) > 1:
+            fitting = [one for one in fitting if one.shown_as == after.shown_as]
         same = [one for one in fitting if one.trained_on == after.trained_on]
         fitting = same or [one for one in fitting if one.trained_on is None] or ([] if len(fitting) > 1 else fitting)
         if len(fitting) > 1:

@@ -18,7 +18,7 @@ from open_r1.evaluation.items import Browser
 from open_r1.evaluation.sections import FORCED_WARNING, Section
 from open_r1.evaluation.sheets import html_table
 
-OPEN_SECTIONS = 6  # with more, the parts of single runs are folded
+OPEN_RUNS = 3  # with more, the parts of single runs are folded
 
 
 def page(title: str, sections: Sequence[Section], made: Browser, measured: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -37,7 +37,7 @@ def page(title: str, sections: Sequence[Section], made: Browser, measured: Mappi
     ids = [f"part-{number}" for number in range(1, len(sections) + 1)]
     links = [*zip(ids, (section.title for section in sections), strict=True)]
     links += [("questions", "questions and answers"), ("measured", "how it was measured")]
-    folded = len(sections) > OPEN_SECTIONS
+    folded = sum(section.single for section in sections) > OPEN_RUNS
     holes = {
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         "title": html.escape(title),

@@ -23,12 +23,14 @@ from open_r1.evaluation.score import published_form
 from open_r1.evaluation.sections import (
     Section,
     comparison_section,
+    guide,
     improvement_section,
     matrix_section,
     run_section,
 )
 from open_r1.evaluation.sheets import latex, markdown, markdown_table
 from open_r1.files import MANIFEST, sha256_file, write_atomically, write_json
+from open_r1.runs import family_of
 
 PICTURE_BYTES = 8 * 2**20
 """How much of report.html small pictures may take, unless it is said otherwise."""
@@ -55,7 +57,9 @@ def write_report(
     """
     scored = load(paths, against)
     _refuse_taken(output_dir)
-    sections = list(_sections(scored, len(paths)))
+    comparisons, alone = _comparisons(scored, len(paths))
+    sections = [*_sections(scored, len(paths), comparisons, alone)]
+    sections.append(guide(sections))
     summary = "# Accuracy\n\n" + "\n".join(map(_markdown, sections))
     measured = {one.name: one.file.manifest for one in scored}
     written = _Folder(output_dir)
@@ -69,8 +73,9 @@ def write_report(
         form = json.dumps(published_form(one.file.results), indent=2, ensure_ascii=True) + "\n"
         written.add(f"{_folder(one, scored)}results.json", form)
     written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
-    written.add("tables.tex", "\n".join(latex(sheet) for section in sections for sheet in section.sheets))
-    made = browser(scored, image_root, picture_bytes)
+    tables = [latex(sheet) for section in sections for sheet in section.sheets]
+    written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
+    made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
     written.add("report.html", page("Accuracy", sections, made, measured))
     written.finish({str(path): sha256_file(path) for path in (*paths, *against)})
     return summary
@@ -80,21 +85,27 @@ def _folder(one: Scored, scored: Sequence[Scored]) -> str:
     return f"{one.name}/" if len(scored) > 1 else ""
 
 
-def _sections(scored: Sequence[Scored], own: int) -> Iterable[Section]:
+def _comparisons(scored: Sequence[Scored], own: int) -> tuple[list[Comparison], list[Scored]]:
+    """What is compared with what, and the files that have no counterpart; the first `own` files are those to report."""
+    second, first = scored[:own], scored[own:]
+    if not first:
+        return ([Comparison(second[0], second[1])] if own == 2 else []), []
+    comparisons, alone = pair_up(first, second)
+    if not comparisons:
+        raise UserError(
+            f"no file has a counterpart with the same questions among those of --against ({first[0].name}, ...), "
+            "so nothing can be compared; name runs on the same data"
+        )
+    return comparisons, alone
+
+
+def _sections(
+    scored: Sequence[Scored], own: int, comparisons: Sequence[Comparison], alone: Sequence[Scored]
+) -> Iterable[Section]:
     """Comparisons and matrices first, then each run, then the curves of training."""
-    first, second = scored[own:], scored[:own]
-    if not first and own == 2:
-        comparisons, alone = [Comparison(scored[0], scored[1])], []
-    else:
-        comparisons, alone = pair_up(first, second) if first else ([], [])
-        if first and not comparisons:
-            raise UserError(
-                f"no file has a counterpart with the same questions among those of --against ({first[0].name}, ...), "
-                "so nothing can be compared; name runs on the same data"
-            )
     forced = any(one.forced for one in scored)
     yield from _improvements(comparisons, alone, forced)
-    for matrix in accuracy_matrices(second):
+    for matrix in accuracy_matrices(scored[:own]):
         yield matrix_section(matrix, forced)
     for one in scored:
         yield run_section(one, _folder(one, scored))
@@ -104,17 +115,17 @@ def _sections(scored: Sequence[Scored], own: int) -> Iterable[Section]:
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], forced: bool) -> Iterable[Section]:
     """The difference maps, and the comparisons that no map holds."""
     matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
-    what = "the named runs minus those of --against, on the same questions"
+    what = f"{len(comparisons)} runs minus their counterparts (--against) on the same questions"
     for matrix in matrices:
         section = improvement_section(matrix, what, forced)
         if alone:
             names = ", ".join(one.name for one in alone)
             section.texts.append(f"Left out, without a counterpart on the same questions: {names}.")
         yield section
-    mapped = {family for matrix in matrices for family in [matrix.family]}
+    mapped = {matrix.family for matrix in matrices}
     for number, comparison in enumerate(comparisons, 1):
         trained, tested = comparison.second.trained_on, comparison.second.tested_on
-        if trained is not None and tested is not None and mapped:
+        if trained and tested and family_of(trained) == family_of(tested) and family_of(trained) in mapped:
             continue
         yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
 
@@ -139,6 +150,7 @@ def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
 def _markdown(section: Section) -> str:
     parts = [f"## {section.title}\n", *(f"**{text}**\n" for text in section.warnings)]
     parts += [f"{text}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
+    parts += [f"![{section.title}](<{stem}.png>)\n" for stem in section.figures]
     return "\n".join(parts)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from open_r1.answers import Outcome
-from open_r1.evaluation.heatmaps import accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
+from open_r1.evaluation.heatmaps import MARK, accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
 from open_r1.evaluation.lineup import Comparison, Matrix, Pairs, Scored, of_pairs
 from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
 from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, mean_of_means
 from open_r1.evaluation.tables import ALL, Average, Cell, Table, Tally, averages, grid, mean, modalities, tasks
 
+DIFFERENCES = ("difference", "improvement")  # what the files about differences begin with
 FORCED = "FORCED across split families"
 FORCED_WARNING = (
     f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About 80 % of "
@@ -146,19 +147,35 @@ def _unseen(tallies: Sequence[Tally]) -> str:
 
 
 def _notes(scored: Scored, k: int) -> list[str]:
+    """What is particular to this run; what holds for all is in `guide`."""
     whole = scored.table[ALL, ALL]
-    notes = [
-        "In per cent. ± is the standard error clustered by picture; the interval is Wilson's, wider where questions "
-        "share pictures. Guessing: uniform over the options. Blind floor: the option that was most often right in "
-        "training, no picture and no question looked at."
-    ]
+    notes = []
     if whole.blind is None and whole.unseen is None:
         notes.append("No training split was known, so the blind floor and the pictures not in training are blank.")
-    if scored.without_picture is None:
+    if scored.without_picture is None and scored.shown_as[0] == "shown":
         notes.append("No result file of this checkpoint without pictures is among those given.")
     if k > 1:
         notes.append(f"Accuracy is that of the majority vote of {k} samples; best of {k} is pass@{k}, one is pass@1.")
     return notes
+
+
+ACCURACY_NOTE = (
+    "Accuracies are in per cent. ± is the standard error clustered by picture; the interval is Wilson's, wider where "
+    "questions share pictures. Guessing: uniform over the options. Blind floor: the option that was most often right "
+    "in training, no picture and no question looked at. Weighted: every question counts the same; unweighted: every "
+    "modality or task does, as in the published averages."
+)
+DIFFERENCE_NOTE = (
+    f"Differences are in points of accuracy on the same questions. {MARK} the 95 % interval leaves zero out. The "
+    f"paired test is the {MCNEMAR} test where every picture has one question, and the {BOOTSTRAP} over pictures "
+    "(seed 0) where questions share pictures; there is no interval where fewer than six pictures changed."
+)
+
+
+def guide(sections: Sequence[Section]) -> Section:
+    """How to read the tables that these sections hold."""
+    compared = any(leaf.startswith(DIFFERENCES) for section in sections for leaf in section.files)
+    return Section("How to read this", texts=[ACCURACY_NOTE] + [DIFFERENCE_NOTE] * compared)
 
 
 def _both_sheet(table: Table) -> Sheet:
@@ -343,7 +360,7 @@ def _difference_sheet(differences: Mapping[Cell, Difference]) -> Sheet:
         [
             name,
             f"{found.n:,}",
-            points(found.mean, found.stderr) + (" *" if found.excludes_zero else ""),
+            points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else ""),
             _interval(found).strip(" []").replace(", ", " to ") or BLANK,
             f"{found.won:,}",
             f"{found.lost:,}",
@@ -353,14 +370,7 @@ def _difference_sheet(differences: Mapping[Cell, Difference]) -> Sheet:
         for name, found in ((name, differences[cell]) for name, cell in names)
     ]
     head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "paired test"]
-    return Sheet("Difference on the same questions", head, rows, [_DIFFERENCE_NOTE])
-
-
-_DIFFERENCE_NOTE = (
-    "In points of accuracy ± standard error clustered by picture. * the 95 % interval leaves zero out. "
-    f"{MCNEMAR} where every picture has one question, {BOOTSTRAP} (seed 0) where pictures are shared; no interval "
-    "where fewer than six pictures changed."
-)
+    return Sheet("Difference on the same questions", head, rows)
 
 
 def _tests(differences: Iterable[Difference]) -> str:
@@ -395,7 +405,7 @@ def improvement_section(matrix: Matrix[Pairs], what: str, forced: bool) -> Secti
             f"{what}; rows: trained on",
             ["", *matrix.columns],
             rows,
-            [_DIFFERENCE_NOTE, f"Used: {_tests(found.values())}."],
+            [f"Paired test: {_tests(found.values())}."],
         )
     ]
     section.figures[stem] = improvement_matrix(matrix, title, f"{what}; {_tests(found.values())}")
@@ -412,7 +422,7 @@ def improvement_section(matrix: Matrix[Pairs], what: str, forced: bool) -> Secti
 
 
 def _improvement(found: Difference | None) -> str:
-    return BLANK if found is None else points(found.mean, found.stderr) + (" *" if found.excludes_zero else "")
+    return BLANK if found is None else points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else "")
 
 
 def _mean_improvement(matrix: Matrix[Pairs]) -> str:

@@ -123,10 +123,8 @@
 
   fill(control("run"), data.runs);
   fill(control("other"), data.runs, "none");
-  if (data.runs.length > 1) {
-    control("run").value = "1";
-    control("other").value = "0";
-  }
+  control("run").value = String(data.chosen[0]);
+  control("other").value = data.chosen[1] < 0 ? ANY : String(data.chosen[1]);
   fill(control("outcome"), OUTCOMES.map((name) => SHOWN[name]), "any");
   fill(control("modality"), data.modalities, "all");
   fill(control("task"), data.tasks, "all");
