@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -37,8 +38,10 @@ def test_curves_of_two_runs_are_overlaid(tmp_path, load_script, monkeypatch):
         *("KL to the start (nats per token)", "entropy (nats per token)"),
     ]
     lines = figure.axes[0].get_lines()
-    assert list(lines[0].get_ydata()) == [1 + step / 100 for step in range(1, 61)]  # as logged, and smoothed above it
-    assert list(lines[-1].get_ydata()) == [1 + step / 100 for step in range(1, 11)]
+    assert np.asarray(lines[0].get_ydata()).tolist() == [
+        1 + step / 100 for step in range(1, 61)
+    ]  # as logged, and smoothed above it
+    assert np.asarray(lines[-1].get_ydata()).tolist() == [1 + step / 100 for step in range(1, 11)]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CT", "MRI"]
     main = load_script("eval/curves.py").main
     monkeypatch.setattr("sys.argv", ["curves.py", *map(str, runs), "--output", str(tmp_path / "curves.png")])

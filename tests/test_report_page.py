@@ -44,7 +44,7 @@ def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     make_phantoms(folder / "phantoms", train=1, test=2)
     data = save_prepared(folder / "phantoms", folder / "prepared")
-    rows = list(load_vqa(data, "test")[0])
+    rows: list[Any] = list(load_vqa(data, "test")[0])
     rows[3]["problem"] = f"{HOSTILE} What? A){HOSTILE}, B)two"
     rows[3]["solution"] = "<answer> B </answer>"
     log = [{"step": step, "reward": step / 10, "completions/mean_length": 50 - step} for step in range(1, 11)]

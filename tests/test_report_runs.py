@@ -144,6 +144,20 @@ def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     }
 
 
+def test_of_many_files_the_single_ones_are_folded_away(tmp_path):
+    paths = [
+        run(tmp_path, "CT", label.value, 20) for label in (Modality.CT, Modality.MRI, Modality.OCT, Modality.FUNDUS)
+    ]
+    summary = write_report(paths, tmp_path / "out")
+    assert "Trained on x tested on" in summary
+    assert "## CT-OCT-nothink" not in summary
+    assert "## CT-OCT-nothink" in (tmp_path / "out" / "summary.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("each result file") == 1
+    assert page.count("<summary>tables and pictures</summary>") == 4
+    assert len(list((tmp_path / "out").glob("*/heatmap.png"))) == 4
+
+
 def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     before = [run(tmp_path, None, task, 10) for task in ("Lesion Grading", "Disease Diagnosis")]
     after = [run(tmp_path, "Lesion Grading", task, 30) for task in ("Disease Diagnosis", "Lesion Grading")]

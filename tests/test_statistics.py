@@ -142,10 +142,10 @@ def test_pictures_that_several_groups_share_are_not_counted_as_independent():
 
 
 def test_pass_at_k_by_hand():
-    assert pass_at_k(1, 4, 1) == pytest.approx(1 / 4)
-    assert pass_at_k(2, 4, 2) == pytest.approx(1 - 1 / 6)  # of the 6 pairs one holds no right sample
-    assert pass_at_k(0, 4, 4) == 0
-    assert pass_at_k(1, 4, 4) == 1
+    assert pass_at_k(4, 1, 1) == pytest.approx(1 / 4)
+    assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)  # of the 6 pairs one holds no right sample
+    assert pass_at_k(4, 0, 4) == 0
+    assert pass_at_k(4, 1, 4) == 1
 
 
 # ------------------------------------------------------------------------- held against scipy and statsmodels

@@ -172,7 +172,7 @@ def draw(drawing: Drawing) -> Figure:
     below = 0.2 + 0.24 * (title.count("\n") + 1)
     figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
     figure.text(0.2 / width, 0.1 / height, foot, ha="left", va="bottom", fontsize=8, color="0.3")
-    bar = figure.add_axes((1 - 1.0 / width, bottom / height, 0.16 / width, high / height))
+    bar = figure.add_axes(((left + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
     figure.colorbar(ScalarMappable(norm, colour_map), cax=bar).set_label(drawing.legend, fontsize=10)
     bar.tick_params(labelsize=9)
     return figure

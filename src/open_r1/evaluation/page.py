@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from open_r1.evaluation.heatmaps import picture
 from open_r1.evaluation.items import Browser
 from open_r1.evaluation.sections import FORCED_WARNING, Section
 from open_r1.evaluation.sheets import html_table
@@ -21,12 +20,19 @@ from open_r1.evaluation.sheets import html_table
 OPEN_RUNS = 3  # with more, the parts of single runs are folded
 
 
-def page(title: str, sections: Sequence[Section], made: Browser, measured: Mapping[str, Mapping[str, Any]]) -> bytes:
+def page(
+    title: str,
+    sections: Sequence[Section],
+    drawn: Mapping[str, bytes],
+    made: Browser,
+    measured: Mapping[str, Mapping[str, Any]],
+) -> bytes:
     """The whole page as UTF-8.
 
     Args:
         title: its heading.
         sections: what stands before the item browser.
+        drawn: the pictures of the sections as SVG, by their names there.
         made: the questions and answers.
         measured: the manifest of each result file, by its name.
     """
@@ -35,16 +41,14 @@ def page(title: str, sections: Sequence[Section], made: Browser, measured: Mappi
     digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
     forced = any(FORCED_WARNING in section.warnings for section in sections)
     ids = [f"part-{number}" for number in range(1, len(sections) + 1)]
-    links = [*zip(ids, (section.title for section in sections), strict=True)]
-    links += [("questions", "questions and answers"), ("measured", "how it was measured")]
     folded = sum(section.single for section in sections) > OPEN_RUNS
     holes = {
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         "title": html.escape(title),
         "css": css,
-        "nav": "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in links),
+        "nav": "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in _links(ids, sections, folded)),
         "banner": f'<div class="banner">{html.escape(FORCED_WARNING)}</div>' if forced else "",
-        "sections": "\n".join(_section(*pair, folded) for pair in zip(ids, sections, strict=True)),
+        "sections": "\n".join(_section(*pair, drawn, folded) for pair in zip(ids, sections, strict=True)),
         "picture_notes": "".join(f'<p class="note">{html.escape(note)}</p>' for note in made.notes),
         "measured": "\n".join(_manifest(name, manifest) for name, manifest in measured.items()),
         "data": embedded(made.payload()),
@@ -54,16 +58,26 @@ def page(title: str, sections: Sequence[Section], made: Browser, measured: Mappi
     return filled.encode("utf-8", "backslashreplace")
 
 
+def _links(ids: Sequence[str], sections: Sequence[Section], folded: bool) -> list[tuple[str, str]]:
+    """Where the head of the page leads; many result files share a link to the first of them."""
+    links = []
+    for name, section in zip(ids, sections, strict=True):
+        text = "each result file" if folded and section.single else section.title
+        if text not in (told for _, told in links):
+            links.append((name, text))
+    return [*links, ("questions", "questions and answers"), ("measured", "how it was measured")]
+
+
 def embedded(value: Any) -> str:
     """JSON that can stand in a script element: no `<` that could end it or open a comment."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _section(name: str, section: Section, folded: bool) -> str:
+def _section(name: str, section: Section, drawn: Mapping[str, bytes], folded: bool) -> str:
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in section.warnings)
     texts = "".join(f"<p>{html.escape(text)}</p>" for text in section.texts)
-    drawn = "".join(f"<figure>{inline_svg(picture(figure, 'svg'))}</figure>" for figure in section.figures.values())
-    body = warnings + texts + "".join(map(html_table, section.sheets)) + drawn
+    pictures = "".join(f"<figure>{inline_svg(drawn[name])}</figure>" for name in section.figures)
+    body = warnings + texts + "".join(map(html_table, section.sheets)) + pictures
     heading = f"<h2>{html.escape(section.title)}</h2>"
     if folded and section.single:
         return (

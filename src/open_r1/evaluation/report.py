@@ -18,7 +18,7 @@ from open_r1.evaluation.lineup import (
     named_apart,
     pair_up,
 )
-from open_r1.evaluation.page import page, short_value
+from open_r1.evaluation.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.score import published_form
 from open_r1.evaluation.sections import (
     Section,
@@ -45,6 +45,8 @@ def write_report(
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without how each was measured.
 
+    Of many files the tables of each are not in what is returned, only what says something about them together.
+
     Args:
         paths: the result files.
         output_dir: folder for the report.
@@ -60,15 +62,16 @@ def write_report(
     comparisons, alone = _comparisons(scored, len(paths))
     sections = [*_sections(scored, len(paths), comparisons, alone)]
     sections.append(guide(sections))
-    summary = "# Accuracy\n\n" + "\n".join(map(_markdown, sections))
+    summary = _summary(sections)
     measured = {one.name: one.file.manifest for one in scored}
-    written = _Folder(output_dir)
+    written, drawn = _Folder(output_dir), {}
     for section in sections:
         for leaf, text in section.files.items():
             written.add(leaf, text)
         for stem, figure in section.figures.items():
+            drawn[stem] = picture(figure, "svg")
+            written.add(f"{stem}.svg", drawn[stem])
             written.add(f"{stem}.png", picture(figure, "png"))
-            written.add(f"{stem}.svg", picture(figure, "svg"))
     for one in scored:
         form = json.dumps(published_form(one.file.results), indent=2, ensure_ascii=True) + "\n"
         written.add(f"{_folder(one, scored)}results.json", form)
@@ -76,9 +79,11 @@ def write_report(
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
     made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
-    written.add("report.html", page("Accuracy", sections, made, measured))
+    written.add("report.html", page("Accuracy", sections, drawn, made, measured))
     written.finish({str(path): sha256_file(path) for path in (*paths, *against)})
-    return summary
+    if len(scored) <= OPEN_RUNS:
+        return summary
+    return _summary([section for section in sections if not section.single])
 
 
 def _folder(one: Scored, scored: Sequence[Scored]) -> str:
@@ -115,7 +120,7 @@ def _sections(
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], forced: bool) -> Iterable[Section]:
     """The difference maps, and the comparisons that no map holds."""
     matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
-    what = f"{len(comparisons)} runs minus their counterparts (--against) on the same questions"
+    what = f"{len(comparisons)} result files minus their counterparts of --against, on the same questions"
     for matrix in matrices:
         section = improvement_section(matrix, what, forced)
         if alone:
@@ -145,6 +150,10 @@ def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
     if figure is not None:
         section.figures["curves"] = figure
     yield section
+
+
+def _summary(sections: Sequence[Section]) -> str:
+    return "# Accuracy\n\n" + "\n".join(map(_markdown, sections))
 
 
 def _markdown(section: Section) -> str:

@@ -222,9 +222,9 @@ def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) 
     return mean, math.sqrt(sum(total**2 for total in sums.values()))
 
 
-def pass_at_k(right: int, drawn: int, k: int) -> float:
-    """The chance that at least one of k samples out of `drawn` is right, of which `right` are.
+def pass_at_k(count: int, correct: int, k: int) -> float:
+    """The chance that at least one of `k` samples is right, where `correct` of `count` are.
 
-    1 - C(drawn - right, k) / C(drawn, k), which is unbiased (Chen et al. 2021, section 2.1).
+    1 - C(count - correct, k) / C(count, k), which is unbiased (Chen et al. 2021, arXiv 2107.03374, equation 1).
     """
-    return 1 - math.comb(drawn - right, k) / math.comb(drawn, k)
+    return 1 - math.comb(count - correct, k) / math.comb(count, k)

@@ -86,7 +86,7 @@ class Tally:
         if self.samples < max(2, k):
             return None
         drawn = [[sample.outcome for sample in result.samples or ()] for result in self.asked]
-        return mean([pass_at_k(outcomes.count(Outcome.CORRECT), len(outcomes), k) for outcomes in drawn])
+        return mean([pass_at_k(len(outcomes), outcomes.count(Outcome.CORRECT), k) for outcomes in drawn])
 
 
 def estimate(results: Sequence[Result]) -> Estimate | None:
