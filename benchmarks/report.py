@@ -74,8 +74,8 @@ def measure(files: Sequence[Path], output: Path) -> str:
     size = (output / "report.html").stat().st_size
     most, mapped = (int(number) / 1024 for number in done.stderr.split()[-2:])
     return (
-        f"{wall:5.1f} s wall, {processor:5.1f} s CPU, {most:4.0f} MiB resident at most ({mapped:.0f} MiB at the end are "
-        f"files that are mapped), page {size / 2**20:.1f} MiB"
+        f"{wall:5.1f} s wall, {processor:5.1f} s CPU, {most:4.0f} MiB resident at most ({mapped:.0f} MiB are mapped "
+        f"files, at the end), page {size / 2**20:.1f} MiB"
     )
 
 
