@@ -1,24 +1,36 @@
-"""Tables and pictures from result files: accuracy by modality, by task and by both, with n and standard error.
+"""A report of result files: tables, heatmaps, training curves, and one page with every question and answer.
 
     python eval/report.py OUT.jsonl... --output_dir DIR
+    python eval/report.py NOTHINK.jsonl... --against THINK.jsonl... --output_dir DIR
 
-One file: the report is in DIR. Several: in DIR/<file name> each; with exactly two, DIR also holds the difference
-second minus first, question by question.
+DIR/report.html shows everything and needs no network; summary.md, tables.tex, CSV files and the heatmaps as PNG and SVG
+lie beside it. One file: all in DIR itself. Several: what belongs to one of them in DIR/<file name>. Exactly two
+without --against: DIR also holds the difference second minus first, question by question.
+
+Files belong together by what their manifests say. Several runs give maps of accuracy by what was trained on and tested
+on. With --against each file is compared with the one of the second list that has the same questions and was trained on
+the same, or not trained at all, and the maps show the differences: no-think minus think, GRPO minus SFT, after minus
+before. A run whose questions came without their pictures stands beside the run with them.
 """
 
 import argparse
 from pathlib import Path
 
 from open_r1.errors import run_command
-from open_r1.evaluation.report import write_report
+from open_r1.evaluation.report import PICTURE_BYTES, write_report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Tables and heatmaps from result files of eval/infer.py.")
-    parser.add_argument("results", nargs="+", type=Path, metavar="OUT.jsonl", help="result files of eval/infer.py")
-    parser.add_argument("--output_dir", required=True, type=Path, help="folder that the report is written to")
-    arguments = parser.parse_args()
-    print(write_report(arguments.results, arguments.output_dir))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, metavar="OUT.jsonl", help="result files of eval/infer.py")
+    add("--against", nargs="+", type=Path, default=[], metavar="OUT.jsonl", help="those to compare with: before, think")
+    add("--output_dir", required=True, type=Path, help="folder that the report is written to")
+    add("--image_root", type=Path, help="folder of the pictures, where the questions came from a JSON list")
+    add("--pictures_mib", type=float, default=PICTURE_BYTES / 2**20, help="room for small pictures in the page (8)")
+    flags = parser.parse_args()
+    size = int(flags.pictures_mib * 2**20)
+    print(write_report(flags.results, flags.output_dir, flags.against, flags.image_root, size))
     return 0
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     step(
         "tables and heatmaps",
         f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
-        f"--output_dir {quote(folder / 'report')}",
+        f"--image_root {quote(phantoms)} --output_dir {quote(folder / 'report')}",
         quiet=True,
     )
     show(folder, phantoms, time.monotonic() - begun)

@@ -1,7 +1,10 @@
 """Fixtures shared by the tests: no network, one thread, the real data where it is present."""
 
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +29,19 @@ def real_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not here ({folder}); it is not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], Any]:
+    """Imports a command of the repository by its path, `eval/report.py`, without running it."""
+
+    def load(name: str) -> Any:
+        path = REPOSITORY / name
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

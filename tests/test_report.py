@@ -15,9 +15,10 @@ from PIL import Image
 from open_r1.answers import Outcome
 from open_r1.errors import UserError
 from open_r1.evaluation.heatmaps import accuracy_heatmap, difference_heatmap
+from open_r1.evaluation.lineup import compare, named_apart
 from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import Result, ResultWriter, judged, published_form, read_results, unreadable
-from open_r1.evaluation.tables import ALL, averages, compare, named_apart, tabulate
+from open_r1.evaluation.tables import ALL, averages, tabulate
 
 PROBLEM = "What is it? A)CT, B)Chest X-ray, C)Pneumonia, D)Normal"
 MANIFEST = {"checkpoint": "checkpoints/tiny", "prompt": "train-nothink", "rows": 8}
@@ -85,6 +86,10 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
         "letter": None,
         "tokens": 5,
         "error": None,
+        "blind": None,
+        "seen": None,
+        "samples": None,
+        "asked": None,
     }
     last = json.loads(lines[8])
     assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated picture")
@@ -293,7 +298,8 @@ def test_heatmap_shows_value_and_n_in_every_cell_and_leaves_empty_cells_blank():
     figure = accuracy_heatmap(table, "Title")
     axes = figure.axes[0]
     # 4 cells with questions minus 1 that was never asked, 2 + 2 margins, 1 corner
-    assert len(axes.patches) == 8
+    assert sum(patch.get_fill() for patch in axes.patches) == 8
+    assert sum(patch.get_hatch() is not None for patch in axes.patches) == 8  # all have fewer than 30 questions
     shown = texts(figure)
     assert shown[::2].count("75.0") == 2  # CT diagnosis and the margin of diagnosis
     assert set(shown[1::2]) == {"n = 1", "n = 2", "n = 3", "n = 4", "n = 5", "n = 7"}
@@ -341,12 +347,21 @@ def test_nothing_in_the_picture_is_clipped_or_overlaps_the_colour_bar(labels):
         assert box.y1 <= frame.y1, text
     cells = figure.axes[0].get_window_extent()
     assert cells.x1 < figure.axes[1].get_window_extent().x0
-    assert all(text.get_window_extent().y0 > cells.y1 for text in figure.texts)
+    *above, below = figure.texts
+    assert all(text.get_window_extent().y0 > cells.y1 for text in above)
+    assert below.get_text() == "hatched: fewer than 30 questions"
+    assert below.get_window_extent().y1 < min(
+        label.get_window_extent().y0 for label in figure.axes[0].get_xticklabels()
+    )
 
 
 # -------------------------------------------------------------------------------------------------- reports
 
-LEAVES = ["by_modality.csv", "by_modality_and_task.csv", "by_task.csv", "heatmap.png", "heatmap.svg", "results.json"]
+LEAVES = [
+    *("averages.csv", "by_modality.csv", "by_modality_and_task.csv", "by_task.csv"),
+    *("heatmap.png", "heatmap.svg", "results.json"),
+]
+WHOLE = ["summary.md", "tables.tex", "report.html", "manifest.json"]  # beside those of the single files
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -359,7 +374,7 @@ def test_report_of_one_file(tmp_path, repository):
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "report"
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, "summary.md", "manifest.json"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, *WHOLE])
     summary = (folder / "summary.md").read_text()
     assert done.stdout.strip()
     assert summary.startswith(done.stdout.strip())
@@ -401,6 +416,7 @@ def test_summary_says_what_is_missing(tmp_path):
     assert "last line is unfinished" in summary
     assert "| checkpoint | checkpoints/tiny |" in (tmp_path / "report" / "summary.md").read_text()
     assert "| CT | 75.0 ± 25.0 (4) | 0.0 (1) | 60.0" in summary
+    assert "No training split was known" in summary
 
 
 def test_report_of_two_files_adds_their_difference(tmp_path):
@@ -410,17 +426,15 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     for name in ("base", "trained"):
         assert sorted(path.name for path in (tmp_path / "report" / name).iterdir()) == LEAVES
     last = rows_of(tmp_path / "report" / "difference.csv")[-1]
-    # 5 won, none lost: p = 2 / 2^5
-    assert last | {"stderr": ""} == {
-        "modality": "all",
-        "task": "all",
-        "n": "7",
-        "difference": "71.43",
-        "stderr": "",
-        "won": "5",
-        "lost": "0",
-        "mcnemar_p": "0.0625",
+    # 5 of 7 won, on four pictures of which two have several questions; four that changed are too few for an interval
+    assert last | {"stderr": "", "p": ""} == {
+        **{"modality": "all", "task": "all", "n": "7", "pictures": "4", "difference": "71.43", "stderr": ""},
+        **{"low": "", "high": "", "won": "5", "lost": "0", "p": "", "test": "clustered bootstrap"},
+        "excludes_zero": "no",
     }
+    # MRI: two questions on two pictures, both won: p = 2 / 2^2
+    mri = next(row for row in rows_of(tmp_path / "report" / "difference.csv") if row["modality"] == "MRI")
+    assert (mri["test"], mri["p"], mri["won"]) == ("exact McNemar", "0.5", "2")
     assert "## trained minus base" in summary
     assert "Left out, in one file only or not asked: 0 and 1." in summary
     assert (tmp_path / "report" / "difference.png").stat().st_size > 10_000

@@ -4,15 +4,18 @@ import math
 import random
 from statistics import stdev
 
+import numpy as np
 import pytest
 
 from open_r1.evaluation.statistics import (
-    Estimate,
     accuracy,
+    bootstrap_means,
+    clopper_pearson,
     clustered_stderr,
     difference,
     mcnemar,
     mean_of_means,
+    pass_at_k,
     wilson,
 )
 
@@ -100,7 +103,7 @@ def test_paired_difference_by_hand():
     first, second = [True, False, False, True], [True, True, True, False]
     # d = 0 1 1 -1, mean .25; e = -.25 .75 .75 -1.25, squares 2.75; SE^2 = 4/3 * 2.75 / 16
     apart = difference(first, second, "abcd")
-    assert (apart.mean, apart.n, apart.lost, apart.won) == (0.25, 4, 1, 2)
+    assert (apart.mean, apart.n, apart.clusters, apart.lost, apart.won) == (0.25, 4, 4, 1, 2)
     assert apart.stderr == pytest.approx(math.sqrt(4 / 3 * 2.75 / 16))
     # sums per picture .5, -.5; SE^2 = 2 * .5 / 16
     assert difference(first, second, "aabb").stderr == pytest.approx(0.25)
@@ -123,12 +126,127 @@ def test_mcnemar_of_a_whole_test_set_is_exact_and_finite():
 
 
 def test_unweighted_mean_by_hand():
-    one = Estimate(0.9, 1000, 1000, 0.03, 0, 1)
-    other = Estimate(0.5, 10, 10, 0.04, 0, 1)
-    mean, stderr = mean_of_means([one, other])
-    assert mean == pytest.approx(0.7)  # not 905 / 1010
-    assert stderr == pytest.approx(0.025)  # sqrt(.0009 + .0016) / 2
-    assert mean_of_means([one, Estimate(1.0, 1, 1, None, 0, 1)]) == (pytest.approx(0.95), None)
+    one, other = [1, 1, 0, 0], [1, 0]
+    # groups on pictures of their own: SE_1^2 = 1/12, SE_2^2 = 2 * .5 / 4 = 1/4; SE^2 = (1/12 + 1/4) / 4 = 1/12
+    mean, stderr = mean_of_means([(one, "abcd"), (other, "ef")])
+    assert (mean, stderr) == (pytest.approx(0.5), pytest.approx(math.sqrt(1 / 12)))
+    assert mean_of_means([([1] * 99 + [0], range(100)), ([0, 1], "xy")])[0] == pytest.approx(0.745)  # not 100 / 102
+    assert mean_of_means([(one, "abcd"), ([1], "e")]) == (pytest.approx(0.75), None)  # one picture has no spread
+
+
+def test_pictures_that_several_groups_share_are_not_counted_as_independent():
+    # two tasks asked about the same two pictures, with the same fate: as sure as one task alone, SE^2 = 2 * .5 / 4
+    assert mean_of_means([([1, 0], "ab"), ([1, 0], "ab")])[1] == pytest.approx(0.5)
+    # opposite fates cancel: the mean over the tasks is .5 whatever pictures are drawn
+    assert mean_of_means([([1, 0], "ab"), ([0, 1], "ab")])[1] == pytest.approx(0)
+
+
+def test_pass_at_k_by_hand():
+    assert pass_at_k(4, 1, 1) == pytest.approx(1 / 4)
+    assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)  # of the 6 pairs one holds no right sample
+    assert pass_at_k(4, 0, 4) == 0
+    assert pass_at_k(4, 1, 4) == 1
+
+
+# ------------------------------------------------------------------------- held against scipy and statsmodels
+
+
+def random_answers(seed: int, shared: bool) -> tuple[list[bool], list[bool], list[int]]:
+    """Answers of two runs and the picture of each; with `shared`, pictures have one to five questions."""
+    draw = random.Random(seed)
+    pictures = [p for p in range(draw.randint(8, 80)) for _ in range(draw.randint(1, 5) if shared else 1)]
+    ease = {picture: draw.random() for picture in pictures}
+    lift = draw.uniform(-0.3, 0.3)
+    first = [draw.random() < ease[picture] for picture in pictures]
+    second = [draw.random() < min(1, max(0, ease[picture] + lift)) for picture in pictures]
+    return first, second, pictures
+
+
+def oracle(module: str):
+    return pytest.importorskip(module, reason=f"{module} is an oracle of these tests; pip install -e '.[dev]'")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_wilson_equals_statsmodels(seed):
+    proportion = oracle("statsmodels.stats.proportion")
+    draw = random.Random(seed)
+    n = draw.randint(1, 20_000)
+    for right in (0, draw.randint(0, n), n):
+        expected = proportion.proportion_confint(right, n, alpha=0.05, method="wilson")
+        assert wilson(right / n, n) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mcnemar_and_its_interval_equal_scipy(seed):
+    stats, tables = oracle("scipy.stats"), oracle("statsmodels.stats.contingency_tables")
+    draw = random.Random(seed)
+    lost, won = draw.randint(0, 10 ** draw.randint(1, 3)), draw.randint(0, 10 ** draw.randint(1, 3)) + 1
+    test = stats.binomtest(won, lost + won, 0.5)
+    assert mcnemar(lost, won) == pytest.approx(test.pvalue, rel=1e-9)
+    assert mcnemar(lost, won) == pytest.approx(tables.mcnemar([[5, lost], [won, 5]], exact=True).pvalue, rel=1e-9)
+    low, high = clopper_pearson(won, lost + won)
+    expected = test.proportion_ci(confidence_level=0.95, method="exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (mcnemar(lost, won) < 0.05) == (low > 0.5 or high < 0.5)  # the mark and the test never contradict
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clustered_stderr_equals_statsmodels(seed):
+    api = oracle("statsmodels.api")
+    first, second, pictures = random_answers(seed, shared=True)
+    for values in (first, [int(b) - int(a) for a, b in zip(first, second, strict=True)]):
+        model = api.OLS([float(value) for value in values], [[1.0]] * len(values))
+        # use_correction scales by G / (G - 1) * (n - 1) / (n - 1): one parameter
+        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": pictures, "use_correction": True})
+        assert clustered_stderr(values, pictures) == pytest.approx(float(fitted.bse[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bootstrap_spreads_as_the_analytic_error_says_and_as_a_plain_one_does(seed):
+    first, second, _ = random_answers(seed, shared=True)
+    pictures = [place // 3 for place in range(len(first))]  # equal sizes: mean of cluster means, spread known exactly
+    changes = [int(b) - int(a) for a, b in zip(first, second, strict=True)]
+    means = bootstrap_means(changes, pictures, draws=20_000)
+    groups = len(set(pictures))
+    analytic = (clustered_stderr(changes, pictures) or 0) * math.sqrt((groups - 1) / groups)
+    print(f"bootstrap {means.std():.5f}, analytic {analytic:.5f}")
+    assert means.std() == pytest.approx(analytic, rel=0.05)  # 0.03 seen: the last picture may have fewer questions
+    assert means.mean() == pytest.approx(sum(changes) / len(changes), abs=4 * analytic / math.sqrt(20_000))
+    sums = [[changes[k] for k in range(len(changes)) if pictures[k] == picture] for picture in range(groups)]
+    draw = random.Random(seed)
+    plain = []
+    for _ in range(2000):
+        drawn = [value for cluster in draw.choices(sums, k=groups) for value in cluster]
+        plain.append(sum(drawn) / len(drawn))
+    plain.sort()
+    assert np.quantile(means, [0.025, 0.975]) == pytest.approx([plain[50], plain[1949]], abs=0.25 * analytic)
+
+
+def test_bootstrap_repeats_itself():
+    first, second, pictures = random_answers(1, shared=True)
+    assert difference(first, second, pictures) == difference(first, second, pictures)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_intervals_of_differences_cover_the_truth(shared):
+    """300 data sets without any difference: the interval leaves zero out about once in twenty."""
+    draw = random.Random(7)
+    wrong = 0
+    for _ in range(300):
+        pictures = [place // (3 if shared else 1) for place in range(150)]
+        ease = [draw.random() for _ in range(150)]
+        first, second = ([draw.random() < ease[picture] for picture in pictures] for _ in range(2))
+        wrong += difference(first, second, pictures).excludes_zero
+    print(f"zero was left out {wrong} times in 300")
+    assert wrong <= 27  # 300 * 0.05 + 3 * sqrt(300 * .05 * .95) = 26.3
+
+
+def test_a_handful_of_changes_is_no_evidence():
+    # five pictures won, none lost: McNemar's p is 2 / 2^5, so no interval may leave zero out
+    assert not difference([False] * 40, [True] * 5 + [False] * 35, range(40)).excludes_zero
+    shared = difference([False] * 80, [True] * 10 + [False] * 70, [k // 2 for k in range(80)])
+    assert (shared.test, shared.low, shared.excludes_zero) == ("clustered bootstrap", None, False)
+    assert difference([False] * 40, [True] * 6 + [False] * 34, range(40)).excludes_zero  # 2 / 2^6 = .03
 
 
 def test_no_questions_is_an_error():

@@ -1,4 +1,9 @@
-"""Modality x task as a picture: accuracy or difference in colour, the value and n in every cell, blanks left blank."""
+"""Accuracies and differences as pictures: the value in colour and in figures, n below it, blanks left blank.
+
+The difference of two sets of runs has the form of the published figure: rows are what was trained on, columns what was
+tested on, red is better and blue is worse. What the published one lacks is in ours: a star where the 95 % interval
+leaves zero out, and hatching where a cell has few questions.
+"""
 
 import io
 import textwrap
@@ -6,17 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from open_r1.evaluation.statistics import Difference
-from open_r1.evaluation.tables import ALL, Cell, Table, modalities, tasks
+from open_r1.evaluation.lineup import Matrix, Pairs, of_pairs, short
+from open_r1.evaluation.statistics import Difference, Estimate
+from open_r1.evaluation.tables import ALL, FEW, Cell, Table, Tally, modalities, tasks
 
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
+NARROW = 0.86  # width of a cell without long column names
 GAP = 0.18  # between the cells and their margins, in cells
+HATCHED = f"hatched: fewer than {FEW} questions"
+MARK = "*"
+MARKED = f"{MARK} the 95 % interval leaves zero out"
 
 
 @dataclass(frozen=True)
@@ -25,88 +36,192 @@ class Entry:
 
     value: float
     label: str
-    small: str
+    small: str = ""
+    few: bool = False
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture to be made: its cells, what stands around them, and its scale."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    entries: Mapping[Cell, Entry]
+    legend: str  # of the colour bar
+    colours: str
+    span: tuple[float, float]
+    note: str = ""
+    axes: tuple[str, str] = ("", "")  # what rows and columns are
+    narrow: bool = False
+
+    @property
+    def footnote(self) -> str:
+        """What hatching and stars mean, where there are any."""
+        shown = self.entries.values()
+        parts = [HATCHED] * any(entry.few for entry in shown) + [MARKED] * any(entry.marked for entry in shown)
+        return "; ".join(parts)
 
 
 def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
-    """Accuracy in per cent with n, sequential colours from 0 to 100, margins over all questions."""
-    entries = {
-        cell: Entry(100 * tally.estimate.mean, f"{100 * tally.estimate.mean:.1f}", f"n = {tally.n:,}")
-        for cell, tally in table.items()
-        if tally.estimate is not None
-    }
-    return _heatmap(entries, title, note, "accuracy (%)", "YlGnBu", (0, 100))
+    """Modality x task: accuracy in per cent with n, sequential colours from 0 to 100, margins over all questions."""
+    entries = {cell: _accuracy(tally.estimate) for cell, tally in table.items() if tally.estimate is not None}
+    rows, columns = [*modalities(entries), ALL], [*tasks(entries), ALL]
+    return draw(Drawing(title, rows, columns, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
 
 
 def difference_heatmap(differences: Mapping[Cell, Difference], title: str, note: str = "") -> Figure:
-    """Difference in points with n, red for gains and blue for losses as in the published maps."""
-    entries = {
-        cell: Entry(100 * found.mean, f"{100 * found.mean:+.1f}", f"n = {found.n:,}")
-        for cell, found in differences.items()
-    }
-    reach = max([5.0, *(abs(entry.value) for entry in entries.values())])
-    return _heatmap(entries, title, note, "difference (points)", "coolwarm", (-reach, reach))
-
-
-def _heatmap(
-    entries: Mapping[Cell, Entry], title: str, note: str, legend: str, colours: str, span: tuple[float, float]
-) -> Figure:
+    """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
+    entries = {cell: _difference(found, f"{100 * found.mean:+.1f}") for cell, found in differences.items()}
     rows, columns = [*modalities(entries), ALL], [*tasks(entries), ALL]
-    width = 1.75 + CELL_WIDTH * (len(columns) + GAP) + 1.2
-    title = textwrap.fill(title, int(width * 8.5))
-    note = textwrap.fill(note, int(width * 13))
-    top = 0.35 + 0.24 * (title.count("\n") + 1) + (0.19 * (note.count("\n") + 1) if note else 0)
-    height = CELL_HEIGHT * (len(rows) + GAP) + top + 0.75
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes(
-        (
-            1.75 / width,
-            0.75 / height,
-            CELL_WIDTH * (len(columns) + GAP) / width,
-            CELL_HEIGHT * (len(rows) + GAP) / height,
+    return draw(Drawing(title, rows, columns, entries, "difference (points)", "coolwarm", _reach(entries), note))
+
+
+def accuracy_matrix(matrix: Matrix[Tally], title: str, note: str = "") -> Figure:
+    """Trained on x tested on: accuracy in per cent."""
+    entries = {
+        (short(row), short(column)): _accuracy(tally.estimate)
+        for (row, column), tally in matrix.cells.items()
+        if tally.estimate is not None
+    }
+    return draw(_matrix(matrix, entries, title, "accuracy (%)", "YlGnBu", (0, 100), note))
+
+
+def improvement_matrix(matrix: Matrix[Pairs], title: str, note: str = "") -> Figure:
+    """Trained on x tested on: the difference of two sets of runs in points, in the published form."""
+    found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
+    entries = {
+        (short(row), short(column)): _difference(one, f"{100 * one.mean:.2f}") for (row, column), one in found.items()
+    }
+    return draw(_matrix(matrix, entries, title, "points", "coolwarm", _reach(entries), note))
+
+
+def improvement_figure(values: Mapping[Cell, float], title: str) -> Figure:
+    """The published figure from bare numbers: points by (trained on, tested on), in their order."""
+    entries = {cell: Entry(value, f"{value:.2f}") for cell, value in values.items()}
+    rows, columns = (list(dict.fromkeys(cell[axis] for cell in values)) for axis in (0, 1))
+    return draw(
+        Drawing(
+            title,
+            rows,
+            columns,
+            entries,
+            "points",
+            "coolwarm",
+            _reach(entries),
+            axes=("trained on", "tested on"),
+            narrow=True,
         )
     )
-    norm, colour_map = Normalize(*span), matplotlib.colormaps[colours]
-    for (modality, task), entry in entries.items():
-        corner = _place(columns, task), _place(rows, modality)
-        _draw_cell(axes, corner, entry, colour_map(norm(entry.value)))
-    _label_axes(axes, rows, columns)
+
+
+def _accuracy(estimate: Estimate) -> Entry:
+    value = 100 * estimate.mean
+    return Entry(value, f"{value:.1f}", f"n = {estimate.n:,}", estimate.n < FEW)
+
+
+def _difference(found: Difference, label: str) -> Entry:
+    return Entry(100 * found.mean, label, f"n = {found.n:,}", found.n < FEW, found.excludes_zero)
+
+
+def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
+    """A scale around zero that holds every value, of 5 points at least."""
+    reach = max([5.0, *(abs(entry.value) for entry in entries.values())])
+    return (-reach, reach)
+
+
+def _matrix(
+    matrix: Matrix,
+    entries: Mapping[Cell, Entry],
+    title: str,
+    legend: str,
+    colours: str,
+    span: tuple[float, float],
+    note: str,
+) -> Drawing:
+    rows, columns = ([short(name) for name in names] for names in (matrix.rows, matrix.columns))
+    return Drawing(title, rows, columns, entries, legend, colours, span, note, ("trained on", "tested on"), True)
+
+
+# ---------------------------------------------------------------------------------------------------- drawing
+
+
+def draw(drawing: Drawing) -> Figure:
+    """The picture; its size follows from its cells, and no text leaves it."""
+    rows, columns = drawing.rows, drawing.columns
+    cell = NARROW if drawing.narrow else CELL_WIDTH
+    left = 0.5 + 0.085 * max(map(len, rows)) + (0.3 if drawing.axes[0] else 0)
+    wide, high = cell * _extent(columns), CELL_HEIGHT * _extent(rows)
+    width = max(left + wide + 1.2, 4.2)
+    title = textwrap.fill(drawing.title, int(width * 8.5))
+    note = textwrap.fill(drawing.note, int(width * 13))
+    foot = textwrap.fill(drawing.footnote, int(width * 13))
+    top = 0.35 + 0.24 * (title.count("\n") + 1) + (0.19 * (note.count("\n") + 1) if note else 0)
+    names = max(_broken(name).count("\n") + 1 for name in columns)
+    bottom = 0.25 + 0.17 * names + (0.3 if drawing.axes[1] else 0) + (0.19 * (foot.count("\n") + 1) if foot else 0)
+    height = high + top + bottom
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
+    norm, colour_map = Normalize(*drawing.span), matplotlib.colormaps[drawing.colours]
+    for (row, column), entry in drawing.entries.items():
+        _draw_cell(axes, (_place(columns, column), _place(rows, row)), entry, colour_map(norm(entry.value)))
+    _label_axes(axes, rows, columns, drawing.axes)
     figure.text(0.2 / width, 1 - 0.2 / height, title, ha="left", va="top", fontsize=13, fontweight="bold")
-    if note:
-        below = 0.2 + 0.24 * (title.count("\n") + 1)
-        figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
-    bar = figure.add_axes((1 - 1.0 / width, 0.75 / height, 0.16 / width, axes.get_position().height))
-    scale = ScalarMappable(norm, colour_map)
-    figure.colorbar(scale, cax=bar).set_label(legend, fontsize=10)
+    below = 0.2 + 0.24 * (title.count("\n") + 1)
+    figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
+    figure.text(0.2 / width, 0.1 / height, foot, ha="left", va="bottom", fontsize=8, color="0.3")
+    bar = figure.add_axes(((left + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
+    figure.colorbar(ScalarMappable(norm, colour_map), cax=bar).set_label(drawing.legend, fontsize=10)
     bar.tick_params(labelsize=9)
     return figure
 
 
+def _extent(names: Sequence[str]) -> float:
+    """How many cells a side is long; a margin stands a little apart."""
+    return len(names) + (GAP if ALL in names else 0)
+
+
 def _place(names: Sequence[str], name: str) -> float:
-    """Where a row or column begins, in cells; the margin stands a little apart."""
+    """Where a row or column begins, in cells."""
     return names.index(name) + (GAP if name == ALL else 0)
 
 
-def _draw_cell(axes, corner: tuple[float, float], entry: Entry, colour: tuple[float, float, float, float]) -> None:
+def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tuple[float, ...]) -> None:
     red, green, blue, _ = colour
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"  # Rec. 601 luma
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     x, y = corner
-    axes.text(x + 0.5, y + 0.38, entry.label, ha="center", va="center", fontsize=12, color=ink)
-    axes.text(x + 0.5, y + 0.76, entry.small, ha="center", va="center", fontsize=8, color=ink)
+    if entry.few:
+        inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
+        inside.set_linewidth(0)
+        axes.add_patch(inside)
+    label = f"{entry.label}{MARK}" if entry.marked else entry.label
+    weight = "bold" if entry.marked else "normal"
+    middle = y + (0.38 if entry.small else 0.5)
+    axes.text(x + 0.5, middle, label, ha="center", va="center", fontsize=12, color=ink, fontweight=weight)
+    if entry.small:
+        axes.text(x + 0.5, y + 0.76, entry.small, ha="center", va="center", fontsize=8, color=ink)
 
 
-def _label_axes(axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    axes.set_xlim(0, len(columns) + GAP)
-    axes.set_ylim(len(rows) + GAP, 0)
+def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: tuple[str, str]) -> None:
+    axes.set_xlim(0, _extent(columns))
+    axes.set_ylim(_extent(rows), 0)
     axes.set_xticks([_place(columns, name) + 0.5 for name in columns])
-    axes.set_xticklabels([name.replace(" ", "\n") for name in columns], fontsize=10)
+    axes.set_xticklabels([_broken(name) for name in columns], fontsize=10)
     axes.set_yticks([_place(rows, name) + 0.5 for name in rows])
     axes.set_yticklabels(rows, fontsize=10)
+    axes.set_ylabel(names[0], fontsize=10)
+    axes.set_xlabel(names[1], fontsize=10)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
+
+
+def _broken(name: str) -> str:
+    """A column name with a word to a line."""
+    return name.replace(" ", "\n")
 
 
 def picture(figure: Figure, form: str) -> bytes:

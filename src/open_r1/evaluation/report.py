@@ -1,156 +1,209 @@
-"""The report of one or several result files: which tables, pictures and texts it has, and what its summary says."""
+"""The report of result files: reads them, has its parts made, and writes them as Markdown, LaTeX, HTML and files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.heatmaps import accuracy_heatmap, difference_heatmap, picture
-from open_r1.evaluation.score import ResultFile, published_form, read_results
-from open_r1.evaluation.statistics import Difference
-from open_r1.evaluation.tables import (
-    ALL,
-    Cell,
-    Table,
-    averages,
-    compare,
-    csv_by_both,
-    csv_by_modality,
-    csv_by_task,
-    csv_of_differences,
-    markdown_by_both,
-    markdown_table,
+from open_r1.evaluation.curves import curves_figure, read_log
+from open_r1.evaluation.heatmaps import picture
+from open_r1.evaluation.items import browser
+from open_r1.evaluation.lineup import (
+    Comparison,
+    Scored,
+    accuracy_matrices,
+    difference_matrices,
+    load,
     named_apart,
-    percent,
-    tabulate,
-    with_error,
+    pair_up,
 )
+from open_r1.evaluation.page import OPEN_RUNS, page, short_value
+from open_r1.evaluation.score import published_form
+from open_r1.evaluation.sections import (
+    Section,
+    comparison_section,
+    guide,
+    improvement_section,
+    matrix_section,
+    run_section,
+)
+from open_r1.evaluation.sheets import latex, markdown, markdown_table
 from open_r1.files import MANIFEST, sha256_file, write_atomically, write_json
+from open_r1.runs import family_of
 
-Files = dict[str, str | bytes]  # path below the output folder -> content
+PICTURE_BYTES = 8 * 2**20
+"""How much of report.html small pictures may take, unless it is said otherwise."""
 
 
-def write_report(paths: Sequence[Path], output_dir: Path) -> str:
+def write_report(
+    paths: Sequence[Path],
+    output_dir: Path,
+    against: Sequence[Path] = (),
+    image_root: Path | None = None,
+    picture_bytes: int = PICTURE_BYTES,
+) -> str:
     """Write the report of some result files and return its summary (Markdown) without how each was measured.
+
+    Of many files the tables of each are not in what is returned, only what says something about them together.
+
+    Args:
+        paths: the result files.
+        output_dir: folder for the report.
+        against: result files that the others are compared with. Without them two files are compared with each other.
+        image_root: folder of the pictures, for data that is a JSON list.
+        picture_bytes: how much of the page small pictures may take.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are no report of ours.
     """
-    files = [read_results(path) for path in paths]
-    names = named_apart(paths)
-    sections, measured, content = [], [], Files()
-    for name, file in zip(names, files, strict=True):
-        table = tabulate(file.results)
-        folder = f"{name}/" if len(files) > 1 else ""
-        content |= {folder + leaf: data for leaf, data in _report_files(name, file, table).items()}
-        sections.append(_section(name, file, table))
-        measured.append(_measured(name, file))
-    if len(files) == 2:
-        differences = compare(files[0].results, files[1].results)
-        content |= _difference_files(names, differences)
-        sections.append(_difference_section(names, files, differences))
-    summary = "# Accuracy\n\n" + "\n".join(sections)
-    content["summary.md"] = "\n".join([summary, *measured])
-    _refuse_foreign(output_dir, content)
-    for leaf, data in content.items():
-        write_atomically(output_dir / leaf, data)
-    sources = {str(path): sha256_file(path) for path in paths}
-    write_json(output_dir / MANIFEST, {"report": sorted(content), "results": sources})
-    return summary
+    scored = load(paths, against)
+    _refuse_taken(output_dir)
+    comparisons, alone = _comparisons(scored, len(paths))
+    sections = [*_sections(scored, len(paths), comparisons, alone)]
+    sections.append(guide(sections))
+    summary = _summary(sections)
+    measured = {one.name: one.file.manifest for one in scored}
+    written, drawn = _Folder(output_dir), {}
+    for section in sections:
+        for leaf, text in section.files.items():
+            written.add(leaf, text)
+        for stem, figure in section.figures.items():
+            drawn[stem] = picture(figure, "svg")
+            written.add(f"{stem}.svg", drawn[stem])
+            written.add(f"{stem}.png", picture(figure, "png"))
+    for one in scored:
+        form = json.dumps(published_form(one.file.results), indent=2, ensure_ascii=True) + "\n"
+        written.add(f"{_folder(one, scored)}results.json", form)
+    written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
+    tables = [latex(sheet) for section in sections for sheet in section.sheets]
+    written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
+    made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
+    written.add("report.html", page("Accuracy", sections, drawn, made, measured))
+    written.finish({str(path): sha256_file(path) for path in (*paths, *against)})
+    if len(scored) <= OPEN_RUNS:
+        return summary
+    return _summary([section for section in sections if not section.single])
 
 
-def _refuse_foreign(output_dir: Path, content: Mapping[str, Any]) -> None:
-    """Refuse to write over anything but an earlier report; other files may lie beside it."""
-    try:
-        ours = set(json.loads((output_dir / MANIFEST).read_text(encoding="utf-8"))["report"]) | {MANIFEST}
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    taken = [leaf for leaf in [*content, MANIFEST] if leaf not in ours and (output_dir / leaf).exists()]
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"{output_dir} is a file; --output_dir must be a folder")
-    if taken:
+def _folder(one: Scored, scored: Sequence[Scored]) -> str:
+    return f"{one.name}/" if len(scored) > 1 else ""
+
+
+def _comparisons(scored: Sequence[Scored], own: int) -> tuple[list[Comparison], list[Scored]]:
+    """What is compared with what, and the files that have no counterpart; the first `own` files are those to report."""
+    second, first = scored[:own], scored[own:]
+    if not first:
+        return ([Comparison(second[0], second[1])] if own == 2 else []), []
+    comparisons, alone = pair_up(first, second)
+    if not comparisons:
         raise UserError(
-            f"{output_dir / taken[0]} exists and is no report of ours, it would be overwritten; "
-            "choose another --output_dir"
+            f"no file has a counterpart with the same questions among those of --against ({first[0].name}, ...), "
+            "so nothing can be compared; name runs on the same data"
         )
+    return comparisons, alone
 
 
-def _report_files(name: str, file: ResultFile, table: Table) -> Files:
-    lines = [f"{average.name} {with_error(average.mean, average.stderr)}" for average in averages(table)]
-    figure = accuracy_heatmap(table, f"Accuracy: {name}", "; ".join(lines))
-    return {
-        "by_modality.csv": csv_by_modality(table),
-        "by_task.csv": csv_by_task(table),
-        "by_modality_and_task.csv": csv_by_both(table),
-        "heatmap.png": picture(figure, "png"),
-        "heatmap.svg": picture(figure, "svg"),
-        "results.json": json.dumps(published_form(file.results), indent=2, ensure_ascii=True) + "\n",
-    }
+def _sections(
+    scored: Sequence[Scored], own: int, comparisons: Sequence[Comparison], alone: Sequence[Scored]
+) -> Iterable[Section]:
+    """Comparisons and matrices first, then each run, then the curves of training."""
+    forced = any(one.forced for one in scored)
+    yield from _improvements(comparisons, alone, forced)
+    for matrix in accuracy_matrices(scored[:own]):
+        yield matrix_section(matrix, forced)
+    for one in scored:
+        yield run_section(one, _folder(one, scored))
+    yield from _curves(scored)
 
 
-def _difference_files(names: Sequence[str], differences: Mapping[Cell, Difference]) -> Files:
-    note = f"{names[1]} minus {names[0]}, {differences[ALL, ALL].n:,} questions that both answered"
-    figure = difference_heatmap(differences, "Improvement on each modality / task", note)
-    return {
-        "difference.csv": csv_of_differences(differences),
-        "difference.png": picture(figure, "png"),
-        "difference.svg": picture(figure, "svg"),
-    }
+def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], forced: bool) -> Iterable[Section]:
+    """The difference maps, and the comparisons that no map holds."""
+    matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
+    what = f"{len(comparisons)} result files minus their counterparts of --against, on the same questions"
+    for matrix in matrices:
+        section = improvement_section(matrix, what, forced)
+        if alone:
+            names = ", ".join(one.name for one in alone)
+            section.texts.append(f"Left out, without a counterpart on the same questions: {names}.")
+        yield section
+    mapped = {matrix.family for matrix in matrices}
+    for number, comparison in enumerate(comparisons, 1):
+        trained, tested = comparison.second.trained_on, comparison.second.tested_on
+        if trained and tested and family_of(trained) == family_of(tested) and family_of(trained) in mapped:
+            continue
+        yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
 
 
-# ---------------------------------------------------------------------------------------------------- summary
+def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
+    """The training curves of the runs that lie on this machine, overlaid."""
+    folders = list(dict.fromkeys(Path(run) for one in scored if (run := one.file.manifest.get("run_dir"))))
+    if not folders:
+        return
+    section, logs = Section("Training curves"), {}
+    for folder, name in zip(folders, named_apart([folder.resolve() for folder in folders]), strict=True):
+        try:
+            logs[name] = read_log(folder)
+        except UserError as error:
+            section.texts.append(f"Not drawn: {error}.")
+    figure = curves_figure(logs)
+    if figure is not None:
+        section.figures["curves"] = figure
+    yield section
 
 
-def _section(name: str, file: ResultFile, table: Table) -> str:
-    whole = table[ALL, ALL]
-    rows = [[average.name, with_error(average.mean, average.stderr)] for average in averages(table)]
-    rows.append(["uniform guessing", percent(whole.chance, 1)])
-    rows.append(["answers that could not be read (unparsed)", percent(whole.unparsed, 1)])
-    parts = [
-        f"## {name}\n",
-        markdown_table(["", "per cent"], rows),
-        *_warnings(file, whole.unreadable, whole.n),
-        "Accuracy ± standard error clustered by picture, in per cent (number of questions):\n",
-        markdown_by_both(table),
-    ]
+def _summary(sections: Sequence[Section]) -> str:
+    return "# Accuracy\n\n" + "\n".join(map(_markdown, sections))
+
+
+def _markdown(section: Section) -> str:
+    parts = [f"## {section.title}\n", *(f"**{text}**\n" for text in section.warnings)]
+    parts += [f"{text}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
+    parts += [f"![{section.title}](<{stem}.png>)\n" for stem in section.figures]
     return "\n".join(parts)
 
 
-def _measured(name: str, file: ResultFile) -> str:
-    rows = [[key, _short(value)] for key, value in file.manifest.items()]
+def _measured(name: str, manifest: Mapping[str, Any]) -> str:
+    rows = [[key, short_value(value)] for key, value in manifest.items()]
     return f"## How {name} was measured\n\n{markdown_table(['', ''], rows)}"
 
 
-def _warnings(file: ResultFile, unreadable: int, asked: int) -> list[str]:
-    found = []
-    if not asked:
-        found.append("**No question could be asked.**\n")
-    if unreadable:
-        found.append(
-            f"**{unreadable:,} questions were not asked** (unreadable picture or the like) and count nowhere.\n"
-        )
-    if file.missing:
-        found.append(f"**{file.missing:,} questions have no result yet**: the run is not finished.\n")
-    if file.torn:
-        found.append("**The last line is unfinished** and was left out: the run was stopped while writing it.\n")
-    return found
+# ----------------------------------------------------------------------------------------------------- output
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 300 else text[:297] + "..."
+def _refuse_taken(output_dir: Path) -> None:
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"{output_dir} is a file; --output_dir must be a folder")
 
 
-def _difference_section(
-    names: Sequence[str], files: Sequence[ResultFile], differences: Mapping[Cell, Difference]
-) -> str:
-    found = differences[ALL, ALL]
-    error = f" ± {percent(found.stderr, 1)}" if found.stderr else ""
-    alone = [len(file.results) - found.n for file in files]
-    left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
-    return (
-        f"## {names[1]} minus {names[0]}\n\n"
-        f"{100 * found.mean:+.1f}{error} points over {found.n:,} questions: {found.won:,} won, {found.lost:,} lost, "
-        f"exact McNemar p = {found.p:.2g}.{left_out}\n"
-    )
+class _Folder:
+    """The files of a report: all are made before one is written, and none is written over what is not ours."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._content: dict[str, str | bytes] = {}
+
+    def add(self, leaf: str, data: str | bytes) -> None:
+        assert leaf not in self._content, f"two parts of the report are called {leaf}"
+        self._content[leaf] = data
+
+    def finish(self, sources: Mapping[str, str]) -> None:
+        """Write everything, the list of it last."""
+        self._refuse_foreign()
+        for leaf, data in self._content.items():
+            text = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+            write_atomically(self._path / leaf, text)
+        write_json(self._path / MANIFEST, {"report": sorted(self._content), "results": dict(sources)})
+
+    def _refuse_foreign(self) -> None:
+        """Refuse to write over anything but an earlier report; other files may lie beside it."""
+        try:
+            ours = set(json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))["report"]) | {MANIFEST}
+        except (OSError, ValueError, KeyError, TypeError):
+            ours = set()
+        for leaf in (*self._content, MANIFEST):
+            if leaf not in ours and (self._path / leaf).exists():
+                raise UserError(
+                    f"{self._path / leaf} exists and is no report of ours, it would be overwritten; "
+                    "choose another --output_dir"
+                )

@@ -1,21 +1,19 @@
-"""Accuracy by modality, by task and by both, from result lines alone: tallies, averages, CSV and Markdown."""
+"""Accuracy by modality, by task and by both, from result lines alone: tallies, what stands beside them, averages."""
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 from open_r1.answers import Outcome, options_in
 from open_r1.errors import UserError
 from open_r1.evaluation.score import Result
-from open_r1.evaluation.statistics import Difference, Estimate, accuracy, difference, mean_of_means
+from open_r1.evaluation.statistics import Estimate, accuracy, mean_of_means, pass_at_k
 from open_r1.runs import Modality, Task
 
 ALL = "all"
 UNLABELLED = "unlabelled"
+FEW = 30  # a cell with fewer questions is hatched in the pictures: its error is larger than most differences
 
 Cell = tuple[str, str]  # (modality, task); ALL in either place is a margin
 
@@ -55,16 +53,52 @@ class Tally:
     @cached_property
     def estimate(self) -> Estimate | None:
         """Accuracy with its uncertainty; None where nothing was asked."""
-        if not self.asked:
-            return None
-        return accuracy([result.correct for result in self.asked], [result.image for result in self.asked])
+        return estimate(self.asked)
 
     @cached_property
     def chance(self) -> float | None:
         """Accuracy of uniform guessing on these questions."""
-        if not self.asked:
+        return mean([1 / _options_offered(result.problem) for result in self.asked])
+
+    @cached_property
+    def blind(self) -> float | None:
+        """Accuracy of guessing by option text from the training split; None where infer knew none."""
+        return mean([result.blind for result in self.asked if result.blind is not None])
+
+    @cached_property
+    def unseen(self) -> list[Result] | None:
+        """The questions whose picture is not in the training split; None where infer knew none."""
+        known = [result for result in self.asked if result.seen is not None]
+        return [result for result in known if not result.seen] if known else None
+
+    @cached_property
+    def unseen_estimate(self) -> Estimate | None:
+        """Accuracy on `unseen`."""
+        return estimate(self.unseen or [])
+
+    @cached_property
+    def samples(self) -> int:
+        """How many completions every question has; then `estimate` is that of their majority vote."""
+        return min((len(result.samples or ()) or 1 for result in self.asked), default=1)
+
+    def pass_at(self, k: int) -> float | None:
+        """The chance that one of k samples is right; None where there are no samples."""
+        if self.samples < max(2, k):
             return None
-        return sum(1 / _options_offered(result.problem) for result in self.asked) / self.n
+        drawn = [[sample.outcome for sample in result.samples or ()] for result in self.asked]
+        return mean([pass_at_k(len(outcomes), outcomes.count(Outcome.CORRECT), k) for outcomes in drawn])
+
+
+def estimate(results: Sequence[Result]) -> Estimate | None:
+    """Accuracy with its uncertainty; None without a result."""
+    if not results:
+        return None
+    return accuracy([result.correct for result in results], [result.image for result in results])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(values) / len(values) if values else None
 
 
 Table = Mapping[Cell, Tally]
@@ -113,7 +147,7 @@ class Average:
     name: str
     mean: float
     stderr: float | None
-    groups: int
+    cells: tuple[Cell, ...]  # the cells whose plain mean it is
 
 
 def averages(table: Table) -> list[Average]:
@@ -124,153 +158,20 @@ def averages(table: Table) -> list[Average]:
     found = []
     whole = table[ALL, ALL].estimate
     if whole is not None:
-        found.append(Average("all questions, weighted by their number", whole.mean, whole.stderr, whole.n))
+        name = "all questions, weighted by their number"
+        found.append(Average(name, whole.mean, whole.stderr, ((ALL, ALL),)))
     margins = {
         ("modality", "modalities"): [(name, ALL) for name in modalities(table)],
         ("task", "tasks"): [(ALL, name) for name in tasks(table)],
     }
     for (one, many), cells in margins.items():
-        estimates = [table[cell].estimate for cell in cells if UNLABELLED not in cell]
-        known = [estimate for estimate in estimates if estimate is not None]
+        known = tuple(cell for cell in cells if UNLABELLED not in cell and table[cell].asked)
         if known:
-            mean, stderr = mean_of_means(known)
+            mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in known])
             kind = one if len(known) == 1 else many
-            found.append(Average(f"unweighted mean over {len(known)} {kind}", mean, stderr, len(known)))
+            found.append(Average(f"unweighted mean over {len(known)} {kind}", mean, stderr, known))
     return found
 
 
-# ------------------------------------------------------------------------------------------------ differences
-
-
-def compare(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Difference]:
-    """Second minus first, cell by cell, over the questions that both runs answered.
-
-    Raises:
-        UserError: they have no question in common, or an id stands for different questions.
-    """
-    before = {result.id: result for result in first if result.outcome is not None}
-    cells: dict[Cell, list[tuple[Result, Result]]] = defaultdict(list)
-    for result in second:
-        other = before.get(result.id)
-        if other is None or result.outcome is None:
-            continue
-        if (other.problem, other.solution) != (result.problem, result.solution):
-            raise UserError(f"id {result.id!r} is another question in the two files: they cannot be compared")
-        modality, task = result.modality or UNLABELLED, result.task or UNLABELLED
-        for cell in ((modality, task), (modality, ALL), (ALL, task), (ALL, ALL)):
-            cells[cell].append((other, result))
-    if not cells:
-        raise UserError("the two files have no question in common: they cannot be compared; report each on its own")
-    return {
-        cell: difference(
-            [old.correct for old, _ in pairs], [new.correct for _, new in pairs], [new.image for _, new in pairs]
-        )
-        for cell, pairs in cells.items()
-    }
-
-
-# ----------------------------------------------------------------------------------------------------- output
-
-COLUMNS = ("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "correct", "wrong", "unparsed", "unreadable")
-
-
-def _figures(tally: Tally) -> list[str]:
-    """The values of COLUMNS; accuracies in per cent, blank where there is none."""
-    estimate = tally.estimate
-    spread = (
-        [None] * 5
-        if estimate is None or tally.chance is None
-        else [
-            estimate.mean,
-            estimate.stderr,
-            estimate.low,
-            estimate.high,
-            tally.chance,
-        ]
-    )
-    counts = [tally.count(outcome) for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)]
-    pictures = 0 if estimate is None else estimate.clusters
-    return [str(tally.n), str(pictures), *map(percent, spread), *map(str, counts), str(tally.unreadable)]
-
-
-def percent(share: float | None, digits: int = 2) -> str:
-    """A share as per cent, without the sign; blank for None."""
-    return "" if share is None else f"{100 * share:.{digits}f}"
-
-
-def csv_by_modality(table: Table) -> str:
-    """One line per modality, and one for all questions."""
-    return _csv(["modality", *COLUMNS], [[name, *_figures(table[name, ALL])] for name in [*modalities(table), ALL]])
-
-
-def csv_by_task(table: Table) -> str:
-    """One line per task, and one for all questions."""
-    return _csv(["task", *COLUMNS], [[name, *_figures(table[ALL, name])] for name in [*tasks(table), ALL]])
-
-
-def csv_by_both(table: Table) -> str:
-    """One line per modality and task that occur together."""
-    return _csv(["modality", "task", *COLUMNS], [[*cell, *_figures(table[cell])] for cell in grid(table)])
-
-
-def csv_of_differences(differences: Mapping[Cell, Difference]) -> str:
-    """One line per cell, margins included; differences in points of accuracy."""
-    rows = [list(cell) for cell in grid(differences)]
-    rows += [[name, ALL] for name in modalities(differences)] + [[ALL, name] for name in tasks(differences)]
-    rows.append([ALL, ALL])
-    for row in rows:
-        found = differences[row[0], row[1]]
-        row += [
-            str(found.n),
-            percent(found.mean),
-            percent(found.stderr),
-            str(found.won),
-            str(found.lost),
-            f"{found.p:.3g}",
-        ]
-    return _csv(["modality", "task", "n", "difference", "stderr", "won", "lost", "mcnemar_p"], rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
-def with_error(mean: float | None, stderr: float | None) -> str:
-    """`61.2 ± 1.9` in per cent; blank for None.
-
-    The error is left out where none can be measured: on a single picture, or where all answers are alike.
-    """
-    if mean is None:
-        return ""
-    return percent(mean, 1) + (f" ± {percent(stderr, 1)}" if stderr else "")
-
-
-def markdown_by_both(table: Table) -> str:
-    """Modalities down, tasks across, margins last; each cell `accuracy ± stderr (n)`."""
-    columns = [*tasks(table), ALL]
-
-    def cell(modality: str, task: str) -> str:
-        tally = table.get((modality, task))
-        estimate = tally.estimate if tally else None
-        return "" if estimate is None else f"{with_error(estimate.mean, estimate.stderr)} ({estimate.n:,})"
-
-    rows = [[name, *(cell(name, task) for task in columns)] for name in [*modalities(table), ALL]]
-    return markdown_table(["", *columns], rows)
-
-
-def named_apart(paths: Sequence[Path]) -> list[str]:
-    """A short name per file, its own or with its folder's before it, no two the same."""
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}-{path.stem}" for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{path.stem}" for number, path in enumerate(paths, 1)]
-    return names
+def _answers(results: Sequence[Result]) -> tuple[list[float], list[str]]:
+    return [float(result.correct) for result in results], [result.image for result in results]

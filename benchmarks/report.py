@@ -1,0 +1,104 @@
+"""How long a report takes and how much it holds: `python benchmarks/report.py`, about four minutes on two cores.
+
+Phantoms are drawn and prepared, two runs "answer" every test question (drawn answers around thoughts of some hundred
+characters, as a think checkpoint writes them, with the share of right ones that the run is given), and `eval/report.py`
+reports each number of lines in a process of its own: both runs with their difference, all tables and heatmaps, and the
+page with small pictures. Wall and CPU seconds, the largest resident set, and the size of the page are printed.
+
+The claim: 18,000 result lines in under 60 s. Memory is that of the lines and of the page; pictures are read one at a
+time from a mapped file, whose pages count as resident until the system wants them back.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1.answers import options_in, solution_letter
+from open_r1.evaluation.score import ResultWriter, judged
+from open_r1.phantoms import make_phantoms, save_prepared
+from open_r1.vqa_data import load_vqa, picture_key
+
+ROOT = Path(__file__).resolve().parents[1]
+THOUGHTS = (
+    "The picture shows",
+    "a bright rim",
+    "that could be",
+    "an artefact",
+    "or a lesion",
+    "at the border",
+    "of it.",
+)
+
+
+def write_run(path: Path, rows: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], right: float) -> None:
+    """A result file in which a share `right` of the questions is answered as the solution says."""
+    draw = random.Random(path.name)
+    path.unlink(missing_ok=True)
+    with ResultWriter(path, manifest) as writer:
+        for row in rows:
+            thought = " ".join(draw.choices(THOUGHTS, k=20))
+            letters = [*options_in(row["problem"]), "?"]
+            letter = solution_letter(row["solution"]) if draw.random() < right else draw.choice(letters)
+            output = f"<think>{thought}</think> <answer> {letter} </answer>"
+            writer.write(judged(row, picture_key(row), output, tokens=90))
+
+
+# The kernel's own high-water mark of this process: getrusage would count what its parent held when it was forked.
+REPORT = """
+import atexit, re, runpy, sys
+def tell():
+    status = open("/proc/self/status").read()
+    print(*(re.search(name + r":\\s*(\\d+)", status)[1] for name in ("VmHWM", "RssFile")), file=sys.stderr)
+atexit.register(tell)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def measure(files: Sequence[Path], output: Path) -> str:
+    """Report these files in a process of its own, and say what that took."""
+    begun, spent = time.perf_counter(), os.times()
+    script = str(ROOT / "eval" / "report.py")
+    command = [sys.executable, "-c", REPORT, script, *map(str, files), "--output_dir", str(output)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"eval/report.py failed with exit status {done.returncode}: {done.stderr}")
+    wall, used = time.perf_counter() - begun, os.times()
+    processor = used.children_user + used.children_system - spent.children_user - spent.children_system
+    size = (output / "report.html").stat().st_size
+    most, mapped = (int(number) / 1024 for number in done.stderr.split()[-2:])
+    return (
+        f"{wall:5.1f} s wall, {processor:5.1f} s CPU, {most:4.0f} MiB resident at most ({mapped:.0f} MiB are mapped "
+        f"files, at the end), page {size / 2**20:.1f} MiB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, nargs="+", default=[2000, 18_000], help="result lines per run")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2], help="runs in a report")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_phantoms(root / "phantoms", train=1, test=-(-max(flags.lines) // 40))  # 8 modalities, 5 questions each
+        prepared = save_prepared(root / "phantoms", root / "prepared")
+        rows, _ = load_vqa(prepared, "test")
+        manifest = {"data": str(prepared), "split": "test", "data_sha256": "of the benchmark"}
+        for lines in flags.lines:
+            files = []
+            for name, right in (("before", 0.4), ("after", 0.8)):
+                files.append(root / f"{name}.jsonl")
+                write_run(files[-1], (rows[k] for k in range(lines)), {**manifest, "checkpoint": name}, right)
+            for count in flags.runs:
+                found = measure(files[:count], root / f"report-{lines}-{count}")
+                print(f"{lines:6,} lines x {count} run{'s' if count > 1 else ' '}: {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

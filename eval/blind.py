@@ -1,0 +1,37 @@
+"""What a data set gives away without its pictures: blind floor, uniform guessing, pictures shared with training.
+
+    python eval/blind.py --train Fundus_train.json --test Fundus_test.json
+    python eval/blind.py --data data/VQA/CT_384
+
+The blind floor is the accuracy of choosing the option whose text was most often right in training, of all times it
+was offered there; no picture and no question is looked at. An accuracy is worth what it is above this.
+"""
+
+import argparse
+from pathlib import Path
+
+from open_r1.errors import UserError, run_command
+from open_r1.evaluation.blind import measure, read_list, read_prepared
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, help="JSON list of {image, problem, solution} to count in")
+    parser.add_argument("--test", type=Path, help="JSON list of the questions to guess")
+    parser.add_argument("--data", type=Path, help="prepared folder with both, instead of the two lists")
+    flags = parser.parse_args()
+    if flags.data is not None and not (flags.train or flags.test):
+        train, test = read_prepared(flags.data)
+    elif flags.train is not None and flags.test is not None and flags.data is None:
+        train, test = read_list(flags.train), read_list(flags.test)
+    else:
+        raise UserError("give either --train and --test, two JSON lists, or --data, a prepared folder")
+    for name, side in (("train", train), ("test", test)):
+        if side.dropped:
+            print(f"{side.dropped:,} rows of {name} cannot be used and count nowhere")
+    print("\n".join(measure(train, test).lines()))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

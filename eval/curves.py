@@ -1,0 +1,33 @@
+"""Training curves of one or several runs, overlaid: rewards, completion length, KL, entropy, gradient norm.
+
+python eval/curves.py output/Modality_CT output/Modality_MRI --output curves.png
+"""
+
+import argparse
+from pathlib import Path
+
+from open_r1.errors import UserError, run_command
+from open_r1.evaluation.curves import curves_figure, read_logs
+from open_r1.evaluation.heatmaps import picture
+from open_r1.files import write_atomically
+
+FORMS = ("png", "svg")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folders of trainings")
+    parser.add_argument("--output", required=True, type=Path, help="picture to write, .png or .svg")
+    flags = parser.parse_args()
+    form = flags.output.suffix.removeprefix(".")
+    if form not in FORMS:
+        raise UserError(f"--output {flags.output} must end in .png or .svg, that says which form is meant")
+    figure = curves_figure(read_logs(flags.runs))
+    if figure is None:
+        raise UserError(f"the logs of {', '.join(map(str, flags.runs))} hold no curve: train with --logging_steps")
+    write_atomically(flags.output, picture(figure, form))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,437 @@
+"""What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from open_r1.answers import Outcome
+from open_r1.evaluation.heatmaps import MARK, accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
+from open_r1.evaluation.lineup import Comparison, Matrix, Pairs, Scored, of_pairs
+from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
+from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, mean_of_means
+from open_r1.evaluation.tables import ALL, Average, Cell, Table, Tally, averages, grid, mean, modalities, tasks
+
+DIFFERENCES = ("difference", "improvement")  # what the files about differences begin with
+FORCED = "FORCED across split families"
+FORCED_WARNING = (
+    f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About 80 % of "
+    "them were in its training set, so these accuracies mostly measure memory."
+)
+
+
+@dataclass
+class Section:
+    """One part of the report; texts are plain."""
+
+    title: str
+    warnings: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)  # path below the report, without ending -> picture
+    files: dict[str, str] = field(default_factory=dict)  # path below the report -> content
+    single: bool = False  # about one result file; the page folds it where there are many
+
+
+def marked(title: str, forced: bool) -> str:
+    """The title of a picture or part, with what must not be overlooked before it."""
+    return f"{FORCED}: {title}" if forced else title
+
+
+# ---------------------------------------------------------------------------------------------------- one run
+
+
+def run_section(scored: Scored, folder: str) -> Section:
+    """Accuracy of one result file, with all that stands beside it."""
+    table, title = scored.table, marked(scored.name, scored.forced)
+    means = averages(table)
+    lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
+    section = Section(title, _warnings(scored), single=True)
+    section.sheets = [
+        _run_sheet(scored, "Accuracy by modality", [(name, (name, ALL)) for name in modalities(table)], "modalit"),
+        _run_sheet(scored, "Accuracy by task", [(name, (ALL, name)) for name in tasks(table)], "task"),
+        _both_sheet(table),
+    ]
+    section.figures[f"{folder}heatmap"] = accuracy_heatmap(
+        table, marked(f"Accuracy: {scored.name}", scored.forced), lines
+    )
+    section.files = {
+        f"{folder}by_modality.csv": _csv(scored, ["modality"], [[name] for name in [*modalities(table), ALL]]),
+        f"{folder}by_task.csv": _csv(scored, ["task"], [[name] for name in [*tasks(table), ALL]]),
+        f"{folder}by_modality_and_task.csv": _csv(scored, ["modality", "task"], [list(cell) for cell in grid(table)]),
+        f"{folder}averages.csv": _csv_of_averages(scored, means),
+    }
+    return section
+
+
+def _warnings(scored: Scored) -> list[str]:
+    whole, file = scored.table[ALL, ALL], scored.file
+    found = [FORCED_WARNING] if scored.forced else []
+    if not whole.n:
+        found.append("No question could be asked.")
+    if whole.unreadable:
+        found.append(
+            f"{whole.unreadable:,} questions were not asked (unreadable picture or the like) and count nowhere."
+        )
+    if file.missing:
+        found.append(f"{file.missing:,} questions have no result yet: the run is not finished.")
+    if file.torn:
+        found.append("The last line is unfinished and was left out: the run was stopped while writing it.")
+    return found
+
+
+_HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "without picture")
+
+
+def _run_sheet(scored: Scored, title: str, cells: Sequence[tuple[str, Cell]], family: str) -> Sheet:
+    """Accuracies of some cells, then the averages: weighted, and unweighted over the family's groups."""
+    table = scored.table
+    k = table[ALL, ALL].samples
+    head = [*_HEAD, "pictures not in training", *([f"one of {k} samples", f"best of {k}"] if k > 1 else []), "unparsed"]
+    rows = [[name, *_row(scored, [cell])] for name, cell in cells]
+    for average in averages(table):
+        if average.cells == ((ALL, ALL),) or family in average.name:
+            rows.append([average.name, *_row(scored, average.cells, average)])
+    return Sheet(title, head, rows, _notes(scored, k))
+
+
+def _row(scored: Scored, cells: Sequence[Cell], average: Average | None = None) -> list[str]:
+    """The columns after the name: of one cell, or the plain mean over several."""
+    tallies = [scored.table[cell] for cell in cells]
+    own = tallies[0].estimate if len(tallies) == 1 else None
+    if average is not None:
+        accuracy = with_error(average.mean, average.stderr)
+    else:
+        accuracy = "" if own is None else with_error(own.mean, own.stderr)
+    hidden = [_hidden(scored, cell) for cell in cells]
+    k = scored.table[ALL, ALL].samples
+    shares = [[tally.pass_at(number) for tally in tallies] for number in ((1, k) if k > 1 else ())]
+    values = [
+        f"{sum(tally.n for tally in tallies):,}",
+        accuracy,
+        "" if own is None else f"{percent(own.low, 1)} to {percent(own.high, 1)}",
+        _mean_of([tally.chance for tally in tallies]),
+        _mean_of([tally.blind for tally in tallies]),
+        _mean_of(hidden),
+        _unseen(tallies),
+        *map(_mean_of, shares),
+        _mean_of([tally.unparsed for tally in tallies]),
+    ]
+    return [value or BLANK for value in values]
+
+
+def _mean_of(shares: Sequence[float | None]) -> str:
+    """Their plain mean in per cent; blank where one is not known."""
+    known = [share for share in shares if share is not None]
+    return percent(mean(known), 1) if len(known) == len(shares) else ""
+
+
+def _hidden(scored: Scored, cell: Cell) -> float | None:
+    """Accuracy without the picture, on the questions of this cell that both runs answered."""
+    if scored.without_picture is None or cell not in scored.without_picture:
+        return None
+    ids = {result.id for result in scored.table[cell].asked}
+    return mean([float(result.correct) for result in scored.without_picture[cell].asked if result.id in ids])
+
+
+def _unseen(tallies: Sequence[Tally]) -> str:
+    """Accuracy on the questions whose picture is not in training, with error and number."""
+    groups = [tally.unseen for tally in tallies]
+    known = [group for group in groups if group]
+    if not known or any(group is None for group in groups):
+        return ""
+    average, stderr = mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in known])
+    return f"{with_error(average, stderr)} ({sum(map(len, known)):,})"
+
+
+def _notes(scored: Scored, k: int) -> list[str]:
+    """What is particular to this run; what holds for all is in `guide`."""
+    whole = scored.table[ALL, ALL]
+    notes = []
+    if whole.blind is None and whole.unseen is None:
+        notes.append("No training split was known, so the blind floor and the pictures not in training are blank.")
+    if scored.without_picture is None and scored.shown_as[0] == "shown":
+        notes.append("No result file of this checkpoint without pictures is among those given.")
+    if k > 1:
+        notes.append(f"Accuracy is that of the majority vote of {k} samples; best of {k} is pass@{k}, one is pass@1.")
+    return notes
+
+
+ACCURACY_NOTE = (
+    "Accuracies are in per cent. ± is the standard error clustered by picture; the interval is Wilson's, wider where "
+    "questions share pictures. Guessing: uniform over the options. Blind floor: the option that was most often right "
+    "in training, no picture and no question looked at. Weighted: every question counts the same; unweighted: every "
+    "modality or task does, as in the published averages."
+)
+DIFFERENCE_NOTE = (
+    f"Differences are in points of accuracy on the same questions. {MARK} the 95 % interval leaves zero out. The "
+    f"paired test is the {MCNEMAR} test where every picture has one question, and the {BOOTSTRAP} over pictures "
+    "(seed 0) where questions share pictures; there is no interval where fewer than six pictures changed."
+)
+
+
+def guide(sections: Sequence[Section]) -> Section:
+    """How to read the tables that these sections hold."""
+    compared = any(leaf.startswith(DIFFERENCES) for section in sections for leaf in section.files)
+    return Section("How to read this", texts=[ACCURACY_NOTE] + [DIFFERENCE_NOTE] * compared)
+
+
+def _both_sheet(table: Table) -> Sheet:
+    """Modalities down, tasks across, margins last; each cell `accuracy ± stderr (n)`."""
+    columns = [*tasks(table), ALL]
+
+    def cell(modality: str, task: str) -> str:
+        tally = table.get((modality, task))
+        estimate = tally.estimate if tally else None
+        return "" if estimate is None else f"{with_error(estimate.mean, estimate.stderr)} ({estimate.n:,})"
+
+    rows = [[name, *(cell(name, task) for task in columns)] for name in [*modalities(table), ALL]]
+    note = "Accuracy ± standard error clustered by picture, in per cent (number of questions)."
+    return Sheet("Accuracy by modality and task", ["", *columns], rows, [note])
+
+
+# ------------------------------------------------------------------------------------------------ CSV of tallies
+
+COLUMNS = (
+    *("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "blind_floor", "without_picture"),
+    *("unseen_n", "unseen_accuracy", "unseen_stderr", "correct", "wrong", "unparsed", "unparsed_share", "unreadable"),
+    *("samples", "pass_at_1", "pass_at_k"),
+)
+
+
+def figures(tally: Tally, without_picture: float | None = None) -> list[str]:
+    """The values of COLUMNS; accuracies in per cent, blank where there is none."""
+    own, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
+    spread = [None] * 4 if own is None else [own.mean, own.stderr, own.low, own.high]
+    return [
+        str(tally.n),
+        str(0 if own is None else own.clusters),
+        *map(percent, (*spread, tally.chance, tally.blind, without_picture)),
+        "" if tally.unseen is None else str(len(tally.unseen)),
+        *map(percent, (None, None) if unseen is None else (unseen.mean, unseen.stderr)),
+        *(str(tally.count(outcome)) for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)),
+        percent(tally.unparsed if tally.n else None),
+        str(tally.unreadable),
+        str(k),
+        *map(percent, (tally.pass_at(1), tally.pass_at(k))),
+    ]
+
+
+def _csv(scored: Scored, head: list[str], names: Iterable[list[str]]) -> str:
+    def cell(name: list[str]) -> Cell:
+        return (name[0], name[1]) if len(name) == 2 else ((name[0], ALL) if head == ["modality"] else (ALL, name[0]))
+
+    rows = [[*name, *figures(scored.table[cell(name)], _hidden(scored, cell(name)))] for name in names]
+    return csv_text([*head, *COLUMNS], rows)
+
+
+def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
+    """One line per way to average; the floors are averaged in the same way."""
+    rows = []
+    for average in means:
+        tallies = [scored.table[cell] for cell in average.cells]
+        beside = [[tally.chance for tally in tallies], [tally.blind for tally in tallies]]
+        beside += [[_hidden(scored, cell) for cell in average.cells], [tally.unparsed for tally in tallies]]
+        known = [
+            None if None in shares else mean([share for share in shares if share is not None]) for shares in beside
+        ]
+        counts = [str(len(tallies)), str(sum(tally.n for tally in tallies))]
+        rows.append([average.name, *counts, *map(percent, (average.mean, average.stderr, *known))])
+    head = [
+        "average",
+        "groups",
+        "n",
+        "accuracy",
+        "stderr",
+        "chance",
+        "blind_floor",
+        "without_picture",
+        "unparsed_share",
+    ]
+    return csv_text(head, rows)
+
+
+# --------------------------------------------------------------------------------------------------- matrices
+
+
+def matrix_section(matrix: Matrix[Tally], forced: bool) -> Section:
+    """Trained on x tested on, within a split family."""
+    title = marked(f"Trained on x tested on, by {matrix.family}", forced)
+    stem = f"trained_on_x_tested_on_{matrix.family}"
+    note = f"{len(matrix.rows)} runs (rows), tested on {len(matrix.columns)} sets (columns)"
+    section = Section(title, [FORCED_WARNING] if forced else [])
+    section.sheets = [_matrix_sheet(matrix)]
+    if any(tally.blind is not None for tally in matrix.cells.values()):
+        section.sheets.append(_blind_sheet(matrix))
+    section.figures[stem] = accuracy_matrix(matrix, title, note)
+    section.files[f"{stem}.csv"] = csv_text(
+        ["trained_on", "tested_on", *COLUMNS],
+        [
+            [row, column, *figures(matrix.cells[row, column])]
+            for row in matrix.rows
+            for column in matrix.columns
+            if (row, column) in matrix.cells
+        ],
+    )
+    return section
+
+
+def _matrix_sheet(matrix: Matrix[Tally]) -> Sheet:
+    rows = []
+    for row in matrix.rows:
+        tallies = [matrix.cells.get((row, column)) for column in matrix.columns]
+        shown = [
+            f"{with_error(t.estimate.mean, t.estimate.stderr)} ({t.n:,})" if t and t.estimate else BLANK
+            for t in tallies
+        ]
+        asked = [tally.asked for tally in tallies if tally and tally.asked]
+        average = (
+            with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in asked]))
+            if asked
+            else BLANK
+        )
+        rows.append([row, *shown, average])
+    note = "Accuracy ± standard error clustered by picture, in per cent (number of questions). Rows: trained on."
+    return Sheet("Accuracy", ["", *matrix.columns, "unweighted mean"], rows, [note])
+
+
+def _blind_sheet(matrix: Matrix[Tally]) -> Sheet:
+    def shown(cell: Cell) -> str:
+        tally = matrix.cells.get(cell)
+        return (percent(tally.blind, 1) if tally else "") or BLANK
+
+    rows = [[row, *(shown((row, column)) for column in matrix.columns)] for row in matrix.rows]
+    return Sheet(
+        "Blind floor", ["", *matrix.columns], rows, ["Guessing by option text from each row's training split."]
+    )
+
+
+# ------------------------------------------------------------------------------------------------ differences
+
+_DIFFERENCE_COLUMNS = (
+    "n",
+    "pictures",
+    "difference",
+    "stderr",
+    "low",
+    "high",
+    "won",
+    "lost",
+    "p",
+    "test",
+    "excludes_zero",
+)
+
+
+def comparison_section(found: Comparison, stem: str) -> Section:
+    """Two runs on the same questions, by modality, task and both."""
+    differences = found.differences
+    whole = differences[ALL, ALL]
+    title = marked(found.name, found.forced)
+    alone = [len(one.file.results) - whole.n for one in (found.first, found.second)]
+    left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
+    section = Section(title, [FORCED_WARNING] if found.forced else [])
+    section.texts = [
+        f"{points(whole.mean, whole.stderr)} points{_interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
+        f"{whole.lost:,} lost, {whole.test} p = {whole.p:.2g}.{left_out}"
+    ]
+    section.sheets = [_difference_sheet(differences)]
+    note = f"{found.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
+    heading = marked("Improvement on each modality / task", found.forced)
+    section.figures[stem] = difference_heatmap(differences, heading, note)
+    cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
+    cells += [*((ALL, name) for name in tasks(differences)), (ALL, ALL)]
+    section.files[f"{stem}.csv"] = csv_text(
+        ["modality", "task", *_DIFFERENCE_COLUMNS], [[*cell, *difference_figures(differences[cell])] for cell in cells]
+    )
+    return section
+
+
+def _interval(found: Difference) -> str:
+    return "" if found.low is None else f" [{percent(found.low, 1)}, {percent(found.high, 1)}]"
+
+
+def _difference_sheet(differences: Mapping[Cell, Difference]) -> Sheet:
+    names = [(name, (name, ALL)) for name in modalities(differences)]
+    names += [(name, (ALL, name)) for name in tasks(differences)] + [("all questions", (ALL, ALL))]
+    rows = [
+        [
+            name,
+            f"{found.n:,}",
+            points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else ""),
+            _interval(found).strip(" []").replace(", ", " to ") or BLANK,
+            f"{found.won:,}",
+            f"{found.lost:,}",
+            f"{found.p:.2g}",
+            found.test,
+        ]
+        for name, found in ((name, differences[cell]) for name, cell in names)
+    ]
+    head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "paired test"]
+    return Sheet("Difference on the same questions", head, rows)
+
+
+def _tests(differences: Iterable[Difference]) -> str:
+    """Which paired tests were used, and in how many cells."""
+    counts = Counter(found.test for found in differences)
+    return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
+
+
+def difference_figures(found: Difference) -> list[str]:
+    """The values of a line about a difference, in points; blank where there is none."""
+    return [
+        str(found.n),
+        str(found.clusters),
+        *map(percent, (found.mean, found.stderr, found.low, found.high)),
+        str(found.won),
+        str(found.lost),
+        f"{found.p:.3g}",
+        found.test,
+        "yes" if found.excludes_zero else "no",
+    ]
+
+
+def improvement_section(matrix: Matrix[Pairs], what: str, forced: bool) -> Section:
+    """The difference of two sets of runs by what was trained on and tested on, in the published form."""
+    title = marked(f"Improvement on each {matrix.family}", forced)
+    stem = f"improvement_{matrix.family}"
+    found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
+    section = Section(title, [FORCED_WARNING] if forced else [], [_mean_improvement(matrix)])
+    rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]
+    section.sheets = [
+        Sheet(
+            f"{what}; rows: trained on",
+            ["", *matrix.columns],
+            rows,
+            [f"Paired test: {_tests(found.values())}."],
+        )
+    ]
+    section.figures[stem] = improvement_matrix(matrix, title, f"{what}; {_tests(found.values())}")
+    section.files[f"{stem}.csv"] = csv_text(
+        ["trained_on", "tested_on", *_DIFFERENCE_COLUMNS],
+        [
+            [row, column, *difference_figures(found[row, column])]
+            for row in matrix.rows
+            for column in matrix.columns
+            if (row, column) in found
+        ],
+    )
+    return section
+
+
+def _improvement(found: Difference | None) -> str:
+    return BLANK if found is None else points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else "")
+
+
+def _mean_improvement(matrix: Matrix[Pairs]) -> str:
+    """The unweighted means over the cells on the diagonal, off it, and all."""
+    groups: dict[str, list[Any]] = {"all cells": [], "trained and tested on the same": [], "on another": []}
+    for (row, column), pairs in matrix.cells.items():
+        group = ([int(new.correct) - int(old.correct) for old, new in pairs], [new.image for _, new in pairs])
+        same = row.partition(" (")[0] == column
+        for name in ("all cells", "trained and tested on the same" if same else "on another"):
+            groups[name].append(group)
+    parts = [f"{name} {points(*mean_of_means(found))} ({len(found)})" for name, found in groups.items() if found]
+    return f"Unweighted mean difference in points (cells): {', '.join(parts)}."
