@@ -85,6 +85,10 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
         "letter": None,
         "tokens": 5,
         "error": None,
+        "blind": None,
+        "seen": None,
+        "samples": None,
+        "asked": None,
     }
     last = json.loads(lines[8])
     assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated picture")

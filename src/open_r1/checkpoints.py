@@ -216,11 +216,14 @@ def forbidden_token_ids(config: Any) -> list[int]:
 
 def run_record(folder: Path) -> dict[str, Any] | None:
     """run.json of the training run that made this checkpoint, from the folder or, for `checkpoint-N`, from above."""
+    place = run_record_folder(folder)
+    return None if place is None else read_json(place / RUN_FILE)
+
+
+def run_record_folder(folder: Path) -> Path | None:
+    """Where that run.json lies."""
     places = [folder, folder.parent] if re.fullmatch(r"checkpoint-\d+", folder.name) else [folder]
-    for place in places:
-        if (place / RUN_FILE).is_file():
-            return read_json(place / RUN_FILE)
-    return None
+    return next((place for place in places if (place / RUN_FILE).is_file()), None)
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from open_r1.checkpoints import (
     processor_source,
     resolve_dtype,
     run_record,
+    run_record_folder,
 )
 from open_r1.errors import UserError
 from open_r1.evaluation.generate import Encoder
@@ -115,6 +116,20 @@ def refuse_mixed_families(name: str, folder: Path, data: Path) -> None:
         refuse_other_family(trained, tested)
 
 
+def training_method(name: str, folder: Path) -> str:
+    """How a checkpoint was trained, by its run.json; a released one with GRPO, any other not by us: zero-shot."""
+    record = run_record(folder)
+    if record is not None:
+        return str(record.get("method") or "grpo")  # early run.json files do not say
+    return "grpo" if name.partition(":")[0] == HUB_REPOSITORY else "zero-shot"
+
+
+def run_folder(folder: Path) -> str | None:
+    """The folder of the training run that made a checkpoint, where its run.json lies; None where there is none."""
+    place = run_record_folder(folder)
+    return None if place is None else str(place)
+
+
 def trained_label(name: str, folder: Path) -> Modality | Task | None:
     """What a checkpoint was trained on, by its released name or its run.json; None where neither says."""
     repository, _, subfolder = name.partition(":")
@@ -183,6 +198,19 @@ def build_manifest(
         "data_sha256": data_fingerprint(ids),
         "limit": settings.limit,
         "rows": rows,
+        "method": training_method(settings.model_path, folder),
+        "trained_on": trained_label(settings.model_path, folder),
+        "tested_on": _label(Path(settings.prompt_path).name),
+        "train_data": None,
+        "train_data_sha256": None,
+        "run_dir": run_folder(folder),
+        "forced": False,
+        "image": "shown",
+        "options": "as_given",
+        "samples": 1,
+        "temperature": 0.0,
+        "seed_used": None,
+        "backend": "transformers",
         "decoding": "greedy",
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,

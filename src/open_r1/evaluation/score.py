@@ -8,7 +8,7 @@ most the line it was writing and several processes may add to one file.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,43 @@ from open_r1.files import disk_errors
 # Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
 # and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
 VOLATILE = frozenset(
-    {"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed", "checkpoint", "data"}
+    {
+        *{"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed"},
+        *{"checkpoint", "data", "method", "trained_on", "tested_on", "train_data", "run_dir"},
+    }
 )
+
+# What entries mean that files of before they existed do not have.
+BEFORE = {
+    "image": "shown",
+    "options": "as_given",
+    "samples": 1,
+    "temperature": 0.0,
+    "backend": "transformers",
+    "forced": False,
+    "train_data_sha256": None,
+    "seed_used": None,
+}
 
 _BEGINNING = b'{"manifest"'
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One of several completions of a question."""
+
+    output: str
+    outcome: Outcome
+    letter: str | None
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Result:
-    """One question, what the model wrote, and how it was judged."""
+    """One question, what the model wrote, and how it was judged.
+
+    With several samples `output`, `outcome` and `letter` are those of the majority vote, and `tokens` is their sum.
+    """
 
     id: str
     source: str
@@ -41,6 +69,13 @@ class Result:
     letter: str | None
     tokens: int
     error: str | None = None
+    blind: float | None = None
+    """Share of a point, 0 to 1, that guessing by option text earns; None where no training split is known."""
+    seen: bool | None = None
+    """Whether the picture is in the training split too; None where none is known."""
+    samples: list[Sample] | None = None
+    asked: str | None = None
+    """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
 
     @property
     def correct(self) -> bool:
@@ -146,6 +181,7 @@ class ResultWriter:
 
 def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(here))  # tuples and string enums become what they are in the file
+    there = {**{key: value for key, value in BEFORE.items() if key in plain}, **there}
     keys = sorted((there.keys() | plain.keys()) - VOLATILE)
     other = [
         f"{key} ({there.get(key)!r} there, {plain.get(key)!r} now)" for key in keys if there.get(key) != plain.get(key)
@@ -225,15 +261,16 @@ def _manifest(path: Path, line: bytes) -> dict[str, Any]:
 
 
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
-_OPTIONAL_TEXTS = ("modality", "task", "letter", "error")
+_OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked")
 _NAMES = frozenset(field.name for field in fields(Result))
+_NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
 
 
 def _parse(line: bytes) -> Result:
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    lacking = sorted(_NAMES - {"error"} - value.keys())
+    lacking = sorted(_NEEDED - value.keys())
     if lacking:
         raise ValueError(f"it lacks {', '.join(lacking)}")
     wrong = [name for name in _TEXTS if not isinstance(value[name], str)]
@@ -242,7 +279,15 @@ def _parse(line: bytes) -> Result:
         raise ValueError(f"{', '.join(wrong)} should be text")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
     known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
+    if known.get("samples") is not None:
+        known["samples"] = [_parse_sample(sample) for sample in known["samples"]]
     return Result(**{**known, "outcome": outcome})
+
+
+def _parse_sample(value: Any) -> Sample:
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(Sample)}:
+        raise ValueError("a sample needs output, outcome, letter and tokens")
+    return Sample(**{**value, "outcome": Outcome(value["outcome"])})
 
 
 def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
