@@ -23,7 +23,8 @@ from open_r1.evaluation.inference import answer_rows, infer, infer_all
 from open_r1.evaluation.perturb import View, choose_donors, noise, permuted
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.sampling import Sampling, draw, uniforms
-from open_r1.evaluation.score import Sample, majority, pass_at_k, read_results
+from open_r1.evaluation.score import Sample, majority, read_results
+from open_r1.evaluation.statistics import pass_at_k
 from open_r1.evaluation.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.phantoms import make_phantoms
 from open_r1.runs import Modality, Mode
