@@ -89,7 +89,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self.meter = StepMeter()
         super().__init__(**kwargs)
         self.shared_prefix = shared_prefix
-        self.share_rollout = shared_prefix and share_rollout and not self.use_vllm
+        self._may_share_rollout = share_rollout and not self.use_vllm
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
         self.pictures = PictureFeed(
             open_pictures,
@@ -134,6 +134,11 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             )
         if self.resample_dead_groups and self.scale_rewards == "batch":
             raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
+
+    @property
+    def share_rollout(self) -> bool:
+        """Whether a group is sampled from one prefill."""
+        return self.shared_prefix and self._may_share_rollout
 
     @property
     def vision_tower_is_frozen(self) -> bool:
