@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from open_r1.answers import Outcome, grade, options_in
-from open_r1.checkpoints import load_model, load_processor
+from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
 from open_r1.evaluation.generate import Encoder, Generator
 from open_r1.evaluation.inference import answer_rows
 from open_r1.evaluation.score import ResultWriter, read_results
@@ -50,7 +50,9 @@ def plain_loop(model: Any, processor: Any, rows: Any, batch_size: int, new_token
         ]
         inputs = processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
         with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
+            tokens = model.generate(
+                **inputs, max_new_tokens=new_tokens, do_sample=False, suppress_tokens=forbidden_token_ids(model.config)
+            )
         answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, answer in zip(batch, answers, strict=True):
             outcomes.append(grade(answer, row["solution"], options_in(row["problem"])).outcome)

@@ -1,18 +1,21 @@
 """Let a checkpoint answer the test questions of a data set; every answer goes to a JSON lines file at once.
 
 python eval/infer.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path output/CT.jsonl --batch_size 64
+torchrun --nproc_per_node=8 eval/infer.py ...   shares the questions among 8 processes; any number may continue
 """
 
 import argparse
 import os
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 # Two cores and two thread teams (the model's, the pictures'): a thread that waits must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
 from open_r1.errors import UserError, run_command
-from open_r1.evaluation.inference import infer
-from open_r1.evaluation.plan import InferenceSettings
+from open_r1.evaluation.checkpoint_list import each_checkpoint
+from open_r1.evaluation.inference import infer_all
+from open_r1.evaluation.perturb import ImageChange, OptionsChange
+from open_r1.evaluation.plan import BACKENDS, InferenceSettings
 from open_r1.prompts import NAMED
 from open_r1.runs import Mode
 
@@ -24,18 +27,29 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists every flag)")
 
 
-def read_flags(arguments: list[str] | None = None) -> InferenceSettings:
-    """The command line as settings; defaults stand in `InferenceSettings`."""
+def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
+    """The command line as settings, one for each checkpoint; defaults stand in `InferenceSettings`."""
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model_path", required=True, help="folder, org/repo or org/repo:subfolder (see checkpoints/README.md)")
+    add(
+        *("--model_path", "--checkpoint"),
+        required=True,
+        action="append",
+        help="folder, org/repo or org/repo:subfolder (see checkpoints/README.md), merged or a LoRA adapter; "
+        "may be given several times, or name a folder of runs",
+    )
     add("--prompt_path", required=True, help="prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list")
-    add("--output_path", required=True, help="JSON lines file; one that is there already is continued")
+    add(
+        "--output_path",
+        required=True,
+        help="JSON lines file; one that is there is continued. Several checkpoints: a folder",
+    )
     add("--image_root", help="folder that the picture paths of a JSON list are relative to")
     add("--split", help="test (default) or train")
     add("--mode", help=f"{', '.join(Mode)}; default: as trained where the checkpoint says so, otherwise nothink")
+    add("--train_path", help="training questions for the blind floor (the checkpoint's own data, or its train split)")
     add("--prompt", help=f"another prompt than the mode's training prompt: {', '.join(NAMED)}")
     add("--batch_size", type=int, help="questions at a time (64)")
     add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
@@ -46,11 +60,20 @@ def read_flags(arguments: list[str] | None = None) -> InferenceSettings:
     add("--dtype", help="float32, bfloat16 or float16 (bfloat16 on a GPU that has it, otherwise float32)")
     add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
     add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--seed", type=int, help="recorded; greedy decoding draws nothing")
+    add("--image", help=f"{', '.join(get_args(ImageChange))}: leave the picture out, or show noise or another one")
+    add("--options", help=f"{', '.join(get_args(OptionsChange))}: permute the options; letters are mapped back")
+    add("--samples", type=int, help="completions per question (1): majority vote and pass@k")
+    add("--temperature", type=float, help="0 is greedy (the default; 1 with several --samples)")
+    add("--backend", help=f"{', '.join(BACKENDS)} (an extra: pip install '.[vllm]')")
+    add("--seed", type=int, help="of samples, noise and permutations; greedy decoding draws nothing")
+    add("--force", action="store_true", help="score across split families all the same; every report says so")
     add("--strict", action="store_true", help="exit status 1 if a question could not be asked")
-    given = vars(parser.parse_args(arguments))
-    return InferenceSettings(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    names, output = given.pop("model_path"), given.pop("output_path")
+    return [
+        InferenceSettings(model_path=name, output_path=path, **given) for name, path in each_checkpoint(names, output)
+    ]
 
 
 if __name__ == "__main__":
-    run_command(lambda: infer(read_flags()))
+    run_command(lambda: infer_all(read_flags()))

@@ -20,6 +20,7 @@ from PIL import Image
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import UserError
 from open_r1.evaluation import inference
+from open_r1.evaluation.decoding import Prompts
 from open_r1.evaluation.generate import Encoded, Encoder, Generator, ahead, batches_by_length
 from open_r1.evaluation.inference import INTERRUPTED, infer
 from open_r1.evaluation.plan import InferenceSettings, choose_mode, choose_rows, data_fingerprint, refuse_mixed_families
@@ -27,7 +28,7 @@ from open_r1.evaluation.score import read_results
 from open_r1.omnimedvqa import Question, read_release
 from open_r1.phantoms import make_phantoms
 from open_r1.prompts import NAMED, TRAIN
-from open_r1.rollout import PromptBatch
+from open_r1.rollout import completion_lengths
 from open_r1.runs import Modality, Mode
 from open_r1.tiny_models import build_tiny_checkpoint
 
@@ -75,18 +76,22 @@ def loaded(folder: Path, new_tokens: int = 16) -> tuple[Encoder, Generator]:
     return encoder, Generator(load_model(folder, torch.float32), encoder.tokenizer, new_tokens)
 
 
-def prompts_of(encoder: Encoder, rows: list[dict]) -> PromptBatch:
+def prompts_of(encoder: Encoder, rows: list[dict]) -> Prompts:
     prompts = encoder(rows).prompts
     assert prompts is not None
     return prompts
 
 
-def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict], batch_size: int) -> dict[str, list[int]]:
-    found = {}
+def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict], batch_size: int) -> dict[str, list[list[int]]]:
+    """id -> the tokens of its completions, up to their end tokens."""
+    found: dict[str, list[list[int]]] = {}
     for batch in batches_by_length([len(row["problem"]) for row in rows], batch_size):
         chosen = [rows[index] for index in batch]
-        tokens = generator.tokens(prompts_of(encoder, chosen)).tolist()
-        found |= {row["id"]: written for row, written in zip(chosen, tokens, strict=True)}
+        names = [row["id"] for row in chosen for _ in range(generator.sampling.count)]
+        tokens = generator.tokens(prompts_of(encoder, chosen), [row["id"] for row in chosen])
+        lengths = completion_lengths(tokens, generator.end_tokens).tolist()
+        for name, written, length in zip(names, tokens.tolist(), lengths, strict=True):
+            found.setdefault(name, []).append(written[:length])
     return found
 
 
@@ -100,7 +105,7 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
     alone, three, sixteen = (tokens_of(encoder, generator, rows, size) for size in (1, 3, 16))
     assert len(alone) == 16
     assert alone == three == sixteen
-    assert len({tuple(written) for written in alone.values()}) > 5  # the questions do get different answers
+    assert len({tuple(written) for (written,) in alone.values()}) > 5  # the questions do get different answers
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,8 +115,10 @@ def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
         pictures = {"images": [Image.open(BytesIO(row["image"]["bytes"]))]} if encoder.has_vision else {}
         text = encoder.render(row["problem"], encoder.has_vision)
         inputs = encoder.processor(text=[text], return_tensors="pt", **pictures)
-        plain = generator.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        assert generator.tokens(prompts_of(encoder, [row])).tolist() == plain.tolist()
+        plain = generator.model.generate(
+            **inputs, max_new_tokens=16, do_sample=False, suppress_tokens=generator.forbidden or None
+        )[0, inputs["input_ids"].shape[1] :]
+        assert tokens_of(encoder, generator, [row], 1) == {row["id"]: [plain.tolist()]}
 
 
 def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
@@ -119,7 +126,7 @@ def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     rows = rows_of_all_sizes(16)
     right = tokens_of(encoder, generator, rows, 16)
     monkeypatch.setattr(
-        "open_r1.evaluation.generate.prompt_positions",
+        "open_r1.evaluation.decoding.prompt_positions",
         lambda model, prompts: (torch.arange(prompts.ids.size(1)).expand(3, len(prompts.ids), -1), None),
     )
     assert tokens_of(encoder, generator, rows, 16) != right
@@ -145,10 +152,10 @@ def test_tokens_that_stand_for_pictures_cannot_be_generated(tiny):
         loving.bias[generator.forbidden] = 1e4
     generator.model.lm_head = loving
     assert len(generator.forbidden) == 4
-    written = torch.tensor(list(tokens_of(encoder, generator, rows, 3).values()))
-    assert not torch.isin(written, torch.tensor(generator.forbidden)).any()
-    generator.model.generation_config.suppress_tokens = None
-    assert torch.isin(generator.tokens(prompts_of(encoder, rows[:1])), torch.tensor(generator.forbidden)).all()
+    forbidden = set(generator.forbidden)
+    assert not any(forbidden & set(written) for (written,) in tokens_of(encoder, generator, rows, 3).values())
+    generator.forbidden = []
+    assert all(forbidden >= set(written) for (written,) in tokens_of(encoder, generator, rows[:1], 1).values())
 
 
 def test_settings_of_the_checkpoint_do_not_bend_greedy_decoding(tiny):
@@ -165,8 +172,8 @@ def test_a_completion_ends_at_its_first_end_token_and_counts_it(tiny):
     end = encoder.tokenizer.convert_tokens_to_ids("<|im_end|>")
     letters = encoder.tokenizer("A B", add_special_tokens=False)["input_ids"]
     pad = encoder.tokenizer.pad_token_id
-    generator.tokens = lambda prompts: torch.tensor([[*letters, end, pad], [*letters, *letters][:4]])
-    ended, cut_off = generator(prompts_of(encoder, rows_of_all_sizes(2)))
+    generator.tokens = lambda prompts, names: torch.tensor([[*letters, end, pad], [*letters, *letters][:4]])
+    (ended,), (cut_off,) = generator(encoder(rows_of_all_sizes(2)))
     assert (ended.text, ended.tokens) == ("A B", len(letters) + 1)
     assert cut_off.tokens == 4
 
@@ -183,7 +190,7 @@ def test_the_next_batch_is_made_while_the_first_is_in_use():
         made.append(number)
         if number == 1:
             second.set()
-        return Encoded([{"id": str(number)}], None, [])
+        return Encoded([{"id": str(number)}], [], None, [])
 
     batches = ahead(make, range(50))
     first = next(batches)
@@ -414,7 +421,8 @@ def test_a_picture_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantom
     from_file = {"id": "0", "problem": "Which? A)a, B)b", "image": {"bytes": None, "path": str(tmp_path / "wide.png")}}
     data = (tmp_path / "wide.png").read_bytes()
     prompts = prompts_of(encoder, [from_file, from_file | {"image": {"bytes": data, "path": None}}])
-    assert prompts.vision["image_grid_thw"].tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
+    assert prompts.grids is not None
+    assert prompts.grids.tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
 
 
 def test_a_text_model_answers_without_pictures(settings, tiny):
@@ -482,10 +490,13 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "eval"))
     flags = SimpleNamespace(**vars(__import__("infer")))
     required = ["--model_path", "m", "--prompt_path", "d", "--output_path", "o"]
-    assert flags.read_flags(required) == InferenceSettings("m", "d", "o")
-    assert flags.read_flags([*required, "--limit", "3", "--strict"]) == InferenceSettings(
-        "m", "d", "o", limit=3, strict=True
-    )
+    assert flags.read_flags(required) == [InferenceSettings("m", "d", "o")]
+    assert flags.read_flags([*required, "--limit", "3", "--strict"]) == [
+        InferenceSettings("m", "d", "o", limit=3, strict=True)
+    ]
+    assert flags.read_flags(["--checkpoint", "m", *required[2:]]) == [InferenceSettings("m", "d", "o")]
+    both = flags.read_flags(["--model_path", "a/x", "--model_path", "org/repo:y", *required[2:]])
+    assert [(each.model_path, each.output_path) for each in both] == [("a/x", "o/x.jsonl"), ("org/repo:y", "o/y.jsonl")]
     defaults = InferenceSettings("m", "d", "o")
     assert (defaults.batch_size, defaults.max_new_tokens, defaults.split) == (64, 256, "test")
     with pytest.raises(UserError, match="unrecognized arguments: --batchsize 3"):

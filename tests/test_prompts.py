@@ -30,6 +30,10 @@ PUBLISHED = {
         "{Question} First output the thinking process in <think> </think> and final choice (A, B, C, D ...) in <answer> </answer> tags.",  # noqa: E501
         "d07d25f3e66df33cd4ce3f6239ad5cc27fc4ffcdb5e34b294970e1367bf7f970",
     ),
+    "direct": (
+        "{Question} Answer with the letter of the correct option and nothing else.",
+        "76486f4cb2b03322380e5e9071a53a7f7311f8b4905e83c4894d43be722ab862",
+    ),
 }
 
 
@@ -39,7 +43,7 @@ def test_prompts_are_pinned_byte_for_byte():
     assert digests == {name: digest for name, (_, digest) in PUBLISHED.items()}
 
 
-@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode.is_trained])
 def test_evaluation_uses_the_training_prompt_unless_told_otherwise(mode):
     assert NAMED[prompt_name(mode)] == TRAIN[mode]
     assert build_messages(PROBLEM, mode) == build_messages(PROBLEM, mode, prompt=prompt_name(mode))

@@ -298,13 +298,18 @@ FORMS: dict[Mode, tuple[str, ...]] = {
 """The tags of each mode, in order."""
 
 
+_LONE_LETTER = re.compile(r"\s*[A-Z]\s*")
+
+
 def follows_format(text: str, mode: Mode) -> bool:
     """Whether a completion has exactly the form of its mode: each tag once, in order, nothing outside.
 
     As in the published patterns, white space may stand around and between the blocks and a block may be empty:
     the format reward pays for form alone, what the blocks hold is the business of the accuracy reward. Other
-    spellings of a tag, or a tag of another mode, are a second tag and cost the reward.
+    spellings of a tag, or a tag of another mode, are a second tag and cost the reward. `direct` is one capital letter.
     """
+    if mode not in FORMS:
+        return bool(_LONE_LETTER.fullmatch(text))
     form = FORMS[mode]
     matches = list(islice(_TAG.finditer(text), len(form) + 1))
     if tuple(match.group() for match in matches) != form:

@@ -50,10 +50,14 @@ class QuestionArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in {mode.value for mode in Mode}:
+        trained = [mode.value for mode in Mode if mode.is_trained]
+        if self.mode == Mode.DIRECT:
             raise UserError(
-                f"--mode {self.mode!r} does not exist; choose one of {', '.join(mode.value for mode in Mode)}"
+                "--mode direct is for evaluating models that were not trained here; "
+                f"train with one of {', '.join(trained)}"
             )
+        if self.mode is not None and self.mode not in trained:
+            raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(trained)}")
         if self.overlong_prompts not in ("drop", "refuse"):
             raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
         if self.max_prompt_length < 1:

@@ -1,7 +1,8 @@
 """The only prompt texts. Training and evaluation build their messages here and nowhere else.
 
 The wordings of `think`, `nothink` and `readme` are Med-R1's, byte for byte: released checkpoints were trained
-on the first two, and the third is the one of its README. `think_after` was never published; that wording is ours.
+on the first two, and the third is the one of its README. `think_after` was never published; that wording and the one
+of `direct` are ours.
 """
 
 from typing import Any
@@ -38,11 +39,14 @@ NAMED: dict[str, str] = {
         "{Question} First output the thinking process in <think> </think> and final choice (A, B, C, D ...) in "
         "<answer> </answer> tags."
     ),
+    "direct": "{Question} Answer with the letter of the correct option and nothing else.",
 }
 
 
 def prompt_name(mode: Mode) -> str:
-    """The name of a mode's training prompt in `NAMED`."""
+    """The name of a mode's own prompt in `NAMED`: the one it is trained with, or `direct`."""
+    if not mode.is_trained:
+        return mode.value
     return f"train-{mode.value.replace('_', '-')}"
 
 

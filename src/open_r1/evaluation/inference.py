@@ -1,25 +1,35 @@
 """One evaluation run: a checkpoint answers every question of a data set, and every answer is on the disk at once.
 
-Running the same command again goes on where the result file ends, whatever stopped the first run. A command that would
-mix answers of another checkpoint, prompt or data set into the file is refused.
+Running the same command again goes on where the result file ends, whatever stopped the first run and with however
+many processes. A command that would mix answers of another checkpoint, prompt or data set into the file is refused.
 """
 
 import fcntl
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from open_r1.answers import Outcome
+from open_r1.answers import Outcome, grade, options_in, solution_letter
 from open_r1.checkpoints import load_model, load_processor, model_source, read_family
 from open_r1.errors import UserError
-from open_r1.evaluation.generate import Encoder, Generator, Row, ahead, batches_by_length
+from open_r1.evaluation.generate import (
+    Completion,
+    Encoded,
+    Encoder,
+    Generator,
+    Row,
+    ahead,
+    batches_by_length,
+    grouped,
+)
+from open_r1.evaluation.perturb import Donors, Shown, View
 from open_r1.evaluation.plan import (
     InferenceSettings,
     build_manifest,
@@ -27,16 +37,31 @@ from open_r1.evaluation.plan import (
     choose_rows,
     refuse_mixed_families,
 )
-from open_r1.evaluation.score import Result, ResultWriter, judged, read_results, unreadable
-from open_r1.evaluation.statistics import accuracy
+from open_r1.evaluation.ranks import Launch, Refused, joined
+from open_r1.evaluation.score import (
+    Result,
+    ResultWriter,
+    Sample,
+    pass_at_k,
+    read_results,
+    unreadable,
+    voted,
+)
+from open_r1.evaluation.statistics import clustered_stderr
+from open_r1.evaluation.training_set import TrainingSet, find_training_set
 from open_r1.files import disk_errors, write_atomically
 from open_r1.vqa_data import load_vqa, picture_key, summary
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
 
+Answer = Callable[[Encoded], list[list[Completion]]]
+"""A backend: the completions of each prompt of a batch."""
+
 
 def infer(settings: InferenceSettings) -> int:
     """Answer the questions that the result file does not answer yet, and say how the checkpoint did.
+
+    Under torchrun the processes share the questions; the first one prints.
 
     Returns:
         The exit status: 0; 1 with `strict` and a question that could not be asked; 130 after an interrupt.
@@ -44,51 +69,138 @@ def infer(settings: InferenceSettings) -> int:
     Raises:
         UserError: flags, checkpoint or data that cannot be used, a result file of another run, or a full disk.
     """
-    rows, dropped = load_vqa(settings.prompt_path, settings.split, settings.image_root)
-    if dropped:
-        _say(summary(dropped))
-    folder = model_source(settings.model_path)
-    refuse_mixed_families(settings.model_path, folder, Path(settings.prompt_path))
-    mode, why = choose_mode(settings.mode, settings.prompt, settings.model_path, folder)
-    processor = load_processor(folder, settings.min_pixels, settings.max_pixels, settings.processor)
-    encoder = Encoder(processor, mode, settings.prompt, read_family(folder).has_vision)
-    chosen = rows.select(choose_rows(rows["id"], settings.limit))
-    manifest = build_manifest(settings, folder, encoder, rows["id"], len(chosen))
+    with joined() as launch:
+        return _infer(settings, launch)
+
+
+def infer_all(every: Sequence[InferenceSettings]) -> int:
+    """`infer` for one checkpoint after the other; one that cannot be used does not keep the others waiting.
+
+    Returns:
+        The highest exit status; 2 where a checkpoint could not be used.
+
+    Raises:
+        UserError: as `infer`, for a single checkpoint.
+    """
+    if len(every) == 1:
+        return infer(every[0])
+    worst = 0
+    with joined() as launch:
+        for settings in every:
+            launch.say(f"== {settings.model_path} -> {settings.output_path}")
+            try:
+                status = _infer(settings, launch)
+            except UserError as error:
+                launch.say(f"error: {error}")
+                status = 2
+            except Refused:
+                status = 2
+            if status == INTERRUPTED:
+                return status
+            worst = max(worst, status)
+    return worst
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything about a run but the model."""
+
+    folder: Path  # the checkpoint's
+    encoder: Encoder
+    questions: Any  # rows to ask
+    dropped: int
+    training: TrainingSet | None
+    manifest: dict[str, Any]
+    mode: str
+
+
+def _infer(settings: InferenceSettings, launch: Launch) -> int:
+    job = launch.agreed(lambda: _prepare(settings, launch))
     output = Path(settings.output_path)
-    with opened_alone(output, manifest) as writer:
-        left = [index for index, name in enumerate(chosen["id"]) if name not in writer.done]
-        _say(f"mode: {mode} ({why}); {len(left)} of {len(chosen)} questions to ask")
-        finished = not left or _answer(settings, folder, encoder, chosen.select(left), writer)
-    failed = report(output, read_results(output).results)
+    with opened(output, job.manifest, launch) as writer:
+        places = {name: index for index, name in enumerate(job.questions["id"]) if name not in writer.done}
+        left = job.questions.select(places.values())
+        launch.say(f"mode: {job.mode}; {len(left)} of {len(job.questions)} questions to ask")
+        finished = not left or _answer(settings, job, left, writer, launch)
+        finished = all(launch.gather(finished))
+    failed = launch.from_first(lambda: report(output, read_results(output).results, launch.say))
     if not finished:
         return INTERRUPTED
-    return 1 if settings.strict and (failed or dropped) else 0
+    return 1 if settings.strict and (failed or job.dropped) else 0
+
+
+def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
+    rows, dropped = load_vqa(settings.prompt_path, settings.split, settings.image_root)
+    if dropped:
+        launch.say(summary(dropped))
+    folder = model_source(settings.model_path)
+    forced = refuse_mixed_families(settings.model_path, folder, Path(settings.prompt_path), settings.force)
+    if forced:
+        launch.say(f"forced: {forced}")
+    mode, why = choose_mode(settings.mode, settings.prompt, settings.model_path, folder)
+    processor = load_processor(folder, settings.min_pixels, settings.max_pixels, settings.processor)
+    training, line = find_training_set(settings.train_path, folder, settings.prompt_path, settings.image_root)
+    launch.say(line)
+    view = View(settings.image, settings.options, settings.seed, _donors(settings, rows))
+    where = launch.device(settings.where)
+    gpu = where if where.startswith("cuda") else None
+    encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
+    chosen = rows.select(choose_rows(rows["id"], settings.limit))
+    manifest = build_manifest(settings, folder, encoder, rows["id"], len(chosen), training, bool(forced))
+    return _Job(folder, encoder, chosen, len(dropped), training, manifest, f"{mode} ({why})")
+
+
+def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
+    if settings.backend != "vllm":
+        return Encoder
+    from open_r1.evaluation.vllm_backend import VllmEncoder, require_vllm
+
+    require_vllm()
+    return VllmEncoder
+
+
+def _donors(settings: InferenceSettings, rows: Any) -> Mapping[str, Row]:
+    return Donors(rows, settings.seed) if settings.image == "shuffled" else {}
+
+
+# ------------------------------------------------------------------------------------------------ the result file
 
 
 @contextmanager
-def opened_alone(path: Path, manifest: Mapping[str, Any]) -> Iterator[ResultWriter]:
-    """The result file, begun or continued, for this process alone; questions that failed before are to be asked again.
+def opened(path: Path, manifest: Mapping[str, Any], launch: Launch) -> Iterator[ResultWriter]:
+    """The result file, begun or continued, for the processes of this launch alone.
+
+    The first process mends it, and forgets questions that could not be asked: they are asked again. Every process
+    holds a shared lock while it writes; the exclusive one that a launch begins with is not to be had before the last
+    process of an earlier launch is gone, orphans of a killed one included.
 
     Raises:
-        UserError: another process writes it, it belongs to another run, or it cannot be written.
+        UserError: another launch writes it, it belongs to another run, or it cannot be written.
     """
+    with ExitStack() as stack:
+        done = launch.from_first(lambda: _mend(path, manifest))
+        launch.agreed(lambda: stack.enter_context(_locked(path, fcntl.LOCK_SH)))
+        yield stack.enter_context(ResultWriter(path, manifest, done))
+
+
+def _mend(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Make the file ready to append to; returns the ids that are answered."""
     if path.is_dir():
         raise UserError(f"--output_path {path} is a folder; name a file in it")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        ResultWriter(path, manifest).close()  # refuses what is not ours, mends a torn line
+    with _locked(path, fcntl.LOCK_EX):
+        ResultWriter(path, manifest).close()  # refuses what is not ours, mends torn lines
         _forget_failures(path)
-    with _locked(path), ResultWriter(path, manifest) as writer:
-        yield writer
+        return [result.id for result in read_results(path).results]
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, kind: int) -> Iterator[None]:
     with disk_errors(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise UserError(f"another process is writing {path}; wait for it or choose another file") from None
@@ -104,26 +216,60 @@ def _forget_failures(path: Path) -> None:
         write_atomically(path, b"".join(kept))
 
 
-def _answer(settings: InferenceSettings, folder: Path, encoder: Encoder, rows: Any, writer: ResultWriter) -> bool:
-    """Ask every row; false if the user interrupted. What is answered is in the file at any time."""
-    torch.manual_seed(settings.seed)  # greedy decoding draws nothing; for whatever a model might
-    model = load_model(folder, settings.dtype, settings.attn_implementation, settings.where)
-    generator = Generator(model, encoder.tokenizer, settings.max_new_tokens)
-    done = len(writer.done)
+# ------------------------------------------------------------------------------------------------------ answering
+
+
+def _answer(settings: InferenceSettings, job: _Job, left: Any, writer: ResultWriter, launch: Launch) -> bool:
+    """Ask this process's share; false if the user interrupted. What is answered is in the file at any time."""
+    where = launch.device(settings.where)
+    mine = left.select(launch.share(grouped(_pictures(left))))
+    answer = launch.agreed(lambda: _backend(settings, job, where))
+    done = len(writer.done) if launch.size == 1 else 0
+    label = None if launch.size == 1 else f"process 1 of {launch.size}"
+    bar = tqdm(
+        total=done + len(mine),
+        initial=done,
+        unit=" questions",
+        desc=label,
+        dynamic_ncols=True,
+        disable=not launch.is_first,
+    )
     try:
-        with tqdm(total=done + len(rows), initial=done, unit=" questions", dynamic_ncols=True) as bar:
-            for results in answer_rows(generator, encoder, rows, settings.batch_size):
+        with bar:
+            for results in answer_rows(answer, job.encoder, mine, settings.batch_size, job.training):
                 _write(writer, results)
                 bar.update(len(results))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"a batch of {settings.batch_size} does not fit on {settings.where}; what is answered is kept: "
+            f"a batch of {settings.batch_size} does not fit on {where}; what is answered is kept: "
             "run again with a smaller --batch_size"
         ) from error
     except KeyboardInterrupt:
-        _say(f"interrupted; {len(writer.done)} questions are answered and kept. The same command continues")
+        launch.say(f"interrupted; {len(writer.done)} questions are answered and kept. The same command continues")
         return False
     return True
+
+
+def _backend(settings: InferenceSettings, job: _Job, where: str) -> Answer:
+    if settings.backend == "vllm":
+        from open_r1.evaluation.vllm_backend import VllmGenerator
+
+        return VllmGenerator(settings, job.folder, job.encoder)
+    torch.manual_seed(settings.seed)  # nothing here draws from it; for whatever a model might
+    model = load_model(job.folder, settings.dtype, settings.attn_implementation, where)
+    return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)
+
+
+def _pictures(rows: Any) -> list[str]:
+    """What tells the pictures of a data set apart, well enough to put questions about one next to each other.
+
+    The stored path, which costs nothing to read; where there is none, the picture's bytes.
+    """
+    found = []
+    for batch in rows.select_columns(["image", "id"]).iter(batch_size=64):
+        for image, name in zip(batch["image"], batch["id"], strict=True):
+            found.append(name if image is None else image["path"] or picture_key({"image": image}))
+    return found
 
 
 def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
@@ -136,16 +282,37 @@ def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
         ) from error
 
 
-def answer_rows(generator: Generator, encoder: Encoder, rows: Any, batch_size: int) -> Iterator[list[Result]]:
+def answer_rows(
+    answer: Answer, encoder: Encoder, rows: Any, batch_size: int, training: TrainingSet | None = None
+) -> Iterator[list[Result]]:
     """Results of every row of a data set, a batch at a time; a row whose picture does not open gets an error."""
-    batches = batches_by_length([len(problem) for problem in rows["problem"]], batch_size)
+    lengths = [len(problem) for problem in rows["problem"]]
+    batches = batches_by_length(lengths, batch_size, _pictures(rows))
     for encoded in ahead(lambda indices: encoder(list(rows.select(indices))), batches):
-        completions = generator(encoded.prompts) if encoded.prompts is not None else []
+        completions = answer(encoded) if encoded.rows else []
         answered = [
-            judged(row, cluster(row), done.text, done.tokens)
-            for row, done in zip(encoded.rows, completions, strict=True)
+            _judge(row, shown, done, training)
+            for row, shown, done in zip(encoded.rows, encoded.shown, completions, strict=True)
         ]
-        yield answered + [unreadable(row, cluster(row), reason) for row, reason in encoded.failed]
+        failed = [unreadable(row, cluster(row), reason) for row, reason in encoded.failed]
+        yield answered + failed
+
+
+def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: TrainingSet | None) -> Result:
+    """Judge what was written against the problem as it was shown; letters are given as the row itself has them."""
+    options, solution = options_in(shown.problem), shown.letter(solution_letter(row["solution"]))
+    samples = []
+    for each in done:
+        outcome, letter = grade(each.text, solution, options)
+        samples.append(Sample(each.text, outcome, shown.original(letter), each.tokens))
+    return voted(
+        row,
+        cluster(row),
+        samples,
+        blind=training and training.blind(row),
+        seen=training and training.seen(row),
+        asked=None if shown.problem == row["problem"] else shown.problem,
+    )
 
 
 def cluster(row: Row) -> str:
@@ -153,24 +320,40 @@ def cluster(row: Row) -> str:
     return picture_key(row) if row["image"] is not None else row["id"]
 
 
-def report(path: Path, results: Sequence[Result]) -> int:
+# ------------------------------------------------------------------------------------------------------ the result
+
+
+def report(path: Path, results: Sequence[Result], say: Callable[[str], None]) -> int:
     """Print accuracy with its standard error; return how many questions could not be asked."""
     asked = [result for result in results if result.outcome is not None]
     failed = [result for result in results if result.outcome is None]
     if failed:
-        _say(f"{len(failed)} questions could not be asked; the first: {failed[0].id}: {failed[0].error}")
+        say(f"{len(failed)} questions could not be asked; the first: {failed[0].id}: {failed[0].error}")
     if failed and not asked:
         raise UserError(f"not one of {len(results)} questions could be asked: are the pictures where they should be?")
     if asked:
-        estimate = accuracy([result.correct for result in asked], [result.image for result in asked])
-        stderr = "unknown (one picture)" if estimate.stderr is None else f"{estimate.stderr:.3f}"
         unparsed = sum(result.outcome is Outcome.UNPARSED for result in asked) / len(asked)
         print(
-            f"accuracy {estimate.mean:.3f} ± {stderr} (n = {len(asked)}), unparsed {unparsed:.1%}, errors {len(failed)}"
+            f"accuracy {_with_error(asked, [float(result.correct) for result in asked])} (n = {len(asked)}), "
+            f"unparsed {unparsed:.1%}, errors {len(failed)}"
         )
+        if asked[0].samples is not None:
+            print(_sampled(asked))
         print(f"tables and heatmap: python eval/report.py {path} --output_dir {path.with_suffix('.report')}")
     return len(failed)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _sampled(asked: Sequence[Result]) -> str:
+    """The accuracy above is the majority vote's; beside it the chance that one of k samples is right."""
+    count = min(len(result.samples or ()) for result in asked)
+    parts = []
+    for k in sorted({1, count}):
+        rates = [pass_at_k(count, sum(s.outcome is Outcome.CORRECT for s in r.samples or ()), k) for r in asked]
+        parts.append(f"pass@{k} {_with_error(asked, rates)}")
+    return f"majority vote of {count} samples; {', '.join(parts)}"
+
+
+def _with_error(asked: Sequence[Result], values: Sequence[float]) -> str:
+    stderr = clustered_stderr(values, [result.image for result in asked])
+    mean = sum(values) / len(values)
+    return f"{mean:.3f} ± {'unknown (one picture)' if stderr is None else f'{stderr:.3f}'}"

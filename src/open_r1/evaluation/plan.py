@@ -24,10 +24,15 @@ from open_r1.checkpoints import (
 )
 from open_r1.errors import UserError
 from open_r1.evaluation.generate import Encoder
+from open_r1.evaluation.perturb import ImageChange, OptionsChange
+from open_r1.evaluation.sampling import Sampling
+from open_r1.evaluation.training_set import TrainingSet
 from open_r1.files import sha256_file
 from open_r1.prompts import NAMED, prompt_name, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Split, Task, parse_label, refuse_other_family, released
+
+BACKENDS = ("transformers", "vllm")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,13 @@ class InferenceSettings:
     device: str | None = None
     seed: int = 0
     strict: bool = False
+    train_path: str | None = None
+    image: ImageChange = "shown"
+    options: OptionsChange = "as_given"
+    samples: int = 1
+    temperature: float | None = None
+    backend: str = "transformers"
+    force: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens", "limit"):
@@ -64,8 +76,27 @@ class InferenceSettings:
             raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(Mode)}")
         if self.prompt is not None and self.prompt not in NAMED:
             raise UserError(f"there is no --prompt {self.prompt!r}; known are: {', '.join(NAMED)}")
+        for name, known in (
+            ("image", get_args(ImageChange)),
+            ("options", get_args(OptionsChange)),
+            ("backend", BACKENDS),
+        ):
+            if getattr(self, name) not in known:
+                raise UserError(f"--{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(known)}")
         if self.device is not None:
             _check_device(self.device)
+        _ = self.sampling
+
+    @property
+    def sampling(self) -> Sampling:
+        """How completions are drawn. Several samples are drawn at 1, as in training, unless told otherwise."""
+        default = 1.0 if self.samples > 1 else 0.0
+        return Sampling(self.samples, default if self.temperature is None else self.temperature, self.seed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything follows from the seed."""
+        return not self.sampling.is_greedy or self.image in ("noise", "shuffled") or self.options == "shuffled"
 
     @property
     def where(self) -> str:
@@ -105,15 +136,25 @@ def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) 
     return Mode.NOTHINK, "the default: the checkpoint does not say how it was trained; --mode sets it"
 
 
-def refuse_mixed_families(name: str, folder: Path, data: Path) -> None:
+def refuse_mixed_families(name: str, folder: Path, data: Path, force: bool = False) -> str | None:
     """Refuse to score a checkpoint on the split family that it was not trained on, where both can be told.
+
+    Returns:
+        Why it should have been refused, with `force`; None where nothing is wrong.
 
     Raises:
         UserError: see `runs.refuse_other_family`.
     """
     trained, tested = trained_label(name, folder), _label(data.name)
-    if trained is not None and tested is not None:
+    if trained is None or tested is None:
+        return None
+    try:
         refuse_other_family(trained, tested)
+    except UserError as error:
+        if not force:
+            raise UserError(f"{error}. --force scores it all the same, and every report will say so") from None
+        return str(error)
+    return None
 
 
 def training_method(name: str, folder: Path) -> str:
@@ -161,7 +202,7 @@ def choose_rows(ids: list[str], limit: int | None) -> list[int]:
 
 
 def data_fingerprint(ids: list[str]) -> str:
-    """SHA-256 over the ids, which are hashes of the questions' content, whatever their order; 64 hex digits."""
+    """SHA-256 over ids, which are hashes of the questions' content, whatever their order; 64 hex digits."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
@@ -172,7 +213,13 @@ def grader_fingerprint() -> str:
 
 
 def build_manifest(
-    settings: InferenceSettings, folder: Path, encoder: Encoder, ids: list[str], rows: int
+    settings: InferenceSettings,
+    folder: Path,
+    encoder: Encoder,
+    ids: list[str],
+    rows: int,
+    training: TrainingSet | None = None,
+    forced: bool = False,
 ) -> dict[str, Any]:
     """What this run is: everything that can change an answer, and where it was run.
 
@@ -182,6 +229,8 @@ def build_manifest(
         encoder: turns questions into prompts.
         ids: those of the whole data set.
         rows: questions to ask.
+        training: the questions that test questions are compared with.
+        forced: whether `--force` was needed.
     """
     size = encoder.processor.image_processor.size if encoder.has_vision else {}
     return {
@@ -201,17 +250,17 @@ def build_manifest(
         "method": training_method(settings.model_path, folder),
         "trained_on": trained_label(settings.model_path, folder),
         "tested_on": _label(Path(settings.prompt_path).name),
-        "train_data": None,
-        "train_data_sha256": None,
+        "train_data": training and training.path,
+        "train_data_sha256": training and data_fingerprint(training.ids),
         "run_dir": run_folder(folder),
-        "forced": False,
-        "image": "shown",
-        "options": "as_given",
-        "samples": 1,
-        "temperature": 0.0,
-        "seed_used": None,
-        "backend": "transformers",
-        "decoding": "greedy",
+        "forced": forced,
+        "image": settings.image,
+        "options": settings.options,
+        "samples": settings.samples,
+        "temperature": settings.sampling.temperature,
+        "seed_used": settings.seed if settings.draws else None,
+        "backend": settings.backend,
+        "decoding": "greedy" if settings.sampling.is_greedy else "sampled",
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,
         "seed": settings.seed,

@@ -7,14 +7,16 @@ most the line it was writing and several processes may add to one file.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from math import comb
 from pathlib import Path
 from typing import Any
 
 from open_r1.answers import Outcome, grade, options_in, solution_letter
 from open_r1.errors import UserError
-from open_r1.files import disk_errors
+from open_r1.files import disk_errors, write_atomically
 
 # Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
 # and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
@@ -38,6 +40,7 @@ BEFORE = {
 }
 
 _BEGINNING = b'{"manifest"'
+_RESULT = b'{"id": '
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,55 @@ def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Resu
     return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
 
 
+def voted(row: Mapping[str, Any], image: str, samples: list[Sample], **more: Any) -> Result:
+    """The result of a row from its judged completions: of several, the majority vote's.
+
+    Args:
+        row: as above.
+        image: as above.
+        samples: at least one; `letter` refers to the row's own options.
+        more: further fields of the result.
+    """
+    vote = majority(samples)
+    return _result(
+        row,
+        image=image,
+        output=vote.output,
+        outcome=vote.outcome,
+        letter=vote.letter,
+        tokens=sum(sample.tokens for sample in samples),
+        samples=samples if len(samples) > 1 else None,
+        **more,
+    )
+
+
+def majority(samples: Sequence[Sample]) -> Sample:
+    """The first sample that gives the letter most samples give; of letters that tie, the one that was given first.
+
+    Samples that could not be read have no vote, unless none could.
+    """
+    votes = Counter(sample.letter for sample in samples if sample.letter is not None)
+    if not votes:
+        return samples[0]
+    winner = max(votes, key=lambda letter: votes[letter])  # a Counter keeps the order of first appearance
+    return next(sample for sample in samples if sample.letter == winner)
+
+
+def pass_at_k(count: int, correct: int, k: int) -> float:
+    """The chance that at least one of `k` samples is right, estimated without bias from `count` of them.
+
+    1 - C(count - correct, k) / C(count, k): Chen et al. 2021, arXiv 2107.03374, equation 1.
+
+    Args:
+        count: samples that were drawn.
+        correct: how many of them are right.
+        k: 1 to `count`.
+    """
+    assert 1 <= k <= count
+    assert 0 <= correct <= count
+    return 1.0 - comb(count - correct, k) / comb(count, k)
+
+
 def unreadable(row: Mapping[str, Any], image: str, error: str) -> Result:
     """The result of a row that could not be asked, because of its picture for example. It has no outcome."""
     return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
@@ -119,26 +171,32 @@ def _result(row: Mapping[str, Any], **judgement: Any) -> Result:
 class ResultWriter:
     """Appends results to a file, which it begins with the manifest or continues.
 
-    A line that an earlier run left unfinished is removed. `done` holds the ids that are already there.
+    A line that an earlier run left unfinished is removed. `done` holds the ids that are already there. Several
+    processes may append to one file: one of them opens and mends it, then the others are given its `done`.
+
+    Args:
+        path: the result file.
+        manifest: what this run is.
+        done: ids in the file, where another process has opened it already; it is not touched before writing then.
 
     Raises:
         UserError: the file exists and is no result file, or its manifest is another (the message names the entries
             that differ), or it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike, manifest: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike, manifest: Mapping[str, Any], done: Iterable[str] | None = None):
         self.path = Path(path)
-        self.done: set[str] = set()
+        self.done: set[str] = set(done or ())
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            begun = self.path.exists() and self._continue(manifest)
+            begun = done is not None or (self.path.exists() and self._continue(manifest))
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
         if not begun:
             self._append({"manifest": dict(manifest)})
 
     def _continue(self, manifest: Mapping[str, Any]) -> bool:
         """Check the file against the manifest and cut off a torn line; False if nothing at all was finished."""
-        data = self.path.read_bytes()
+        data = _mended(self.path)
         whole = data.rfind(b"\n") + 1
         if whole == 0 and data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
             os.truncate(self.path, 0)
@@ -177,6 +235,35 @@ class ResultWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _mended(path: Path) -> bytes:
+    """The file's content, without the beginnings of lines that a process was killed in while others went on writing.
+
+    What another process wrote next stands on the same line: the line's end is a whole result, and is kept.
+    """
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    mended = [lines[0], *map(_whole_result, lines[1:])] if lines else []
+    if mended != lines:
+        data = b"".join(mended)
+        write_atomically(path, data)
+    return data
+
+
+def _whole_result(line: bytes) -> bytes:
+    at = line.rfind(_RESULT)
+    if at <= 0 or not line.endswith(b"\n"):
+        return line
+    try:
+        _parse(line)
+    except (ValueError, KeyError, TypeError):
+        try:
+            _parse(line[at:])
+        except (ValueError, KeyError, TypeError):
+            return line  # damaged in some other way: reading says so
+        return line[at:]
+    return line
 
 
 def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

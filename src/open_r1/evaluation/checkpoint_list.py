@@ -1,0 +1,48 @@
+"""Which checkpoints a command names, and the result file of each."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_r1.checkpoints import ADAPTER
+from open_r1.errors import UserError
+
+
+def each_checkpoint(names: Sequence[str], output: str) -> list[tuple[str, str]]:
+    """(checkpoint, result file) of every checkpoint that is meant.
+
+    A single checkpoint's results go to the file `output`. Of several, or of a folder that holds the folders of runs,
+    `output` is a folder with one file for each, named after it.
+
+    Raises:
+        UserError: `output` is a file where a folder is needed.
+    """
+    found = [checkpoint for name in names for checkpoint in _expanded(name)]
+    if len(found) == 1 and found == list(names):
+        return [(found[0], output)]
+    if Path(output).is_file() or Path(output).suffix == ".jsonl":
+        raise UserError(f"--output_path {output} is one file for {len(found)} checkpoints; name a folder")
+    return [(name, str(Path(output) / f"{stem}.jsonl")) for name, stem in zip(found, _stems(found), strict=True)]
+
+
+def _expanded(name: str) -> list[str]:
+    """The checkpoint itself, or those in the folders right below it."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or _is_checkpoint(folder):
+        return [name]
+    below = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and _is_checkpoint(path)]
+    return below or [name]  # which `model_source` then refuses, with a reason
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or (folder / ADAPTER).is_file()
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """File names without their ending: the last parts of the checkpoints' names, as many as tell them apart."""
+    parts = [[part for part in re.split(r"[/:]", name) if part not in ("", ".", "..")] for name in names]
+    for count in range(1, max(map(len, parts)) + 1):
+        stems = ["_".join(each[-count:]) for each in parts]
+        if len(set(stems)) == len(stems):
+            return stems
+    raise UserError(f"a checkpoint is named twice: {', '.join(names)}")
