@@ -28,8 +28,8 @@ class Prompts:
     """Ids of each prompt, with a placeholder for every token of its picture."""
     picture_of: list[int]
     """For each prompt the index of its picture, -1 for none."""
-    picture_token: int | None = None
-    """The placeholder's id."""
+    picture_token: int = -1
+    """The placeholder's id; -1 where there are no pictures."""
     pixel_values: torch.Tensor | None = None
     """(patches, features) of all pictures, one after the other."""
     grids: torch.Tensor | None = None

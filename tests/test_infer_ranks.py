@@ -1,0 +1,205 @@
+"""Several processes share the questions: every id once, killed at any moment, continued by any number of processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from open_r1.checkpoints import load_model
+from open_r1.errors import UserError
+from open_r1.evaluation.inference import infer
+from open_r1.evaluation.plan import InferenceSettings
+from open_r1.evaluation.ranks import Launch
+from open_r1.evaluation.score import ResultWriter, read_results
+from open_r1.phantoms import make_phantoms
+from open_r1.runs import Modality
+from open_r1.tiny_models import build_tiny_checkpoint
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Settings of a run over 80 questions on 16 pictures, by the name of its result file."""
+    root = tmp_path_factory.mktemp("ranks")
+    make_phantoms(root / "phantoms", train=1, test=8, modalities=[Modality.CT, Modality.OCT], workers=1)
+    checkpoint = build_tiny_checkpoint(root / "model", seed=1)
+    model = load_model(checkpoint)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(6)  # so that pictures and questions change the answers
+    model.save_pretrained(checkpoint)
+
+    def make(name: str, **changes) -> InferenceSettings:
+        given = {
+            "model_path": str(checkpoint),
+            "prompt_path": str(root / "phantoms" / "test.json"),
+            "image_root": str(root / "phantoms"),
+            "output_path": str(root / f"{name}.jsonl"),
+            "batch_size": 3,
+            "max_new_tokens": 12,
+            "device": "cpu",
+        }
+        return InferenceSettings(**(given | changes))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(settings) -> list[bytes]:
+    """The lines of one process that nobody disturbs, in batches of 16."""
+    infer(settings("whole", batch_size=16))
+    lines = Path(settings("whole").output_path).read_bytes().splitlines(keepends=True)
+    assert len(lines) == 81
+    assert len({json.loads(line)["output"] for line in lines[1:]}) > 20
+    return lines
+
+
+def command(settings: InferenceSettings) -> list[str]:
+    names = ("model_path", "prompt_path", "image_root", "output_path", "batch_size", "max_new_tokens", "device")
+    return [*TORCHRUN, "eval/infer.py", *(part for name in names for part in (f"--{name}", str(getattr(settings, name))))]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@contextmanager
+def stopped_at(lines: int, settings: InferenceSettings, repository: Path) -> Iterator[tuple[int, list[int]]]:
+    """torchrun with two processes, all of them stopped when the file has `lines` lines; (torchrun, its processes)."""
+    path = Path(settings.output_path)
+    running = subprocess.Popen(
+        command(settings), cwd=repository, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    workers: list[int] = []
+    try:
+        deadline = time.monotonic() + 120
+        while lines_in(path) < lines:
+            assert running.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        workers = [int(pid) for pid in children.read_text().split()]
+        for pid in (running.pid, *workers):
+            os.kill(pid, signal.SIGSTOP)
+        assert len(workers) == 2
+        yield running.pid, workers
+    finally:
+        for pid in (running.pid, *workers):
+            kill(pid)
+        running.wait()
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return  # dead, and waited for by somebody
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks processes up in /proc")
+def test_two_processes_killed_twice_and_finished_by_one(settings, whole, repository, capsys):
+    given = settings("killed")
+    path = Path(given.output_path)
+    with stopped_at(5, given, repository) as (torchrun, (first, second)):
+        with pytest.raises(UserError, match="another process is writing"):
+            infer(given)
+        kill(torchrun)
+        kill(first)
+        with pytest.raises(UserError, match="another process is writing"):  # the orphan could still add a line
+            infer(given)
+        kill(second)
+    early = lines_in(path)
+    with stopped_at(early + 25, given, repository):
+        pass
+    late = lines_in(path)
+    assert 5 <= early < late < len(whole)
+    assert infer(given) == 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(whole)
+    assert set(lines[1:]) == set(whole[1:])
+    assert "n = 80" in capsys.readouterr().out
+
+
+def test_one_process_that_was_killed_is_finished_by_two(settings, whole, repository):
+    given = settings("torn")
+    path = Path(given.output_path)
+    path.write_bytes(b"".join(whole[:20]) + whole[20][:70])  # the manifest, 19 answers, the beginning of one
+    done = subprocess.run(command(given), cwd=repository, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[:20] == whole[:20]
+    assert len(lines) == len(whole)
+    assert set(lines[1:]) == set(whole[1:])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]  # once, for both
+    assert done.stderr.count("61 of 80 questions to ask") == 1
+
+
+def test_an_error_in_a_launch_of_two_is_one_line(settings, repository):
+    given = settings("refused", prompt_path="nowhere")
+    done = subprocess.run(command(given), cwd=repository, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: nowhere is not there; give a folder that scripts/prepare_omnimedvqa.py made, or a JSON file"
+    ]
+    assert not Path(given.output_path).exists()
+
+
+def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
+    """The beginning of one line and a whole other line on one: the whole one stays, the cut one is asked again."""
+    given = settings("interleaved")
+    path = Path(given.output_path)
+    path.write_bytes(b"".join(whole[:4]) + whole[4][:100] + b"".join(whole[5:9]))
+    assert infer(given) == 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[:8] == [*whole[:4], *whole[5:9]]
+    assert set(lines[1:]) == set(whole[1:])
+    assert len(read_results(path).results) == 80
+
+
+def test_a_line_that_is_damaged_otherwise_is_not_thrown_away(settings, whole):
+    path = Path(settings("damaged").output_path)
+    path.write_bytes(b"".join(whole[:4]) + b'{"nonsense": 1}\n' + b"".join(whole[5:9]))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="line 5"):
+        infer(settings("damaged"))
+    assert path.read_bytes() == before
+
+
+def test_shares_are_whole_pictures_all_of_them_and_even():
+    groups = [[0, 3], [1], [2, 4, 5], [6], [7, 8]]
+    shares = [Launch(rank, 2).share(groups) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(9))
+    assert shares == [[1, 2, 4, 5, 6], [0, 3, 7, 8]]  # 3 | 2, then 2 goes to the second, 1 and 1 to the first
+    assert Launch().share(groups) == list(range(9))
+
+
+def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):
+    path = tmp_path / "both.jsonl"
+    results = read_results(settings("whole").output_path).results
+    first = ResultWriter(path, {"rows": 80})
+    second = ResultWriter(path, {"rows": 80}, done=[])
+    for one, two in zip(results[:40], results[40:], strict=True):
+        first.write(one)
+        second.write(two)
+    first.close()
+    second.close()
+    assert {result.id for result in read_results(path).results} == {result.id for result in results}
