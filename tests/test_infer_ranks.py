@@ -85,7 +85,7 @@ def lines_in(path: Path) -> int:
 
 
 @contextmanager
-def launch(settings: InferenceSettings, processes: int) -> Iterator[list[int]]:
+def launch(settings: InferenceSettings, processes: int, said: Path | None = None) -> Iterator[list[int]]:
     """Forked processes that find what torchrun would tell them; importing everything anew would take most of a test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -97,12 +97,15 @@ def launch(settings: InferenceSettings, processes: int) -> Iterator[list[int]]:
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
             os.dup2(1, 2)
+            status = 1
             try:
-                os._exit(infer(settings))
+                status = infer(settings)
+            except SystemExit as refused:
+                status = int(str(refused.code))
             finally:
-                os._exit(1)
+                os._exit(status)
         pids.append(pid)
     try:
         yield pids
@@ -179,22 +182,15 @@ def test_one_process_that_was_killed_is_finished_by_two(settings, whole, reposit
     assert done.stderr.count("61 of 80 questions to ask") == 1
 
 
-def test_an_error_in_one_of_two_processes_ends_both_and_is_printed_once(tmp_path):
-    script = tmp_path / "one_fails.py"
-    script.write_text(
-        "from open_r1.errors import UserError\n"
-        "from open_r1.evaluation.ranks import joined\n"
-        "def work():\n"
-        "    if launch.rank == 1:\n"
-        "        raise UserError('no picture here')\n"
-        "with joined() as launch:\n"
-        "    launch.agreed(work)\n"
-        "    print('went on')\n"
-    )
-    done = subprocess.run([*TORCHRUN, str(script)], env=environment(), capture_output=True, text=True, timeout=240)
-    assert done.returncode != 0
-    assert done.stderr.count("error: no picture here") == 1
-    assert done.stdout == ""
+def test_an_error_in_a_launch_of_two_ends_both_and_is_printed_once(settings, tmp_path):
+    given = settings("refused", prompt_path="nowhere")
+    with launch(given, 2, tmp_path / "said") as pids:
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert statuses == [2, 2]
+    said = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].startswith("error: nowhere is not there; ")
+    assert not Path(given.output_path).exists()
 
 
 def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
