@@ -84,6 +84,7 @@ def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.Mo
     [
         ("--no_such_flag 3", "no_such_flag"),
         ("--mode backwards", "'backwards'"),
+        ("--mode direct", "--mode direct is for evaluating models that were not trained here"),
         ("--num_generations 1", "at least 2"),
         ("--max_prompt_length 0", "max_prompt_length 0"),
         ("--overlong_prompts cut", "'cut'"),

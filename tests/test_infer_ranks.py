@@ -97,8 +97,7 @@ def launch(settings: InferenceSettings, processes: int, said: Path | None = None
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
-            os.dup2(os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-            os.dup2(1, 2)
+            sys.stdout = sys.stderr = open(said or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
             status = 1
             try:
                 status = infer(settings)

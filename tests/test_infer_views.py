@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
@@ -76,6 +77,10 @@ def outputs(settings: InferenceSettings) -> dict[str, str]:
     return {result.id: result.output for result in read_results(settings.output_path).results}
 
 
+def listed(rows: Any) -> list[Any]:
+    return [rows[number] for number in range(len(rows))]
+
+
 def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None) -> tuple[Encoder, Generator]:
     encoder = Encoder(load_processor(tiny), Mode.NOTHINK, view=view or View())
     return encoder, Generator(load_model(tiny, torch.float32), encoder.tokenizer, 6, sampling)
@@ -92,7 +97,7 @@ def test_a_shared_picture_changes_no_answer(tiny, phantoms):
     alone = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 1) for r in batch}
     assert together == alone
     assert len(set(alone.values())) > 10
-    prompts = encoder(list(rows)).prompts
+    prompts = encoder(listed(rows)).prompts
     assert len(prompts.tokens) == 20
     assert len(prompts.grids) == 4  # each picture is there once
 
@@ -100,7 +105,7 @@ def test_a_shared_picture_changes_no_answer(tiny, phantoms):
 def test_questions_with_and_without_picture_share_a_batch(tiny, phantoms):
     encoder, generator = load(tiny)
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
-    mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(rows)]
+    mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(listed(rows))]
     together = [done[0].text for done in generator(encoder(mixed))]
     assert together == [generator(encoder([row]))[0][0].text for row in mixed]
 
@@ -109,12 +114,12 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
     """An end token that is often the likeliest: rows stop at different steps, and the others are not disturbed."""
     encoder, generator = load(tiny)
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
-    written = generator.tokens(encoder(list(rows)).prompts, rows["id"])
+    written = generator.tokens(encoder(listed(rows)).prompts, rows["id"])
     end = Counter(written[:, 1:4].flatten().tolist()).most_common(1)[0][0]
     ends = torch.tensor([end])
     generator.end_tokens, generator._decode.end_tokens = [end], ends
-    together = [done[0] for done in generator(encoder(list(rows)))]
-    assert together == [generator(encoder([row]))[0][0] for row in rows]
+    together = [done[0] for done in generator(encoder(listed(rows)))]
+    assert together == [generator(encoder([row]))[0][0] for row in listed(rows)]
     assert len({done.tokens for done in together}) > 1
 
 
@@ -134,7 +139,7 @@ def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(ti
     assert {len(samples) for samples in alone.values()} == {4}
     assert sum(len(set(samples)) > 1 for samples in alone.values()) > 10
     other = Generator(generator.model, encoder.tokenizer, 6, Sampling(4, 0.7, seed=4))
-    batch = encoder(list(rows.select(range(5))))
+    batch = encoder(listed(rows)[:5])
     assert other(batch) != generator(batch)
     assert generator(batch) == generator(batch)
 
@@ -207,7 +212,7 @@ def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
 
 def test_without_the_picture_no_picture_is_asked_about(settings, tiny, phantoms):
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
-    prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(list(rows)).prompts
+    prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(listed(rows)).prompts
     assert prompts.pixel_values is None
     marks = load_processor(tiny).tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>"])
     assert not any(mark in tokens for tokens in prompts.tokens for mark in marks)
@@ -281,6 +286,7 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
 def test_a_question_that_holds_a_pictures_token_is_set_aside(tiny, phantoms):
     encoder, _ = load(tiny)
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows = listed(rows)
     odd = {**rows[0], "problem": "What is <|image_pad|>? A)a, B)b"}
     encoded = encoder([odd, rows[1]])
     assert [row["id"] for row in encoded.rows] == [rows[1]["id"]]
@@ -354,10 +360,10 @@ def test_the_training_questions_are_those_the_checkpoint_was_trained_on(settings
 def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_path):
     model = load_model(tiny, torch.float32)
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    adapted = peft.get_peft_model(model, config)
+    adapted: Any = peft.get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = str(tiny)
     adapted.save_pretrained(tmp_path / "runs" / "adapter")
-    merged = adapted.merge_and_unload()  # type: ignore[operator]
+    merged = adapted.merge_and_unload()
     merged.save_pretrained(tmp_path / "runs" / "merged")
     load_processor(tiny).save_pretrained(tmp_path / "runs" / "merged")
     every = [
@@ -426,6 +432,7 @@ def test_vllm_where_it_is_not_installed_is_one_line(settings):
 def test_what_vllm_would_be_asked(settings, tiny, phantoms):
     """The requests alone: nothing here runs vLLM."""
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows = listed(rows)
     encoder = VllmEncoder(load_processor(tiny, max_pixels=5000), Mode.NOTHINK)
     prompts = encoder([rows[0], {**rows[1], "image": None}]).prompts
     assert prompts[0]["prompt"].count("<|image_pad|>") == 1
