@@ -1,7 +1,7 @@
 """From rows of a data set to completions, in batches: what a model answers does not depend on its neighbours.
 
-Every prompt is padded on the left and its positions are counted from its own first token, by the function that
-training uses too, so a question gets the same completion in a batch of 1 and of 64. Questions about one picture go
+Every prompt's positions are counted from its own first token, by the function that training uses too, and padding is
+seen by nobody, so a question gets the same completion in a batch of 1 and of 64. Questions about one picture go
 into one batch, where that picture is opened, cut into patches and looked at once. While the model works on one batch,
 a thread in the background makes the next one ready.
 """
