@@ -92,9 +92,9 @@ def test_format_pays_1_and_1_and_a_quarter_per_tag(text, soft, strict, tags):
 
 def test_the_form_follows_the_mode():
     text = "<answer>\nB\n</answer>"
-    assert [soft_format_reward(mode)([text])[0] for mode in Mode] == [0.0, 1.0, 0.0]
-    assert [strict_format_reward(mode)([text])[0] for mode in Mode] == [0.0, 1.0, 0.0]
-    assert [tag_count_reward(mode)([text])[0] for mode in Mode] == [0.5, 1.0, 0.5]
+    assert [soft_format_reward(mode)([text])[0] for mode in Mode if mode.is_trained] == [0.0, 1.0, 0.0]
+    assert [strict_format_reward(mode)([text])[0] for mode in Mode if mode.is_trained] == [0.0, 1.0, 0.0]
+    assert [tag_count_reward(mode)([text])[0] for mode in Mode if mode.is_trained] == [0.5, 1.0, 0.5]
     after = "<answer>\nB\n</answer>\n<think>\nso\n</think>"
     assert strict_format_reward(Mode.THINK_AFTER)([after]) == [1.0]
 
