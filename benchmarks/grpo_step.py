@@ -203,7 +203,7 @@ def line(result: dict[str, Any]) -> str:
 
 def full_size(config: Path, folder: Path, processor: Path | None) -> Path:
     """A checkpoint with the weights' shapes of `config` and random values, in bfloat16."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     if processor is None:
         raise SystemExit("error: --config needs --processor, a folder with the tokenizer and image processor to use")
@@ -212,7 +212,7 @@ def full_size(config: Path, folder: Path, processor: Path | None) -> Path:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForImageTextToText.from_config(shape, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    load_processor(processor).save_pretrained(folder)
+    AutoProcessor.from_pretrained(processor).save_pretrained(folder)
     return folder
 
 

@@ -261,6 +261,18 @@ def test_permuted_options_are_the_same_options():
     assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
 
 
+def test_options_on_lines_of_their_own_stay_on_lines():
+    problem = "A 3-year-old has a cough.\nWhat next?\nA) Wait, B) is wrong\nB) A) and more\nC) Treat (see A) above)"
+    own = options_in(problem)
+    orders = set()
+    for seed in range(20):
+        shown = permuted(problem, "q", seed)
+        assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
+        assert shown.problem.startswith("A 3-year-old has a cough.\nWhat next?\nA) ")
+        orders.add("".join(shown.letters.values()))
+    assert len(orders) == 6
+
+
 def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):
     """A model that always says B is right where the original's solution stands at B as it was asked."""
     rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)

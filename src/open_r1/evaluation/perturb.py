@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from open_r1.answers import LETTERS, options_in, render_problem
+from open_r1.answers import LETTERS, options_in, render_lines, render_problem
 from open_r1.errors import UserError
 from open_r1.evaluation.sampling import keyed
 from open_r1.vqa_data import picture_key, row_image
@@ -83,11 +83,12 @@ def permuted(problem: str, name: str, seed: int) -> Shown:
     options = options_in(problem)
     letters = list(options)
     stem = problem[: _first_option(problem, options)]
+    write = render_lines if stem.endswith("\n") else render_problem
     draw = keyed(seed, name, "options")
     for _ in range(_TRIES):
         order = [letters[index] for index in draw.permutation(len(letters))]
         try:
-            written = render_problem(stem, [options[letter] for letter in order])
+            written = write(stem, [options[letter] for letter in order])
         except UserError:
             continue
         return Shown(written, dict(zip(LETTERS, order, strict=False)))
@@ -99,7 +100,8 @@ def _first_option(problem: str, options: Mapping[str, str]) -> int:
     at = problem.rfind("A)")
     while at > 0:
         try:
-            if options_in(problem[at:]) == options:
+            line = "?\n" if problem[at - 1] == "\n" else ""  # options on lines of their own follow a question's line
+            if options_in(line + problem[at:]) == options:
                 return at
         except UserError:
             pass

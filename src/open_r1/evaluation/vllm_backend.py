@@ -90,7 +90,7 @@ class VllmGenerator:
         from transformers import AutoConfig, GenerationConfig
         from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
-        if (folder / ADAPTER).is_file():
+        if (folder / ADAPTER).is_file() and not any(folder.glob("model*.safetensors")):
             raise UserError(f"--backend vllm takes whole checkpoints, and {folder} is a LoRA adapter; merge it first")
         self._parameters = SamplingParams
         self._sampling, self._longest = settings.sampling, settings.max_new_tokens
