@@ -24,7 +24,6 @@ from open_r1.evaluation.perturb import View, choose_donors, noise, permuted
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.sampling import Sampling, draw, uniforms
 from open_r1.evaluation.score import Sample, majority, read_results
-from open_r1.evaluation.statistics import pass_at_k
 from open_r1.evaluation.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.phantoms import make_phantoms
 from open_r1.runs import Modality, Mode
@@ -180,14 +179,6 @@ def test_the_majority_decides_and_the_first_of_a_tie():
     assert majority(samples("A", "B", "B", "A")).output == "0"
     assert majority(samples(None, None, "C")).output == "2"  # what cannot be read has no vote
     assert majority(samples(None, None)).output == "0"
-
-
-def test_pass_at_k_by_hand():
-    # 5 samples, 2 right: 1 - C(3,2)/C(5,2) = 1 - 3/10
-    assert [pass_at_k(5, 2, k) for k in (1, 2, 4)] == pytest.approx([0.4, 0.7, 1.0])
-    assert pass_at_k(4, 0, 4) == 0
-    every = [sum(draw) > 0 for draw in np.ndindex(2, 2, 2)]  # and as a mean: 3 coins, one drawn 3 times
-    assert sum(pass_at_k(3, sum(draw), 3) for draw in np.ndindex(2, 2, 2)) == sum(every)
 
 
 def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):

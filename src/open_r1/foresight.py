@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from open_r1.errors import UserError
@@ -54,7 +55,7 @@ class Estimate(TrainerCallback):
             f"{name} {(now[name] - self._seconds.get(name, 0)) / TIMED:.1f}" for name in ("rollout", "reward", "train")
         )
         left = state.max_steps - state.global_step
-        print(
+        tqdm.write(  # beside the progress bar, not into it
             f"estimate: {step:.1f} s a step ({phases}), {left} steps left, about {duration(left * step)}; "
             f"most memory so far: {peak_memory()}"
         )

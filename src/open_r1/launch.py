@@ -92,7 +92,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     look_ahead(trainer, script, training, lengths)
     say(plan_line(mode, training, len(dataset)))
     say(trainer.path_line())
-    say(trainable_table(trainer.model))
+    say(f"what trains:\n{trainable_table(trainer.model)}")
 
     story = run_story(mode, script, training, model_config, report)
     if main_process:

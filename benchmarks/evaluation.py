@@ -1,0 +1,99 @@
+"""A whole evaluation of 18,000 questions: drawn, prepared, answered by the tiny base, reported.
+
+python benchmarks/evaluation.py                # about four minutes on two cores
+python benchmarks/evaluation.py --questions 2000
+
+Each command runs as a user starts it, in a process of its own; the resident memory of eval/infer.py is read from the
+kernel while it works, at each tenth of the questions. Claims: memory does not grow with the questions, and the report
+takes less than 60 s.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from open_r1.phantoms import make_phantoms, save_prepared
+from open_r1.runs import Modality
+from open_r1.tiny_models import TINY_BASE
+
+ROOT = Path(__file__).resolve().parents[1]
+QUESTIONS_PER_PICTURE = 5
+
+
+def resident_mib(pid: int, name: str = "VmRSS") -> float:
+    """Resident memory of a process in MiB; 0 once it has ended."""
+    try:
+        found = re.search(name + r":\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def lines(path: Path) -> int:
+    """Results in a result file so far."""
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+def infer(data: Path, results: Path, questions: int, log: Path) -> tuple[float, list[float]]:
+    """Seconds, and the resident memory in MiB at each tenth of the questions."""
+    command = [sys.executable, "eval/infer.py", "--model_path", str(TINY_BASE), "--prompt_path", str(data)]
+    command += ["--output_path", str(results), "--max_new_tokens", "16", "--mode", "nothink"]
+    begun, memory = time.perf_counter(), []
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment())
+        while process.poll() is None:
+            now = resident_mib(process.pid)
+            if now and lines(results) >= questions * (len(memory) + 1) / 10:
+                memory.append(now)
+            time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"eval/infer.py ended with status {process.returncode}: {log.read_text()[-500:]}")
+    return time.perf_counter() - begun, memory
+
+
+def report(results: Path, output: Path) -> tuple[float, float]:
+    """Seconds, and the most resident memory in MiB."""
+    command = [sys.executable, "eval/report.py", str(results), "--output_dir", str(output)]
+    begun, most = time.perf_counter(), 0.0
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
+    while process.poll() is None:
+        most = max(most, resident_mib(process.pid, "VmHWM"))
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"eval/report.py ended with status {process.returncode}")
+    return time.perf_counter() - begun, most
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=18_000, help="test questions, a multiple of 40 is exact")
+    flags = parser.parse_args()
+    per_modality = max(1, round(flags.questions / QUESTIONS_PER_PICTURE / len(Modality)))
+    questions = per_modality * len(Modality) * QUESTIONS_PER_PICTURE
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        begun = time.perf_counter()
+        make_phantoms(folder / "raw", train=4, test=per_modality)
+        drawn = time.perf_counter()
+        save_prepared(folder / "raw", folder / "set")
+        print(
+            f"{questions:,} questions: drawn in {drawn - begun:.0f} s, prepared in {time.perf_counter() - drawn:.0f} s"
+        )
+        seconds, memory = infer(folder / "set", folder / "answers.jsonl", questions, folder / "infer.log")
+        print(f"inferred in {seconds:.0f} s; resident MiB at each tenth: {' '.join(f'{each:.0f}' for each in memory)}")
+        print(f"results: {lines(folder / 'answers.jsonl'):,} lines")
+        seconds, most = report(folder / "answers.jsonl", folder / "report")
+        print(f"reported in {seconds:.0f} s, at most {most:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
