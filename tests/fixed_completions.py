@@ -1,9 +1,9 @@
 """Train on completions that depend on the prompt alone, so that any number of processes can be compared.
 
-torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION [STAGE [TOKENS]]
+torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS WITHOUT
 
-PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP;
-TOKENS bounds a forward pass (--tokens_per_micro_batch).
+PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass
+(--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no picture.
 """
 
 import sys
@@ -50,17 +50,17 @@ def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    checkpoint, output, prompts, accumulation, *rest = sys.argv[1:]
-    stage, budget = [*(int(each) for each in rest), 0, 0][:2]
+    checkpoint, output, *numbers = sys.argv[1:]
+    prompts, accumulation, stage, budget, without = (int(each) for each in numbers)
     extra: dict[str, Any] = {"deepspeed": zero(stage)} if stage else {}
     if budget:
         extra["tokens_per_micro_batch"] = budget
     trainer = make_trainer(
         Path(checkpoint),
         Path(output),
-        [0, 1, 2, 3],
-        per_device_train_batch_size=int(prompts),
-        gradient_accumulation_steps=int(accumulation),
+        [None if index < without else index for index in range(4)],
+        per_device_train_batch_size=prompts,
+        gradient_accumulation_steps=accumulation,
         max_steps=STEPS,
         **extra,
     )

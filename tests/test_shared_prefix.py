@@ -14,10 +14,10 @@ from open_r1.rollout import completion_lengths, sample_groups
 from open_r1.shared_prefix import (
     ATTENTION,
     IGNORED,
+    adapt_backbone,
     pack,
     packed_mask,
     packed_positions,
-    score_last_positions,
     tokens_computed,
 )
 from open_r1.tiny_models import Shape, build_model
@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest) -> Any:
             if parameter.ndim >= 2:
                 parameter.mul_(3.0)
     add_fused_lm_head(built, temperature=1.0, outputs=("log_probs", "entropy"))
-    score_last_positions(built.model)
+    adapt_backbone(built.model)
     return built.train()
 
 

@@ -206,10 +206,13 @@ AttentionInterface.register(ATTENTION, attend_by_segment)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def score_last_positions(backbone: torch.nn.Module) -> None:
-    """Let `scored_positions=n` cut a backbone's hidden states to the last n, so that the head sees no prompt.
+def adapt_backbone(backbone: torch.nn.Module) -> None:
+    """Let a backbone's forward take two further arguments, which only packed rows bring.
 
-    On a CPU TRL's fused head projects every position it is given, labelled or not.
+    `scored_positions=n` cuts the hidden states to the last n, so that the head sees no prompt: on a CPU TRL's fused
+    head projects every position it is given, labelled or not. `touch_vision=True` runs the vision tower on a blank
+    picture and counts it for nothing, so that a process whose batch is all text makes the same calls as the others;
+    ZeRO-3 and DDP wait for them.
     """
 
     def cut(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -217,7 +220,30 @@ def score_last_positions(backbone: torch.nn.Module) -> None:
             output.last_hidden_state = output.last_hidden_state[:, -kwargs["scored_positions"] :]
         return output
 
+    def touch(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if kwargs.pop("touch_vision", False):
+            # Right after the embeddings, where pictures come in, and after whatever hooks ZeRO-3 has put there: it
+            # compares the order of all modules' calls between processes, forward and backward.
+            embeddings = backbone.get_input_embeddings()  # type: ignore[operator]
+
+            def add_nothing(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+                once.remove()
+                return output + 0.0 * _blank_features(backbone).sum()
+
+            once = embeddings.register_forward_hook(add_nothing)
+        return args, kwargs
+
     backbone.register_forward_hook(cut, with_kwargs=True)
+    backbone.register_forward_pre_hook(touch, with_kwargs=True)
+
+
+def _blank_features(backbone: Any) -> torch.Tensor:
+    """(4, hidden) what the vision tower makes of a picture of 4 x 4 blank patches."""
+    config = backbone.visual.config
+    width = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    weight = next(backbone.visual.parameters())
+    patches = torch.zeros(16, width, dtype=weight.dtype, device=weight.device)
+    return backbone.get_image_features(patches, torch.tensor([[1, 4, 4]], device=weight.device)).pooler_output[0]
 
 
 def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:

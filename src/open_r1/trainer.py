@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -21,7 +22,7 @@ from open_r1.errors import UserError
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
-from open_r1.shared_prefix import ATTENTION, pack, score_last_positions
+from open_r1.shared_prefix import ATTENTION, adapt_backbone, pack
 from open_r1.step_meter import StepMeter, peak_flops, useful_flops
 
 # Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
@@ -103,7 +104,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
                 prepare_model(each)
-            if picture_key is not None and self.vision_tower_is_frozen:
+            # Under ZeRO-3 a process cannot use its tower alone, so each picture is encoded anew, by all together.
+            if picture_key is not None and self.vision_tower_is_frozen and not is_deepspeed_zero3_enabled():
                 for each in (self.model, self.ref_model):
                     if each is not None:
                         take_features(inner_model(each).visual)
@@ -141,6 +143,13 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         return self.shared_prefix and self._may_share_rollout
 
     @property
+    def _vision_is_shared(self) -> bool:
+        """Whether other processes wait for this one's calls of the vision tower."""
+        if self.accelerator.num_processes == 1 or not hasattr(inner_model(self.model), "visual"):
+            return False
+        return is_deepspeed_zero3_enabled() or not self.vision_tower_is_frozen
+
+    @property
     def vision_tower_is_frozen(self) -> bool:
         """Whether there is a vision tower and nothing of it trains."""
         tower = getattr(inner_model(self.model), "visual", None)
@@ -163,6 +172,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             sampler = "vLLM" if self.use_vllm else "stock TRL"
             return f"shared prefix: on in training; {sampler} samples, with its own handling of the prompts of a group"
         frozen = "; vision features once per picture and run" if self.pictures.keeps_features else ""
+        if self.vision_tower_is_frozen and is_deepspeed_zero3_enabled():
+            frozen = "; under ZeRO-3 the frozen tower's features are not kept"
         return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
 
     @property
@@ -496,11 +507,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 by_segment = group * length > LONG_SEGMENTS
                 packed = pack(chunk.ids, chunk.mask, positions, completions[part], mask[part], by_segment)
             with self.accelerator.autocast():
-                outputs = model(**packed.model_inputs(), **chunk.model_inputs())
+                touch = {"touch_vision": True} if self._vision_is_shared and not chunk.vision else {}
+                outputs = model(**packed.model_inputs(), **chunk.model_inputs(), **touch)
             logps.append(outputs.log_probs.view(-1, length))
             entropies.append(outputs.entropy.view(-1, length) if compute_entropy else None)
         self._count_tokens(prompts, mask)
-        if self._verify_next and torch.is_grad_enabled():
+        if self._verify_next and torch.is_grad_enabled() and self._verifiable(prompts):
             self._verify_next = False
             self._verify(model, prompts.slice(0, 1), completions[0], mask[0], logps[0][:group])
         joined, entropy = torch.cat(logps), torch.cat(entropies) if compute_entropy else None
@@ -512,6 +524,14 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 mean = (entropy.detach() * mask.flatten(0, 1)).sum() / mask.sum().clamp(min=1)
                 entropy = _spread(entropy, self._live, mean.expand(all_groups, group, length))
         return joined, entropy, None
+
+    def _verifiable(self, prompts: PromptBatch) -> bool:
+        """Under ZeRO-3 only where the first prompts of all processes have pictures or none has: stock TRL's rows make
+        the vision tower's calls for pictures alone, and a process that makes none would be waited for."""
+        if not is_deepspeed_zero3_enabled():
+            return True
+        pictured = float(prompts.pictures_per_prompt[0] > 0)
+        return self._over_processes(pictured, "mean") in (0.0, 1.0)
 
     def _verify(
         self, model: Any, prompt: PromptBatch, ids: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
@@ -587,7 +607,7 @@ def prepare_model(model: Any) -> None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     inner = getattr(inner, "module", inner)
     use_attention(inner, ATTENTION)
-    score_last_positions(inner_model(inner))
+    adapt_backbone(inner_model(inner))
 
 
 def use_attention(model: Any, name: str) -> None:
