@@ -243,6 +243,7 @@ def build_manifest(
         "min_pixels": size.get("shortest_edge"),
         "max_pixels": size.get("longest_edge"),
         "data": settings.prompt_path,
+        "image_root": settings.image_root,
         "split": settings.split,
         "data_sha256": data_fingerprint(ids),
         "limit": settings.limit,

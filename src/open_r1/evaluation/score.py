@@ -22,7 +22,7 @@ from open_r1.files import disk_errors, write_atomically
 VOLATILE = frozenset(
     {
         *{"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed"},
-        *{"checkpoint", "data", "method", "trained_on", "tested_on", "train_data", "run_dir"},
+        *{"checkpoint", "data", "image_root", "method", "trained_on", "tested_on", "train_data", "run_dir"},
     }
 )
 
