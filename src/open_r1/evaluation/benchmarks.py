@@ -27,6 +27,7 @@ from open_r1.evaluation.statistics import mean_of_means
 from open_r1.evaluation.tables import ALL, TEXT, Tally, is_text, sources, tabulate
 
 MEAN = "unweighted mean"
+_TIE = "\u00a0"  # a space where a line must not end
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ def benchmark_section(found: Benchmarks) -> Section:
 def _sheet(found: Benchmarks) -> Sheet:
     counts = {name: [run.tallies[name].n for run in found.runs if name in run.tallies] for name in found.names}
     same = {name: len(set(numbers)) == 1 for name, numbers in counts.items()}
-    head = [f"{name} (n = {counts[name][0]:,})" if same[name] else name for name in found.names]
+    head = [
+        name + f" (n = {counts[name][0]:,})".replace("n = ", f"n{_TIE}={_TIE}") * same[name] for name in found.names
+    ]
     rows = [[run.name, *_accuracies(run, same), _mean(run, found.names)] for run in found.runs]
     rows += [[gap.name, *_differences(gap, found.names), _mean_difference(gap, found.names)] for gap in found.gaps]
     if LENIENT not in found.marks:  # it reads an answer into everything
@@ -191,7 +194,8 @@ def _differences(gap: Gap, names: Sequence[str]) -> list[str]:
             continue
         found = of_pairs(gap.pairs[name])
         star = f" {MARK}" if found.excludes_zero else ""
-        cells.append(points(found.mean, found.stderr) + interval(found) + star)
+        parts = points(found.mean, found.stderr), interval(found).strip() + star
+        cells.append(" ".join(part.replace(" ", _TIE) for part in parts).strip())
     return cells
 
 

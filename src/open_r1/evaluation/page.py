@@ -62,10 +62,17 @@ def _links(ids: Sequence[str], sections: Sequence[Section], folded: bool) -> lis
     """Where the head of the page leads; many result files share a link to the first of them."""
     links = []
     for name, section in zip(ids, sections, strict=True):
-        text = "each result file" if folded and section.single else section.title
+        text = "each result file" if folded and section.single else _unmarked(section.title)
         if text not in (told for _, told in links):
             links.append((name, text))
     return [*links, ("questions", "questions and answers"), ("measured", "how it was measured")]
+
+
+def _unmarked(title: str) -> str:
+    """A title without the marks before it; the banner under the links says them."""
+    for mark in WARNINGS:
+        title = title.removeprefix(f"{mark}: ")
+    return title
 
 
 def embedded(value: Any) -> str:
