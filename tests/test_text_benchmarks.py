@@ -1,4 +1,4 @@
-"""The six published text benchmarks from their raw files to one table, before and after, with the commands themselves."""
+"""The six published text benchmarks from their raw files to one table, before and after, by the commands."""
 
 import csv
 import io

@@ -145,9 +145,7 @@ def benchmark_section(found: Benchmarks) -> Section:
 def _sheet(found: Benchmarks) -> Sheet:
     counts = {name: [run.tallies[name].n for run in found.runs if name in run.tallies] for name in found.names}
     same = {name: len(set(numbers)) == 1 for name, numbers in counts.items()}
-    head = [
-        name + f" (n = {counts[name][0]:,})".replace("n = ", f"n{_TIE}={_TIE}") * same[name] for name in found.names
-    ]
+    head = [name + f" (n{_TIE}={_TIE}{counts[name][0]:,})" * same[name] for name in found.names]
     rows = [[run.name, *_accuracies(run, same), _mean(run, found.names)] for run in found.runs]
     rows += [[gap.name, *_differences(gap, found.names), _mean_difference(gap, found.names)] for gap in found.gaps]
     if LENIENT not in found.marks:  # it reads an answer into everything
