@@ -84,8 +84,8 @@ def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared,
 
 
 def test_a_flag_that_would_be_ignored_is_refused(prepared, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--load_in_4bit is not supported"):
-        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_4bit")
+    with pytest.raises(UserError, match="--load_in_8bit is not supported"):
+        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_8bit")
 
 
 def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
