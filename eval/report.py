@@ -11,13 +11,17 @@ Files belong together by what their manifests say. Several runs give maps of acc
 on. With --against each file is compared with the one of the second list that has the same questions and was trained on
 the same, or not trained at all, and the maps show the differences: no-think minus think, GRPO minus SFT, after minus
 before. A run whose questions came without their pictures stands beside the run with them.
+
+Text questions stand in one table, a row per checkpoint and a column per benchmark, whether the benchmarks of a
+checkpoint are in one file or in several. --grader huatuo matches the stored answers anew as HuatuoGPT-o1's evaluation
+does, for comparison with old numbers; every title says so, and the result files stay as they are.
 """
 
 import argparse
 from pathlib import Path
 
 from open_r1.errors import run_command
-from open_r1.evaluation.report import PICTURE_BYTES, write_report
+from open_r1.evaluation.report import GRADERS, PICTURE_BYTES, write_report
 
 
 def main() -> int:
@@ -28,9 +32,10 @@ def main() -> int:
     add("--output_dir", required=True, type=Path, help="folder that the report is written to")
     add("--image_root", type=Path, help="folder of the pictures, where the questions came from a JSON list")
     add("--pictures_mib", type=float, default=PICTURE_BYTES / 2**20, help="room for small pictures in the page (8)")
+    add("--grader", choices=GRADERS, default="stored", help="huatuo: the published lenient matching, marked as such")
     flags = parser.parse_args()
     size = int(flags.pictures_mib * 2**20)
-    print(write_report(flags.results, flags.output_dir, flags.against, flags.image_root, size))
+    print(write_report(flags.results, flags.output_dir, flags.against, flags.image_root, size, flags.grader))
     return 0
 
 

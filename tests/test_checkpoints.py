@@ -344,7 +344,7 @@ def test_the_root_of_the_released_repository_lists_all_26_folders():
 
 
 def test_a_folder_without_a_config_says_what_lies_below(tiny):
-    with pytest.raises(UserError, match="checkpoints below it: qwen2, qwen2_5_vl, qwen2_vl"):
+    with pytest.raises(UserError, match="checkpoints below it: gemma3, qwen2, qwen2_5_vl, qwen2_vl"):
         model_source(tiny["qwen2"].parent)
     with pytest.raises(UserError, match="is a file"):
         model_source(tiny["qwen2"] / "config.json")
@@ -462,7 +462,7 @@ def test_picture_tokens_are_forbidden_in_both_families_and_none_in_text(tiny):
 
 
 def test_families_know_vision_and_positions(tiny):
-    assert [read_family(tiny[name]).has_vision for name in FAMILIES] == [True, True, False]
+    assert [read_family(tiny[name]).has_vision for name in FAMILIES] == [True, True, False, False]
     for name, family in FAMILIES.items():
         model = load_model(tiny[name])
         assert family.has_mrope == hasattr(model.model, "get_rope_index")

@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
         *{"prompt_limit", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
     },
-    {"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa", "phantoms", "tiny_models", "format_start"},
+    {"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa", "phantoms", "tiny_models", "tiny_gemma", "format_start"},
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}
 FORBIDDEN_AT_MODULE_LEVEL = [HEAVY | {"PIL", "numpy", "huggingface_hub"}, {"trl", "accelerate", "peft", "deepspeed"}]

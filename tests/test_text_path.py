@@ -84,8 +84,8 @@ def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared,
 
 
 def test_a_flag_that_would_be_ignored_is_refused(prepared, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="--load_in_4bit is not supported"):
-        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_4bit")
+    with pytest.raises(UserError, match="--load_in_8bit is not supported"):
+        train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_8bit")
 
 
 def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
@@ -96,8 +96,10 @@ def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
     monkeypatch.setattr("sys.argv", ["data_prepare.py", *given])
     script(repository, "data_prepare").main()
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2", processor=real_dir / "qwen2_5_vl_processor")
-    train(monkeypatch, checkpoint, tmp_path / "set", tmp_path / "run", "--max_steps", "3")
-    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    train(monkeypatch, checkpoint, tmp_path / "set", tmp_path / "run", "--max_steps", "20")
+    story = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (story["status"], story["steps"]) == ("done", 20)
+    data = story["data"]
     # with the real vocabulary one of the 198 prompts is over the published limit of 1,024 tokens
     assert (data["prompts"], len(data["too_long"])) == (197, 1)
     results = tmp_path / "answers.jsonl"
@@ -105,4 +107,4 @@ def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
         str(tmp_path / "run"), str(tmp_path / "set"), str(results), batch_size=4, max_new_tokens=4, limit=8
     )
     assert infer(settings) == 0
-    assert "(8)" in write_report([results], tmp_path / "report")  # n stands beside the accuracy
+    assert "| MedXpertQA | 8 | " in write_report([results], tmp_path / "report")  # n stands beside the accuracy

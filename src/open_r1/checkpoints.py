@@ -37,7 +37,7 @@ class Family:
     model_class: str
     """Class in `transformers`."""
     has_vision: bool
-    """It has a vision tower, and its processor takes pictures."""
+    """It is shown pictures here: its processor takes them, and its vision tower is `model.visual`."""
     has_mrope: bool
     """Positions are (time, height, width), from the model's own `get_rope_index`."""
     base: str
@@ -48,11 +48,16 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family("Qwen2VLForConditionalGeneration", True, True, "Qwen/Qwen2-VL-2B-Instruct"),
     "qwen2_5_vl": Family("Qwen2_5_VLForConditionalGeneration", True, True, "Qwen/Qwen2.5-VL-3B-Instruct"),
     "qwen2": Family("Qwen2ForCausalLM", False, False, "Qwen/Qwen2.5-1.5B-Instruct"),
+    # It has a vision tower, which nothing here feeds: text questions only, with the tokenizer alone.
+    "gemma3": Family("Gemma3ForConditionalGeneration", False, False, "google/gemma-3-12b-it"),
 }
 
 # Entries of config.json that name tokens which stand for pictures. One of them in a completion makes the next
 # forward pass fail with "image features and image tokens do not match" (R1-V#91, TRL#3847).
-PICTURE_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+PICTURE_TOKENS = (
+    *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
+    *("boi_token_id", "eoi_token_id"),
+)
 
 ADAPTER = "adapter_config.json"
 RUN_FILE = "run.json"
@@ -214,6 +219,16 @@ def forbidden_token_ids(config: Any) -> list[int]:
     return sorted({token for token in ids if isinstance(token, int)})
 
 
+def windowed_layers(config: Any) -> int:
+    """How many layers of the language model look back over a window of tokens only, as most of Gemma 3's do.
+
+    Args:
+        config: the loaded model's `config`.
+    """
+    kinds = getattr(config.get_text_config(), "layer_types", None) or []
+    return sum(kind != "full_attention" for kind in kinds)
+
+
 def run_record(folder: Path) -> dict[str, Any] | None:
     """run.json of the training run that made this checkpoint, from the folder or, for `checkpoint-N`, from above."""
     place = run_record_folder(folder)
@@ -271,6 +286,7 @@ def load_model(
     dtype: "str | torch.dtype" = "auto",
     attn_implementation: str | None = None,
     device: "str | torch.device | None" = None,
+    quantization: Any = None,
 ) -> Any:
     """The model of a checkpoint, in evaluation mode, with every weight taken from the files.
 
@@ -279,12 +295,16 @@ def load_model(
         dtype: a torch dtype or its name; "auto" is bfloat16 on a GPU that has it and float32 otherwise.
         attn_implementation: see `attention_or_fallback`; what cannot be had here falls back with one line.
         device: where to put it; None leaves it on the CPU.
+        quantization: a `transformers.BitsAndBytesConfig` that the weights are packed by while they load. They are then
+            on the GPU, if there is one.
 
     Raises:
         UserError: no such checkpoint, unknown family, or weights that do not fit exactly.
     """
     folder = model_source(name)
     if _is_adapter(folder):
+        if quantization is not None:
+            raise UserError(f"{folder} is a LoRA adapter, which cannot be merged into a base of 4 bits; merge it first")
         return _load_adapter(folder, dtype, attn_implementation, device)
     import transformers
 
@@ -305,6 +325,7 @@ def load_model(
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # collected and reported below, all of them at once
                 output_loading_info=True,
+                **({} if quantization is None else {"quantization_config": quantization}),
             )
         except (OSError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
             if isinstance(error, UserError):
@@ -314,8 +335,23 @@ def load_model(
             if type(error).__name__ not in ("SafetensorError", "StrictDataclassFieldValidationError"):
                 raise
             raise UserError(f"{folder} cannot be loaded as {family.model_class}: {_one_line(error)}") from error
+    if quantization is not None:
+        info["mismatched_keys"] = [*info["mismatched_keys"], *_packed_otherwise(model)]
     _require_exact(folder, info)
     return model if device is None else model.to(device)
+
+
+def _packed_otherwise(model: Any) -> list[tuple[str, Any, Any]]:
+    """Packed weights of another shape than config.json's: (name, shape in the file, config.json's).
+
+    transformers 5.23 does not look at the shape of what it packs.
+    """
+    found = []
+    for name, module in model.named_modules():
+        packed = getattr(getattr(module, "weight", None), "quant_state", None)
+        if packed is not None and tuple(packed.shape) != (wants := (module.out_features, module.in_features)):
+            found.append((f"{name}.weight", packed.shape, wants))
+    return found
 
 
 def _require_exact(folder: Path, info: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """One training run from flags to a saved checkpoint: load, check, train, save, and a run.json that tells the story."""
 
 import errno
+import importlib
 import json
 import os
 import re
@@ -16,9 +17,10 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig
 from trl import ModelConfig, get_peft_config
 
-from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
+from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, resolve_dtype, torch_dtype
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, parse
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
@@ -28,7 +30,7 @@ from open_r1.prompts import build_messages, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
-from open_r1.trainable import freeze_vision_tower, lora_targets, trainable_table
+from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 
@@ -60,7 +62,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
         say(note)
-    refuse_quantized(model_config)
+    packed = quantization(model_config)
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
@@ -71,7 +73,9 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
-    model = load_model(checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention)
+    model = load_model(
+        checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
+    )
     if script.freeze_vision_tower:
         freeze_vision_tower(model)
     trainer = SharedPrefixGRPOTrainer(
@@ -141,7 +145,7 @@ def look_ahead(
     """
     trainer.add_callback(Estimate(trainer))
     wanted = torch.cuda.is_available() if script.try_longest_batch is None else script.try_longest_batch
-    if not wanted or not script.shared_prefix:
+    if not wanted or not trainer.shared_prefix:
         return
     longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[: training.prompts_per_device]
     trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in longest]))
@@ -230,11 +234,34 @@ def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
         )
 
 
-def refuse_quantized(model_config: ModelConfig) -> None:
-    """Refuse to load the base in 4 or 8 bits, which `load_model` cannot: ignoring the flag would train otherwise."""
-    if model_config.load_in_4bit or model_config.load_in_8bit:
-        flag = "--load_in_4bit" if model_config.load_in_4bit else "--load_in_8bit"
-        raise UserError(f"{flag} is not supported yet, so the base would be loaded whole; leave it out to train LoRA")
+def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
+    """How `--load_in_4bit` packs the frozen base; None without it. The head and all that sees stay as they are.
+
+    Raises:
+        UserError: without LoRA or bitsandbytes, or for `--load_in_8bit`, which we do not offer.
+    """
+    if model_config.load_in_8bit:
+        raise UserError("--load_in_8bit is not supported, so the base would be loaded whole; use --load_in_4bit")
+    if not model_config.load_in_4bit:
+        return None
+    if not model_config.use_peft:
+        raise UserError("--load_in_4bit freezes the base, so nothing would train; add --use_peft")
+    try:
+        importlib.import_module("bitsandbytes")
+    except ImportError as error:
+        raise UserError(
+            f"--load_in_4bit needs bitsandbytes, which cannot be imported here ({error}); pip install '.[quant]', "
+            "or leave the flag out to train LoRA on the whole base"
+        ) from error
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=resolve_dtype(torch_dtype(model_config.dtype)),
+        bnb_4bit_quant_type=model_config.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=model_config.use_bnb_nested_quant,
+        bnb_4bit_quant_storage=model_config.bnb_4bit_quant_storage,
+        # of 4 bits too, in spite of its name; matched from a name's beginning (transformers 5.23)
+        llm_int8_skip_modules=["lm_head", *(f"model.{part}" for part in VISION)],
+    )
 
 
 def refuse_foreign_output(folder: Path) -> None:

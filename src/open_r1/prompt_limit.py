@@ -98,7 +98,13 @@ def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: An
 
 
 def picture_tokens(size: tuple[int, int], processor: Any) -> int:
-    """Tokens that a picture of (width, height) pixels becomes: patches after resizing over merge_size squared."""
-    rules = processor.image_processor
+    """Tokens that a picture of (width, height) pixels becomes: patches after resizing over merge_size squared.
+
+    Raises:
+        UserError: the model takes no pictures.
+    """
+    rules = getattr(processor, "image_processor", None)
+    if rules is None:
+        raise UserError("the data set has pictures and this model is shown none; take a Qwen-VL checkpoint")
     width, height = size
     return rules.get_number_of_image_patches(height, width, images_kwargs={}) // rules.merge_size**2

@@ -19,8 +19,8 @@ from open_r1.errors import UserError
 from open_r1.launch import (
     full_disk_in_one_line,
     load_training_rows,
+    quantization,
     refuse_foreign_output,
-    refuse_quantized,
     run_story,
     write_run,
 )
@@ -106,7 +106,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
         refuse_foreign_output(Path(training.output_dir or "."))
     for note in training.notes:
         say(note)
-    refuse_quantized(model_config)
+    packed = quantization(model_config)
     checkpoint = str(model_config.model_name_or_path)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     rows, report, _ = load_training_rows(script, processor, mode)
@@ -114,7 +114,9 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
-    model = load_model(checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention)
+    model = load_model(
+        checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
+    )
     trainer = build_trainer(model, processor, rows, mode, training, model_config)
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "

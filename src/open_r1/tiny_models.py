@@ -34,6 +34,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from open_r1.errors import UserError
+from open_r1.tiny_gemma import write_tiny_gemma
 
 TINY_BASE = Path(__file__).parent / "tiny_base"
 
@@ -88,7 +89,7 @@ DEFAULT_TEXTS = (
     "system\nYou are a helpful assistant.\nuser\n\nassistant\n",
 )
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2", "gemma3")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ def build_tiny_checkpoint(
         raise UserError(f"unknown model family {family!r}: tiny checkpoints exist for {', '.join(FAMILIES)}")
     folder, shape = Path(folder), shape or Shape()
     folder.mkdir(parents=True, exist_ok=True)
+    if family == "gemma3":
+        if processor is not None:
+            raise UserError(f"{processor} has Qwen's tokens, which a gemma3 has not; leave processor out")
+        return write_tiny_gemma(folder, DEFAULT_TEXTS if texts is None else texts, shape, seed)
     if processor is None:
         tokenizer = train_tokenizer(DEFAULT_TEXTS if texts is None else texts, shape.vocabulary)
         _save_processor(folder, family, tokenizer, shape)

@@ -8,6 +8,8 @@ from torch import nn
 from open_r1.errors import UserError
 
 TOWERS = ("language", "vision", "both")
+VISION = ("visual", "vision_tower", "multi_modal_projector")
+"""What the parts that see are called: the first in Qwen, the others in Gemma."""
 
 
 def freeze_vision_tower(model: Any) -> None:
@@ -16,10 +18,11 @@ def freeze_vision_tower(model: Any) -> None:
     Raises:
         UserError: the model has no vision tower.
     """
-    tower = getattr(model.model, "visual", None)
-    if tower is None:
+    parts = [part for name in VISION if (part := getattr(model.model, name, None)) is not None]
+    if not parts:
         raise UserError(f"--freeze_vision_tower: a {model.config.model_type} has no vision tower; leave the flag out")
-    tower.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(False)
 
 
 def lora_targets(model: Any, towers: str) -> str:
@@ -49,7 +52,7 @@ def lora_targets(model: Any, towers: str) -> str:
 
 
 def _is_vision(name: str) -> bool:
-    return ".visual." in f".{name}"
+    return any(f".{part}." in f".{name}" for part in VISION)
 
 
 def trainable_table(model: Any) -> str:
@@ -59,7 +62,9 @@ def trainable_table(model: Any) -> str:
         part = "vision tower" if _is_vision(name) else "language model" if "layers." in name else "embeddings and head"
         if name.endswith("norm.weight") and not _is_vision(name):
             part = "language model"
-        count = getattr(weight, "ds_numel", weight.numel())  # ZeRO-3 leaves an empty tensor behind
+        packed = getattr(weight, "quant_state", None)  # of two weights to a byte
+        count = packed.shape.numel() if packed is not None else weight.numel()
+        count = getattr(weight, "ds_numel", count)  # ZeRO-3 leaves an empty tensor behind
         parts[part][0] += count
         parts[part][1] += count if weight.requires_grad else 0
     rows = [(part, counts[0], counts[1]) for part, counts in parts.items() if counts[0]]

@@ -17,7 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from open_r1.checkpoints import forbidden_token_ids
+from open_r1.checkpoints import forbidden_token_ids, windowed_layers
 from open_r1.errors import UserError
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
@@ -89,7 +89,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self._rewards = torch.empty(0)
         self.meter = StepMeter()
         super().__init__(**kwargs)
-        self.shared_prefix = shared_prefix
+        self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
+        self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
         self.pictures = PictureFeed(
@@ -166,6 +167,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 
     def path_line(self) -> str:
         """One line: which way sampling and training go, and why where it is not the shared prefix."""
+        if self.windowed:
+            return (
+                f"shared prefix: off, because {self.windowed} of the {self.model.config.model_type}'s layers look back "
+                "over a window only, which the packed rows do not keep; stock TRL computes every prompt once per "
+                "completion"
+            )
         if not self.shared_prefix:
             return "shared prefix: off (--shared_prefix false); stock TRL computes every prompt once per completion"
         if not self.share_rollout:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from open_r1.checkpoints import windowed_layers
 from open_r1.evaluation.roomy_cache import roomy_cache
 from open_r1.rollout import PromptBatch, inner_model, prompt_positions
 
@@ -111,6 +112,8 @@ class Decoder:
             self._advance(state, chosen)
 
     def _prefill(self, prompts: Prompts) -> _State:
+        if windowed_layers(self.model.config):
+            return self._prefill_whole(prompts)
         heads, head_of = _heads(prompts)
         laid = self._lay(prompts, heads, head_of)
         shared = torch.zeros(len(head_of), 0, dtype=torch.long, device=self.model.device)
@@ -129,6 +132,23 @@ class Decoder:
         mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
         used = mask.size(1) - self.max_new_tokens
         return _State(cache, self.model.lm_head(hidden), laid.following.to(self.model.device), mask, used)
+
+    def _prefill_whole(self, prompts: Prompts) -> _State:
+        """Every prompt on its own, padded on the left.
+
+        A layer with a window counts columns, so no padding may stand between a row's tokens, nor may its cache, which
+        forgets what the window has left behind, be cut where prompts part.
+        """
+        width, device = max(map(len, prompts.tokens)), self.model.device
+        ids = torch.tensor([[self.pad_token] * (width - len(row)) + row for row in prompts.tokens], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts.tokens], device=device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        hidden = inner_model(self.model)(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )[0]
+        mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
+        return _State(cache, self.model.lm_head(hidden[:, -1]), positions[:, -1:] + 1, mask, width)
 
     def _lay(self, prompts: Prompts, heads: list[_Piece], head_of: list[int]) -> _Laid:
         """Positions as the model counts them for the heads; the text after a head goes on from where it ends."""

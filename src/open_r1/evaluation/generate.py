@@ -90,7 +90,7 @@ class Encoder:
     def _encode(self, texts: list[str], picture_of: list[int], pictures: list[Image.Image]) -> Any:
         """What the model takes, without padding: the tokenizer's state is the main thread's, which decodes with it."""
         if not pictures:
-            return Prompts(self.tokenizer(texts, padding=False)["input_ids"], picture_of)
+            return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], picture_of)
         where = {} if self.device is None else {"device": self.device}
         patches = self.processor.image_processor(images=pictures, return_tensors="pt", **where)
         grids = torch.as_tensor(patches["image_grid_thw"]).cpu()
@@ -101,7 +101,7 @@ class Encoder:
             text if picture < 0 else text.replace(token, token * counts[picture], 1)
             for text, picture in zip(texts, picture_of, strict=True)
         ]
-        tokens = self.tokenizer(texts, padding=False)["input_ids"]
+        tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]
         pixels = torch.as_tensor(patches["pixel_values"])
         return Prompts(tokens, picture_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
 

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 
 from open_r1.evaluation.lineup import Matrix, Pairs, of_pairs, short
 from open_r1.evaluation.statistics import Difference, Estimate
-from open_r1.evaluation.tables import ALL, FEW, Cell, Table, Tally, modalities, tasks
+from open_r1.evaluation.tables import ALL, FEW, Cell, Table, Tally, columns, modalities
 
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
 NARROW = 0.86  # width of a cell without long column names
@@ -67,15 +67,15 @@ class Drawing:
 def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
     """Modality x task: accuracy in per cent with n, sequential colours from 0 to 100, margins over all questions."""
     entries = {cell: _accuracy(tally.estimate) for cell, tally in table.items() if tally.estimate is not None}
-    rows, columns = [*modalities(entries), ALL], [*tasks(entries), ALL]
-    return draw(Drawing(title, rows, columns, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
+    rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
+    return draw(Drawing(title, rows, across, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
 
 
 def difference_heatmap(differences: Mapping[Cell, Difference], title: str, note: str = "") -> Figure:
     """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
     entries = {cell: _difference(found, f"{100 * found.mean:+.1f}") for cell, found in differences.items()}
-    rows, columns = [*modalities(entries), ALL], [*tasks(entries), ALL]
-    return draw(Drawing(title, rows, columns, entries, "difference (points)", "coolwarm", _reach(entries), note))
+    rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
+    return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", _reach(entries), note))
 
 
 def accuracy_matrix(matrix: Matrix[Tally], title: str, note: str = "") -> Figure:

@@ -101,12 +101,21 @@ class Score(NamedTuple):
         """The better of the two accuracies, 0 to 1."""
         return max(self.first, self.last) / self.n
 
+    @property
+    def counted(self) -> str:
+        """Which of the two that is: "first" or "last"; of equals the first."""
+        return "first" if self.first >= self.last else "last"
+
 
 def scores(answered: Iterable[Judged]) -> dict[str, Score]:
     """The published score of every source, in the order in which the sources come."""
+    return tallied((each, match_choice(each.output, each.options)) for each in answered)
+
+
+def tallied(matched: Iterable[tuple[Judged, Match]]) -> dict[str, Score]:
+    """The same from answers that have been matched."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for each in answered:
-        found = match_choice(each.output, each.options)
+    for each, found in matched:
         right = each.letter.upper()
         row = counts[each.source]
         row[0] += 1

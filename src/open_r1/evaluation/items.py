@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,14 +14,15 @@ from PIL import Image
 
 from open_r1.answers import Outcome, options_in, solution_letter
 from open_r1.errors import UnusableInput, UserError
-from open_r1.evaluation.lineup import Comparison, Scored
+from open_r1.evaluation.lineup import Comparison, Scored, by_run
 from open_r1.evaluation.score import Result
-from open_r1.evaluation.tables import UNLABELLED, modalities, tasks
+from open_r1.evaluation.tables import TEXT, columns, is_text, labels, modalities
 
 OUTCOMES = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED, None)  # codes in the page; None: never asked
 LONGEST_OUTPUT = 2000  # characters of an output in the page; the result file has it whole
 SIDE = 160  # pixels of a small picture
 QUALITY = 72  # of its JPEG
+NOT_HERE, NO_PICTURE = -1, -2  # instead of a picture's place: it is not in the page; the question has none
 
 Answer = list[Any]  # outcome code, letter, output, votes
 
@@ -32,7 +33,7 @@ class Browser:
 
     runs: list[str]
     modalities: list[str]
-    tasks: list[str]
+    tasks: list[str]  # and the sources of text questions
     items: list[list[Any]]  # question, options, index of the right one, modality, task, picture, answer per run
     pictures: list[str] = field(default_factory=list)  # data URIs
     notes: list[str] = field(default_factory=list)
@@ -55,44 +56,30 @@ def browser(
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
     """
-    runs = _columns(scored)
+    runs = by_run(scored)
     answers: dict[str, list[Result | None]] = {}
     for place, members in enumerate(runs.values()):
         for one in members:
             for result in one.file.results:
                 row = answers.setdefault(result.id, [None] * len(runs))
                 row[place] = row[place] or result
-    cells = [(_one(row).modality or UNLABELLED, _one(row).task or UNLABELLED) for row in answers.values()]
-    made = Browser(list(runs), modalities(cells), tasks(cells), [])
+    cells = [labels(_one(row)) for row in answers.values()]
+    made = Browser(list(runs), modalities(cells), columns(cells), [])
     if compared is not None:
         column = {one.name: place for place, members in enumerate(runs.values()) for one in members}
         made.chosen = column[compared.second.name], column[compared.first.name]
     places = _small_pictures(scored, answers, image_root, picture_bytes, made)
     for row, (modality, task) in zip(answers.values(), cells, strict=True):
         question, options, right = _question(_one(row).problem, _one(row).solution)
-        labels = made.modalities.index(modality), made.tasks.index(task)
+        places_of_labels = made.modalities.index(modality), made.tasks.index(task)
         given = [None if result is None else _answer(result) for result in row]
-        made.items.append([question, options, right, *labels, places.get(_one(row).image, -1), given])
+        shown = NO_PICTURE if modality == TEXT else places.get(_one(row).image, NOT_HERE)
+        made.items.append([question, options, right, *places_of_labels, shown, given])
     if any(len(result.output) > LONGEST_OUTPUT for row in answers.values() for result in row if result is not None):
         made.notes.append(
             f"Outputs are cut after {LONGEST_OUTPUT:,} characters here; the result files have them whole."
         )
     return made
-
-
-def _columns(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """The files of each run; a run of one file is called as the file is."""
-    groups: dict[str, list[Scored]] = defaultdict(list)
-    for one in scored:
-        groups[one.run].append(one)
-    whole = {run: members for run, members in groups.items() if len(members) == 1 or _disjoint(members)}
-    columns = {(members[0].name if len(members) == 1 else run): members for run, members in whole.items()}
-    return columns | {one.name: [one] for run, members in groups.items() if run not in whole for one in members}
-
-
-def _disjoint(members: Sequence[Scored]) -> bool:
-    counts = Counter(result.id for one in members for result in one.file.results)
-    return max(counts.values()) == 1
 
 
 def _one(row: Sequence[Result | None]) -> Result:
@@ -141,7 +128,10 @@ def _small_pictures(
     """
     order: dict[str, str] = {}  # picture -> the id of its most telling question
     for name, row in sorted(answers.items(), key=_interest):
-        order.setdefault(_one(row).image, name)
+        if not is_text(_one(row)):
+            order.setdefault(_one(row).image, name)
+    if not order:
+        return {}
     places: dict[str, int] = {}
     rows = _Rows(scored, image_root)
     room, left_out = limit, Counter()

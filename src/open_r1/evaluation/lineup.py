@@ -1,7 +1,7 @@
 """What result files are to each other: one run on several sets, its twin without pictures, before and after."""
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from open_r1.errors import UserError
+from open_r1.evaluation.regrade import Regraded, regraded
 from open_r1.evaluation.score import Result, ResultFile, read_results
 from open_r1.evaluation.statistics import Difference, difference
-from open_r1.evaluation.tables import ALL, UNLABELLED, Cell, Table, Tally, tabulate
+from open_r1.evaluation.tables import ALL, TEXT, UNLABELLED, Cell, Table, Tally, cells_of, sources, tabulate
 from open_r1.runs import Family, Modality, Task, family_of, parse_label
 
 Label = Modality | Task
@@ -31,6 +32,12 @@ _TELLING: dict[str, Any] = {
 }
 
 
+FORCED = "FORCED across split families"
+LENIENT = "LENIENT matching of HuatuoGPT-o1"
+Marks = tuple[str, ...]
+"""What must stand before every title about a result: FORCED, LENIENT."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """A result file, its name in the report, its run's name, and its tables."""
@@ -40,11 +47,12 @@ class Scored:
     file: ResultFile
     table: Table
     without_picture: Table | None = None  # of the run whose questions came without their pictures
+    regraded: Sequence[Regraded] = ()  # by source, where the answers were matched leniently
 
     @property
-    def forced(self) -> bool:
-        """Whether the checkpoint was scored across split families, which `--force` allows."""
-        return bool(self.file.manifest.get("forced"))
+    def marks(self) -> Marks:
+        """FORCED where the checkpoint was scored across split families; LENIENT where others than we graded."""
+        return (FORCED,) * bool(self.file.manifest.get("forced")) + (LENIENT,) * bool(self.regraded)
 
     @property
     def shown_as(self) -> tuple[Any, Any]:
@@ -92,25 +100,35 @@ def short(name: str) -> str:
     return name if label is None else label.short + bracket + rest
 
 
-def load(paths: Sequence[Path], others: Sequence[Path] = ()) -> list[Scored]:
+def all_marks(scored: Iterable[Scored]) -> Marks:
+    """Every mark that one of these bears."""
+    marks = {mark for one in scored for mark in one.marks}
+    return tuple(mark for mark in (FORCED, LENIENT) if mark in marks)
+
+
+def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
     """Read result files, name them and their runs apart, and find each one's twin without pictures.
 
     Args:
         paths: result files.
         others: more of them, from which names must be told apart; they come last in what is returned.
+        lenient: match the answers anew, as HuatuoGPT-o1's evaluation does.
 
     Raises:
         UserError: one cannot be used.
     """
     everything = [*paths, *others]
     files = [_shared(read_results(path)) for path in everything]
+    found: list[list[Regraded]] = [[] for _ in files]
+    if lenient:
+        files, found = map(list, zip(*map(regraded, files), strict=True))
     manifests = [file.manifest for file in files]
     tables = [tabulate(file.results) for file in files]
     blind = [_twin(manifest, manifests) for manifest in manifests]
     return [
-        Scored(name, run, file, table, None if twin is None else tables[twin])
-        for name, run, file, table, twin in zip(
-            named_apart(everything), run_names(manifests), files, tables, blind, strict=True
+        Scored(name, run, file, table, None if twin is None else tables[twin], again)
+        for name, run, file, table, twin, again in zip(
+            named_apart(everything), run_names(manifests), files, tables, blind, found, strict=True
         )
     ]
 
@@ -200,6 +218,22 @@ def _that_differ(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*keys, "checkpoint"] if kinds([*keys, "checkpoint"]) > kinds(keys) else keys
 
 
+def by_run(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """The files of each run; a run of one file is called as the file is, and files that share questions are apart."""
+    groups: dict[str, list[Scored]] = defaultdict(list)
+    for one in scored:
+        groups[one.run].append(one)
+    whole = {run: members for run, members in groups.items() if len(members) == 1 or disjoint(members)}
+    named = {(members[0].name if len(members) == 1 else run): members for run, members in whole.items()}
+    return named | {one.name: [one] for run, members in groups.items() if run not in whole for one in members}
+
+
+def disjoint(members: Sequence[Scored]) -> bool:
+    """Whether no question is in two of these files."""
+    counts = Counter(result.id for one in members for result in one.file.results)
+    return max(counts.values()) == 1
+
+
 # ------------------------------------------------------------------------------------------------ comparisons
 
 
@@ -215,9 +249,9 @@ class Comparison:
         return f"{self.second.name} minus {self.first.name}"
 
     @property
-    def forced(self) -> bool:
-        """Whether one of the two was scored across split families."""
-        return self.first.forced or self.second.forced
+    def marks(self) -> Marks:
+        """Those of either."""
+        return all_marks((self.first, self.second))
 
     @cached_property
     def pairs(self) -> dict[Cell, Pairs]:
@@ -235,7 +269,8 @@ class Comparison:
         if tested is not None:
             return {tested: self.pairs[ALL, ALL]} if family_of(tested) == family else {}
         margins = {(cell[0] if family == "modality" else cell[1]): cell for cell in self.pairs if cell.count(ALL) == 1}
-        of_family = {name: cell for name, cell in margins.items() if name not in (ALL, UNLABELLED)}
+        others = {ALL, UNLABELLED, TEXT, *sources(self.pairs)}
+        of_family = {name: cell for name, cell in margins.items() if name not in others}
         return {name: self.pairs[cell] for name, cell in of_family.items()}
 
 
@@ -253,8 +288,7 @@ def matched(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Pai
             continue
         if (other.problem, other.solution) != (result.problem, result.solution):
             raise UserError(f"id {result.id!r} is another question in the two files: they cannot be compared")
-        modality, task = result.modality or UNLABELLED, result.task or UNLABELLED
-        for cell in ((modality, task), (modality, ALL), (ALL, task), (ALL, ALL)):
+        for cell in cells_of(result):
             cells[cell].append((other, result))
     if not cells:
         raise UserError("the two files have no question in common: they cannot be compared; report each on its own")

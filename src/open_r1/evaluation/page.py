@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from open_r1.evaluation.items import Browser
-from open_r1.evaluation.sections import FORCED_WARNING, Section
+from open_r1.evaluation.sections import WARNINGS, Section
 from open_r1.evaluation.sheets import html_table
 
 OPEN_RUNS = 3  # with more, the parts of single runs are folded
@@ -39,7 +39,7 @@ def page(
     parts = resources.files("open_r1.evaluation") / "page"
     template, css, js = ((parts / f"page.{end}").read_text(encoding="utf-8") for end in ("html", "css", "js"))
     digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
-    forced = any(FORCED_WARNING in section.warnings for section in sections)
+    banners = [text for text in WARNINGS.values() if any(text in section.warnings for section in sections)]
     ids = [f"part-{number}" for number in range(1, len(sections) + 1)]
     folded = sum(section.single for section in sections) > OPEN_RUNS
     holes = {
@@ -47,7 +47,7 @@ def page(
         "title": html.escape(title),
         "css": css,
         "nav": "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in _links(ids, sections, folded)),
-        "banner": f'<div class="banner">{html.escape(FORCED_WARNING)}</div>' if forced else "",
+        "banner": "\n".join(f'<div class="banner">{html.escape(text)}</div>' for text in banners),
         "sections": "\n".join(_section(*pair, drawn, folded) for pair in zip(ids, sections, strict=True)),
         "picture_notes": "".join(f'<p class="note">{html.escape(note)}</p>' for note in made.notes),
         "measured": "\n".join(_manifest(name, manifest) for name, manifest in measured.items()),
@@ -62,10 +62,17 @@ def _links(ids: Sequence[str], sections: Sequence[Section], folded: bool) -> lis
     """Where the head of the page leads; many result files share a link to the first of them."""
     links = []
     for name, section in zip(ids, sections, strict=True):
-        text = "each result file" if folded and section.single else section.title
+        text = "each result file" if folded and section.single else _unmarked(section.title)
         if text not in (told for _, told in links):
             links.append((name, text))
     return [*links, ("questions", "questions and answers"), ("measured", "how it was measured")]
+
+
+def _unmarked(title: str) -> str:
+    """A title without the marks before it; the banner under the links says them."""
+    for mark in WARNINGS:
+        title = title.removeprefix(f"{mark}: ")
+    return title
 
 
 def embedded(value: Any) -> str:

@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.evaluation.benchmarks import Benchmarks, benchmark_section, line_up
 from open_r1.evaluation.curves import curves_figure, read_log
 from open_r1.evaluation.heatmaps import picture
 from open_r1.evaluation.items import browser
 from open_r1.evaluation.lineup import (
+    LENIENT,
     Comparison,
+    Marks,
     Scored,
     accuracy_matrices,
+    all_marks,
     difference_matrices,
+    disjoint,
     load,
     named_apart,
     pair_up,
@@ -25,15 +30,19 @@ from open_r1.evaluation.sections import (
     comparison_section,
     guide,
     improvement_section,
+    marked,
     matrix_section,
     run_section,
 )
-from open_r1.evaluation.sheets import latex, markdown, markdown_table
+from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_table
+from open_r1.evaluation.tables import only_text
 from open_r1.files import MANIFEST, sha256_file, write_atomically, write_json
 from open_r1.runs import family_of
 
 PICTURE_BYTES = 8 * 2**20
 """How much of report.html small pictures may take, unless it is said otherwise."""
+GRADERS = ("stored", "huatuo")
+"""Whose judgement a report counts: that of eval/infer.py, or HuatuoGPT-o1's lenient matching."""
 
 
 def write_report(
@@ -42,6 +51,7 @@ def write_report(
     against: Sequence[Path] = (),
     image_root: Path | None = None,
     picture_bytes: int = PICTURE_BYTES,
+    grader: str = "stored",
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without how each was measured.
 
@@ -53,50 +63,56 @@ def write_report(
         against: result files that the others are compared with. Without them two files are compared with each other.
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
+        grader: one of GRADERS; the result files are not changed.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are no report of ours.
     """
-    scored = load(paths, against)
+    if grader not in GRADERS:
+        raise UserError(f"there is no --grader {grader!r}; choose one of {', '.join(GRADERS)}")
+    scored = load(paths, against, lenient=grader == "huatuo")
     _refuse_taken(output_dir)
-    comparisons, alone = _comparisons(scored, len(paths))
-    sections = [*_sections(scored, len(paths), comparisons, alone)]
+    text = line_up(scored, len(paths))
+    comparisons, alone = _comparisons(scored, len(paths), text)
+    sections = [*_sections(scored, len(paths), comparisons, alone, text)]
     sections.append(guide(sections))
-    summary = _summary(sections)
-    measured = {one.name: one.file.manifest for one in scored}
+    title = marked("Accuracy", tuple(mark for mark in all_marks(scored) if mark == LENIENT))
+    summary = _summary(title, sections)
+    measured = {one.name: one.file.manifest | ({} if grader == "stored" else {"grader": grader}) for one in scored}
     written, drawn = _Folder(output_dir), {}
     for section in sections:
-        for leaf, text in section.files.items():
-            written.add(leaf, text)
+        for leaf, content in section.files.items():
+            written.add(leaf, content if grader == "stored" else csv_with(content, "grader", grader))
         for stem, figure in section.figures.items():
             drawn[stem] = picture(figure, "svg")
             written.add(f"{stem}.svg", drawn[stem])
             written.add(f"{stem}.png", picture(figure, "png"))
     for one in scored:
-        form = json.dumps(published_form(one.file.results), indent=2, ensure_ascii=True) + "\n"
-        written.add(f"{_folder(one, scored)}results.json", form)
+        form = published_form(one.file.results) | ({} if grader == "stored" else {"grader": grader})
+        written.add(f"{_folder(one, scored)}results.json", json.dumps(form, indent=2, ensure_ascii=True) + "\n")
     written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
     made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
-    written.add("report.html", page("Accuracy", sections, drawn, made, measured))
-    written.finish({str(path): sha256_file(path) for path in (*paths, *against)})
+    written.add("report.html", page(title, sections, drawn, made, measured))
+    written.finish({str(path): sha256_file(path) for path in (*paths, *against)}, grader)
     if len(scored) <= OPEN_RUNS:
         return summary
-    return _summary([section for section in sections if not section.single])
+    return _summary(title, [section for section in sections if not section.single])
 
 
 def _folder(one: Scored, scored: Sequence[Scored]) -> str:
     return f"{one.name}/" if len(scored) > 1 else ""
 
 
-def _comparisons(scored: Sequence[Scored], own: int) -> tuple[list[Comparison], list[Scored]]:
+def _comparisons(scored: Sequence[Scored], own: int, text: Benchmarks | None) -> tuple[list[Comparison], list[Scored]]:
     """What is compared with what, and the files that have no counterpart; the first `own` files are those to report."""
     second, first = scored[:own], scored[own:]
     if not first:
-        return ([Comparison(second[0], second[1])] if own == 2 else []), []
+        two_sets = own == 2 and second[0].run == second[1].run and disjoint(second)
+        return ([Comparison(second[0], second[1])] if own == 2 and not two_sets else []), []
     comparisons, alone = pair_up(first, second)
-    if not comparisons:
+    if not comparisons and not (text and text.gaps):
         raise UserError(
             f"no file has a counterpart with the same questions among those of --against ({first[0].name}, ...), "
             "so nothing can be compared; name runs on the same data"
@@ -105,24 +121,30 @@ def _comparisons(scored: Sequence[Scored], own: int) -> tuple[list[Comparison], 
 
 
 def _sections(
-    scored: Sequence[Scored], own: int, comparisons: Sequence[Comparison], alone: Sequence[Scored]
+    scored: Sequence[Scored],
+    own: int,
+    comparisons: Sequence[Comparison],
+    alone: Sequence[Scored],
+    text: Benchmarks | None,
 ) -> Iterable[Section]:
-    """Comparisons and matrices first, then each run, then the curves of training."""
-    forced = any(one.forced for one in scored)
-    yield from _improvements(comparisons, alone, forced)
+    """Tables of all runs, comparisons and matrices first, then each run, then the curves of training."""
+    marks = all_marks(scored)
+    if text is not None:
+        yield benchmark_section(text)
+    yield from _improvements(comparisons, alone, marks)
     for matrix in accuracy_matrices(scored[:own]):
-        yield matrix_section(matrix, forced)
+        yield matrix_section(matrix, marks)
     for one in scored:
         yield run_section(one, _folder(one, scored))
     yield from _curves(scored)
 
 
-def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], forced: bool) -> Iterable[Section]:
-    """The difference maps, and the comparisons that no map holds."""
+def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:
+    """The difference maps, and the comparisons that neither they nor the table of text sets hold."""
     matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
     what = f"{len(comparisons)} result files minus their counterparts of --against, on the same questions"
     for matrix in matrices:
-        section = improvement_section(matrix, what, forced)
+        section = improvement_section(matrix, what, marks)
         if alone:
             names = ", ".join(one.name for one in alone)
             section.texts.append(f"Left out, without a counterpart on the same questions: {names}.")
@@ -131,6 +153,8 @@ def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], fo
     for number, comparison in enumerate(comparisons, 1):
         trained, tested = comparison.second.trained_on, comparison.second.tested_on
         if trained and tested and family_of(trained) == family_of(tested) and family_of(trained) in mapped:
+            continue
+        if len(comparisons) > 1 and only_text(comparison.pairs):
             continue
         yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
 
@@ -152,8 +176,8 @@ def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
     yield section
 
 
-def _summary(sections: Sequence[Section]) -> str:
-    return "# Accuracy\n\n" + "\n".join(map(_markdown, sections))
+def _summary(title: str, sections: Sequence[Section]) -> str:
+    return f"# {title}\n\n" + "\n".join(map(_markdown, sections))
 
 
 def _markdown(section: Section) -> str:
@@ -187,13 +211,13 @@ class _Folder:
         assert leaf not in self._content, f"two parts of the report are called {leaf}"
         self._content[leaf] = data
 
-    def finish(self, sources: Mapping[str, str]) -> None:
-        """Write everything, the list of it last."""
+    def finish(self, sources: Mapping[str, str], grader: str) -> None:
+        """Write everything, the list of it last, with the sources' hashes and who judged them."""
         self._refuse_foreign()
         for leaf, data in self._content.items():
             text = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
             write_atomically(self._path / leaf, text)
-        write_json(self._path / MANIFEST, {"report": sorted(self._content), "results": dict(sources)})
+        write_json(self._path / MANIFEST, {"report": sorted(self._content), "results": dict(sources), "grader": grader})
 
     def _refuse_foreign(self) -> None:
         """Refuse to write over anything but an earlier report; other files may lie beside it."""

@@ -3,23 +3,40 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from open_r1.answers import Outcome
 from open_r1.evaluation.heatmaps import MARK, accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
-from open_r1.evaluation.lineup import Comparison, Matrix, Pairs, Scored, of_pairs
+from open_r1.evaluation.lineup import FORCED, LENIENT, Comparison, Marks, Matrix, Pairs, Scored, of_pairs
 from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
 from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, mean_of_means
-from open_r1.evaluation.tables import ALL, Average, Cell, Table, Tally, averages, grid, mean, modalities, tasks
+from open_r1.evaluation.tables import (
+    ALL,
+    TEXT,
+    Average,
+    Cell,
+    Table,
+    Tally,
+    averages,
+    columns,
+    grid,
+    mean,
+    modalities,
+    only_text,
+    sources,
+    tasks,
+)
 
 DIFFERENCES = ("difference", "improvement")  # what the files about differences begin with
-FORCED = "FORCED across split families"
-FORCED_WARNING = (
-    f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About 80 % of "
-    "them were in its training set, so these accuracies mostly measure memory."
-)
+WARNINGS = {
+    FORCED: f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About "
+    "80 % of them were in its training set, so these accuracies mostly measure memory.",
+    LENIENT: f"{LENIENT}, not our judge: it always finds an answer, by likeness of texts where nothing is said, and "
+    "takes per source the better of its first and its last match. Compare these accuracies with such ones alone.",
+}
+"""What a mark before a title means."""
 
 
 @dataclass
@@ -35,9 +52,14 @@ class Section:
     single: bool = False  # about one result file; the page folds it where there are many
 
 
-def marked(title: str, forced: bool) -> str:
+def marked(title: str, marks: Marks) -> str:
     """The title of a picture or part, with what must not be overlooked before it."""
-    return f"{FORCED}: {title}" if forced else title
+    return ": ".join([*marks, title])
+
+
+def warned(marks: Marks) -> list[str]:
+    """What these marks mean."""
+    return [WARNINGS[mark] for mark in marks]
 
 
 # ---------------------------------------------------------------------------------------------------- one run
@@ -45,30 +67,51 @@ def marked(title: str, forced: bool) -> str:
 
 def run_section(scored: Scored, folder: str) -> Section:
     """Accuracy of one result file, with all that stands beside it."""
-    table, title = scored.table, marked(scored.name, scored.forced)
+    table, title = scored.table, marked(scored.name, scored.marks)
     means = averages(table)
-    lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
     section = Section(title, _warnings(scored), single=True)
-    section.sheets = [
-        _run_sheet(scored, "Accuracy by modality", [(name, (name, ALL)) for name in modalities(table)], "modalit"),
-        _run_sheet(scored, "Accuracy by task", [(name, (ALL, name)) for name in tasks(table)], "task"),
-        _both_sheet(table),
-    ]
-    section.figures[f"{folder}heatmap"] = accuracy_heatmap(
-        table, marked(f"Accuracy: {scored.name}", scored.forced), lines
-    )
+    parts = _parts(table)
+    section.sheets = [_run_sheet(scored, part) for part in parts]
     section.files = {
-        f"{folder}by_modality.csv": _csv(scored, ["modality"], [[name] for name in [*modalities(table), ALL]]),
-        f"{folder}by_task.csv": _csv(scored, ["task"], [[name] for name in [*tasks(table), ALL]]),
-        f"{folder}by_modality_and_task.csv": _csv(scored, ["modality", "task"], [list(cell) for cell in grid(table)]),
-        f"{folder}averages.csv": _csv_of_averages(scored, means),
+        f"{folder}by_{part.name}.csv": _csv(
+            scored, [part.name], [([name], cell) for name, cell in [*part.cells, (ALL, (ALL, ALL))]]
+        )
+        for part in parts
     }
+    section.files[f"{folder}averages.csv"] = _csv_of_averages(scored, means)
+    if only_text(table):
+        return section
+    section.sheets.append(_both_sheet(table, scored.marks))
+    lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
+    heading = marked(f"Accuracy: {scored.name}", scored.marks)
+    section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
+    both = [(list(cell), cell) for cell in grid(table)]
+    section.files[f"{folder}by_modality_and_task.csv"] = _csv(scored, ["modality", "task"], both)
     return section
+
+
+class _Part(NamedTuple):
+    """One way to divide the questions: what its groups are, and their names and cells."""
+
+    name: str
+    cells: list[tuple[str, Cell]]
+
+
+def _parts(cells: Iterable[Cell]) -> list[_Part]:
+    """By modality and by task where there are pictures, by source where there are text questions."""
+    present = set(cells)
+    found = []
+    if not only_text(present):
+        found.append(_Part("modality", [(name, (name, ALL)) for name in modalities(present)]))
+        found.append(_Part("task", [(name, (ALL, name)) for name in tasks(present)]))
+    if names := sources(present):
+        found.append(_Part("source", [(name, (TEXT, name)) for name in names]))
+    return found
 
 
 def _warnings(scored: Scored) -> list[str]:
     whole, file = scored.table[ALL, ALL], scored.file
-    found = [FORCED_WARNING] if scored.forced else []
+    found = warned(scored.marks)
     if not whole.n:
         found.append("No question could be asked.")
     if whole.unreadable:
@@ -82,22 +125,27 @@ def _warnings(scored: Scored) -> list[str]:
     return found
 
 
-_HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "without picture")
+_HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor")
+LENIENT_ACCURACY = "accuracy, lenient"
+_PICTURED = ("without picture", "pictures not in training")
 
 
-def _run_sheet(scored: Scored, title: str, cells: Sequence[tuple[str, Cell]], family: str) -> Sheet:
-    """Accuracies of some cells, then the averages: weighted, and unweighted over the family's groups."""
-    table = scored.table
+def _run_sheet(scored: Scored, part: _Part) -> Sheet:
+    """Accuracies of some cells, then the averages: weighted, and unweighted over these groups."""
+    table, pictured = scored.table, part.name != "source"
     k = table[ALL, ALL].samples
-    head = [*_HEAD, "pictures not in training", *([f"one of {k} samples", f"best of {k}"] if k > 1 else []), "unparsed"]
-    rows = [[name, *_row(scored, [cell])] for name, cell in cells]
+    drawn = (f"one of {k} samples", f"best of {k}") if k > 1 else ()
+    names = [LENIENT_ACCURACY if name == "accuracy" and LENIENT in scored.marks else name for name in _HEAD]
+    head = [*names, *(_PICTURED if pictured else ()), *drawn, "unparsed"]
+    rows = [[name, *_row(scored, [cell], pictured)] for name, cell in part.cells]
+    stem = part.name.removesuffix("y")  # modality, modalities
     for average in averages(table):
-        if average.cells == ((ALL, ALL),) or family in average.name:
-            rows.append([average.name, *_row(scored, average.cells, average)])
-    return Sheet(title, head, rows, _notes(scored, k))
+        if average.cells == ((ALL, ALL),) or stem in average.name:
+            rows.append([average.name, *_row(scored, average.cells, pictured, average)])
+    return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, pictured))
 
 
-def _row(scored: Scored, cells: Sequence[Cell], average: Average | None = None) -> list[str]:
+def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average | None = None) -> list[str]:
     """The columns after the name: of one cell, or the plain mean over several."""
     tallies = [scored.table[cell] for cell in cells]
     own = tallies[0].estimate if len(tallies) == 1 else None
@@ -105,7 +153,7 @@ def _row(scored: Scored, cells: Sequence[Cell], average: Average | None = None) 
         accuracy = with_error(average.mean, average.stderr)
     else:
         accuracy = "" if own is None else with_error(own.mean, own.stderr)
-    hidden = [_hidden(scored, cell) for cell in cells]
+    hidden = [_hidden(scored, cell) for cell in cells] if pictured else []
     k = scored.table[ALL, ALL].samples
     shares = [[tally.pass_at(number) for tally in tallies] for number in ((1, k) if k > 1 else ())]
     values = [
@@ -114,8 +162,7 @@ def _row(scored: Scored, cells: Sequence[Cell], average: Average | None = None) 
         "" if own is None else f"{percent(own.low, 1)} to {percent(own.high, 1)}",
         _mean_of([tally.chance for tally in tallies]),
         _mean_of([tally.blind for tally in tallies]),
-        _mean_of(hidden),
-        _unseen(tallies),
+        *([_mean_of(hidden), _unseen(tallies)] if pictured else []),
         *map(_mean_of, shares),
         _mean_of([tally.unparsed for tally in tallies]),
     ]
@@ -146,13 +193,14 @@ def _unseen(tallies: Sequence[Tally]) -> str:
     return f"{with_error(average, stderr)} ({sum(map(len, known)):,})"
 
 
-def _notes(scored: Scored, k: int) -> list[str]:
+def _notes(scored: Scored, k: int, pictured: bool) -> list[str]:
     """What is particular to this run; what holds for all is in `guide`."""
     whole = scored.table[ALL, ALL]
     notes = []
     if whole.blind is None and whole.unseen is None:
-        notes.append("No training split was known, so the blind floor and the pictures not in training are blank.")
-    if scored.without_picture is None and scored.shown_as[0] == "shown":
+        blank = "the blind floor and the pictures not in training are" if pictured else "the blind floor is"
+        notes.append(f"No training split was known, so {blank} blank.")
+    if pictured and scored.without_picture is None and scored.shown_as[0] == "shown":
         notes.append("No result file of this checkpoint without pictures is among those given.")
     if k > 1:
         notes.append(f"Accuracy is that of the majority vote of {k} samples; best of {k} is pass@{k}, one is pass@1.")
@@ -160,10 +208,11 @@ def _notes(scored: Scored, k: int) -> list[str]:
 
 
 ACCURACY_NOTE = (
-    "Accuracies are in per cent. ± is the standard error clustered by picture; the interval is Wilson's, wider where "
-    "questions share pictures. Guessing: uniform over the options. Blind floor: the option that was most often right "
-    "in training, no picture and no question looked at. Weighted: every question counts the same; unweighted: every "
-    "modality or task does, as in the published averages."
+    "Accuracies are in per cent. ± is the standard error clustered by picture, of text questions by question; the "
+    "interval is Wilson's, wider where questions share pictures. Guessing: uniform over the options. Blind floor: the "
+    "option that was most often right in training, no picture and no question looked at. Unparsed: answers that could "
+    "not be read, which count as wrong. Weighted: every question counts the same; unweighted: every modality, task or "
+    "source does, as in the published averages."
 )
 DIFFERENCE_NOTE = (
     f"Differences are in points of accuracy on the same questions. {MARK} the 95 % interval leaves zero out. The "
@@ -178,18 +227,18 @@ def guide(sections: Sequence[Section]) -> Section:
     return Section("How to read this", texts=[ACCURACY_NOTE] + [DIFFERENCE_NOTE] * compared)
 
 
-def _both_sheet(table: Table) -> Sheet:
+def _both_sheet(table: Table, marks: Marks) -> Sheet:
     """Modalities down, tasks across, margins last; each cell `accuracy ± stderr (n)`."""
-    columns = [*tasks(table), ALL]
+    names = [*columns(table), ALL]
 
     def cell(modality: str, task: str) -> str:
         tally = table.get((modality, task))
         estimate = tally.estimate if tally else None
         return "" if estimate is None else f"{with_error(estimate.mean, estimate.stderr)} ({estimate.n:,})"
 
-    rows = [[name, *(cell(name, task) for task in columns)] for name in [*modalities(table), ALL]]
+    rows = [[name, *(cell(name, column) for column in names)] for name in [*modalities(table), ALL]]
     note = "Accuracy ± standard error clustered by picture, in per cent (number of questions)."
-    return Sheet("Accuracy by modality and task", ["", *columns], rows, [note])
+    return Sheet(marked("Accuracy by modality and task", marks), ["", *names], rows, [note])
 
 
 # ------------------------------------------------------------------------------------------------ CSV of tallies
@@ -219,11 +268,8 @@ def figures(tally: Tally, without_picture: float | None = None) -> list[str]:
     ]
 
 
-def _csv(scored: Scored, head: list[str], names: Iterable[list[str]]) -> str:
-    def cell(name: list[str]) -> Cell:
-        return (name[0], name[1]) if len(name) == 2 else ((name[0], ALL) if head == ["modality"] else (ALL, name[0]))
-
-    rows = [[*name, *figures(scored.table[cell(name)], _hidden(scored, cell(name)))] for name in names]
+def _csv(scored: Scored, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
+    rows = [[*name, *figures(scored.table[cell], _hidden(scored, cell))] for name, cell in named]
     return csv_text([*head, *COLUMNS], rows)
 
 
@@ -256,13 +302,13 @@ def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
 # --------------------------------------------------------------------------------------------------- matrices
 
 
-def matrix_section(matrix: Matrix[Tally], forced: bool) -> Section:
+def matrix_section(matrix: Matrix[Tally], marks: Marks) -> Section:
     """Trained on x tested on, within a split family."""
-    title = marked(f"Trained on x tested on, by {matrix.family}", forced)
+    title = marked(f"Trained on x tested on, by {matrix.family}", marks)
     stem = f"trained_on_x_tested_on_{matrix.family}"
     note = f"{len(matrix.rows)} runs (rows), tested on {len(matrix.columns)} sets (columns)"
-    section = Section(title, [FORCED_WARNING] if forced else [])
-    section.sheets = [_matrix_sheet(matrix)]
+    section = Section(title, warned(marks))
+    section.sheets = [_matrix_sheet(matrix, marks)]
     if any(tally.blind is not None for tally in matrix.cells.values()):
         section.sheets.append(_blind_sheet(matrix))
     section.figures[stem] = accuracy_matrix(matrix, title, note)
@@ -278,7 +324,7 @@ def matrix_section(matrix: Matrix[Tally], forced: bool) -> Section:
     return section
 
 
-def _matrix_sheet(matrix: Matrix[Tally]) -> Sheet:
+def _matrix_sheet(matrix: Matrix[Tally], marks: Marks) -> Sheet:
     rows = []
     for row in matrix.rows:
         tallies = [matrix.cells.get((row, column)) for column in matrix.columns]
@@ -294,7 +340,7 @@ def _matrix_sheet(matrix: Matrix[Tally]) -> Sheet:
         )
         rows.append([row, *shown, average])
     note = "Accuracy ± standard error clustered by picture, in per cent (number of questions). Rows: trained on."
-    return Sheet("Accuracy", ["", *matrix.columns, "unweighted mean"], rows, [note])
+    return Sheet(marked("Accuracy", marks), ["", *matrix.columns, "unweighted mean"], rows, [note])
 
 
 def _blind_sheet(matrix: Matrix[Tally]) -> Sheet:
@@ -310,7 +356,7 @@ def _blind_sheet(matrix: Matrix[Tally]) -> Sheet:
 
 # ------------------------------------------------------------------------------------------------ differences
 
-_DIFFERENCE_COLUMNS = (
+DIFFERENCE_COLUMNS = (
     "n",
     "pictures",
     "difference",
@@ -326,42 +372,52 @@ _DIFFERENCE_COLUMNS = (
 
 
 def comparison_section(found: Comparison, stem: str) -> Section:
-    """Two runs on the same questions, by modality, task and both."""
+    """Two runs on the same questions, by modality, task and both, or by source."""
     differences = found.differences
     whole = differences[ALL, ALL]
-    title = marked(found.name, found.forced)
+    title = marked(found.name, found.marks)
     alone = [len(one.file.results) - whole.n for one in (found.first, found.second)]
     left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
-    section = Section(title, [FORCED_WARNING] if found.forced else [])
+    section = Section(title, warned(found.marks))
     section.texts = [
-        f"{points(whole.mean, whole.stderr)} points{_interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
+        f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
         f"{whole.lost:,} lost, {whole.test} p = {whole.p:.2g}.{left_out}"
     ]
-    section.sheets = [_difference_sheet(differences)]
+    section.sheets = [_difference_sheet(differences, found.marks)]
+    if only_text(differences):
+        named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
+        section.files[f"{stem}.csv"] = _csv_of_differences(differences, ["source"], named)
+        return section
     note = f"{found.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
-    heading = marked("Improvement on each modality / task", found.forced)
+    heading = marked("Improvement on each modality / task", found.marks)
     section.figures[stem] = difference_heatmap(differences, heading, note)
     cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
-    cells += [*((ALL, name) for name in tasks(differences)), (ALL, ALL)]
-    section.files[f"{stem}.csv"] = csv_text(
-        ["modality", "task", *_DIFFERENCE_COLUMNS], [[*cell, *difference_figures(differences[cell])] for cell in cells]
-    )
+    cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
+    named = [(list(cell), cell) for cell in cells]
+    section.files[f"{stem}.csv"] = _csv_of_differences(differences, ["modality", "task"], named)
     return section
 
 
-def _interval(found: Difference) -> str:
+def _csv_of_differences(
+    differences: Mapping[Cell, Difference], head: list[str], named: Iterable[tuple[list[str], Cell]]
+) -> str:
+    rows = [[*name, *difference_figures(differences[cell])] for name, cell in named]
+    return csv_text([*head, *DIFFERENCE_COLUMNS], rows)
+
+
+def interval(found: Difference) -> str:
+    """` [-1.2, 3.4]` in points; blank where too few changed to tell."""
     return "" if found.low is None else f" [{percent(found.low, 1)}, {percent(found.high, 1)}]"
 
 
-def _difference_sheet(differences: Mapping[Cell, Difference]) -> Sheet:
-    names = [(name, (name, ALL)) for name in modalities(differences)]
-    names += [(name, (ALL, name)) for name in tasks(differences)] + [("all questions", (ALL, ALL))]
+def _difference_sheet(differences: Mapping[Cell, Difference], marks: Marks) -> Sheet:
+    names = [named for part in _parts(differences) for named in part.cells] + [("all questions", (ALL, ALL))]
     rows = [
         [
             name,
             f"{found.n:,}",
             points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else ""),
-            _interval(found).strip(" []").replace(", ", " to ") or BLANK,
+            interval(found).strip(" []").replace(", ", " to ") or BLANK,
             f"{found.won:,}",
             f"{found.lost:,}",
             f"{found.p:.2g}",
@@ -370,7 +426,7 @@ def _difference_sheet(differences: Mapping[Cell, Difference]) -> Sheet:
         for name, found in ((name, differences[cell]) for name, cell in names)
     ]
     head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "paired test"]
-    return Sheet("Difference on the same questions", head, rows)
+    return Sheet(marked("Difference on the same questions", marks), head, rows)
 
 
 def _tests(differences: Iterable[Difference]) -> str:
@@ -393,16 +449,16 @@ def difference_figures(found: Difference) -> list[str]:
     ]
 
 
-def improvement_section(matrix: Matrix[Pairs], what: str, forced: bool) -> Section:
+def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks) -> Section:
     """The difference of two sets of runs by what was trained on and tested on, in the published form."""
-    title = marked(f"Improvement on each {matrix.family}", forced)
+    title = marked(f"Improvement on each {matrix.family}", marks)
     stem = f"improvement_{matrix.family}"
     found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
-    section = Section(title, [FORCED_WARNING] if forced else [], [_mean_improvement(matrix)])
+    section = Section(title, warned(marks), [_mean_improvement(matrix)])
     rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]
     section.sheets = [
         Sheet(
-            f"{what}; rows: trained on",
+            marked(f"{what}; rows: trained on", marks),
             ["", *matrix.columns],
             rows,
             [f"Paired test: {_tests(found.values())}."],
@@ -410,7 +466,7 @@ def improvement_section(matrix: Matrix[Pairs], what: str, forced: bool) -> Secti
     ]
     section.figures[stem] = improvement_matrix(matrix, title, f"{what}; {_tests(found.values())}")
     section.files[f"{stem}.csv"] = csv_text(
-        ["trained_on", "tested_on", *_DIFFERENCE_COLUMNS],
+        ["trained_on", "tested_on", *DIFFERENCE_COLUMNS],
         [
             [row, column, *difference_figures(found[row, column])]
             for row in matrix.rows

@@ -26,6 +26,12 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
+def csv_with(text: str, column: str, value: str) -> str:
+    """A table of `csv_text` with one more column, the same value in every row."""
+    head, *rows = csv.reader(io.StringIO(text))
+    return csv_text([*head, column], [[*row, value] for row in rows])
+
+
 def percent(share: float | None, digits: int = 2) -> str:
     """A share as per cent, without the sign; blank for None."""
     return "" if share is None else f"{100 * share:.{digits}f}"

@@ -1,4 +1,7 @@
-"""Accuracy by modality, by task and by both, from result lines alone: tallies, what stands beside them, averages."""
+"""Accuracy by modality, by task and by both, from result lines alone: tallies, what stands beside them, averages.
+
+A text question has neither modality nor task: its row is TEXT and its column the set it is from, its source.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +16,14 @@ from open_r1.runs import Modality, Task
 
 ALL = "all"
 UNLABELLED = "unlabelled"
+TEXT = "text"
+UNNAMED = "no source"  # a text question that does not say where it is from
 FEW = 30  # a cell with fewer questions is hatched in the pictures: its error is larger than most differences
 
-Cell = tuple[str, str]  # (modality, task); ALL in either place is a margin
+Cell = tuple[str, str]  # (modality, task) or (TEXT, source); ALL in either place is a margin
+
+# How the names of text sets begin, in the order of the published table.
+_SOURCES = ("MedMCQA", "MedQA", "PubMedQA", "MMLU-Pro", "GPQA", "MedXpertQA")
 
 
 @lru_cache(maxsize=1 << 17)  # each question stands in four cells
@@ -108,22 +116,62 @@ def tabulate(results: Iterable[Result]) -> Table:
     """All cells that hold a question, with the margins (modality, ALL), (ALL, task) and (ALL, ALL)."""
     cells: dict[Cell, list[Result]] = defaultdict(list)
     for result in results:
-        modality, task = result.modality or UNLABELLED, result.task or UNLABELLED
-        for cell in ((modality, task), (modality, ALL), (ALL, task), (ALL, ALL)):
+        for cell in cells_of(result):
             cells[cell].append(result)
     if not cells:
         raise UserError("there is no result line to make a table of; run eval/infer.py first")
     return {cell: Tally(members) for cell, members in cells.items()}
 
 
+def cells_of(result: Result) -> list[Cell]:
+    """The cells that a result counts in: its own, both margins and the whole."""
+    row, column = labels(result)
+    return [(row, column), (row, ALL), (ALL, column), (ALL, ALL)]
+
+
+def labels(result: Result) -> Cell:
+    """The cell of a result: modality and task, or TEXT and source."""
+    if is_text(result):
+        return TEXT, result.source or UNNAMED
+    return result.modality or UNLABELLED, result.task or UNLABELLED
+
+
+def is_text(result: Result) -> bool:
+    """Whether a question has no picture: what stands for its picture is its own id then."""
+    return result.modality is None and result.task is None and result.image == result.id
+
+
 def modalities(cells: Iterable[Cell]) -> list[str]:
-    """The modalities that occur, in the published order, then others by name."""
-    return _in_order({modality for modality, _ in cells} - {ALL}, [modality.value for modality in Modality])
+    """The modalities that occur, in the published order, then others by name; TEXT is the last."""
+    names = {modality for modality, _ in cells} - {ALL}
+    return _in_order(names - {TEXT}, [modality.value for modality in Modality]) + [TEXT] * (TEXT in names)
 
 
 def tasks(cells: Iterable[Cell]) -> list[str]:
-    """The tasks that occur, in the published order, then others by name."""
-    return _in_order({task for _, task in cells} - {ALL}, [task.value for task in Task])
+    """The tasks that occur, in the published order, then others by name; sources are none."""
+    present = set(cells)
+    return _in_order({task for _, task in present} - {ALL, *sources(present)}, [task.value for task in Task])
+
+
+def sources(cells: Iterable[Cell]) -> list[str]:
+    """The sets that text questions are from, in the order of the published table, then others by name."""
+    names = {source for row, source in cells if row == TEXT} - {ALL}
+
+    def place(name: str) -> tuple[int, str]:
+        return next((at for at, known in enumerate(_SOURCES) if name.startswith(known)), len(_SOURCES)), name
+
+    return sorted(names, key=place)
+
+
+def columns(cells: Iterable[Cell]) -> list[str]:
+    """Tasks, then sources."""
+    present = set(cells)
+    return [*tasks(present), *sources(present)]
+
+
+def only_text(cells: Iterable[Cell]) -> bool:
+    """Whether every question is a text question."""
+    return set(modalities(cells)) == {TEXT}
 
 
 def _in_order(names: set[str], known: list[str]) -> list[str]:
@@ -134,7 +182,7 @@ def grid(cells: Iterable[Cell]) -> Iterator[Cell]:
     """The cells that occur, row by row, without margins."""
     present = set(cells)
     for modality in modalities(present):
-        yield from ((modality, task) for task in tasks(present) if (modality, task) in present)
+        yield from ((modality, name) for name in columns(present) if (modality, name) in present)
 
 
 # --------------------------------------------------------------------------------------------------- averages
@@ -151,7 +199,7 @@ class Average:
 
 
 def averages(table: Table) -> list[Average]:
-    """The weighted mean (every question counts the same) and the unweighted means over modalities and tasks.
+    """The weighted mean (every question counts the same) and the unweighted means over modalities, tasks and sources.
 
     The papers quote the unweighted ones. Questions without a label are in the weighted mean alone.
     """
@@ -163,9 +211,10 @@ def averages(table: Table) -> list[Average]:
     margins = {
         ("modality", "modalities"): [(name, ALL) for name in modalities(table)],
         ("task", "tasks"): [(ALL, name) for name in tasks(table)],
+        ("source", "sources"): [(TEXT, name) for name in sources(table)],
     }
     for (one, many), cells in margins.items():
-        known = tuple(cell for cell in cells if UNLABELLED not in cell and table[cell].asked)
+        known = tuple(cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].asked)
         if known:
             mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in known])
             kind = one if len(known) == 1 else many

@@ -3,6 +3,7 @@
 (() => {
   const PAGE = 20;
   const ANY = "";
+  const NO_PICTURE = -2;
   const OUTCOMES = ["correct", "wrong", "unparsed", "error"];
   const SHOWN = { correct: "correct", wrong: "wrong", unparsed: "could not be read", error: "was not asked" };
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -71,7 +72,8 @@
 
   function itemBlock(item, runs) {
     const block = element("article", "item");
-    const picture = item[5] >= 0 ? element("img") : element("div", "missing", "picture not in this page");
+    const without = item[5] === NO_PICTURE ? "no picture" : "picture not in this page";
+    const picture = item[5] >= 0 ? element("img") : element("div", "missing", without);
     if (item[5] >= 0) {
       picture.src = data.pictures[item[5]];
       picture.alt = "picture of the question";
