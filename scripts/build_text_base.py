@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=200)
-    parser.add_argument("--batch_size", type=int, default=48, help="questions per step")
+    parser.add_argument("--batch_size", type=int, default=32, help="questions per step")
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     flags = parser.parse_args()
     refuse_foreign_output(flags.output_dir)

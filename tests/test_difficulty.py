@@ -1,7 +1,6 @@
 """Grading a data set by pass rate, as the command does it, and training by what it found."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,10 +84,9 @@ def test_an_interrupted_run_goes_on_where_it_ended_and_ends_the_same(
     output = tmp_path / graded.name
     answers = graded.with_name(graded.name + ".answers.jsonl")
     lines = answers.read_bytes().splitlines(keepends=True)
-    shutil.copy(graded, tmp_path / "unused")
     (tmp_path / answers.name).write_bytes(b"".join(lines[:11]) + lines[11][:40])  # 10 answers and a torn one
     assert grade_command(output, "--samples", "4") == 0
-    assert "14 of 24 questions to ask" in capsys.readouterr().out
+    assert "14 of 24 questions to ask" in capsys.readouterr().err
     again, first = read_difficulty(output), read_difficulty(graded)
     assert again == first
 

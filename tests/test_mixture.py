@@ -11,9 +11,10 @@ import pytest
 import torch
 from datasets import DatasetDict, concatenate_datasets
 
-from open_r1.checkpoints import load_model
+from open_r1.checkpoints import load_model, load_processor
 from open_r1.config import parse
 from open_r1.errors import UserError
+from open_r1.format_start import teach_format
 from open_r1.launch import load_sets, train_grpo
 from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.riddles import make_riddles
@@ -22,7 +23,7 @@ from open_r1.tiny_models import TINY_BASE
 from open_r1.vqa_data import load_vqa
 
 SMALL = (
-    "--num_generations 2 --max_completion_length 4 --max_steps 2 --logging_steps 1 --learning_rate 1e-3 "
+    "--num_generations 4 --max_completion_length 8 --max_steps 2 --logging_steps 1 --learning_rate 1e-3 "
     "--report_to none --save_strategy no --disable_tqdm true --beta 0.1"
 )
 
@@ -35,16 +36,31 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_prepared(phantoms, folder / "pictures"), make_riddles(folder / "riddles", 24, 24)
 
 
-def flags(sets: tuple[Path, ...], out: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def start(sets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base with the form of an answer, so that completions earn different rewards."""
+    folder = tmp_path_factory.mktemp("start") / "start"
+    model, processor = load_model(TINY_BASE, dtype=torch.float32), load_processor(TINY_BASE)
+    teach_format(model, processor, load_vqa(sets[0], "train")[0], steps=50, batch=8)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def flags(start: Path, sets: tuple[Path, ...], out: Path) -> list[str]:
     data = ["--dataset_name", *map(str, sets)]
-    return ["--model_name_or_path", str(TINY_BASE), *data, "--output_dir", str(out), *SMALL.split()]
+    return ["--model_name_or_path", str(start), *data, "--output_dir", str(out), *SMALL.split()]
 
 
 def test_pictures_and_text_train_a_vision_model_in_one_run(
-    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: Path,
+    sets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "run"
-    monkeypatch.setattr("sys.argv", ["grpo_vqa.py", *flags(sets, out), "--per_device_train_batch_size", "8"])
+    monkeypatch.setattr("sys.argv", ["grpo_vqa.py", *flags(start, sets, out), "--per_device_train_batch_size", "8"])
     train_grpo(Mode.NOTHINK)
     story = json.loads((out / "run.json").read_text())
     assert (story["status"], story["steps"]) == ("done", 2)
@@ -57,7 +73,7 @@ def test_pictures_and_text_train_a_vision_model_in_one_run(
     printed = capsys.readouterr().out
     assert f"data: 44 prompts from {sets[0]} (20), {sets[1]} (24)" in printed
     assert "shared prefix verified" in printed
-    before = load_model(TINY_BASE, dtype=torch.float32).state_dict()
+    before = load_model(start, dtype=torch.float32).state_dict()
     after = load_model(out, dtype=torch.float32).state_dict()
     unmoved = [name for name, value in before.items() if torch.equal(value, after[name])]
     # 16 prompts of a shuffled mixture hold pictures and text, so language and vision have both moved
@@ -69,26 +85,14 @@ def value_can_move(name: str) -> bool:
     return not name.endswith("k_proj.bias")
 
 
-def test_shared_and_stock_rows_agree_on_a_mixed_batch(
-    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
+    start: Path, sets: tuple[Path, Path], tmp_path: Path, repository: Path
 ) -> None:
-    losses = []
-    for shared in ("true", "false"):
-        out = tmp_path / shared
-        more = ["--per_device_train_batch_size", "4", "--shared_prefix", shared, "--max_steps", "1"]
-        monkeypatch.setattr("sys.argv", ["grpo_vqa.py", *flags(sets, out), *more])
-        train_grpo(Mode.NOTHINK)
-        history = json.loads((out / "trainer_state.json").read_text())["log_history"]
-        losses.append(next(entry for entry in history if "reward" in entry))
-    assert losses[0]["step"] == losses[1]["step"] == 1
-
-
-def test_two_processes_train_on_a_mixture(sets: tuple[Path, Path], tmp_path: Path, repository: Path) -> None:
     """One prompt per process: in some step one process holds a picture and the other holds none."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "src/open_r1/grpo_vqa_nothink.py"]
-    more = ["--max_steps", "6", "--per_device_train_batch_size", "1"]
+    more = ["--max_steps", "6", "--per_device_train_batch_size", "1", "--gradient_checkpointing", "true"]
     done = subprocess.run(
-        [sys.executable, *launcher, *flags(sets, tmp_path / "run"), *more],
+        [sys.executable, *launcher, *flags(start, sets, tmp_path / "run"), *more],
         cwd=repository,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from safetensors import SafetensorError
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_peft_config
 
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
@@ -70,6 +71,8 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
+    if report["pictures"] == "some":
+        expect_mixture(training)
     order = curriculum_order(script, training, dataset)
     if order is not None:
         say(order.line())
@@ -231,7 +234,8 @@ def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[D
     """The train splits of one or several data sets as one; a question that two sets hold counts once.
 
     Returns:
-        The rows set after set, those that cannot be used, and for each set its path, manifest and ids.
+        The rows set after set, those that cannot be used, and for each set its path, manifest, ids, and whether all,
+        some or none of its questions have a picture.
 
     Raises:
         UserError: as `load_vqa`.
@@ -246,12 +250,17 @@ def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[D
         for name in seen.intersection(ids):
             dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
         parts.append(rows if len(fresh) == len(rows) else rows.select(fresh))
-        sets.append({"path": path, "manifest": read_manifest(path), "ids": {ids[place] for place in fresh}})
+        without = rows.data.column("image").null_count  # rows that are dropped may count too
+        pictures = "none" if without == rows.data.num_rows else "some" if without else "all"
+        kept_ids = {ids[place] for place in fresh}
+        sets.append({"path": path, "pictures": pictures, "manifest": read_manifest(path), "ids": kept_ids})
         seen.update(ids)
     return concatenate_datasets(parts) if len(parts) > 1 else parts[0], dropped, sets
 
 
 def _data_report(sets: list[dict[str, Any]], kept: int, dropped: list[Dropped], checked: Checked) -> dict[str, Any]:
+    kinds = {each["pictures"] for each in sets}
+    pictures = kinds.pop() if len(kinds) == 1 else "some"
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
     left_out.append((len(checked.unreadable), "with a picture that does not open"))
     details = [f"{count} {why}" for count, why in left_out if count]
@@ -262,6 +271,7 @@ def _data_report(sets: list[dict[str, Any]], kept: int, dropped: list[Dropped], 
         # one path as before; of several none is what the run was trained on
         "path": sets[0]["path"] if len(sets) == 1 else None,
         "sets": sets,
+        "pictures": pictures,
         "prompts": kept,
         "longest_prompt": checked.longest,
         "dropped": [str(row) for row in dropped],
@@ -269,6 +279,24 @@ def _data_report(sets: list[dict[str, Any]], kept: int, dropped: list[Dropped], 
         "unreadable": checked.unreadable,
         "manifest": sets[0]["manifest"] if len(sets) == 1 else None,
     }
+
+
+def expect_mixture(training: Any) -> None:
+    """Let processes differ in whether their micro-batch holds a picture.
+
+    Without one the vision tower gets no gradient. torch's DDP must look for such weights, which transformers turns
+    off under gradient checkpointing; ZeRO-3 gathers weights as they are used, and would wait for ever.
+
+    Raises:
+        UserError: ZeRO-3 on several processes.
+    """
+    if is_deepspeed_zero3_enabled() and training.world_size > 1:
+        raise UserError(
+            "pictures and text together hang under ZeRO-3 when one process holds pictures and another holds none; "
+            "use recipes/accelerate_configs/zero2.yaml or DDP, or train on one kind at a time"
+        )
+    if training.ddp_find_unused_parameters is None:
+        training.ddp_find_unused_parameters = True
 
 
 def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
