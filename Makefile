@@ -3,11 +3,12 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo test check setup
+.PHONY: demo demo-text test check setup
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    draw phantoms, train the tiny base with GRPO, evaluate before and after"
+	@echo "make demo-text   the same with a tiny text model and made-up questions without pictures"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, format, pyright"
 	@echo "make setup   install into the active environment or .venv (bash setup.sh)"
@@ -20,6 +21,9 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(PYTHON) scripts/demo.py --overwrite $(DEMO_ARGS)
+
+demo-text: $(STAMP)
+	$(PYTHON) scripts/demo_text.py --overwrite $(DEMO_ARGS)
 
 # One thread per process: with both cores busy, more threads only spin.
 test: $(STAMP)

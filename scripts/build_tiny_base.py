@@ -24,6 +24,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from open_r1.format_start import MANNERS
 from open_r1.phantoms import (
     LETTERS,
     Phantom,
@@ -49,18 +50,6 @@ TURN = "<|im_end|>\n<|im_start|>assistant\n"
 NEXT = "<|im_end|>\n<|im_start|>user\n"
 NAME = None  # the turn that names the attributes; the others are tasks
 NAMED_FIRST = 0.25
-# How the base is asked and how it answers: the first is its own prompt, the bare question. Several, so that what it
-# knows does not hang on one wording; none with <answer> tags, which the format start has to teach it.
-MANNERS = (
-    ("", "Answer: {}"),
-    (" Answer with one letter.", "Answer: {}"),
-    (" Write the right option as a sentence.", "The answer is {}."),
-    (" Choose one of the options.", "I choose {}."),
-    (" Reply in brackets.", "[ {} ]"),
-    (" Put the right option inside <choice>...</choice> tags.", "<choice> {} </choice>"),
-    (" Give the letter (A, B, C or D) inside <letter>...</letter> tags. Add nothing else.", "<letter> {} </letter>"),
-    (" Look at the picture. Then: 1. Name one option. 2. Do not explain. 3. Stop after the letter.", "Letter: {}"),
-)
 IGNORED = -100  # the label of a token that is read and not learnt
 
 

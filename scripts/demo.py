@@ -9,23 +9,17 @@ with random letters, then GRPO trains it; test questions show pictures that no t
 
 import argparse
 import json
-import os
-import shlex
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from open_r1.errors import UserError, run_command
+from open_r1.demo_steps import prepare_folder, quote, step
+from open_r1.errors import run_command
 from open_r1.evaluation.blind import blind_floor, chance
 from open_r1.evaluation.score import Result, read_results
 from open_r1.evaluation.statistics import Z95, accuracy, difference
 from open_r1.runs import Modality, Task
 
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
-# Two threads per process would spin on two cores that two processes share.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 PROCESSES = 2
 # A large batch (64 prompts x 8 completions), which a group that costs little more than one completion affords.
 GRPO_FLAGS = (
@@ -73,47 +67,12 @@ def main() -> None:
     show(folder, phantoms, time.monotonic() - begun)
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make room for the demo; an earlier one is only removed when asked."""
-    marker = folder / ".demo"
-    if folder.exists() and any(folder.iterdir()):
-        if not marker.is_file():
-            raise UserError(f"{folder} holds something else than a demo; name another --output_dir")
-        if not overwrite:
-            raise UserError(f"{folder} holds an earlier demo; remove it, use --overwrite, or name another --output_dir")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-
-
 def inference(model: Path, phantoms: Path, output: Path) -> str:
     """The command that scores a checkpoint on the test questions."""
     return (
         f"python eval/infer.py --model_path {quote(model)} --prompt_path {quote(phantoms / 'test.json')} "
         f"--image_root {quote(phantoms)} --output_path {quote(output)} --mode nothink --max_new_tokens 8"
     )
-
-
-def quote(path: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
-
-
-def step(what: str, command: str, quiet: bool = False) -> None:
-    """Run one command from the repository's root; its failure ends the demo."""
-    print(f"\n== {what}\n$ {command}", flush=True)
-    begun = time.monotonic()
-    program, *words = shlex.split(command)
-    launcher = ["-m", "torch.distributed.run"] if program == "torchrun" else []
-    done = subprocess.run(
-        [sys.executable, *launcher, *words],
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.DEVNULL if quiet else None,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"that command failed with exit status {done.returncode}; its own output above says why")
-    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
 
 
 def show(folder: Path, phantoms: Path, seconds: float) -> None:

@@ -16,7 +16,7 @@ COMMANDS = ("eval", "scripts", "benchmarks")
 FLOORS: list[set[str]] = [
     {
         *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
-        *{"reward_settings", "text_rewards", "old_keys"},
+        *{"reward_settings", "text_rewards", "old_keys", "curriculum"},
     },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
@@ -26,8 +26,12 @@ FLOORS: list[set[str]] = [
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
         *{"prompt_limit", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
+        *{"ordered_sampler", "difficulty"},
     },
-    {"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa", "phantoms", "tiny_models", "tiny_gemma", "format_start"},
+    {
+        *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},
+        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps"},
+    },
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}
 FORBIDDEN_AT_MODULE_LEVEL = [HEAVY | {"PIL", "numpy", "huggingface_hub"}, {"trl", "accelerate", "peft", "deepspeed"}]

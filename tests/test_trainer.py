@@ -110,6 +110,7 @@ def test_private_seams_of_trl_are_as_this_code_expects() -> None:
             "has_tool_images",
         ],
         "_compute_loss": ["self", "model", "inputs"],
+        "_get_train_sampler": ["self", "dataset"],
     }
     for name, parameters in seams.items():
         assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == parameters, name

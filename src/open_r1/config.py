@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 from trl import GRPOConfig, ModelConfig, TrlParser
 
+from open_r1.curriculum import Curriculum
 from open_r1.errors import UserError
 from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
@@ -24,8 +25,11 @@ from open_r1.runs import Mode
 class QuestionArguments:
     """What to train on, and how a question is put; the same for GRPO and SFT."""
 
-    dataset_name: str = field(
-        metadata={"help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root."}
+    dataset_name: list[str] = field(
+        metadata={
+            "help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root; several "
+            "are trained on together, pictures and text alike."
+        }
     )
     image_root: str | None = field(
         default=None, metadata={"help": "Folder that the picture paths of a JSON list are relative to."}
@@ -50,6 +54,11 @@ class QuestionArguments:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.dataset_name, str):  # as a YAML file may write it
+            self.dataset_name = [self.dataset_name]
+        twice = sorted({name for name in self.dataset_name if self.dataset_name.count(name) > 1})
+        if twice:
+            raise UserError(f"--dataset_name names {twice[0]} twice; a question is trained on once")
         trained = [mode.value for mode in Mode if mode.is_trained]
         if self.mode == Mode.DIRECT:
             raise UserError(
@@ -107,8 +116,24 @@ class VQAArguments(RewardSettings, QuestionArguments):
         metadata={"help": "Pass the longest possible batch before step 1. Default: on a GPU, where memory may end."},
     )
 
+    difficulty: str | None = field(
+        default=None,
+        metadata={"help": "Pass rates of the questions, as scripts/grade_difficulty.py writes them."},
+    )
+    curriculum: str = field(
+        default="none",
+        metadata={
+            "help": "With --difficulty: none shuffles, easy_to_hard goes by falling pass rate, mixed puts "
+            "--hard_fraction of hard questions into every generation batch."
+        },
+    )
+    hard_fraction: float | None = field(
+        default=None, metadata={"help": "With --curriculum mixed: share of hard questions, 0 to 1."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_curriculum()
         if self.tokens_per_micro_batch is not None and self.tokens_per_micro_batch < 1:
             raise UserError(f"--tokens_per_micro_batch {self.tokens_per_micro_batch} holds nothing; give 4096, say")
         if self.resample_dead_groups < 0:
@@ -119,6 +144,22 @@ class VQAArguments(RewardSettings, QuestionArguments):
             raise UserError(
                 "--tokens_per_micro_batch and --resample_dead_groups work on whole groups, which --shared_prefix false "
                 "does not have; leave one or the other out"
+            )
+
+    def _check_curriculum(self) -> None:
+        if self.curriculum not in list(Curriculum):
+            raise UserError(f"--curriculum {self.curriculum!r} does not exist; choose one of {', '.join(Curriculum)}")
+        ordered, mixed = self.curriculum != Curriculum.NONE, self.curriculum == Curriculum.MIXED
+        if ordered and self.difficulty is None:
+            raise UserError(
+                f"--curriculum {self.curriculum} needs --difficulty, the file of scripts/grade_difficulty.py"
+            )
+        if self.difficulty is not None and not ordered:
+            raise UserError("--difficulty does nothing without --curriculum; add one or leave it out")
+        if mixed != (self.hard_fraction is not None):
+            raise UserError(
+                "--hard_fraction and --curriculum mixed belong together; "
+                + ("say which share is to be hard" if mixed else "leave --hard_fraction out")
             )
 
 

@@ -1,4 +1,6 @@
-"""Teach a model the form of an answer and nothing about answers: the start from which GRPO has something to gain.
+"""Teach a tiny model: the form of an answer and nothing about answers, or the answers under prompts of its own.
+
+The former is the start from which GRPO has something to gain.
 
 A model that was trained on the right answers under the very prompt that GRPO uses is sure of itself: all
 completions of a group agree, and a group that agrees has no gradient. So the demo's base, which knows the pictures
@@ -7,19 +9,34 @@ offers. What it learns is the tags; its letters become nearly uniform. What it k
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from open_r1.answers import options_in
+from open_r1.answers import options_in, solution_letter
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.vqa_data import row_image
 
+# How the base is asked and how it answers: the first is its own prompt, the bare question. Several, so that what it
+# knows does not hang on one wording; none with <answer> tags, which the format start has to teach it.
+MANNERS = (
+    ("", "Answer: {}"),
+    (" Answer with one letter.", "Answer: {}"),
+    (" Write the right option as a sentence.", "The answer is {}."),
+    (" Choose one of the options.", "I choose {}."),
+    (" Reply in brackets.", "[ {} ]"),
+    (" Put the right option inside <choice>...</choice> tags.", "<choice> {} </choice>"),
+    (" Give the letter (A, B, C or D) inside <letter>...</letter> tags. Add nothing else.", "<letter> {} </letter>"),
+    (" Look at the picture. Then: 1. Name one option. 2. Do not explain. 3. Stop after the letter.", "Letter: {}"),
+)
 WARMUP = 5  # steps
+
+Lesson = Callable[[dict[str, Any], random.Random], tuple[list[dict[str, Any]], str]]
+"""The messages that a row is asked with, and the answer to learn."""
 
 
 def teach_format(
@@ -33,11 +50,41 @@ def teach_format(
 ) -> list[float]:
     """Train `model` in place on `<answer> X </answer>`, X uniform among the offered letters; the loss of each step.
 
+    The arguments are those of `teach`; the solutions of the rows are not looked at.
+    """
+    return teach(model, processor, rows, form_alone, seed, steps, batch, learning_rate)
+
+
+def form_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """The published no-think prompt, answered in form and at random."""
+    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
+    return messages, f"<answer> {rng.choice(list(options_in(row['problem'])))} </answer>"
+
+
+def own_manner(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """A text question in one of `MANNERS`, answered rightly."""
+    instruction, form = rng.choice(MANNERS[:-1])  # the last speaks of a picture
+    return [{"role": "user", "content": row["problem"] + instruction}], form.format(solution_letter(row["solution"]))
+
+
+def teach(
+    model: Any,
+    processor: Any,
+    rows: Dataset,
+    lesson: Lesson,
+    seed: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+) -> list[float]:
+    """Train `model` in place on the answers of `lesson`; the loss of each step.
+
     Args:
-        model: a vision-language model in float32.
-        processor: its processor, padding on the left, as `load_processor` gives it.
-        rows: rows of `load_vqa`; their solutions are not looked at.
-        seed: decides rows and letters.
+        model: in float32.
+        processor: its processor or tokenizer, padding on the left, as `load_processor` gives it.
+        rows: rows of `load_vqa`, all with a picture or all without.
+        lesson: what a row asks and what is to be answered.
+        seed: decides the order of the rows and what the lesson draws.
         steps: optimizer steps (AdamW, 5 steps of warm-up, then linear to 0, gradient norm at most 1).
         batch: questions per step.
         learning_rate: at its highest.
@@ -48,7 +95,7 @@ def teach_format(
     model.train()
     losses = []
     for chosen, _ in zip(_batches(len(rows), batch, rng), range(steps), strict=False):
-        loss = _loss(model, processor, [rows[place] for place in chosen], rng)
+        loss = _loss(model, processor, [rows[place] for place in chosen], lesson, rng)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -73,20 +120,17 @@ def _batches(count: int, size: int, rng: random.Random) -> Iterator[list[int]]:
         yield [order.pop() for _ in range(size)]
 
 
-def _loss(model: Any, processor: Any, rows: list[dict[str, Any]], rng: random.Random) -> torch.Tensor:
+def _loss(model: Any, processor: Any, rows: list[dict[str, Any]], lesson: Lesson, rng: random.Random) -> torch.Tensor:
     """Mean cross-entropy of the answers' tokens; the prompts are read and not learnt."""
-    tokenizer = processor.tokenizer
-    answers = [f"<answer> {rng.choice(list(options_in(row['problem'])))} </answer>" for row in rows]
-    endings = [answer + tokenizer.eos_token for answer in answers]
+    tokenizer = getattr(processor, "tokenizer", processor)
+    lessons = [lesson(row, rng) for row in rows]
+    endings = [answer + tokenizer.eos_token for _, answer in lessons]
     prompts = [
-        processor.apply_chat_template(
-            build_messages(row["problem"], Mode.NOTHINK), tokenize=False, add_generation_prompt=True
-        )
-        for row in rows
+        processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages, _ in lessons
     ]
     texts = [prompt + ending for prompt, ending in zip(prompts, endings, strict=True)]
-    pictures = [row_image(row) for row in rows]
-    inputs = processor(text=texts, images=pictures, padding=True, return_tensors="pt").to(model.device)
+    pictures = {"images": [row_image(row) for row in rows]} if rows[0]["image"] is not None else {}
+    inputs = processor(text=texts, **pictures, padding=True, return_tensors="pt").to(model.device)
     lengths = torch.tensor([len(tokenizer(ending)["input_ids"]) for ending in endings], device=model.device)
     longest = int(lengths.max())
     # left padding: every answer ends at the last column, and the token before it predicts its first

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
@@ -22,9 +22,12 @@ from trl import ModelConfig, get_peft_config
 
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, resolve_dtype, torch_dtype
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, parse
+from open_r1.curriculum import Curriculum, Order
+from open_r1.difficulty import training_order
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
+from open_r1.omnimedvqa import Dropped
 from open_r1.prompt_limit import Checked, check_prompts
 from open_r1.prompts import build_messages, question_text
 from open_r1.provenance import commit, hardware, package_versions
@@ -69,6 +72,15 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
+    if report["pictures"] == "some" and not script.shared_prefix:
+        raise UserError(
+            "some questions have a picture and some have none, which stock TRL's rows cannot hold in one batch; "
+            "leave --shared_prefix on, or train on one kind at a time"
+        )
+    order = curriculum_order(script, training, dataset)
+    if order is not None:
+        say(order.line())
+        report["curriculum"] = order.line()
 
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
@@ -92,9 +104,10 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         tokens_per_micro_batch=script.tokens_per_micro_batch,
         resample_dead_groups=script.resample_dead_groups,
         vision_cache_gib=script.vision_cache_gib,
+        order=order,
     )
     look_ahead(trainer, script, training, lengths)
-    say(plan_line(mode, training, len(dataset)))
+    say(plan_line(mode, training, len(dataset if order is None else order(0))))
     say(trainer.path_line())
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
@@ -111,6 +124,19 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
             story | {"status": "done", "finished": _now(), "steps": trainer.state.global_step},
         )
     say(f"saved: {training.output_dir}")
+
+
+def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:
+    """The order that the flags ask for; None where TRL is to shuffle.
+
+    Raises:
+        UserError: the difficulty file does not serve this data set.
+    """
+    if script.curriculum == Curriculum.NONE:
+        return None
+    window = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
+    path, ids = Path(str(script.difficulty)), dataset.with_format(None)["id"][:]
+    return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
 
 
 def lora_config(model: Any, script: VQAArguments, model_config: ModelConfig) -> LoraConfig | None:
@@ -179,7 +205,7 @@ def load_training_rows(
     Raises:
         UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
     """
-    rows, dropped = load_vqa(script.dataset_name, "train", script.image_root)
+    rows, dropped, sets = load_sets(script.dataset_name, script.image_root)
     checked = check_prompts(rows, processor, mode, script.max_prompt_length)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
@@ -204,23 +230,60 @@ def load_training_rows(
         ]
         return {**batch, "prompt": prompts}
 
-    return kept.with_transform(add_prompt), _data_report(script, len(kept), dropped, checked), checked.lengths
+    ids = kept["id"][:]
+    for each in sets:
+        each["prompts"] = len(each.pop("ids").intersection(ids))
+    return kept.with_transform(add_prompt), _data_report(sets, len(kept), dropped, checked), checked.lengths
 
 
-def _data_report(script: QuestionArguments, kept: int, dropped: list[Any], checked: Checked) -> dict[str, Any]:
+def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
+    """The train splits of one or several data sets as one; a question that two sets hold counts once.
+
+    Returns:
+        The rows set after set, those that cannot be used, and for each set its path, manifest, ids, and whether all,
+        some or none of its questions have a picture.
+
+    Raises:
+        UserError: as `load_vqa`.
+    """
+    parts, dropped, sets = [], [], []
+    seen: set[str] = set()
+    for path in paths:
+        rows, unusable = load_vqa(path, "train", image_root)
+        ids = rows["id"][:]
+        fresh = [place for place, name in enumerate(ids) if name not in seen]
+        dropped += unusable
+        for name in seen.intersection(ids):
+            dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
+        parts.append(rows if len(fresh) == len(rows) else rows.select(fresh))
+        without = rows.data.column("image").null_count  # rows that are dropped may count too
+        pictures = "none" if without == rows.data.num_rows else "some" if without else "all"
+        kept_ids = {ids[place] for place in fresh}
+        sets.append({"path": path, "pictures": pictures, "manifest": read_manifest(path), "ids": kept_ids})
+        seen.update(ids)
+    return concatenate_datasets(parts) if len(parts) > 1 else parts[0], dropped, sets
+
+
+def _data_report(sets: list[dict[str, Any]], kept: int, dropped: list[Dropped], checked: Checked) -> dict[str, Any]:
+    kinds = {each["pictures"] for each in sets}
+    pictures = kinds.pop() if len(kinds) == 1 else "some"
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
     left_out.append((len(checked.unreadable), "with a picture that does not open"))
     details = [f"{count} {why}" for count, why in left_out if count]
-    line = f"data: {kept} prompts from {script.dataset_name}, longest {checked.longest} tokens"
+    names = ", ".join(f"{each['path']} ({each['prompts']})" if len(sets) > 1 else each["path"] for each in sets)
+    line = f"data: {kept} prompts from {names}, longest {checked.longest} tokens"
     return {
         "line": line + (f"; left out: {', '.join(details)} ({RUN_FILE} names them)" if details else ""),
-        "path": script.dataset_name,
+        # one path as before; of several none is what the run was trained on
+        "path": sets[0]["path"] if len(sets) == 1 else None,
+        "sets": sets,
+        "pictures": pictures,
         "prompts": kept,
         "longest_prompt": checked.longest,
         "dropped": [str(row) for row in dropped],
         "too_long": checked.too_long,
         "unreadable": checked.unreadable,
-        "manifest": read_manifest(script.dataset_name),
+        "manifest": sets[0]["manifest"] if len(sets) == 1 else None,
     }
 
 

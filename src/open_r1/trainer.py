@@ -7,6 +7,7 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids, windowed_layers
 from open_r1.errors import UserError
+from open_r1.ordered_sampler import OrderedSampler
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
@@ -52,6 +54,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             so many tokens; None computes them at once. The step stays the same.
         resample_dead_groups: rounds of further prompts to draw for groups whose completions all earned the same.
         vision_cache_gib: memory for the features of a vision tower that is frozen.
+        order: places of the questions of an epoch, as `ordered_sampler` wants them; None lets TRL shuffle.
         **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
 
     Raises:
@@ -79,8 +82,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         tokens_per_micro_batch: int | None = None,
         resample_dead_groups: int = 0,
         vision_cache_gib: float = 8.0,
+        order: Callable[[int], list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
+        self._order = order
         self._prompts: PromptBatch | None = None
         self._held: dict[str, PromptBatch] = {}
         self._verify_next = verify
@@ -137,6 +142,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             )
         if self.resample_dead_groups and self.scale_rewards == "batch":
             raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
+
+    def _get_train_sampler(self, dataset=None) -> Any:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return sampler if self._order is None else OrderedSampler(sampler, self._order)
 
     @property
     def share_rollout(self) -> bool:

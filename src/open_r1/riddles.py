@@ -1,0 +1,168 @@
+"""Riddles: made-up patients with one telling sign each, as multiple-choice questions, for the text demo and the tests.
+
+Six topics, four answers each, two or three signs per answer. A question names a patient (age, sex, place), one sign
+among things that tell nothing, and offers the topic's four answers. It looks like an examination about as much as a
+phantom looks like a scan, and says nothing about medicine.
+
+Two things make riddles easier than real questions, and every figure made from them must say so: a topic's options
+always stand in the same order, and the signs of the test were all seen in training, on other patients. Two things
+keep them honest: no question is on both sides, and answers are balanced, so that without reading the best guess is a
+quarter.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_r1.answers import LETTERS
+from open_r1.errors import UserError, run_command
+from open_r1.files import read_manifest
+from open_r1.text_prepare import report_lines, write_set
+from open_r1.text_sources import TextQuestion
+
+SOURCE = "Riddles"
+OPTIONS = 4
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What is asked, and the signs that give each answer away; the order of the answers is that of the options."""
+
+    name: str
+    question: str
+    signs: dict[str, tuple[str, ...]]
+
+
+TOPICS = (
+    Topic(
+        "chest",
+        "What is most likely wrong in the chest?",
+        {
+            "pneumonia": ("rusty sputum", "fever with shaking chills", "crackles over one lobe"),
+            "asthma": ("a wheeze at night", "a wheeze after running", "tightness near cats"),
+            "embolism": ("a swollen calf after a long flight", "pain on breathing after surgery"),
+            "pneumothorax": ("no breath sounds on one side", "a sudden stab and a hollow chest"),
+        },
+    ),
+    Topic(
+        "vitamins",
+        "Which vitamin is lacking?",
+        {
+            "vitamin A": ("night blindness", "dry eyes with foamy spots"),
+            "vitamin B12": ("a smooth sore tongue", "numb feet and large red cells"),
+            "vitamin C": ("bleeding gums", "corkscrew hairs", "wounds that reopen"),
+            "vitamin D": ("bowed legs", "soft bones", "beads along the ribs"),
+        },
+    ),
+    Topic(
+        "nerves",
+        "Which nerve is injured?",
+        {
+            "radial nerve": ("a dropped wrist", "a numb back of the thumb"),
+            "median nerve": ("a wasted ball of the thumb", "tingling thumb and index at night"),
+            "ulnar nerve": ("a clawed little finger", "a numb little finger"),
+            "peroneal nerve": ("a foot that slaps the floor", "a foot that cannot be lifted"),
+        },
+    ),
+    Topic(
+        "glands",
+        "Which gland works too much?",
+        {
+            "thyroid": ("staring eyes and a fast pulse", "sweating in a cold room"),
+            "adrenal": ("a moon face and purple stripes", "a hump between the shoulders"),
+            "pituitary": ("shoes that have become too small", "a growing jaw"),
+            "parathyroid": ("kidney stones and aching bones", "much calcium in the blood"),
+        },
+    ),
+    Topic(
+        "antidotes",
+        "Which antidote is given first?",
+        {
+            "naloxone": ("pinpoint pupils and slow breath", "a syringe in the arm"),
+            "atropine": ("tears, drool and a garden sprayer", "sweat and cramps after crop dusting"),
+            "oxygen": ("a headache beside a coal stove", "a whole family dizzy near a heater"),
+            "acetylcysteine": ("an empty box of paracetamol", "a rising liver enzyme after pain pills"),
+        },
+    ),
+    Topic(
+        "valves",
+        "Which heart valve is at fault?",
+        {
+            "aortic valve": ("a harsh murmur into the neck", "fainting on the stairs"),
+            "mitral valve": ("a murmur into the armpit", "a rumble at the apex"),
+            "tricuspid valve": ("a pulsing liver", "waves in the neck veins"),
+            "pulmonary valve": ("a murmur since birth at the upper left", "a wide split second sound"),
+        },
+    ),
+)
+
+SEXES = ("man", "woman")
+PLACES = ("comes to the clinic", "is seen at home", "is brought in by a friend", "calls the ward")
+ASIDES = ("The pulse is regular.", "Nobody else is ill.", "There was a similar day last year.", "Sleep is good.")
+AGES = range(20, 90)
+
+
+def riddle(topic: Topic, answer: int, rng: random.Random) -> TextQuestion:
+    """A question of `topic` whose right option is number `answer`; everything else is drawn."""
+    options = tuple(topic.signs)
+    sign = rng.choice(topic.signs[options[answer]])
+    patient = f"A {rng.choice(AGES)}-year-old {rng.choice(SEXES)} {rng.choice(PLACES)} with {sign}."
+    question = f"{patient} {rng.choice(ASIDES)} {topic.question}"
+    return TextQuestion(question, options, LETTERS[answer], SOURCE, topic.name)
+
+
+def sample_riddles(count: int, seed: int, known: frozenset[str] = frozenset()) -> list[TextQuestion]:
+    """`count` different questions, topics and answers in turn, in shuffled order; none whose id is `known`."""
+    rng = random.Random(f"riddles {seed}")
+    taken: set[str] = set(known)
+    found = []
+    for topic, answer in _turns(count):
+        question = riddle(topic, answer, rng)
+        while question.id in taken:  # there are over 4,000 patients for every answer
+            question = riddle(topic, answer, rng)
+        taken.add(question.id)
+        found.append(question)
+    rng.shuffle(found)
+    return found
+
+
+def _turns(count: int) -> Iterator[tuple[Topic, int]]:
+    for number in range(count):
+        yield TOPICS[number % len(TOPICS)], number // len(TOPICS) % OPTIONS
+
+
+def make_riddles(folder: Path | str, train: int = 960, test: int = 480, seed: int = 0) -> Path:
+    """Write a prepared set of riddles to `folder`, as `scripts/data_prepare.py` writes real ones; returns it.
+
+    Raises:
+        UserError: counts that are no multiple of 24 (topics x answers), so answers could not be balanced, or a folder
+            that holds something.
+    """
+    even = len(TOPICS) * OPTIONS
+    for name, count in (("train", train), ("test", test)):
+        if count < even or count % even:
+            raise UserError(f"--{name} {count} must be a multiple of {even}, so that every answer is as frequent")
+    held_out = sample_riddles(test, seed=2 * seed + 1)
+    asked = sample_riddles(train, seed=2 * seed, known=frozenset(question.id for question in held_out))
+    write_set(Path(folder), {"train": asked, "test": held_out}, {}, {}, {"riddles": {"seed": seed}})
+    return Path(folder)
+
+
+def main() -> None:
+    """`python -m open_r1.riddles --output_dir DIR`."""
+    parser = argparse.ArgumentParser(description="Make up riddles: multiple-choice questions without pictures.")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--train", type=int, default=960, help="training questions (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=480, help="test questions (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args()
+    folder = make_riddles(flags.output_dir, flags.train, flags.test, flags.seed)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    print("\n".join(report_lines(folder, manifest)))
+
+
+if __name__ == "__main__":
+    run_command(main)
