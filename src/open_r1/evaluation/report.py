@@ -142,8 +142,8 @@ def _sections(
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:
     """The difference maps, and the comparisons that neither they nor the table of text sets hold."""
     matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
-    what = f"{len(comparisons)} result files minus their counterparts of --against, on the same questions"
     for matrix in matrices:
+        what = f"{_what(comparisons)}, on the same questions"
         section = improvement_section(matrix, what, marks)
         if alone:
             names = ", ".join(one.name for one in alone)
@@ -157,6 +157,18 @@ def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], ma
         if len(comparisons) > 1 and only_text(comparison.pairs):
             continue
         yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
+
+
+def _what(comparisons: Sequence[Comparison]) -> str:
+    """What is subtracted from what: the modes or the methods, where each side has one and they differ."""
+    for key in ("mode", "method"):
+        sides = [
+            {one.file.manifest.get(key) for one in side}
+            for side in zip(*((each.second, each.first) for each in comparisons), strict=True)
+        ]
+        if all(len(names) == 1 and None not in names for names in sides) and sides[0] != sides[1]:
+            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of result files)"
+    return f"{len(comparisons)} result files minus their counterparts of --against"
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
