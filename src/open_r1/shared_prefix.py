@@ -9,7 +9,7 @@ Shapes: B prompts, G completions per prompt, P prompt tokens (left padded), C co
 L = P - 1 + G * C. Prior work on the idea: Prefix Grouper (arXiv 2506.05433); the layout here is our own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from trl.kernels import chunked_logprob
 
 IGNORED = -100
 ATTENTION = "shared_prefix"
@@ -132,7 +133,8 @@ class Segments:
     prefix_mask: torch.Tensor
     """(B, 1, P - 1, P - 1) bool."""
     segment_mask: torch.Tensor
-    """(B * G, 1, C, P - 1 + C) bool: a segment's queries over the prefix and the segment itself."""
+    """(B, 1, C, P - 1 + C) bool: a segment's queries over the prefix and the segment itself, the same for all G."""
+    _added: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, prompt_mask: torch.Tensor, group: int, length: int) -> "Segments":
@@ -144,7 +146,15 @@ class Segments:
         within = (square.tril() & real) | torch.eye(prefix, dtype=torch.bool, device=device)
         own = torch.ones(length, length, dtype=torch.bool, device=device).tril().expand(batch, length, length)
         segment = torch.cat([real.expand(batch, length, prefix), own], dim=2)
-        return cls(prefix, group, length, within[:, None], segment.repeat_interleave(group, dim=0)[:, None])
+        return cls(prefix, group, length, within[:, None], segment[:, None])
+
+    def added(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both masks as numbers to add to the scores, made once: of a bool mask every layer would keep its own copy."""
+        if dtype not in self._added:
+            masks = (self.prefix_mask, self.segment_mask)
+            first, second = (torch.zeros_like(m, dtype=dtype).masked_fill_(~m, -torch.inf) for m in masks)
+            self._added[dtype] = first, second
+        return self._added[dtype]
 
 
 def attend_by_segment(
@@ -181,13 +191,13 @@ def attend_by_segment(
     grouped_heads = query.size(1) != key.size(1)
 
     def own(states: torch.Tensor) -> torch.Tensor:
-        """(B, h, L, D) -> (B * G, h, C, D), a row per segment."""
+        """(B, h, L, D) -> (B, G * h, C, D): segments stand beside each other as heads do, under one mask."""
         batch, heads, _, size = states.shape
-        return states[:, :, prefix:].reshape(batch, heads, group, length, size).transpose(1, 2).flatten(0, 1)
+        return states[:, :, prefix:].reshape(batch, heads, group, length, size).transpose(1, 2).flatten(1, 2)
 
     def seen(states: torch.Tensor) -> torch.Tensor:
-        """(B, h, L, D) -> (B * G, h, P - 1 + C, D), what a segment may look at."""
-        shared = states[:, :, :prefix].repeat_interleave(group, dim=0)
+        """(B, h, L, D) -> (B, G * h, P - 1 + C, D), what a segment may look at."""
+        shared = states[:, :, :prefix].repeat(1, group, 1, 1)
         return torch.cat([shared, own(states)], dim=2)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -195,8 +205,9 @@ def attend_by_segment(
             q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, enable_gqa=grouped_heads
         )
 
-    first = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], segments.prefix_mask)
-    rest = attend(own(query), seen(key), seen(value), segments.segment_mask)
+    prefix_mask, segment_mask = segments.added(query.dtype)
+    first = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], prefix_mask)
+    rest = attend(own(query), seen(key), seen(value), segment_mask)
     batch, heads, _, size = first.shape
     rest = rest.view(batch, group, heads, length, size).transpose(1, 2).reshape(batch, heads, group * length, size)
     return torch.cat([first, rest], dim=2).transpose(1, 2).contiguous(), None
@@ -204,6 +215,12 @@ def attend_by_segment(
 
 AttentionInterface.register(ATTENTION, attend_by_segment)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+# trl 1.16 projects 4,096 tokens x 32,768 vocabulary rows at a time. Its GPU kernel works in that one tile; without a
+# GPU plain torch makes eight of them, 4 GiB in float32. Tokens are independent, so smaller tiles change nothing else.
+CPU_TILE = 256  # tokens
+if not torch.cuda.is_available():
+    chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE
 
 
 def adapt_backbone(backbone: torch.nn.Module) -> None:
