@@ -42,6 +42,8 @@ def flags_of(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
         with pytest.raises(SystemExit):
             config.parse(["--help"])
+        # TRL's parser reads --config before it builds the flags, so its help does not list it
+        return {"--config", *re.findall(r"--[\w-]+", capsys.readouterr().out)}
     else:
         monkeypatch.setattr("sys.argv", [script, "--help"])
         module = load(REPOSITORY / script)
