@@ -19,11 +19,10 @@ from open_r1.errors import run_command
 from open_r1.format_start import MANNERS, own_manner, teach
 from open_r1.launch import refuse_foreign_output
 from open_r1.prompts import TRAIN
-from open_r1.riddles import sample_riddles
+from open_r1.riddles import OTHER_AGES, sample_riddles
 from open_r1.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 
 SHAPE = Shape(hidden=96, layers=2, heads=4, mlp=192, vocabulary=800)
-STREAM = 10**6  # make_riddles draws from streams below
 QUESTIONS = 3840
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     flags = parser.parse_args()
     refuse_foreign_output(flags.output_dir)
-    riddles = sample_riddles(QUESTIONS, STREAM + flags.seed)
+    riddles = sample_riddles(QUESTIONS, flags.seed, ages=OTHER_AGES)
     answers = [f"<think> </think> <answer> {letter} </answer>" for letter in "ABCD"]
     manners = [instruction + "\n" + form.format("A") for instruction, form in MANNERS]
     texts = [each.problem for each in random.Random(0).sample(riddles, 400)]

@@ -2,11 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from open_r1.answers import Outcome, grade, options_in, solution_letter
+from open_r1.checkpoints import load_model
 from open_r1.errors import UserError
 from open_r1.evaluation.blind import blind_floor
 from open_r1.riddles import OPTIONS, TOPICS, make_riddles, sample_riddles
@@ -49,6 +52,27 @@ def test_a_sign_means_one_answer_and_is_asked_about_one_topic() -> None:
             answer for answer, own in topic.signs.items() if any(f"with {sign}." in question.question for sign in own)
         ]
         assert right == [question.options["ABCD".index(question.letter)]]
+
+
+def test_the_base_of_the_demo_learns_from_other_patients(
+    riddles: Path, load_script: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load_script("scripts/build_text_base.py")
+    shown: list[str] = []
+    teach = script.teach
+
+    def watched(model: Any, tokenizer: Any, rows: Any, *more: Any) -> list[float]:
+        shown.extend(rows["problem"][:])
+        return teach(model, tokenizer, rows, *more)
+
+    monkeypatch.setattr(script, "teach", watched)
+    flags = ["--output_dir", str(tmp_path / "base"), "--seed", "3", "--max_steps", "2"]
+    monkeypatch.setattr("sys.argv", ["build_text_base.py", *flags])
+    script.main()
+    prepared = {*load_vqa(riddles, "train")[0]["problem"], *load_vqa(riddles, "test")[0]["problem"]}
+    assert len(shown) == script.QUESTIONS
+    assert not prepared & {*shown}
+    assert load_model(tmp_path / "base").config.model_type == "qwen2"
 
 
 def test_the_seed_decides_everything(riddles: Path, tmp_path: Path) -> None:

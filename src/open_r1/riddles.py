@@ -101,27 +101,30 @@ TOPICS = (
 SEXES = ("man", "woman")
 PLACES = ("comes to the clinic", "is seen at home", "is brought in by a friend", "calls the ward")
 ASIDES = ("The pulse is regular.", "Nobody else is ill.", "There was a similar day last year.", "Sleep is good.")
-AGES = range(20, 90)
+AGES = range(20, 90, 2)  # of the patients in prepared sets
+OTHER_AGES = range(21, 90, 2)  # of those that the demo's base learns from, who are never among the former
 
 
-def riddle(topic: Topic, answer: int, rng: random.Random) -> TextQuestion:
+def riddle(topic: Topic, answer: int, rng: random.Random, ages: range = AGES) -> TextQuestion:
     """A question of `topic` whose right option is number `answer`; everything else is drawn."""
     options = tuple(topic.signs)
     sign = rng.choice(topic.signs[options[answer]])
-    patient = f"A {rng.choice(AGES)}-year-old {rng.choice(SEXES)} {rng.choice(PLACES)} with {sign}."
+    patient = f"A {rng.choice(ages)}-year-old {rng.choice(SEXES)} {rng.choice(PLACES)} with {sign}."
     question = f"{patient} {rng.choice(ASIDES)} {topic.question}"
     return TextQuestion(question, options, LETTERS[answer], SOURCE, topic.name)
 
 
-def sample_riddles(count: int, seed: int, known: frozenset[str] = frozenset()) -> list[TextQuestion]:
+def sample_riddles(
+    count: int, seed: int, known: frozenset[str] = frozenset(), ages: range = AGES
+) -> list[TextQuestion]:
     """`count` different questions, topics and answers in turn, in shuffled order; none whose id is `known`."""
     rng = random.Random(f"riddles {seed}")
     taken: set[str] = set(known)
     found = []
     for topic, answer in _turns(count):
-        question = riddle(topic, answer, rng)
-        while question.id in taken:  # there are over 4,000 patients for every answer
-            question = riddle(topic, answer, rng)
+        question = riddle(topic, answer, rng, ages)
+        while question.id in taken:  # there are over 2,000 patients for every answer
+            question = riddle(topic, answer, rng, ages)
         taken.add(question.id)
         found.append(question)
     rng.shuffle(found)
