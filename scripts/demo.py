@@ -92,7 +92,7 @@ def show(folder: Path, phantoms: Path, seconds: float) -> None:
     floor = blind_floor(*(json.loads((phantoms / f"{side}.json").read_text()) for side in ("train", "test")))
     print(
         f"\ngain: {100 * gain.mean:+.1f} points, 95 % interval [{100 * (gain.mean - Z95 * error):.1f}, "
-        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, exact McNemar p = {gain.p:.1e}\n"
+        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, {gain.test} p = {gain.p:.1e}\n"
         f"blind floor: {100 * floor:.1f} % (the option most often right in training, no picture looked at); "
         f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %\n"
         "The options of a task stand in a fixed order here, which is easier than the real questions, and the base\n"

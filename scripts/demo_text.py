@@ -94,7 +94,7 @@ def show(folder: Path, riddles: Path, seconds: float) -> None:
     used = os.times()
     print(
         f"\ngain: {100 * gain.mean:+.1f} points, 95 % interval [{100 * (gain.mean - Z95 * error):.1f}, "
-        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, exact McNemar p = {gain.p:.1e}\n"
+        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, {gain.test} p = {gain.p:.1e}\n"
         f"blind floor: {100 * floor:.1f} % (the option most often right in training, the question not read); "
         f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %\n"
         "The options of a topic stand in a fixed order here, which is easier than the real questions, the signs are\n"
