@@ -16,6 +16,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from open_r1.curriculum import Curriculum
 from open_r1.errors import UserError
+from open_r1.fsdp_on_cpu import shard_on_cpu
 from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
@@ -205,6 +206,7 @@ class GRPOTrainingConfig(GRPOConfig):
         self.per_device_eval_batch_size *= self.num_generations_eval or self.num_generations
         self.prompts_per_device = self.per_device_train_batch_size // self.num_generations
         super().__post_init__()
+        shard_on_cpu(self)
         if self.save_only_model and self.save_strategy != "no":
             self.notes.append(
                 "--save_only_model true: checkpoints hold weights only, so an interrupted run cannot be continued"

@@ -127,12 +127,13 @@ def sample_groups(
     inner = inner_model(model)
     positions, offset = prompt_positions(model, prompts)
     cache = DynamicCache(config=model.config)
-    inner(
+    model(  # the whole model, and one row of logits: a sharded one (FSDP) must be entered at its root
         input_ids=prompts.ids[:, :-1],
         attention_mask=prompts.mask[:, :-1],
         position_ids=positions[..., :-1],
         past_key_values=cache,
         use_cache=True,
+        logits_to_keep=1,
         **prompts.model_inputs(),
     )
     cache.batch_repeat_interleave(group)
