@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
-        *{"prompt_limit", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
+        *{"prompt_limit", "sharding", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty"},
     },
     {

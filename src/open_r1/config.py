@@ -16,10 +16,10 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from open_r1.curriculum import Curriculum
 from open_r1.errors import UserError
-from open_r1.fsdp_on_cpu import shard_on_cpu
 from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
+from open_r1.sharding import shard_on_cpu
 
 
 @dataclass
