@@ -1,4 +1,4 @@
-"""However the prompts are laid over processes, micro-batches, ZeRO stages and FSDP, the trained weights are the same."""
+"""However the prompts lie over processes, micro-batches, ZeRO stages and FSDP, the trained weights are the same."""
 
 import json
 import os
