@@ -88,7 +88,7 @@ def main() -> None:
     trainer.train()
     engine = type(trainer.model_wrapped).__module__.split(".")[0]
     if fsdp:
-        assert isinstance(trainer.model_wrapped, FSDPModule)
+        assert issubclass(type(trainer.model_wrapped), FSDPModule)
         engine = "fsdp2"
         trainer._generate_single_turn = sampling
         sampled_in_earnest(trainer)

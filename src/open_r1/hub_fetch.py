@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +119,9 @@ def _refuse_without_weights(repo: str, subfolder: str | None, holds_texts: bool)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 
-    try:
-        with hub_errors(repo, subfolder):
-            names = [Path(each.path).name for each in HfApi().list_repo_tree(repo, path_in_repo=subfolder)]
-    except EntryNotFoundError:
-        names = []
+    names: list[str] = []
+    with hub_errors(repo, subfolder), suppress(EntryNotFoundError):
+        names = [Path(each.path).name for each in HfApi().list_repo_tree(repo, path_in_repo=subfolder)]
     if pickles := pickles_among(names):
         raise UserError(pickle_refusal(shown(repo, subfolder), pickles))
     if subfolder and not names:
@@ -153,7 +151,7 @@ def _existing(path: Path) -> Path:
 
 def in_gigabytes(size: int) -> str:
     """Bytes for people, in powers of ten as the hub counts them."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
 def _fetch_weights(plan: Plan) -> None:
