@@ -34,8 +34,7 @@ def environment(hub: LocalHub | None, home: Path) -> dict[str, str]:
     clean |= {
         "HF_HOME": str(home),
         "HF_TOKEN": "hf_secret",
-        "TQDM_POSITION": "-1",
-    }  # which shows bars without a terminal
+    }
     return clean | {"HF_ENDPOINT": hub.url if hub else "http://127.0.0.1:9"}
 
 
@@ -72,7 +71,7 @@ def test_one_checkpoint_comes_whole_and_nothing_else_of_its_repository(fetch: Ru
     data = weights(1)
     files = checkpoint("VQA_CT", data) | checkpoint("VQA_MRI", weights(2, 1000))
     with LocalHub({HUB_REPOSITORY: files}) as hub:
-        done = fetch(hub, NAME)
+        done = fetch(hub, NAME, TQDM_POSITION="-1")  # which shows bars without a terminal, too
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"{NAME}: 26.00 MB in 4 files, weights complete (1 safetensors), at home/hub/models--" in done.stdout
         assert "100%" in done.stderr, "no progress bar"

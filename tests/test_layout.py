@@ -21,12 +21,12 @@ FLOORS: list[set[str]] = [
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
         *{"vqa_prepare", "vqa_report", "vqa_data", "checkpoints", "weights"},
-        *{"hub_fetch", "checkpoint_names", "checkpoint_files", "processors", "fetch_command"},
+        *{"hub_fetch", "checkpoint_names", "checkpoint_files", "processors", "fetch_command", "metrics_file"},
         *{"text_files", "text_sources", "text_prepare"},
     },
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
-        *{"prompt_limit", "sharding", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
+        *{"prompt_limit", "sharding", "tracking", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty"},
     },
     {

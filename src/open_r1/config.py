@@ -20,6 +20,7 @@ from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
 from open_r1.sharding import shard_on_cpu
+from open_r1.tracking import prepare_trackers
 
 
 @dataclass
@@ -288,28 +289,18 @@ def parse_into(
     if not model.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     training.notes += [*parser.notes, *notes]
-    _without_login(training)
+    prepare_trackers(training)
+    refuse_remote_code(training, model)
     return script, training, model
 
 
-def _without_login(training: Any) -> None:
-    """Send wandb to a local folder if nobody is logged in: a tracker must not end a run before it has begun."""
-    if "wandb" not in (training.report_to or []) or os.environ.get("WANDB_MODE") or _wandb_login():
-        return
-    os.environ["WANDB_MODE"] = "offline"
-    training.notes.append(
-        "--report_to wandb: nobody is logged in, so the run is recorded in ./wandb "
-        "(`wandb sync wandb/offline-*` sends it)"
-    )
+def refuse_remote_code(*arguments: Any) -> None:
+    """Refuse `--trust_remote_code`: no family here needs the Python files that a checkpoint may bring.
 
-
-def _wandb_login() -> bool:
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        hosts: Any = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any("wandb" in host for host in hosts)
+    Raises:
+        UserError: it is set.
+    """
+    if any(getattr(each, "trust_remote_code", False) for each in arguments):
+        raise UserError(
+            "--trust_remote_code would run code that a checkpoint brings, which nothing here needs; leave it out"
+        )

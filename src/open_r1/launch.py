@@ -33,6 +33,7 @@ from open_r1.prompts import build_messages, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
+from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
@@ -107,6 +108,8 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         order=order,
     )
     look_ahead(trainer, script, training, lengths)
+    trainer.add_callback(MetricsLog())
+    trainer.add_callback(CompletionsAsText(trainer))
     say(plan_line(mode, training, len(dataset if order is None else order(0))))
     say(trainer.path_line())
     say(f"what trains:\n{trainable_table(trainer.model)}")
