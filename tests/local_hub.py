@@ -130,6 +130,8 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 r"/api/models/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+(?:/(?P<under>.*))?)?", noted.path
             )
             name = api[1] if api else "/".join(noted.path.split("/")[1:3])
+            if name in hub.pushed and name not in hub.repositories:
+                return self._answer(200, {"id": name, "sha": COMMIT, "siblings": [], "tags": []})
             if name not in hub.repositories:
                 return self._answer(404, {"error": "no"}, X_Error_Code="RepoNotFound", X_Error_Message="no")
             files = hub.repositories[name]

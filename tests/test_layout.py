@@ -26,7 +26,17 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
-        *{"prompt_limit", "sharding", "tracking", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
+        *{
+            "prompt_limit",
+            "sharding",
+            "tracking",
+            "model_card",
+            "step_meter",
+            "trainer",
+            "launch",
+            "sft_training",
+            "evaluation",
+        },
         *{"ordered_sampler", "difficulty"},
     },
     {

@@ -16,6 +16,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from open_r1.curriculum import Curriculum
 from open_r1.errors import UserError
+from open_r1.model_card import take_over_push
 from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
@@ -290,6 +291,7 @@ def parse_into(
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     training.notes += [*parser.notes, *notes]
     prepare_trackers(training)
+    take_over_push(training)
     refuse_remote_code(training, model)
     return script, training, model
 

@@ -27,6 +27,7 @@ from open_r1.difficulty import training_order
 from open_r1.errors import UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
+from open_r1.model_card import conclude, open_repository
 from open_r1.omnimedvqa import Dropped
 from open_r1.prompt_limit import Checked, check_prompts
 from open_r1.prompts import build_messages, question_text
@@ -64,6 +65,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         )
     if main_process:
         refuse_foreign_output(Path(training.output_dir or "."))
+        open_repository(training)
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -122,10 +124,9 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
         trainer.save_model()
     if main_process:
         trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
-        write_run(
-            training.output_dir,
-            story | {"status": "done", "finished": _now(), "steps": trainer.state.global_step},
-        )
+        story |= {"status": "done", "finished": _now(), "steps": trainer.state.global_step}
+        write_run(training.output_dir, story)
+        conclude(training, story)
     say(f"saved: {training.output_dir}")
 
 

@@ -24,6 +24,7 @@ from open_r1.launch import (
     run_story,
     write_run,
 )
+from open_r1.model_card import conclude, open_repository
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.tracking import MetricsLog
@@ -105,6 +106,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
         raise UserError("--resume_from_checkpoint is not supported for fine-tuning; start again from the base")
     if main_process:
         refuse_foreign_output(Path(training.output_dir or "."))
+        open_repository(training)
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -132,7 +134,9 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
         trainer.save_model()
     if main_process:
         trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
-        write_run(training.output_dir, story | {"status": "done", "steps": trainer.state.global_step})
+        story |= {"status": "done", "steps": trainer.state.global_step}
+        write_run(training.output_dir, story)
+        conclude(training, story)
     say(f"saved: {training.output_dir}")
 
 

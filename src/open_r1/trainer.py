@@ -143,6 +143,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         if self.resample_dead_groups and self.scale_rewards == "batch":
             raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing: the card of `model_card.py` is written when the run is done."""
+
     def _get_train_sampler(self, dataset=None) -> Any:
         sampler: Any = super()._get_train_sampler(dataset)
         return sampler if self._order is None else OrderedSampler(sampler, self._order)
