@@ -84,7 +84,7 @@ def test_wandb_offline_gets_text_only_where_asked_and_no_picture(
     assert "nobody is logged in" in capfd.readouterr().out
     (recorded,) = set((workplace / "wandb").glob("offline-run-*")) - before
     data = contents(recorded)
-    assert b"completions/mean_length" in data
+    assert b"mean_length" in data
     assert (QUESTION in data) == completions
     assert b"\x89PNG" not in data
     assert b"\xff\xd8\xff" not in data
@@ -104,7 +104,7 @@ def test_the_other_trackers_record_numbers_and_no_question(train: Any, workplace
     folder = train(name, "--report_to", name)
     recorded = [workplace / "trackio"] if name == "trackio" else [folder / "runs"]
     data = contents(*recorded)
-    assert b"completions/mean_length" in data
+    assert b"mean_length" in data
     assert QUESTION not in data
 
 
