@@ -17,8 +17,8 @@ from datasets import Dataset
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import run_command
 from open_r1.format_start import MANNERS, own_manner, teach
-from open_r1.launch import refuse_foreign_output
 from open_r1.prompts import TRAIN
+from open_r1.resuming import refuse_foreign_output
 from open_r1.riddles import OTHER_AGES, sample_riddles
 from open_r1.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 

@@ -13,7 +13,7 @@ import torch
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import run_command
 from open_r1.format_start import teach_format
-from open_r1.launch import refuse_foreign_output
+from open_r1.resuming import refuse_foreign_output
 from open_r1.vqa_data import load_vqa
 
 

@@ -163,7 +163,6 @@ def _require_exact(folder: Path, info: dict[str, Any]) -> None:
 def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) -> Any:
     """The base model with a LoRA adapter merged in, every tensor of the adapter accounted for."""
     import peft
-    import torch
 
     weight_files(folder, whole_name(folder))
     base = load_model(adapter_base(folder), dtype, attention)
@@ -173,6 +172,24 @@ def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) 
             model = peft.PeftModel.from_pretrained(base, folder)
         except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
+    require_adapter(model, folder)
+    merged: Any = model.merge_and_unload()
+    return merged.eval() if device is None else merged.eval().to(device)
+
+
+def require_adapter(model: Any, folder: Path) -> None:
+    """Refuse a model whose adapter is not the one of `folder`, tensor by tensor.
+
+    Args:
+        model: a `peft.PeftModel` that has loaded it.
+        folder: with adapter_model.safetensors.
+
+    Raises:
+        UserError: tensors are missing or left over.
+    """
+    import peft
+    import torch
+
     stored = peft.load_peft_weights(str(folder), device="cpu")
     loaded = peft.get_peft_model_state_dict(model)
     strange = sorted(set(stored) ^ set(loaded))
@@ -182,8 +199,6 @@ def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) 
             "base_model_name_or_path in its adapter_config.json must name the model that it was trained on"
         )
     assert all(torch.equal(loaded[key].cpu(), stored[key].to(loaded[key].dtype)) for key in stored)
-    merged: Any = model.merge_and_unload()
-    return merged.eval() if device is None else merged.eval().to(device)
 
 
 def torch_dtype(name: "str | torch.dtype | None") -> "str | torch.dtype":

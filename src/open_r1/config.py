@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -221,12 +222,8 @@ class GRPOTrainingConfig(GRPOConfig):
             asked = "--bf16" if self.bf16 else "--fp16"
             self.notes.append(f"{asked}: no GPU here, so this run computes in float32")
         self.use_cpu, self.bf16, self.fp16, self.dataloader_pin_memory = True, False, False, False
-        if self.deepspeed and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            # On a CPU transformers opens torch's process group alone, and ZeRO-3 then believes to be one process.
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
-            import deepspeed
-
-            deepspeed.init_distributed("gloo", verbose=False)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+            open_process_group(timedelta(seconds=self.ddp_timeout), bool(self.deepspeed))
 
     @property
     def prompts_per_step(self) -> int:
@@ -237,6 +234,18 @@ class GRPOTrainingConfig(GRPOConfig):
     def completions_per_step(self) -> int:
         """Completions per optimizer step over all processes."""
         return self.prompts_per_step * int(self.num_generations or 0)
+
+
+def open_process_group(timeout: timedelta, deepspeed: bool) -> None:
+    """Open gloo's process group before transformers does, which on a CPU leaves the timeout out."""
+    if deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
+        # transformers opens torch's group alone, and ZeRO-3 then believes to be one process
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed as engine
+
+        engine.init_distributed("gloo", verbose=False, timeout=timeout)
+    else:
+        torch.distributed.init_process_group("gloo", timeout=timeout)
 
 
 class OneLineParser(TrlParser):

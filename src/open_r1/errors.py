@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Callable
 
+EXIT_INTERRUPTED = 75
+"""Exit status of what was told to stop and goes on with the same command (EX_TEMPFAIL of sysexits.h)."""
+
 
 class UserError(ValueError):
     """Input that cannot be used; the message says what is wrong, why it matters and what to do."""

@@ -1,8 +1,8 @@
 """One training run from flags to a saved checkpoint: load, check, train, save, and a run.json that tells the story."""
 
 import errno
+import hashlib
 import importlib
-import json
 import os
 import re
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from safetensors import SafetensorError
@@ -24,30 +25,42 @@ from open_r1.checkpoints import attention_or_fallback, load_model, load_processo
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, parse
 from open_r1.curriculum import Curriculum, Order
 from open_r1.difficulty import training_order
-from open_r1.errors import UserError
+from open_r1.errors import EXIT_INTERRUPTED, UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
+from open_r1.guards import stop_everywhere
 from open_r1.model_card import conclude, open_repository
 from open_r1.omnimedvqa import Dropped
 from open_r1.prompt_limit import Checked, check_prompts
 from open_r1.prompts import build_messages, question_text
 from open_r1.provenance import commit, hardware, package_versions
+from open_r1.resuming import (
+    DONE,
+    INTERRUPTED,
+    RUN_FILE,
+    RUNNING,
+    checkpoint_to_continue,
+    earlier_story,
+    require_same_run,
+)
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
+from open_r1.saving import step_of
 from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 
-RUN_FILE = "run.json"
 
-
-def train_grpo(default_mode: Mode, **defaults: Any) -> None:
+def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     """Train with GRPO as the command line says.
 
     Args:
         default_mode: answer form of the entry script, unless `--mode` names another.
         **defaults: further defaults of the entry script, by flag.
+
+    Returns:
+        The exit status: 0, or `EXIT_INTERRUPTED` of a run that was told to stop and can be continued.
 
     Raises:
         UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
@@ -57,15 +70,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     checkpoint = str(model_config.model_name_or_path)
     main_process = training.process_index == 0
     say = print if main_process else _silent
-    if training.resume_from_checkpoint:
-        # transformers 5.23 would load next to nothing of a full Qwen-VL checkpoint and go on from the base (#43701).
-        raise UserError(
-            "--resume_from_checkpoint is not supported yet; start a new run from that checkpoint's folder "
-            "with --model_name_or_path"
-        )
-    if main_process:
-        refuse_foreign_output(Path(training.output_dir or "."))
-        open_repository(training)
+    checkpoint_then = find_checkpoint(training)
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -116,18 +121,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> None:
     say(trainer.path_line())
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
-    story = run_story(mode, script, training, model_config, report)
-    if main_process:
-        write_run(training.output_dir, story | {"status": "running"})
-    with full_disk_in_one_line(training.output_dir):
-        trainer.train()
-        trainer.save_model()
-    if main_process:
-        trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
-        story |= {"status": "done", "finished": _now(), "steps": trainer.state.global_step}
-        write_run(training.output_dir, story)
-        conclude(training, story)
-    say(f"saved: {training.output_dir}")
+    return run_training(trainer, run_story(mode, script, training, model_config, report), checkpoint_then)
 
 
 def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:
@@ -193,7 +187,7 @@ def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
             raise
         raise UserError(
             f"cannot write the checkpoint to {folder}: {os.strerror(number)}; earlier complete checkpoints are "
-            "still there, the one being written is not usable. Make room and train again into a new --output_dir"
+            "still there. Make room and run the same command again: it continues from the newest of them"
         ) from error
 
 
@@ -237,7 +231,7 @@ def load_training_rows(
     ids = kept["id"][:]
     for each in sets:
         each["prompts"] = len(each.pop("ids").intersection(ids))
-    return kept.with_transform(add_prompt), _data_report(sets, len(kept), dropped, checked), checked.lengths
+    return kept.with_transform(add_prompt), _data_report(sets, ids, dropped, checked), checked.lengths
 
 
 def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
@@ -268,21 +262,24 @@ def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[D
     return concatenate_datasets(parts) if len(parts) > 1 else parts[0], dropped, sets
 
 
-def _data_report(sets: list[dict[str, Any]], kept: int, dropped: list[Dropped], checked: Checked) -> dict[str, Any]:
+def _data_report(
+    sets: list[dict[str, Any]], ids: list[str], dropped: list[Dropped], checked: Checked
+) -> dict[str, Any]:
     kinds = {each["pictures"] for each in sets}
     pictures = kinds.pop() if len(kinds) == 1 else "some"
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
     left_out.append((len(checked.unreadable), "with a picture that does not open"))
     details = [f"{count} {why}" for count, why in left_out if count]
     names = ", ".join(f"{each['path']} ({each['prompts']})" if len(sets) > 1 else each["path"] for each in sets)
-    line = f"data: {kept} prompts from {names}, longest {checked.longest} tokens"
+    line = f"data: {len(ids)} prompts from {names}, longest {checked.longest} tokens"
     return {
         "line": line + (f"; left out: {', '.join(details)} ({RUN_FILE} names them)" if details else ""),
         # one path as before; of several none is what the run was trained on
         "path": sets[0]["path"] if len(sets) == 1 else None,
         "sets": sets,
         "pictures": pictures,
-        "prompts": kept,
+        "prompts": len(ids),
+        "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         "longest_prompt": checked.longest,
         "dropped": [str(row) for row in dropped],
         "too_long": checked.too_long,
@@ -331,30 +328,66 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     )
 
 
-def refuse_foreign_output(folder: Path) -> None:
-    """Refuse an output folder that holds a finished run, saved work, or something that is no run of ours."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"--output_dir {folder} is a file; name a folder")
-    run_file = folder / RUN_FILE
-    if run_file.is_file():
-        if json.loads(run_file.read_text()).get("status") == "done":
-            raise UserError(
-                f"--output_dir {folder} holds a finished run, which would be overwritten; "
-                "name another folder or remove this one"
-            )
-        saved = sorted(path.name for path in folder.glob("checkpoint-*"))
-        if saved:
-            raise UserError(
-                f"--output_dir {folder} holds {saved[-1]} of a run that was interrupted, which would be overwritten; "
-                "name another folder or remove this one"
-            )
-    elif any(folder.iterdir()):
-        raise UserError(
-            f"--output_dir {folder} holds other files and no {RUN_FILE}; "
-            "name a new folder so that nothing is overwritten"
-        )
+def find_checkpoint(training: Any) -> Path | None:
+    """The checkpoint to go on from, as the first process finds it in `--output_dir`; None for a new run.
+
+    Raises:
+        UserError: the folder must not be written to, or holds a run that cannot be continued.
+    """
+    found: list[Any] = [None]
+    if training.process_index == 0:
+        found = [checkpoint_to_continue(Path(training.output_dir or "."), training.resume_from_checkpoint)]
+        open_repository(training)
+    return broadcast_object_list(found)[0]
+
+
+def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -> int:
+    """Train from the base or from a checkpoint, save, and keep run.json up to date.
+
+    Args:
+        trainer: `Durable`.
+        story: what run.json says of the run.
+        checkpoint: to go on from; None begins.
+
+    Returns:
+        The exit status: 0, or `EXIT_INTERRUPTED` after a signal.
+
+    Raises:
+        UserError: the checkpoint is of another run, the disk is full, or the numbers are not finite.
+    """
+    folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
+    problem = None
+    if checkpoint is not None and main_process:
+        earlier = earlier_story(checkpoint)
+        try:
+            require_same_run(earlier, story, checkpoint, trainer.accelerator.num_processes)
+        except UserError as error:
+            problem = str(error)
+        begun = {"at_step": step_of(checkpoint), "time": _now()}
+        story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
+    stop_everywhere(problem, trainer.accelerator.device)
+
+    def record(**more: Any) -> None:
+        if main_process:
+            write_json(folder / RUN_FILE, story | more)
+
+    record(status=RUNNING)
+    with full_disk_in_one_line(str(folder)):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if trainer.signals.stopped:
+            record(status=INTERRUPTED, steps=trainer.state.global_step)
+            if main_process:
+                print(f"stopped by a signal after step {trainer.state.global_step}; the same command continues")
+            return EXIT_INTERRUPTED
+        trainer.save_model()
+    if main_process:
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        print(f"saved: {folder}")
+    ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
+    record(**ending)
+    if main_process:
+        conclude(trainer.args, story | ending)
+    return 0
 
 
 def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
@@ -387,18 +420,12 @@ def run_story(
         "data": report,
         "script_arguments": asdict(script),
         "training_arguments": training.to_sanitized_dict(),
+        "model_arguments": asdict(model_config),
         "packages": package_versions(),
         "commit": commit(),
         "hardware": hardware(),
         "started": _now(),
     }
-
-
-def write_run(folder: str | None, story: dict[str, Any]) -> None:
-    """Write run.json beside and rename it, so that it is whole or absent."""
-    path = Path(folder or ".") / RUN_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, story)
 
 
 def _now() -> str:

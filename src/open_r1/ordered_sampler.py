@@ -1,8 +1,33 @@
-"""TRL's sampler with a given order of questions in place of its own shuffle."""
+"""TRL's sampler with an order of questions that an epoch's number alone decides, so that a run can be continued.
+
+TRL's own shuffles with a generator that it carries from epoch to epoch and has no `set_epoch`: a run continued in the
+second epoch would repeat the order of the first.
+"""
 
 from collections.abc import Callable, Iterator
 
+import torch
 from trl.trainer.utils import RepeatSampler
+
+EpochOrder = Callable[[int], list[int]]
+"""Places of the questions of an epoch by its number from 0, as many in every epoch."""
+
+
+def order_of(sampler: RepeatSampler) -> EpochOrder:
+    """The order in which TRL's sampler would go through each epoch of an uninterrupted run."""
+    count, seed = sampler.num_samples, sampler.seed
+
+    def order(epoch: int) -> list[int]:
+        if not sampler.shuffle:
+            return list(range(count))
+        generator = torch.Generator()
+        if seed is not None:
+            generator.manual_seed(seed)
+        for _ in range(epoch):
+            torch.randperm(count, generator=generator)
+        return torch.randperm(count, generator=generator).tolist()
+
+    return order
 
 
 class OrderedSampler(RepeatSampler):
@@ -10,15 +35,15 @@ class OrderedSampler(RepeatSampler):
 
     Args:
         like: TRL's sampler, whose group size, batch size and repetitions are kept.
-        order: places of the questions of an epoch, a whole number of batches, as many in every epoch.
+        order: which question comes when.
     """
 
-    def __init__(self, like: RepeatSampler, order: Callable[[int], list[int]]) -> None:
+    def __init__(self, like: RepeatSampler, order: EpochOrder) -> None:
         self._order, self._epoch = order, 0
         super().__init__(order(0), like.mini_repeat_count, like.batch_size, like.repeat_count, shuffle=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """accelerate calls it before every epoch."""
+        """Called before every epoch."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

@@ -6,7 +6,6 @@ baseline trained on the prompt too, and on a literal `None` before the answer.) 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -15,16 +14,15 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 from open_r1.answers import solution_letter
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
+from open_r1.durable import Durable
 from open_r1.errors import UserError
 from open_r1.launch import (
-    full_disk_in_one_line,
+    find_checkpoint,
     load_training_rows,
     quantization,
-    refuse_foreign_output,
     run_story,
-    write_run,
+    run_training,
 )
-from open_r1.model_card import conclude, open_repository
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.tracking import MetricsLog
@@ -84,11 +82,14 @@ class SFTTrainingConfig(SFTConfig):
         return self.prompts_per_step
 
 
-def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
+def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
     """Fine-tune on solutions as the command line says.
 
     Args:
         default_mode: whose prompt is asked, unless `--mode` names another.
+
+    Returns:
+        The exit status: 0, or `EXIT_INTERRUPTED` of a run that was told to stop and can be continued.
 
     Raises:
         UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
@@ -102,11 +103,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
         )
     main_process = training.process_index == 0
     say: Callable[..., object] = print if main_process else (lambda *_: None)
-    if training.resume_from_checkpoint:
-        raise UserError("--resume_from_checkpoint is not supported for fine-tuning; start again from the base")
-    if main_process:
-        refuse_foreign_output(Path(training.output_dir or "."))
-        open_repository(training)
+    continued = find_checkpoint(training)
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -127,22 +124,16 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> None:
     )
     trainer.add_callback(MetricsLog())
     story = run_story(mode, script, training, model_config, report) | {"method": "sft"}
-    if main_process:
-        write_run(training.output_dir, story | {"status": "running"})
-    with full_disk_in_one_line(training.output_dir):
-        trainer.train()
-        trainer.save_model()
-    if main_process:
-        trainer.state.save_to_json(str(Path(training.output_dir or ".") / "trainer_state.json"))
-        story |= {"status": "done", "steps": trainer.state.global_step}
-        write_run(training.output_dir, story)
-        conclude(training, story)
-    say(f"saved: {training.output_dir}")
+    return run_training(trainer, story, continued)
+
+
+class DurableSFTTrainer(Durable, SFTTrainer):
+    """TRL's trainer with whole checkpoints."""
 
 
 def build_trainer(
     model: Any, processor: Any, rows: Dataset, mode: Mode, training: SFTTrainingConfig, model_config: ModelConfig
-) -> SFTTrainer:
+) -> DurableSFTTrainer:
     """TRL's trainer over rows of `load_vqa`: pictures are opened batch by batch, texts tokenized beforehand.
 
     Args:
@@ -163,7 +154,7 @@ def build_trainer(
     else:
         plain = rows.with_format(None)
         dataset = Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
-    return SFTTrainer(
+    return DurableSFTTrainer(
         model=model.train(),
         args=training,
         train_dataset=dataset,

@@ -7,7 +7,6 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -18,8 +17,9 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids, windowed_layers
+from open_r1.durable import Durable
 from open_r1.errors import UserError
-from open_r1.ordered_sampler import OrderedSampler
+from open_r1.ordered_sampler import EpochOrder, OrderedSampler, order_of
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
@@ -34,14 +34,14 @@ LONG_SEGMENTS = 256
 # bfloat16. Large models round more; what is wrong (a picture, a position, a leak) moves them further still.
 VERIFY_LIMIT = 1e-4
 VERIFY_LIMIT_HALF = 0.1
-# How the losses of micro-batches add up to that of their union: by sequences, by tokens, or as they are.
 PICTURE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
 # The rewards that tell right from wrong, each with spread where only some completions are right.
 CORRECT = ("accuracy_reward", "medical_accuracy_reward")
+# How the losses of micro-batches add up to that of their union: by sequences, by tokens, or as they are.
 BY_SEQUENCES, BY_TOKENS = {"grpo", "sapo", "luspo", "dr_grpo"}, {"bnpo"}
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     """`trl.GRPOTrainer` for rows with undecoded pictures.
 
     Args:
@@ -82,7 +82,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         tokens_per_micro_batch: int | None = None,
         resample_dead_groups: int = 0,
         vision_cache_gib: float = 8.0,
-        order: Callable[[int], list[int]] | None = None,
+        order: EpochOrder | None = None,
         **kwargs: Any,
     ) -> None:
         self._order = order
@@ -94,6 +94,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self._rewards = torch.empty(0)
         self.meter = StepMeter()
         super().__init__(**kwargs)
+        self.reward_funcs = [self.rewards_guard.guarded(each) for each in self.reward_funcs]
         self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
@@ -143,12 +144,18 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         if self.resample_dead_groups and self.scale_rewards == "batch":
             raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Nothing: the card of `model_card.py` is written when the run is done."""
-
     def _get_train_sampler(self, dataset=None) -> Any:
-        sampler: Any = super()._get_train_sampler(dataset)
-        return sampler if self._order is None else OrderedSampler(sampler, self._order)
+        like: Any = super()._get_train_sampler(dataset)
+        self._sampler = OrderedSampler(like, self._order or order_of(like))
+        return self._sampler
+
+    def _begin_epoch(self, epoch: int) -> None:
+        # not left to the data loader: a continued run wraps its sampler once more, out of the reach of set_epoch
+        self._sampler.set_epoch(epoch)
+
+    def _may_save_here(self) -> bool:
+        """Between two uses of the same completions a run cannot be continued: they are not saved."""
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     @property
     def share_rollout(self) -> bool:
@@ -304,6 +311,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
         with self.meter.phase("reward"):
             self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            self.rewards_guard.require_sound(self.accelerator.device)
         return self._rewards
 
     def training_step(self, model, inputs, num_items_in_batch) -> torch.Tensor:

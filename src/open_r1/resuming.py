@@ -1,0 +1,173 @@
+"""Whether and from where a run goes on: its folder is looked at before anything is loaded.
+
+The same command in the same folder continues from the newest checkpoint that is whole. What would make the run another
+one (its data, its batch sizes, its learning rate) must be as it was; what it is only told with (logging, names, how
+many checkpoints to keep) may change.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.saving import damage, newest_first, read_about, set_aside, step_of
+
+RUN_FILE = "run.json"
+DONE, RUNNING, INTERRUPTED = "done", "running", "interrupted"
+# Training arguments that do not decide what is learnt.
+_FREE = (
+    *("output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "ddp_timeout"),
+    *("save_only_model", "save_steps", "save_strategy", "save_total_limit", "save_on_each_node", "log_level"),
+    *("log_on_each_node", "local_rank", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("dataloader_persistent_workers", "dataloader_pin_memory", "torch_empty_cache_steps", "skip_memory_metrics"),
+)
+_FREE_BEGINNINGS = ("logging_", "log_", "hub_", "push_to_hub", "trackio_", "wandb_")
+_STORIES = ("method", "mode", "base_model", "prompts_per_step", "completions_per_step")
+_SETTINGS = ("script_arguments", "training_arguments", "model_arguments")
+
+
+def checkpoint_to_continue(folder: Path, asked: str | None, say: Callable[[str], object] = print) -> Path | None:
+    """The checkpoint that a run goes on from; None to begin at the base.
+
+    Args:
+        folder: `--output_dir`.
+        asked: `--resume_from_checkpoint`: a folder, `true` (as without the flag), or None.
+        say: told what is damaged and where the run goes on.
+
+    Raises:
+        UserError: the folder holds a finished run or something that is no run, or no checkpoint can be gone on from.
+    """
+    asked = None if asked in (None, "", "true", "True", True) else str(asked)
+    refuse_foreign_output(folder)
+    found = _asked_for(Path(asked), folder) if asked else _newest_whole(folder, say)
+    if found is not None:
+        say(f"continuing from {found}, after step {step_of(found)}")
+    return found
+
+
+def refuse_foreign_output(folder: Path) -> None:
+    """Refuse an output folder that holds a finished run, or something that is no run of ours."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"--output_dir {folder} is a file; name a folder")
+    if (folder / RUN_FILE).is_file():
+        if _read_story(folder).get("status") == DONE:
+            raise UserError(
+                f"--output_dir {folder} holds a finished run, which would be overwritten; "
+                "name another folder or remove this one"
+            )
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(
+            f"--output_dir {folder} holds other files and no {RUN_FILE}; "
+            "name a new folder so that nothing is overwritten"
+        )
+
+
+def _newest_whole(folder: Path, say: Callable[[str], object]) -> Path | None:
+    """The newest checkpoint without damage; damaged ones above it are set aside under another name."""
+    damaged = []
+    for path in newest_first(folder):
+        problem = damage(path)
+        if problem is None:
+            _require_resumable(path)
+            for bad, why in damaged:
+                say(f"{bad} is damaged ({why}); it is kept as {set_aside(bad).name}")
+            return path
+        damaged.append((path, problem))
+    if not damaged:
+        return None
+    listed = "; ".join(f"{path.name}: {why}" for path, why in damaged)
+    raise UserError(
+        f"--output_dir {folder} holds a run that was interrupted, and none of its checkpoints is whole ({listed}); "
+        "restore one from a copy, or name another folder to begin again"
+    )
+
+
+def _asked_for(path: Path, folder: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f"--resume_from_checkpoint {path} is no folder; name a checkpoint-N folder of a run")
+    if problem := damage(path):
+        raise UserError(
+            f"--resume_from_checkpoint {path} cannot be continued from: {problem}. Leave the flag out to go on from "
+            "the newest checkpoint that is whole"
+        )
+    _require_resumable(path)
+    newer = [each.name for each in newest_first(folder) if step_of(each) > step_of(path)]
+    if newer:
+        raise UserError(
+            f"--resume_from_checkpoint {path}: {folder} holds {newer[0]}, which this run would overwrite; "
+            "leave the flag out to go on from there, or name another --output_dir"
+        )
+    return path
+
+
+def _require_resumable(path: Path) -> None:
+    if not read_about(path).get("resumable"):
+        raise UserError(
+            f"{path} was saved with --save_only_model true: it has no optimizer, so its run cannot be continued and a "
+            "new one would overwrite it. Name another --output_dir (or remove this one), and leave --save_only_model "
+            "out of runs that may be interrupted"
+        )
+
+
+def earlier_story(checkpoint: Path) -> dict[str, Any]:
+    """run.json of the run that a checkpoint belongs to.
+
+    Raises:
+        UserError: there is none beside it, so nobody can say whether this command is the same run.
+    """
+    if not (checkpoint.parent / RUN_FILE).is_file():
+        raise UserError(f"{checkpoint.parent} has no {RUN_FILE}, so its checkpoints cannot be told to be of this run")
+    return _read_story(checkpoint.parent)
+
+
+def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: Path, processes: int) -> None:
+    """Refuse to continue with other settings or other data.
+
+    Args:
+        earlier: run.json as the run began.
+        now: what this command would write there.
+        checkpoint: to be continued from.
+        processes: of this command.
+
+    Raises:
+        UserError: with every difference.
+    """
+    changed = list(_differences(earlier, json.loads(json.dumps(now))))
+    had = read_about(checkpoint).get("processes")
+    if had != processes:
+        changed.insert(0, f"{had} processes then, {processes} now")
+    if changed:
+        shown = "; ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
+        raise UserError(
+            f"{checkpoint} belongs to another run than this command: {shown}. Use the command of "
+            f"{checkpoint.parent / RUN_FILE}, or another --output_dir for a new run"
+        )
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for name in _STORIES:
+        if earlier.get(name) != now.get(name):
+            yield f"{name} was {earlier.get(name)!r}, is {now.get(name)!r}"
+    for group in _SETTINGS:
+        then, today = earlier.get(group) or {}, now.get(group) or {}
+        for name in sorted(then.keys() | today.keys()):
+            if name not in _FREE and not name.startswith(_FREE_BEGINNINGS) and then.get(name) != today.get(name):
+                yield f"--{name} was {then.get(name)!r}, is {today.get(name)!r}"
+    if earlier.get("data", {}).get("ids_sha256") != now.get("data", {}).get("ids_sha256"):
+        yield "the questions that are trained on, or their order, are others"
+
+
+def _read_story(folder: Path) -> dict[str, Any]:
+    try:
+        story = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / RUN_FILE} cannot be read ({type(error).__name__}), so nobody can say what the folder holds; "
+            "restore it, or name another --output_dir"
+        ) from error
+    if not isinstance(story, dict):
+        raise UserError(f"{folder / RUN_FILE} is no run's record; restore it, or name another --output_dir")
+    return story
