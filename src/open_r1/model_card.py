@@ -292,7 +292,7 @@ def publish(folder: str | os.PathLike, repo: str, token: str | None = None) -> s
     with hub_errors(repo, None):
         api.upload_folder(
             repo_id=repo,
-            folder_path=folder,
+            folder_path=Path(folder),
             allow_patterns=list(PUBLISHED),
             ignore_patterns=list(KEPT_BACK),
             commit_message="Trained checkpoint and model card",
