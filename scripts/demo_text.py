@@ -62,7 +62,7 @@ def main() -> None:
     step("accuracy after GRPO", inference(trained, riddles, folder / "after.jsonl"))
     step(
         "tables and heatmaps",
-        f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
+        f"python eval/report.py --with_items {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
         f"--output_dir {quote(folder / 'report')}",
         quiet=True,
     )

@@ -36,7 +36,7 @@ from open_r1.evaluation.sections import (
 )
 from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_table
 from open_r1.evaluation.tables import only_text
-from open_r1.files import MANIFEST, sha256_file, write_atomically, write_json
+from open_r1.files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.runs import family_of
 
 PICTURE_BYTES = 8 * 2**20
@@ -52,6 +52,7 @@ def write_report(
     image_root: Path | None = None,
     picture_bytes: int = PICTURE_BYTES,
     grader: str = "stored",
+    with_items: bool = False,
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without how each was measured.
 
@@ -64,6 +65,8 @@ def write_report(
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
         grader: one of GRADERS; the result files are not changed.
+        with_items: put every question with its answers and a small picture into the page. They may say who a patient
+            is, so a page that is passed on does not hold them.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are no report of ours.
@@ -93,7 +96,8 @@ def write_report(
     written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
-    made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
+    first = comparisons[0] if comparisons else None
+    made = browser(scored, first, image_root, picture_bytes) if with_items else None
     written.add("report.html", page(title, sections, drawn, made, measured))
     written.finish({str(path): sha256_file(path) for path in (*paths, *against)}, grader)
     if len(scored) <= OPEN_RUNS:
@@ -234,8 +238,8 @@ class _Folder:
     def _refuse_foreign(self) -> None:
         """Refuse to write over anything but an earlier report; other files may lie beside it."""
         try:
-            ours = set(json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))["report"]) | {MANIFEST}
-        except (OSError, ValueError, KeyError, TypeError):
+            ours = set((read_manifest(self._path) or {})["report"]) | {MANIFEST}
+        except (KeyError, TypeError):
             ours = set()
         for leaf in (*self._content, MANIFEST):
             if leaf not in ours and (self._path / leaf).exists():

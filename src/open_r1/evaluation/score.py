@@ -15,7 +15,7 @@ from typing import Any
 
 from open_r1.answers import Outcome, grade, options_in, solution_letter
 from open_r1.errors import UserError
-from open_r1.files import disk_errors, write_atomically
+from open_r1.files import disk_errors, parse_json, write_atomically
 
 # Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
 # and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
@@ -320,7 +320,7 @@ def _lines(path: Path) -> tuple[list[bytes], bool]:
 
 def _manifest(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        head = json.loads(line)
+        head = parse_json(line)
     except ValueError:
         raise UserError(f"{path} is no result file: its first line is no JSON, but should hold the manifest") from None
     if not isinstance(head, dict) or not isinstance(head.get("manifest"), dict):
@@ -338,7 +338,7 @@ _NEEDED = frozenset(field.name for field in fields(Result) if field.default is M
 
 
 def _parse(line: bytes) -> Result:
-    value = json.loads(line)
+    value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     lacking = sorted(_NEEDED - value.keys())
