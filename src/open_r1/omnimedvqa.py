@@ -272,7 +272,7 @@ def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
         entry = {key: str(value) if _is_number(value) else value for key, value in entry.items()}
         question, answer, image = _texts(entry, ("question", "gt_answer", "image_path"))
         problem, solution = _published_form(question, answer.strip(), _release_options(entry))
-        source = str(entry.get("dataset") or stem)
+        source = _text("dataset", entry["dataset"]) if entry.get("dataset") else stem
         return Question(check_reference(image), problem, solution, source, modality, task)
     except UnusableInput as error:
         return Dropped(where, error.reason, str(error), modality, task)

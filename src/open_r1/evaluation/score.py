@@ -300,7 +300,9 @@ def read_results(path: str | os.PathLike) -> ResultFile:
         except (ValueError, TypeError) as error:
             torn = number == len(lines) and not ended
             if not torn:
-                raise UserError(f"{path}, line {number} is no result line ({error}): the file is damaged") from None
+                raise UserError(
+                    f"{path}, line {number} is no result line ({error!s:.200}): the file is damaged"
+                ) from None
     _refuse_duplicates(path, results)
     return ResultFile(path, manifest, results, torn)
 
