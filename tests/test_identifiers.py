@@ -219,9 +219,8 @@ def test_a_picture_is_read_without_its_own_fields() -> None:
 def test_a_text_that_a_block_of_wandb_cuts_is_found(tmp_path: Path) -> None:
     first = b"x" * (BLOCK - 2 * HEAD - 8) + NAME[:8].encode()  # up to the end of the first block
     rest = NAME[8:].encode() + b"y" * 50
-    chunks = [
-        bytes(4) + len(part).to_bytes(2, "little") + kind + part for kind, part in ((b"\2", first), (b"\4", rest))
-    ]
+    parts = (b"\2" + first, b"\4" + rest)  # the kinds of a first and of a last piece
+    chunks = [bytes(4) + (len(part) - 1).to_bytes(2, "little") + part for part in parts]
     data = b":W&B" + bytes(3) + b"".join(chunks)
     assert len(data) == BLOCK + HEAD + len(rest)
     (tmp_path / "run.wandb").write_bytes(data)

@@ -290,8 +290,10 @@ def parse_into(
         script, training, model = parser.parse_args_and_config(given)
     except UserError:
         raise
-    except ValueError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    except Exception as error:  # of YAML, argparse, transformers or TRL: whatever they do not take
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(str(error).split())
+        raise UserError(f"the flags or their --config file cannot be used: {kind}{reason}") from error
     if not model.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     training.notes += [*parser.notes, *notes]
