@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -288,7 +288,8 @@ def written(value: Value, draw: Draw) -> str:
 
 def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
     """A JSON text damaged as bytes, or with a number or nesting that no parser likes."""
-    kind = draw.choice([*BYTES, texts_otherwise, "digits", "nested", "doubled"])
+    kinds: list[Any] = [*BYTES, texts_otherwise, "digits", "nested", "doubled"]
+    kind = draw.choice(kinds)
     if kind == "digits":
         return kind, text.replace('"', "9" * 6000 + '"', 1).replace("[{", "[" + "8" * 6000 + ",{", 1).encode()
     if kind == "nested":
@@ -296,7 +297,6 @@ def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
         return kind, text.replace("{", '{"deep": ' + "[" * levels + "]" * draw.choice([levels, 3]) + ",", 1).encode()
     if kind == "doubled":
         return kind, text.replace("{", '{"image": 5, "image": "x", "id": "1", "id": "1", ', 1).encode()
-    assert not isinstance(kind, str)
     return kind.__name__, kind(text.encode(), other.encode(), draw)
 
 
@@ -309,7 +309,7 @@ class Log:
 
     keep: Path
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     faults: list[str] = field(default_factory=list)
 
     def note(self, door: str, kind: str, outcome: str, count: int = 1) -> None:
@@ -323,7 +323,7 @@ class Log:
         for name, data in files.items():
             (folder / name).write_bytes(data)
         (folder / "what.txt").write_text(what, encoding="utf-8", errors="backslashreplace")
-        self.faults.append(f"{door}, {kind}: {what.strip().splitlines()[-1]} ({folder})")
+        self.faults.append(f"{door}, {kind}: {what.strip().splitlines()[-1]:.300} ({folder})")
 
     @contextmanager
     def watch(self, door: str, kind: str, files: dict[str, bytes], share: int = 1) -> Iterator[None]:

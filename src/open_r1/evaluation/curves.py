@@ -53,12 +53,17 @@ def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    path = _state_file(Path(run_dir))
+    path = Path(run_dir)
     try:
+        path = _state_file(path)
         history = parse_json(path.read_text(encoding="utf-8"))["log_history"]
         return [entry for entry in history if isinstance(entry, dict) and isinstance(entry.get("step"), int)]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}), so no training curve can be drawn from it") from None
+        raise UserError(
+            f"{path!s:.300} cannot be read ({error!s:.300}), so no training curve can be drawn from it"
+        ) from None
 
 
 def _state_file(folder: Path) -> Path:

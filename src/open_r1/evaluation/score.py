@@ -7,6 +7,7 @@ most the line it was writing and several processes may add to one file.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -330,9 +331,20 @@ def _manifest(path: Path, line: bytes) -> dict[str, Any]:
             f'{path} is no result file: its first line should be {{"manifest": ...}}, without which nobody can say '
             "what was measured; name a file that eval/infer.py wrote"
         )
-    return head["manifest"]
+    manifest = head["manifest"]
+    wrong = [name for name in _TEXT_ENTRIES if not _is_name(manifest.get(name))]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be text: the file is damaged")
+    return manifest
 
 
+def _is_name(value: Any) -> bool:
+    """Whether a value is None or a text that a file could be called."""
+    return value is None or (isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value))
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: valid JSON, no text
+_TEXT_ENTRIES = ("data", "image_root", "split", "run_dir", "checkpoint", "trained_on", "tested_on", "mode", "method")
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked")
 _NAMES = frozenset(field.name for field in fields(Result))
