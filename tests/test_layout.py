@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},
-        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps"},
+        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps", "forked_runs", "chaos"},
     },
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}

@@ -238,7 +238,11 @@ def open_process_group(timeout: timedelta, deepspeed: bool) -> None:
         # transformers opens torch's group alone, and ZeRO-3 then believes to be one process
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed as engine
+        from deepspeed import ops
 
+        # It would compile its shared-memory calls first, a minute in each new environment, for nothing that gloo
+        # does not do here.
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
         engine.init_distributed("gloo", verbose=False, timeout=timeout)
     else:
         torch.distributed.init_process_group("gloo", timeout=timeout)
