@@ -4,6 +4,7 @@ All is read from the manifests: method (GRPO, SFT, zero-shot), mode, what was tr
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
@@ -16,8 +17,9 @@ from open_r1.evaluation.lineup import (
     all_marks,
     difference_matrices,
     pair_up,
+    run_names,
 )
-from open_r1.evaluation.sections import Section, comparison_section, improvement_section, matrix_section
+from open_r1.evaluation.sections import Section, comparison_section, improvement_section, matrix_section, stem_of
 from open_r1.evaluation.sheets import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.statistics import mean_of_means
 from open_r1.evaluation.tables import ALL, Tally
@@ -52,6 +54,8 @@ def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]
         found += pairs
     for mode in dict.fromkeys(mode for _, mode in ways):
         own = [one for one in plain if _way(one)[1] == mode]
+        names = run_names([one.file.manifest for one in own])  # of these alone: none has to say the mode
+        own = [replace(one, run=name) for one, name in zip(own, names, strict=True)]
         sections += [matrix_section(matrix, all_marks(own), mode) for matrix in accuracy_matrices(own)]
     return found, sections
 
@@ -91,7 +95,7 @@ def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
     for number, pair in enumerate(pairs, 1):
         trained = pair.second.trained_on
         if trained is None or family_of(trained) not in mapped:
-            stem = f"difference_{name.replace(' ', '_')}"
+            stem = f"difference_{stem_of(name)}"
             yield comparison_section(pair, stem if len(pairs) == 1 else f"{stem}_{number}")
 
 

@@ -1,5 +1,6 @@
 """What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -449,13 +450,18 @@ def difference_figures(found: Difference) -> list[str]:
     ]
 
 
+def stem_of(name: str) -> str:
+    """A name as part of a file name: `grpo_nothink_minus_zero-shot_nothink`."""
+    return re.sub(r"[^\w-]+", "_", name).strip("_")
+
+
 def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: str = "") -> Section:
     """The difference of two sets of runs by what was trained on and tested on, in the published form.
 
     `name` says what is subtracted from what, where a report holds several such maps of a family.
     """
     title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
-    stem = f"improvement_{matrix.family}{name and '_' + name.replace(' ', '_').replace(',', '')}"
+    stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
     found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
     section = Section(title, warned(marks), [_mean_improvement(matrix)])
     rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]
