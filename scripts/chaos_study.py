@@ -1,10 +1,10 @@
-"""Does a study survive? One on phantoms runs undisturbed, the same one is killed at random and continued: both are equal.
+"""Does a study survive? One on phantoms runs undisturbed, the same is killed at random and continued: both are equal.
 
     python scripts/chaos_study.py --output_dir output/chaos_study --seed 0
 
-With the defaults 4 training runs and 16 cells, killed twice with SIGKILL: everything at once, or the worker alone, whose
-child must end by itself before the next worker goes on. Compared are the SHA-256 of all trained weights, every answer of
-every result file, and every table of the report.
+With the defaults 4 training runs and 16 cells, killed twice with SIGKILL: everything at once, or the worker alone,
+whose child must end by itself before the next worker goes on. Compared are the SHA-256 of all trained weights, every
+answer of every result file, every logged loss, and every table of the report.
 """
 
 import argparse

@@ -21,7 +21,7 @@ PASSED_ON = ("--train_args", "--sft_args", "--infer_args")
 _OURS_IN_TRAINING = {
     *("--model_name_or_path", "--dataset_name", "--output_dir", "--run_name", "--mode", "--resume_from_checkpoint"),
 }
-_OURS_IN_TESTS = {"--model_path", "--checkpoint", "--prompt_path", "--output_path", "--mode", "--split", "--limit"}
+_OURS_IN_TESTS = {"--model_path", "--checkpoint", "--prompt_path", "--output_path", "--mode", "--split"}
 
 
 @dataclass(frozen=True)

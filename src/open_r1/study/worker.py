@@ -194,14 +194,13 @@ class Worker:
         # a lease that continues an earlier one says nothing about the time of a whole item
         units = self.forecast.units(item) if lease.number == 1 else None
         try:
-            outcome, what = self._attempt(item, lease, log)
+            outcome, what, line = self._attempt(item, lease, log)
         except Stopped:
             lease.end("interrupted")
             raise
         except LeaseLost:
             self._say(f"{place}: another worker took this over, it took this process for dead")
             return
-        line = "" if outcome == "done" else last_line(log)
         lease.end(outcome, units=units if outcome == "done" else None, line=line)
         took = duration(time.monotonic() - lease.begun)
         if outcome == "done":
@@ -213,35 +212,38 @@ class Worker:
             self._fail(item, what, line)
             self._say(f"{place}: FAILED after {took} ({what}): {line}")
 
-    def _attempt(self, item: Item, lease: Lease, log: Path) -> tuple[Outcome, str]:
+    def _attempt(self, item: Item, lease: Lease, log: Path) -> tuple[Outcome, str, str]:
+        """Run an item's commands; returns how it went, what went wrong, and the line of its log that says why."""
         self._let_go(item, lease)
         if item.kind == "test":
-            what = self._test(item, lease, log)
+            what, line = self._test(item, lease, log)
         else:
             code = self._child(self.commands.of(item), log, lease)
+            line = last_line(log) if code else ""
             if code == INTERRUPTED or (code and self.commands.folder.was_interrupted(item)):
-                return "interrupted", ""
+                return "interrupted", "", line
             what = f"exit status {code}" if code else ""
         if self._is_done(item):
-            return "done", ""
-        return "failed", what or "exit status 0, but the result is not complete"
+            return "done", "", ""
+        return "failed", what or "exit status 0, but the result is not complete", line
 
-    def _test(self, item: Item, lease: Lease, log: Path) -> str:
+    def _test(self, item: Item, lease: Lease, log: Path) -> tuple[str, str]:
         """Ask the questions of all cells; one that ends the process is left out, so that the others get their turn.
 
         Returns:
-            What went wrong; empty where nothing did.
+            What went wrong first, and the line of the log that says why; empty where nothing did.
         """
         left: list[DataSet] = self.commands.folder.open_cells(item)
-        what = ""
+        what, line = "", ""
         while left:
             code = self._child(self.commands.of(item, left), log, lease)
             still = self.commands.folder.open_cells(item)
             left = [each for each in left if each in still]
-            if left:
-                what = f"exit status {code}, {len(still)} of {len(item.sets)} cells are not complete"
+            if left and not what:
+                what, line = f"exit status {code} at {Path(left[0].path).name}", last_line(log)
             left = [] if code in _WENT_THROUGH else left[1:]
-        return what
+        still = self.commands.folder.open_cells(item)
+        return (f"{what}; {len(still)} of {len(item.sets)} cells are not complete", line) if still else ("", "")
 
     def _child(self, command: Sequence[str], log: Path, lease: Lease) -> int:
         """Run a command with its output in the log; returns its exit status.
