@@ -20,9 +20,8 @@ def each_checkpoint(names: Sequence[str], output: str, sets: int = 1) -> list[tu
     found = [checkpoint for name in names for checkpoint in _expanded(name)]
     is_one = len(found) == 1 and found == list(names)
     if (not is_one or sets > 1) and (Path(output).is_file() or Path(output).suffix == ".jsonl"):
-        raise UserError(
-            f"--output_path {output} is one file for {len(found)} checkpoints and {sets} data sets; name a folder"
-        )
+        several = " and ".join([f"{len(found)} checkpoints"] * (not is_one) + [f"{sets} data sets"] * (sets > 1))
+        raise UserError(f"--output_path {output} is one file for {several}; name a folder")
     if is_one:
         return [(found[0], output)]
     end = "" if sets > 1 else ".jsonl"
