@@ -49,8 +49,8 @@ def main() -> int:
     straight, killed = flags.output_dir / "straight", flags.output_dir / "killed"
     begun = time.monotonic()
     _to_the_end([*command, "--output_dir", str(straight)], flags.output_dir / "straight.log")
-    seconds = time.monotonic() - begun
-    print(f"undisturbed: {seconds:.0f} s", flush=True)
+    seconds = _seconds_of_work(straight)
+    print(f"undisturbed: {time.monotonic() - begun:.0f} s, of which runs and cells took {seconds:.0f} s", flush=True)
     _disturbed([*command, "--output_dir", str(killed)], killed, flags, seconds)
     differences = [*_compared(straight, killed)]
     for line in differences:
@@ -89,13 +89,16 @@ def _to_the_end(command: Sequence[str], log: Path) -> None:
 
 
 def _disturbed(command: Sequence[str], folder: Path, flags: argparse.Namespace, seconds: float) -> None:
-    """Run the command, kill it at random moments of about its whole length, and let it end."""
+    """Run the command, kill it at random moments of its runs and cells, and let it end."""
     moments = random.Random(flags.seed)
     log = flags.output_dir / "killed.log"
     for number in range(1, flags.kills + 1):
         with open(log, "ab") as file:
             worker = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT)
-        after = moments.uniform(0.05, 0.9) * seconds / flags.kills
+        known = log.stat().st_size
+        while worker.poll() is None and b"\n[" not in log.read_bytes()[known:]:
+            time.sleep(0.2)  # flags are looked at, nothing is done yet
+        after = moments.uniform(0.02, 0.9) * seconds / flags.kills
         try:
             worker.wait(after)
         except subprocess.TimeoutExpired:
@@ -110,8 +113,13 @@ def _disturbed(command: Sequence[str], folder: Path, flags: argparse.Namespace, 
         at = log.read_text(errors="replace").strip().splitlines()[-1:] or ["(before its first line)"]
         what = "the worker alone" if alone else f"all {len(killed)} processes"
         done = len(list((folder / "leases").glob("*.end")))
-        print(f"kill {number}: {what} after {after:.0f} s, {done} items done; last line: {at[0]}", flush=True)
+        print(f"kill {number}: {what}, {after:.0f} s into the work, {done} items done; last: {at[0]}", flush=True)
     _to_the_end(command, log)
+
+
+def _seconds_of_work(study: Path) -> float:
+    """How long the items of a study took, by their records."""
+    return sum(json.loads(path.read_text())["seconds"] for path in (study / "leases").glob("*.end"))
 
 
 def family(pid: int) -> list[int]:
