@@ -22,7 +22,7 @@ from open_r1.study.forecast import Forecast, plan_lines
 from open_r1.study.leases import Leases
 from open_r1.study.manifest import begin_or_continue, make_manifest
 from open_r1.study.plan import make_plan
-from open_r1.study.sets import find_sets
+from open_r1.study.sets import DataSet, find_sets
 
 ALL = [*Modality, *Task]
 BOTH = (Mode.THINK, Mode.NOTHINK)
@@ -47,16 +47,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sets(data: Path) -> list[DataSet]:
+    """Those, as they are found."""
+    return find_sets(data, ("modality", "task"))[0]
+
+
 # ------------------------------------------------------------------------------------------------------------ the plan
 
 
-def test_the_published_study_is_26_runs_and_178_cells(data: Path) -> None:
-    sets, others = find_sets(data, ("modality", "task"))
+def test_the_published_study_is_26_runs_and_178_cells(sets: list[DataSet], data: Path) -> None:
     plan = make_plan(sets, BOTH, zero_shot=False, sft=False)
     # 2 modes x (8 + 5) sets = 26; 2 modes x (8 x 8 + 5 x 5) = 2 x 89 = 178
     assert (len(plan.runs), len(plan.cells)) == (26, 178)
     assert len(plan.runs) == len(matrix())
-    assert others == ["notes"]
+    assert find_sets(data, ("task",))[1] == ["notes"]
     assert all(
         family_of(subject.trained_on.label) == each.family for subject, each in plan.cells if subject.trained_on
     ), "a checkpoint is tested inside its own split family alone"
@@ -73,8 +78,10 @@ def test_the_published_study_is_26_runs_and_178_cells(data: Path) -> None:
         (BOTH, ("modality", "task"), True, True, 39, 293),  # and 13 no-think fine-tunings with 89 cells
     ],
 )
-def test_counts(data: Path, modes: Any, families: Any, zero_shot: bool, sft: bool, runs: int, cells: int) -> None:
-    plan = make_plan(find_sets(data, families)[0], modes, zero_shot, sft)
+def test_counts(
+    sets: list[DataSet], modes: Any, families: Any, zero_shot: bool, sft: bool, runs: int, cells: int
+) -> None:
+    plan = make_plan([each for each in sets if each.family in families], modes, zero_shot, sft)
     assert (len(plan.runs), len(plan.cells)) == (runs, cells)
     assert len({item.name for item in plan.items}) == len(plan.items)
 
@@ -131,9 +138,7 @@ def flags_of(*more: str, base: str = "base", output: str = "out") -> Any:
 
 
 def test_flags_for_the_runs_are_one_string_each_and_may_begin_with_dashes() -> None:
-    flags = flags_of(
-        "--train_args", "--bf16", "--infer_args=--batch_size 8", "--modes", "think,nothink", "--only", "us"
-    )
+    flags = flags_of("--train_args", "--bf16", "--infer_args=--limit 8", "--modes", "think,nothink", "--only", "us")
     assert flags.train_args == ("--bf16",)
     assert flags.infer_args == ("--limit", "8")
     assert flags.modes == BOTH
