@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -404,6 +405,50 @@ def test_result_files_are_named_after_their_checkpoints(tmp_path):
         each_checkpoint(["a", "b"], "out.jsonl")
     with pytest.raises(UserError, match="named twice"):
         each_checkpoint(["a", "a"], "out")
+
+
+def test_each_of_several_data_sets_has_its_result_file(load_script):
+    read = load_script("eval/infer.py").read_flags
+    sets = ["--prompt_path", "data/CT_384", "data/MRI_384", "--output_path"]
+    one = read(["--model_path", "org/repo:sub", *sets, "out"])
+    assert [(each.prompt_path, each.output_path) for each in one] == [
+        ("data/CT_384", "out/CT_384.jsonl"),
+        ("data/MRI_384", "out/MRI_384.jsonl"),
+    ]
+    two = read(["--model_path", "o/a", "--model_path", "o/b", *sets, "out"])
+    assert [each.output_path for each in two] == [
+        f"out/{checkpoint}/{name}.jsonl" for checkpoint in ("a", "b") for name in ("CT_384", "MRI_384")
+    ]
+    with pytest.raises(UserError, match="one file for 2 data sets; name a folder"):
+        read(["--model_path", "o/a", *sets, "out.jsonl"])
+
+
+def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path, monkeypatch, capsys):
+    from open_r1.evaluation import inference
+
+    loaded = []
+    load = inference.load_model
+    monkeypatch.setattr(inference, "load_model", lambda *given: loaded.append(given) or load(*given))
+    lists = [tmp_path / "a.json", tmp_path / "b.json"]
+    rows = json.loads((phantoms / "test.json").read_text())[:4]
+    for path, own in zip(lists, (rows[:2], rows[2:]), strict=True):
+        path.write_text(json.dumps(own))
+    shared = {"model_path": str(tiny), "image_root": str(phantoms), "max_new_tokens": 4, "device": "cpu"}
+    together = [
+        InferenceSettings(prompt_path=str(path), output_path=str(tmp_path / f"{path.stem}.jsonl"), **shared)
+        for path in lists
+    ]
+    assert inference.infer_all(together) == 0
+    assert len(loaded) == 1
+    alone = InferenceSettings(prompt_path=str(lists[1]), output_path=str(tmp_path / "alone.jsonl"), **shared)
+    assert inference.infer_all([alone]) == 0
+    outputs = [[r.output for r in read_results(tmp_path / f"{name}.jsonl").results] for name in ("b", "alone")]
+    assert outputs[0] == outputs[1]
+    longer = [
+        replace(each, max_new_tokens=3 + k, output_path=f"{each.output_path}{k}") for k, each in enumerate(together)
+    ]
+    assert inference.infer_all(longer) == 0
+    assert len(loaded) == 4  # other settings ask for another model
 
 
 def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_path, tiny, capsys):
