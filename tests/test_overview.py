@@ -83,7 +83,7 @@ def test_each_mode_has_a_map_whose_rows_say_only_what_differs(cells: list[Path],
 
 
 def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path], tmp_path: Path) -> None:
-    write_overview(cells, tmp_path / "out", questions=5)
+    write_overview(cells, tmp_path / "out", questions=5, with_items=True)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "5 of 80 questions are in this page" in page
     embedded = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)

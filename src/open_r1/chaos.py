@@ -399,7 +399,7 @@ def _reward(problem: Callable[[int], Any]) -> Callable[[], None]:
         def spread(completions: list[Any], **_: Any) -> Any:
             nonlocal calls
             calls += 1
-            return problem(len(completions)) if calls > 4 else [float(i % 2) for i in range(len(completions))]
+            return problem(len(completions)) if calls > 2 else [float(i % 2) for i in range(len(completions))]
 
         launch.rewards_for = lambda *_: [spread]
 
@@ -480,8 +480,8 @@ FAULTS = {
     "reward is not a number": Fault(_reward(lambda n: [float("nan")] * n), "the reward spread gave nan"),
     "loss is not a number": Fault(_bad_loss, "the loss of step 3 is not finite"),
     "gradient is infinite": Fault(_bad_gradient, "the gradient of step 3 is not finite"),
-    "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 1, -15, -9, -6)),
-    "disk is full": Fault(_full_disk, "cannot write the checkpoint", (2, 1, -15, -9, -6), on_first=True),
+    "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, -9)),
+    "disk is full": Fault(_full_disk, "cannot write the checkpoint", (2, -9), on_first=True),
 }
 
 
@@ -497,7 +497,7 @@ def fault(site: Site, name: str, layout: Layout) -> str:
     said = run.log.read_text()
     assert all(code in planted.codes for code in codes), (codes, tail(run))
     assert said.count(planted.said) == 1, tail(run)
-    assert "Traceback" not in said or planted.codes != (2,), tail(run)
+    assert "Traceback" not in said, tail(run)
     last = require_whole_checkpoints(output)
     assert last == 2, (last, tail(run))
     for path in (output / "checkpoint-2").glob("*.safetensors"):

@@ -172,6 +172,21 @@ def look_ahead(
 
 
 @contextmanager
+def lost_process_in_one_line() -> Iterator[None]:
+    """Turn the end of another process, which shows as a broken collective call, into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if not (broken and torch.distributed.is_initialized()):
+            raise
+        raise UserError(
+            "another process of this run has ended or does not answer; its own message says why. The last complete "
+            "checkpoint is kept, and the same command continues from it"
+        ) from error
+
+
+@contextmanager
 def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
     """Turn a disk that fills up while a checkpoint is written into a `UserError`; safetensors hides the number."""
     try:
@@ -367,7 +382,7 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
             write_json(folder / RUN_FILE, story | more)
 
     record(status=RUNNING)
-    with full_disk_in_one_line(str(folder)):
+    with full_disk_in_one_line(str(folder)), lost_process_in_one_line():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
             record(status=INTERRUPTED, steps=trainer.state.global_step)
