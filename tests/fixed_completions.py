@@ -1,9 +1,10 @@
 """Train on completions that depend on the prompt alone, so that any number of processes can be compared.
 
-torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS WITHOUT
+torchrun --nproc_per_node=N tests/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS WITHOUT FSDP
 
 PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass
-(--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no picture.
+(--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no picture; FSDP is 1
+under `accelerate launch` with an FSDP configuration, which then samples too, once, in earnest.
 """
 
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from test_trainer import length_reward, make_trainer
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 STEPS = 2
 
@@ -38,11 +41,26 @@ def zero(stage: int) -> dict[str, Any]:
     return settings | {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
 
 
+def sampled_in_earnest(trainer: Any) -> None:
+    """Sample once as a training step does, one process with prompts whose completions end at once.
+
+    A process that stopped decoding before the others would leave them waiting for its share of the weights.
+    """
+    trainer._prompts = trainer._encode_rows([trainer.train_dataset[trainer.accelerator.process_index]])
+    config = trainer.generation_config
+    before = config.max_new_tokens
+    config.max_new_tokens = 2 + 3 * trainer.accelerator.process_index
+    trainer._generate_single_turn([], None, {}, None)
+    config.max_new_tokens = before
+    trainer._prompts = None
+
+
 def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
     """The trained weights, whole on every process."""
     named = list(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
     if stage < 3:
-        return {name: value.detach().clone() for name, value in named}
+        whole = [(name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in named]
+        return {name: value.detach().clone() for name, value in whole}
     import deepspeed
 
     with deepspeed.zero.GatheredParameters([value for _, value in named]):
@@ -51,7 +69,7 @@ def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     checkpoint, output, *numbers = sys.argv[1:]
-    prompts, accumulation, stage, budget, without = (int(each) for each in numbers)
+    prompts, accumulation, stage, budget, without, fsdp = (int(each) for each in numbers)
     extra: dict[str, Any] = {"deepspeed": zero(stage)} if stage else {}
     if budget:
         extra["tokens_per_micro_batch"] = budget
@@ -65,9 +83,15 @@ def main() -> None:
         **extra,
     )
     trainer.reward_funcs = [length_reward]
+    sampling = trainer._generate_single_turn
     fixed(trainer)
     trainer.train()
     engine = type(trainer.model_wrapped).__module__.split(".")[0]
+    if fsdp:
+        assert issubclass(type(trainer.model_wrapped), FSDPModule)
+        engine = "fsdp2"
+        trainer._generate_single_turn = sampling
+        sampled_in_earnest(trainer)
     trained = gathered(trainer, stage)
     if trainer.accelerator.is_main_process:
         losses = [entry["loss"] for entry in trainer.state.log_history if "grad_norm" in entry]

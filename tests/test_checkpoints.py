@@ -12,7 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from open_r1 import checkpoints
+from open_r1 import checkpoint_names, processors
 from open_r1.checkpoints import (
     FAMILIES,
     attention_or_fallback,
@@ -327,7 +327,7 @@ def test_a_lora_adapter_is_merged_into_its_base(copy, tmp_path):
         ("org/repo:../../etc", "no checkpoint folder"),
         ("https://example.org/model", "no checkpoint folder"),
         ("yuxianglai117/Med-R1", "root of yuxianglai117/Med-R1 holds no model"),
-        ("org/not-in-the-cache:part", r"cannot be reached.*hf download org/not-in-the-cache --include 'part/\*'"),
+        ("org/not-in-the-cache:part", r"cannot be reached.*checkpoints fetch org/not-in-the-cache:part"),
     ],
 )
 def test_a_name_that_leads_nowhere_gets_the_remedy(name, message, tmp_path, monkeypatch):
@@ -392,7 +392,7 @@ def test_only_weights_and_texts_of_the_one_checkpoint_are_fetched():
 
 def test_every_released_checkpoint_can_be_named():
     for run in matrix():
-        match = checkpoints._HUB_NAME.fullmatch(run.checkpoint)
+        match = checkpoint_names.HUB_NAME.fullmatch(run.checkpoint)
         assert match is not None
         assert match["subfolder"] == run.subfolder
 
@@ -513,7 +513,7 @@ def test_processors_pad_on_the_left(tiny):
 
 
 def strip_processor(folder: Path) -> Path:
-    for name in checkpoints._PROCESSOR:
+    for name in processors.PROCESSOR_FILES:
         (folder / name).unlink(missing_ok=True)
     return folder
 

@@ -79,7 +79,7 @@ def test_newest_checkpoint_speaks_where_the_run_is_not_finished(tmp_path):
 
 
 def test_a_folder_without_a_log_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"holds no trainer_state\.json"):
+    with pytest.raises(UserError, match=r"holds no metrics\.jsonl or trainer_state\.json"):
         read_log(tmp_path)
     (tmp_path / "trainer_state.json").write_text('{"log_history": 3}')
     with pytest.raises(UserError, match="cannot be read"):

@@ -21,12 +21,14 @@ FLOORS: list[set[str]] = [
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
         *{"vqa_prepare", "vqa_report", "vqa_data", "checkpoints", "weights"},
+        *{"hub_fetch", "checkpoint_names", "checkpoint_files", "processors", "fetch_command", "metrics_file"},
         *{"text_files", "text_sources", "text_prepare", "saving"},
     },
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
         *{"prompt_limit", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty", "durable", "guards", "resuming"},
+        *{"sharding", "tracking", "model_card"},
     },
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},

@@ -17,9 +17,12 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from open_r1.curriculum import Curriculum
 from open_r1.errors import UserError
+from open_r1.model_card import take_over_push
 from open_r1.old_keys import translated, translated_flags
 from open_r1.reward_settings import RewardSettings
 from open_r1.runs import Mode
+from open_r1.sharding import shard_on_cpu
+from open_r1.tracking import prepare_trackers
 
 
 @dataclass
@@ -206,6 +209,7 @@ class GRPOTrainingConfig(GRPOConfig):
         self.per_device_eval_batch_size *= self.num_generations_eval or self.num_generations
         self.prompts_per_device = self.per_device_train_batch_size // self.num_generations
         super().__post_init__()
+        shard_on_cpu(self)
         if self.save_only_model and self.save_strategy != "no":
             self.notes.append(
                 "--save_only_model true: checkpoints hold weights only, so an interrupted run cannot be continued"
@@ -301,28 +305,19 @@ def parse_into(
     if not model.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     training.notes += [*parser.notes, *notes]
-    _without_login(training)
+    prepare_trackers(training)
+    take_over_push(training)
+    refuse_remote_code(training, model)
     return script, training, model
 
 
-def _without_login(training: Any) -> None:
-    """Send wandb to a local folder if nobody is logged in: a tracker must not end a run before it has begun."""
-    if "wandb" not in (training.report_to or []) or os.environ.get("WANDB_MODE") or _wandb_login():
-        return
-    os.environ["WANDB_MODE"] = "offline"
-    training.notes.append(
-        "--report_to wandb: nobody is logged in, so the run is recorded in ./wandb "
-        "(`wandb sync wandb/offline-*` sends it)"
-    )
+def refuse_remote_code(*arguments: Any) -> None:
+    """Refuse `--trust_remote_code`: no family here needs the Python files that a checkpoint may bring.
 
-
-def _wandb_login() -> bool:
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        hosts: Any = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any("wandb" in host for host in hosts)
+    Raises:
+        UserError: it is set.
+    """
+    if any(getattr(each, "trust_remote_code", False) for each in arguments):
+        raise UserError(
+            "--trust_remote_code would run code that a checkpoint brings, which nothing here needs; leave it out"
+        )

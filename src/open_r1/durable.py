@@ -65,6 +65,9 @@ class Durable(_Trainer):
             self.watchdog.rest()
             self.signals.release()
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing: the card of `model_card.py` is written when the run is done."""
+
     # --- saving --------------------------------------------------------------------------------------------------
 
     def _may_save_here(self) -> bool:

@@ -29,6 +29,7 @@ from open_r1.errors import EXIT_INTERRUPTED, UserError
 from open_r1.files import read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
 from open_r1.guards import stop_everywhere
+from open_r1.model_card import conclude, open_repository
 from open_r1.omnimedvqa import Dropped
 from open_r1.prompt_limit import Checked, check_prompts
 from open_r1.prompts import build_messages, question_text
@@ -45,6 +46,7 @@ from open_r1.resuming import (
 from open_r1.rewards import rewards_for
 from open_r1.runs import Mode
 from open_r1.saving import step_of
+from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
@@ -113,6 +115,8 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
         order=order,
     )
     look_ahead(trainer, script, training, lengths)
+    trainer.add_callback(MetricsLog())
+    trainer.add_callback(CompletionsAsText(trainer))
     say(plan_line(mode, training, len(dataset if order is None else order(0))))
     say(trainer.path_line())
     say(f"what trains:\n{trainable_table(trainer.model)}")
@@ -348,6 +352,7 @@ def find_checkpoint(training: Any) -> Path | None:
     found: list[Any] = [None]
     if training.process_index == 0:
         found = [checkpoint_to_continue(Path(training.output_dir or "."), training.resume_from_checkpoint)]
+        open_repository(training)
     return broadcast_object_list(found)[0]
 
 
@@ -393,7 +398,10 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
     if main_process:
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
         print(f"saved: {folder}")
-    record(status=DONE, finished=_now(), steps=trainer.state.global_step)
+    ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
+    record(**ending)
+    if main_process:
+        conclude(trainer.args, story | ending)
     return 0
 
 

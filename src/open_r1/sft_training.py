@@ -25,6 +25,7 @@ from open_r1.launch import (
 )
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
+from open_r1.tracking import MetricsLog
 from open_r1.vqa_data import row_pictures
 
 Examples = dict[str, list[Any]]
@@ -121,6 +122,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
         f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"
     )
+    trainer.add_callback(MetricsLog())
     story = run_story(mode, script, training, model_config, report) | {"method": "sft"}
     return run_training(trainer, story, continued)
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -24,6 +23,7 @@ from open_r1.ordered_sampler import EpochOrder, OrderedSampler, order_of
 from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
+from open_r1.sharding import fsdp_is_asked, weights_are_sharded
 from open_r1.shared_prefix import ATTENTION, adapt_backbone, pack
 from open_r1.step_meter import StepMeter, peak_flops, useful_flops
 
@@ -111,8 +111,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
                 prepare_model(each)
-            # Under ZeRO-3 a process cannot use its tower alone, so each picture is encoded anew, by all together.
-            if picture_key is not None and self.vision_tower_is_frozen and not is_deepspeed_zero3_enabled():
+            # Of sharded weights a process cannot use its tower alone, so each picture is encoded anew, by all together.
+            if picture_key is not None and self.vision_tower_is_frozen and not weights_are_sharded():
                 for each in (self.model, self.ref_model):
                     if each is not None:
                         take_features(inner_model(each).visual)
@@ -167,7 +167,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         """Whether other processes wait for this one's calls of the vision tower."""
         if self.accelerator.num_processes == 1 or not hasattr(inner_model(self.model), "visual"):
             return False
-        return is_deepspeed_zero3_enabled() or not self.vision_tower_is_frozen
+        return weights_are_sharded() or not self.vision_tower_is_frozen
 
     @property
     def vision_tower_is_frozen(self) -> bool:
@@ -198,8 +198,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             sampler = "vLLM" if self.use_vllm else "stock TRL"
             return f"shared prefix: on in training; {sampler} samples, with its own handling of the prompts of a group"
         frozen = "; vision features once per picture and run" if self.pictures.keeps_features else ""
-        if self.vision_tower_is_frozen and is_deepspeed_zero3_enabled():
-            frozen = "; under ZeRO-3 the frozen tower's features are not kept"
+        if self.vision_tower_is_frozen and weights_are_sharded():
+            frozen = "; with sharded weights the frozen tower's features are not kept"
         return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
 
     @property
@@ -351,7 +351,11 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
             tokens = sample_groups(
-                cast(PreTrainedModel, unwrapped), self._prompts, self._group_size, self.generation_config
+                cast(PreTrainedModel, unwrapped),
+                self._prompts,
+                self._group_size,
+                self.generation_config,
+                in_step=fsdp_is_asked() and self.accelerator.num_processes > 1,
             )
         forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
         assert not torch.isin(tokens, forbidden).any(), "a picture token was sampled"
@@ -553,9 +557,9 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         return joined, entropy, None
 
     def _verifiable(self, prompts: PromptBatch) -> bool:
-        """Under ZeRO-3 only where the first prompts of all processes have pictures or none has: stock TRL's rows make
-        the vision tower's calls for pictures alone, and a process that makes none would be waited for."""
-        if not is_deepspeed_zero3_enabled():
+        """Of sharded weights only where the first prompts of all processes have pictures or none has: stock TRL's rows
+        make the vision tower's calls for pictures alone, and a process that makes none would be waited for."""
+        if not weights_are_sharded():
             return True
         pictured = float(prompts.pictures_per_prompt[0] > 0)
         return self._over_processes(pictured, "mean") in (0.0, 1.0)

@@ -4,6 +4,8 @@ A safetensors file starts with its header's length (8 bytes, little-endian) and 
 tensor lies, so a file that was cut off or mixed up is found out in milliseconds, and named.
 """
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +58,24 @@ def _shards(folder: Path, index: dict[str, Any]) -> list[Path]:
 
 
 def _no_weights(folder: Path) -> str:
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        return (
-            f"{folder} has weights only as {some(pickles)}: a pickle can run any code when it is loaded, so it is "
-            "refused; fetch a safetensors copy, or convert it where you trust it (load it with transformers and "
-            "save_pretrained it)"
-        )
+    if pickles := pickles_among(path.name for path in folder.iterdir()):
+        return pickle_refusal(folder, pickles)
     if any(folder.glob("model-*.safetensors")):
         return f"{folder} has shards but no {INDEX}, which says what belongs together; fetch that file too"
     return f"{folder} has no weights ({WEIGHTS} or {INDEX}); fetch them, checkpoints/README.md says how"
+
+
+def pickles_among(names: Iterable[str]) -> list[str]:
+    """Those of these file names that hold weights as pickles."""
+    return sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES))
+
+
+def pickle_refusal(where: str | Path, pickles: list[str]) -> str:
+    """Why weights that are pickles are not loaded, and what to do."""
+    return (
+        f"{where} has weights only as {some(pickles)}: a pickle can run any code when it is loaded, so it is refused; "
+        "fetch a safetensors copy, or convert it where you trust it (load it with transformers and save_pretrained it)"
+    )
 
 
 def _check_complete(file: Path) -> None:

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from open_r1.errors import UserError
 from open_r1.evaluation.lineup import named_apart
 from open_r1.files import parse_json
+from open_r1.metrics_file import METRICS, read_metrics
 
 STATE = "trainer_state.json"
 ACROSS = 3  # panels in a row
@@ -48,11 +49,16 @@ _THEN = (
 
 
 def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
-    """What a training run logged: `log_history` of trainer_state.json in its folder or its newest checkpoint.
+    """What a training run has logged so far: metrics.jsonl in its folder.
+
+    For a run from before there was such a file, and for a checkpoint: `log_history` of trainer_state.json in the
+    folder or its newest checkpoint.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
+    if entries := read_metrics(run_dir):
+        return entries
     path = Path(run_dir)
     try:
         path = _state_file(path)
@@ -71,7 +77,9 @@ def _state_file(folder: Path) -> Path:
     newest = sorted(checkpoints, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
     found = [path / STATE for path in (folder, *newest) if (path / STATE).is_file()]
     if not found:
-        raise UserError(f"{folder} holds no {STATE}, nor does a checkpoint in it: name the output folder of a training")
+        raise UserError(
+            f"{folder} holds no {METRICS} or {STATE}, nor does a checkpoint in it: name the output folder of a training"
+        )
     return found[0]
 
 

@@ -1,0 +1,140 @@
+"""What a checkpoint folder holds: its family, its fingerprint, the run that made it, the base of an adapter."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_r1.checkpoint_names import ADAPTER, model_source
+from open_r1.errors import UserError
+from open_r1.files import sha256_file
+from open_r1.weights import WEIGHTS, read_json, weight_files
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the code needs to know about a model family; everything else is read from the checkpoint."""
+
+    model_class: str
+    """Class in `transformers`."""
+    has_vision: bool
+    """It is shown pictures here: its processor takes them, and its vision tower is `model.visual`."""
+    has_mrope: bool
+    """Positions are (time, height, width), from the model's own `get_rope_index`."""
+    base: str
+    """A published model of the family; every size of a family has the same processor."""
+
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_vl": Family("Qwen2VLForConditionalGeneration", True, True, "Qwen/Qwen2-VL-2B-Instruct"),
+    "qwen2_5_vl": Family("Qwen2_5_VLForConditionalGeneration", True, True, "Qwen/Qwen2.5-VL-3B-Instruct"),
+    "qwen2": Family("Qwen2ForCausalLM", False, False, "Qwen/Qwen2.5-1.5B-Instruct"),
+    # It has a vision tower, which nothing here feeds: text questions only, with the tokenizer alone.
+    "gemma3": Family("Gemma3ForConditionalGeneration", False, False, "google/gemma-3-12b-it"),
+}
+
+# Entries of config.json that name tokens which stand for pictures. One of them in a completion makes the next
+# forward pass fail with "image features and image tokens do not match" (R1-V#91, TRL#3847).
+PICTURE_TOKENS = (
+    *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
+    *("boi_token_id", "eoi_token_id"),
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder.
+
+    Raises:
+        UserError: it is missing or no JSON object.
+    """
+    return read_json(folder / "config.json")
+
+
+def read_family(folder: Path) -> Family:
+    """The model family by config.json's `model_type`; of a LoRA adapter, that of its base.
+
+    Raises:
+        UserError: unknown or missing `model_type`.
+    """
+    if is_adapter(folder):
+        return read_family(adapter_base(folder))
+    kind = read_config(folder).get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise UserError(
+            f"{folder / 'config.json'} has model_type {kind!r}, which is not supported; "
+            f"known are: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def forbidden_token_ids(config: Any) -> list[int]:
+    """Ids that must never be generated: the tokens that stand for pictures. Empty for a text model.
+
+    Args:
+        config: the loaded model's `config`.
+    """
+    ids = (getattr(config, name, None) for name in PICTURE_TOKENS)
+    return sorted({token for token in ids if isinstance(token, int)})
+
+
+def windowed_layers(config: Any) -> int:
+    """How many layers of the language model look back over a window of tokens only, as most of Gemma 3's do.
+
+    Args:
+        config: the loaded model's `config`.
+    """
+    kinds = getattr(config.get_text_config(), "layer_types", None) or []
+    return sum(kind != "full_attention" for kind in kinds)
+
+
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """run.json of the training run that made this checkpoint, from the folder or, for `checkpoint-N`, from above."""
+    place = run_record_folder(folder)
+    return None if place is None else read_json(place / RUN_FILE)
+
+
+def run_record_folder(folder: Path) -> Path | None:
+    """Where that run.json lies."""
+    places = [folder, folder.parent] if re.fullmatch(r"checkpoint-\d+", folder.name) else [folder]
+    return next((place for place in places if (place / RUN_FILE).is_file()), None)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter and no weights of its own."""
+    return (folder / ADAPTER).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def whole_name(folder: Path) -> str:
+    """Name of the weight file where the weights are not sharded."""
+    return "adapter_model.safetensors" if is_adapter(folder) else WEIGHTS
+
+
+def adapter_base(folder: Path) -> Path:
+    """The folder of the model that a LoRA adapter was trained on, as its adapter_config.json names it."""
+    name = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder / ADAPTER} names no base model; write it there as base_model_name_or_path")
+    try:
+        base = model_source(name)
+    except UserError as error:
+        raise UserError(f"{folder} is a LoRA adapter, and its base model cannot be had: {error}") from error
+    if is_adapter(base):
+        raise UserError(f"{folder} is a LoRA adapter whose base {base} is an adapter too; merge that one first")
+    return base
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over config.json and every byte of the weights (of an adapter: and of its base); 64 hex digits.
+
+    Reads the whole checkpoint: about 1.5 GB per second and core where the processor has SHA instructions.
+    """
+    total = hashlib.sha256()
+    parts = [folder / ADAPTER] if is_adapter(folder) else [folder / "config.json"]
+    for file in [*parts, *weight_files(folder, whole_name(folder))]:
+        total.update(f"{file.name} {sha256_file(file)}\n".encode())
+    if is_adapter(folder):
+        total.update(fingerprint(adapter_base(folder)).encode())
+    return total.hexdigest()

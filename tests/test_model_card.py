@@ -1,0 +1,202 @@
+"""The model card: what was trained and how well it does, and nothing that names a row, a path or a secret."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from local_hub import LocalHub
+from test_launch import save_published_form
+
+from open_r1.checkpoints import fingerprint
+from open_r1.errors import UserError
+from open_r1.evaluation.score import ResultWriter, judged
+from open_r1.model_card import card, public_command, public_name, write_card
+from open_r1.tiny_models import build_tiny_checkpoint
+
+STORY: dict[str, Any] = {
+    "method": "grpo",
+    "mode": "nothink",
+    "base_model": "/scratch/anna/checkpoints/Qwen2.5-VL-3B-Instruct",
+    "command": "/scratch/anna/src/open_r1/grpo_vqa_nothink.py --dataset_name /scratch/anna/CT_384 --hub_token hf_abc "
+    "--output_dir=./output/CT --beta 0.04",
+    "prompt": "{Question} Your task: ...",
+    "prompts_per_step": 4,
+    "completions_per_step": 16,
+    "steps": 100,
+    "hardware": "8 x H200",
+    "packages": {"trl": "1.16.0", "torch": "2.15.0"},
+    "commit": "abc",
+    "started": "2026-11-21T12:00:00+00:00",
+    "data": {
+        "path": "/scratch/anna/CT_384",
+        "prompts": 40,
+        "longest_prompt": 310,
+        "pictures": "all",
+        "dropped": ["patient-0815.png: truncated", "patient-4711.png: not offered"],
+        "too_long": [["patient-1234", 2000]],
+        "unreadable": [],
+        "sets": [
+            {
+                "path": "/scratch/anna/CT_384",
+                "prompts": 40,
+                "pictures": "all",
+                "manifest": {
+                    "settings": {"split": "image_disjoint"},
+                    "inputs": {"/scratch/anna/Splits/CT.json": "11"},
+                    "outputs": {"train/data.arrow": {"sha256": "d1" * 32, "bytes": 12345}},
+                    "report": {"dropped": ["patient-0815"]},
+                },
+            }
+        ],
+    },
+}
+
+
+def front(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_a_card_says_what_was_trained_on_what_and_how() -> None:
+    text = card(STORY)
+    assert front(text) == {
+        "library_name": "transformers",
+        "base_model": "Qwen/Qwen2.5-VL-3B-Instruct",
+        "license": "other",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["medical", "visual-question-answering", "grpo"],
+    }
+    assert "# Qwen2.5-VL-3B-Instruct after GRPO on CT_384" in text
+    assert "| CT_384 | 40 | image_disjoint | all |" in text
+    assert "Left out: 2 unusable, 1 over the prompt limit. Longest prompt: 310 tokens." in text
+    assert f"| CT_384/train/data.arrow | {'d1' * 32} | 12,345 |" in text
+    assert "grpo_vqa_nothink.py --dataset_name CT_384 --output_dir=./output/CT --beta 0.04\n" in text
+    assert "torch 2.15.0, trl 1.16.0" in text
+    assert "It is no medical device" in text
+    assert "Not measured yet." in text
+
+
+def test_a_card_names_no_row_no_path_and_no_secret() -> None:
+    text = card(STORY)
+    for word in ("patient-", "scratch", "anna", "hf_abc", "hub_token", "0815"):
+        assert word not in text, word
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("x.py --a /home/me/b c", "x.py --a b c"),
+        ("x.py --out=~/b --hub_token=abc --lr 1e-6", "x.py --out=b --lr 1e-6"),
+        ("x.py --wandb_key abc --n 2", "x.py --n 2"),
+        ("x.py ../../else/data", "x.py data"),
+        ("x.py 'unbalanced", "x.py ''\"'\"'unbalanced'"),
+    ],
+)
+def test_commands_without_paths_and_secrets(given: str, shown: str) -> None:
+    assert public_command(given) == shown
+
+
+def test_base_names() -> None:
+    assert public_name("./checkpoints/Qwen2-VL-2B-Instruct") == "Qwen/Qwen2-VL-2B-Instruct"
+    assert public_name("yuxianglai117/Med-R1:VQA_CT") == "yuxianglai117/Med-R1:VQA_CT"
+    assert public_name("/data/private/mine") == "mine"
+    assert "base_model: yuxianglai117/Med-R1\n" in card(STORY | {"base_model": "yuxianglai117/Med-R1:VQA_CT"})
+    assert "base_model" not in front(card(STORY | {"base_model": "/data/private/mine"}))
+    assert front(card(STORY, is_adapter=True))["library_name"] == "peft"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a finished run leaves it."""
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("card") / "out")
+    (folder / "run.json").write_text(json.dumps(STORY))
+    for name in ("trainer_state.json", "training_args.bin", "completions/completions_00001.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("patient-0815")
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "model.safetensors").write_text("patient-0815")
+    return folder
+
+
+def results(path: Path, checkpoint: str, right: int, wrong: int) -> Path:
+    manifest = {"checkpoint": "out", "checkpoint_sha256": checkpoint, "data": "/scratch/anna/CT_384"}
+    with ResultWriter(path, manifest | {"split": "test", "mode": "nothink", "rows": right + wrong}) as writer:
+        for i in range(right + wrong):
+            row = {"id": str(i), "problem": "What? A)x, B)y", "solution": "<answer> A </answer>", "modality": "CT"}
+            output = "<answer> A </answer>" if i < right else "<answer> B </answer>"
+            writer.write(judged(row, f"patient-{i}", output, 5))
+    return path
+
+
+def test_accuracies_stand_with_n_and_standard_error(trained: Path, tmp_path: Path) -> None:
+    file = results(tmp_path / "CT.jsonl", fingerprint(trained), 75, 25)
+    text = write_card(trained, STORY, [file]).read_text()
+    # sqrt(0.75 * 0.25 / 99) = 4.35 points: 100 pictures, one question each
+    assert "| CT_384 (test, nothink) | all | 100 | 75.0 ± 4.4 | " in text
+    assert "| 50.0 | 0.0 |" in text  # chance of two options; all were read
+    assert "patient-" not in text
+    with pytest.raises(UserError, match="whose weights are not those of"):
+        write_card(trained, STORY, [results(tmp_path / "other.jsonl", "00", 1, 1)])
+
+
+def online(hub: LocalHub, home: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    clean |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_DISABLE_XET": "1"}
+    return clean | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": "hf_secret"}
+
+
+def run(hub: LocalHub, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=place,
+        env=online(hub, place / "home"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_publishing_sends_weights_and_card_and_nothing_else(trained: Path, tmp_path: Path) -> None:
+    with LocalHub({}) as hub:
+        done = run(hub, tmp_path, "-m", "open_r1.model_card", str(trained), "--push_to", "org/mine")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"published: {hub.url}/org/mine" in done.stdout
+        sent = hub.pushed["org/mine"]
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= sent.keys()
+    assert sent["model.safetensors"] == (trained / "model.safetensors").read_bytes()
+    assert not {"run.json", "trainer_state.json", "training_args.bin"} & sent.keys()
+    assert not [name for name in sent if "/" in name]
+    assert b"patient-" not in b"".join(sent.values())
+    assert sent["README.md"].startswith(b"---\nlibrary_name: transformers")
+
+
+def test_push_to_hub_publishes_once_when_the_run_is_done(tmp_path: Path, repository: Path) -> None:
+    build_tiny_checkpoint(tmp_path / "tiny")
+    save_published_form(tmp_path / "CT", 2)
+    flags = (
+        "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 2 "
+        "--save_steps 1 --log_completions true --output_dir out --push_to_hub true --hub_model_id org/trained"
+    )
+    with LocalHub({}) as hub:
+        done = run(hub, tmp_path, str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py"), *flags.split())
+        assert done.returncode == 0, done.stderr[-3000:]
+        commits = [request for request in hub.requests if "/commit/" in request.path]
+        sent = hub.pushed["org/trained"]
+    assert len(commits) == 1
+    assert "--push_to_hub: org/trained gets weights and model card when training ends" in done.stdout
+    assert sent["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert sent["README.md"] == (tmp_path / "out" / "README.md").read_bytes()
+    assert b"# tiny after GRPO on CT" in sent["README.md"]
+    assert b"slice" not in b"".join(value for name, value in sent.items() if name != "model.safetensors")
+
+
+def test_without_run_json_there_is_no_card(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_r1.model_card import main
+
+    monkeypatch.setattr(sys, "argv", ["model_card", str(tmp_path)])
+    with pytest.raises(UserError, match=r"holds no run\.json"):
+        main()
