@@ -16,7 +16,7 @@ COMMANDS = ("eval", "scripts", "benchmarks")
 FLOORS: list[set[str]] = [
     {
         *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
-        *{"reward_settings", "text_rewards", "old_keys", "curriculum", "durations"},
+        *{"reward_settings", "text_rewards", "old_keys", "curriculum", "vllm_extra", "durations"},
     },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
