@@ -240,29 +240,27 @@ def test_a_shuffled_picture_is_never_the_questions_own(settings, phantoms):
     assert outputs(settings("few", image="shuffled", limit=5)).items() <= other.items()
 
 
-def test_permuted_options_are_the_same_options():
-    problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
+def orders_of(problem: str, start: str, seeds: int) -> set[str]:
+    """The orders that so many seeds give a problem's options, which stay the same behind the same `start`."""
     own = options_in(problem)
     orders = set()
-    for seed in range(30):
+    for seed in range(seeds):
         shown = permuted(problem, "q", seed)
         assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
-        assert shown.problem.startswith("Which, A) or B), is it? A)")
+        assert shown.problem.startswith(start)
         orders.add("".join(shown.letters.values()))
-    assert len(orders) > 10
+    return orders
+
+
+def test_permuted_options_are_the_same_options():
+    problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
+    assert len(orders_of(problem, "Which, A) or B), is it? A)", seeds=30)) > 10  # of 24
     assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
 
 
 def test_options_on_lines_of_their_own_stay_on_lines():
     problem = "A 3-year-old has a cough.\nWhat next?\nA) Wait, B) is wrong\nB) A) and more\nC) Treat (see A) above)"
-    own = options_in(problem)
-    orders = set()
-    for seed in range(20):
-        shown = permuted(problem, "q", seed)
-        assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
-        assert shown.problem.startswith("A 3-year-old has a cough.\nWhat next?\nA) ")
-        orders.add("".join(shown.letters.values()))
-    assert len(orders) == 6
+    assert len(orders_of(problem, "A 3-year-old has a cough.\nWhat next?\nA) ", seeds=20)) == 6
 
 
 def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):

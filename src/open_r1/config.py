@@ -56,6 +56,10 @@ class QuestionArguments:
     min_pixels: int | None = field(
         default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
     )
+    lora_on: str | None = field(
+        default=None,
+        metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.dataset_name, str):  # as a YAML file may write it
@@ -100,10 +104,6 @@ class VQAArguments(RewardSettings, QuestionArguments):
     vision_cache_gib: float = field(
         default=8.0, metadata={"help": "Host memory in GiB per process for the features of a frozen vision tower."}
     )
-    lora_on: str | None = field(
-        default=None,
-        metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
-    )
     tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={"help": "Most tokens in one forward pass: the prompts of a micro-batch are divided by length."},
@@ -112,7 +112,7 @@ class VQAArguments(RewardSettings, QuestionArguments):
         default=0,
         metadata={
             "help": "Rounds of further prompts to draw for groups that all earned the same; a prompt is taken where "
-            "some completions are right and some are wrong."
+            "some completions are right and some are wrong. They come from the whole set, whatever --curriculum says."
         },
     )
     try_longest_batch: bool | None = field(

@@ -49,6 +49,7 @@ from open_r1.saving import step_of
 from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
+from open_r1.vllm_extra import require_vllm
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 
 
@@ -74,6 +75,8 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
+    if training.use_vllm:
+        require_vllm("--use_vllm true", "give --use_vllm false to sample with transformers")
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
@@ -137,7 +140,7 @@ def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset
     return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
 
 
-def lora_config(model: Any, script: VQAArguments, model_config: ModelConfig) -> LoraConfig | None:
+def lora_config(model: Any, script: QuestionArguments, model_config: ModelConfig) -> LoraConfig | None:
     """The LoRA settings of the flags, on the layers that `--lora_on` or `--lora_target_modules` names.
 
     Raises:

@@ -168,9 +168,9 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
 def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
     if settings.backend != "vllm":
         return Encoder
-    from open_r1.evaluation.vllm_backend import VllmEncoder, require_vllm
+    from open_r1.evaluation.vllm_backend import VllmEncoder, require_backend
 
-    require_vllm()
+    require_backend()
     return VllmEncoder
 
 
