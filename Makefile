@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test check setup
+.PHONY: demo demo-text test check chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo "make demo-text   the same with a tiny text model and made-up questions without pictures"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, format, pyright"
+	@echo "make chaos   kill, signal, damage and spoil real runs and a study (an hour)"
+	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
 	@echo "make setup   install into the active environment or .venv (bash setup.sh)"
 
 $(STAMP): requirements.txt pyproject.toml setup.sh
@@ -33,3 +35,11 @@ check: $(STAMP)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pyright --pythonpath $(PYTHON)
+
+chaos: $(STAMP)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PYTHON) scripts/chaos.py --overwrite $(CHAOS_ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PYTHON) scripts/chaos_study.py --output_dir output/chaos_study --overwrite
+
+# --strict: a package that was not looked up must not pass for a safe one
+audit:
+	uvx pip-audit --strict --no-deps --disable-pip -r requirements.txt

@@ -33,7 +33,8 @@ python="$environment/bin/python"
 
 # uv takes the wheels of torch in seconds; it is installed into the environment itself, nothing outside is touched.
 "$python" -m uv --version >/dev/null 2>&1 || "$python" -m pip install --quiet --disable-pip-version-check uv
-"$python" -m uv pip install --quiet --python "$python" -r requirements.txt -e '.[dev]'
+# compiled once here, not by the first of many short commands (or by each, where Python may not write its caches)
+"$python" -m uv pip install --quiet --compile-bytecode --python "$python" -r requirements.txt -e '.[dev]'
 
 if $gpu; then
   if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then

@@ -58,7 +58,7 @@ def infer(data: Path, results: Path, questions: int, log: Path) -> tuple[float, 
 
 def report(results: Path, output: Path) -> tuple[float, float]:
     """Seconds, and the most resident memory in MiB."""
-    command = [sys.executable, "eval/report.py", str(results), "--output_dir", str(output)]
+    command = [sys.executable, "eval/report.py", "--with_items", str(results), "--output_dir", str(output)]
     begun, most = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
     while process.poll() is None:

@@ -65,7 +65,7 @@ def measure(files: Sequence[Path], output: Path) -> str:
     """Report these files in a process of its own, and say what that took."""
     begun, spent = time.perf_counter(), os.times()
     script = str(ROOT / "eval" / "report.py")
-    command = [sys.executable, "-c", REPORT, script, *map(str, files), "--output_dir", str(output)]
+    command = [sys.executable, "-c", REPORT, script, "--with_items", *map(str, files), "--output_dir", str(output)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"eval/report.py failed with exit status {done.returncode}: {done.stderr}")

@@ -2,6 +2,8 @@
 
 python eval/infer.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path output/CT.jsonl --batch_size 64
 torchrun --nproc_per_node=8 eval/infer.py ...   shares the questions among 8 processes; any number may continue
+
+Several checkpoints, several data sets, or both: one after the other, a result file for each in a folder.
 """
 
 import argparse
@@ -12,7 +14,7 @@ from typing import NoReturn, get_args
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
 from open_r1.errors import UserError, run_command
-from open_r1.evaluation.checkpoint_list import each_checkpoint
+from open_r1.evaluation.checkpoint_list import each_checkpoint, each_set
 from open_r1.evaluation.inference import infer_all
 from open_r1.evaluation.perturb import ImageChange, OptionsChange
 from open_r1.evaluation.plan import BACKENDS, InferenceSettings
@@ -40,11 +42,16 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         help="folder, org/repo or org/repo:subfolder (see checkpoints/README.md), merged or a LoRA adapter; "
         "may be given several times, or name a folder of runs",
     )
-    add("--prompt_path", required=True, help="prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list")
+    add(
+        "--prompt_path",
+        required=True,
+        nargs="+",
+        help="prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list; of several each has its result file",
+    )
     add(
         "--output_path",
         required=True,
-        help="JSON lines file; one that is there is continued. Several checkpoints: a folder",
+        help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
     )
     add("--image_root", help="folder that the picture paths of a JSON list are relative to")
     add("--split", help="test (default) or train")
@@ -69,9 +76,11 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     add("--force", action="store_true", help="score across split families all the same; every report says so")
     add("--strict", action="store_true", help="exit status 1 if a question could not be asked")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    names, output = given.pop("model_path"), given.pop("output_path")
+    names, output, data = given.pop("model_path"), given.pop("output_path"), given.pop("prompt_path")
     return [
-        InferenceSettings(model_path=name, output_path=path, **given) for name, path in each_checkpoint(names, output)
+        InferenceSettings(model_path=name, prompt_path=path, output_path=file, **given)
+        for name, place in each_checkpoint(names, output, len(data))
+        for path, file in each_set(data, place)
     ]
 
 

@@ -7,36 +7,29 @@ a million parameters that knows the drawn pictures, but not the published prompt
 with random letters, then GRPO trains it; test questions show pictures that no training saw.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
-from open_r1.demo_steps import prepare_folder, quote, step
+from open_r1.demo_report import Pairs, gain_lines, read_pairs
+from open_r1.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
 from open_r1.errors import run_command
-from open_r1.evaluation.blind import blind_floor, chance
-from open_r1.evaluation.score import Result, read_results
-from open_r1.evaluation.statistics import Z95, accuracy, difference
+from open_r1.evaluation.blind import blind_floor
+from open_r1.evaluation.score import Result
+from open_r1.evaluation.statistics import accuracy
 from open_r1.runs import Modality, Task
 
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
-PROCESSES = 2
-# A large batch (64 prompts x 8 completions), which a group that costs little more than one completion affords.
+PROMPTS = 64  # per step, x 8 completions: a large batch, as a group costs little more than one completion
 GRPO_FLAGS = (
-    f"--per_device_train_batch_size {64 // PROCESSES} --num_generations 8 --max_completion_length 8 "
+    f"--per_device_train_batch_size {PROMPTS // PROCESSES} --num_generations 8 --max_completion_length 8 "
     "--learning_rate 5e-4 --beta 0.1 --adam_beta2 0.98 --logging_steps 5 --save_strategy no"
 )
 
 
 def main() -> None:
     """Run every step, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("output/demo"))
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures, the format start and GRPO")
-    parser.add_argument("--max_steps", type=int, default=80, help="GRPO steps of 64 prompts x 8 completions")
-    parser.add_argument("--shared_prefix", default="true", help="false: the same steps on stock TRL (much slower)")
-    parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder first")
-    flags = parser.parse_args()
+    flags = read_flags(__doc__, "output/demo", 80, PROMPTS)
     folder: Path = flags.output_dir
     prepare_folder(folder, flags.overwrite)
     begun = time.monotonic()
@@ -60,11 +53,12 @@ def main() -> None:
     step("accuracy after GRPO", inference(trained, phantoms, folder / "after.jsonl"))
     step(
         "tables and heatmaps",
-        f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
+        f"python eval/report.py --with_items {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
         f"--image_root {quote(phantoms)} --output_dir {quote(folder / 'report')}",
         quiet=True,
     )
-    show(folder, phantoms, time.monotonic() - begun)
+    show(folder, phantoms)
+    print(end_line(folder, (start, trained), begun))
 
 
 def inference(model: Path, phantoms: Path, output: Path) -> str:
@@ -75,10 +69,9 @@ def inference(model: Path, phantoms: Path, output: Path) -> str:
     )
 
 
-def show(folder: Path, phantoms: Path, seconds: float) -> None:
+def show(folder: Path, phantoms: Path) -> None:
     """Print the table, the gain with its error, the floors beside it, and what all this can and cannot mean."""
-    first = {result.id: result for result in read_results(folder / "before.jsonl").results}
-    pairs = [(first[after.id], after) for after in read_results(folder / "after.jsonl").results]
+    pairs = read_pairs(folder / "before.jsonl", folder / "after.jsonl")
     print(
         f"\n== accuracy in %, before > after GRPO, +- standard error; n = {len(pairs)} questions about unseen pictures"
     )
@@ -87,18 +80,11 @@ def show(folder: Path, phantoms: Path, seconds: float) -> None:
         cells = [cell([p for p in pairs if asks(p[1], modality, task)]) for task in [*Task, None]]
         print("".join(f"{text:>18}" for text in [modality or "all", *cells]))
     print(f"{'n per cell':>18}{len(pairs) // (len(Modality) * len(Task)):>18}")
-    gain = difference([b.correct for b, _ in pairs], [a.correct for _, a in pairs], [a.image for _, a in pairs])
-    error = gain.stderr or 0.0
     floor = blind_floor(*(json.loads((phantoms / f"{side}.json").read_text()) for side in ("train", "test")))
     print(
-        f"\ngain: {100 * gain.mean:+.1f} points, 95 % interval [{100 * (gain.mean - Z95 * error):.1f}, "
-        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, {gain.test} p = {gain.p:.1e}\n"
-        f"blind floor: {100 * floor:.1f} % (the option most often right in training, no picture looked at); "
-        f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %\n"
+        f"\n{gain_lines(pairs, floor, 'no picture looked at')}\n"
         "The options of a task stand in a fixed order here, which is easier than the real questions, and the base\n"
-        "knows the drawn pictures: GRPO brings that knowledge out under a prompt that did not have it.\n"
-        f"pictures: {folder / 'report'}   checkpoints: {folder / 'start'}, {folder / 'trained'}; "
-        f"{seconds:.0f} s in all"
+        "knows the drawn pictures: GRPO brings that knowledge out under a prompt that did not have it."
     )
 
 
@@ -107,7 +93,7 @@ def asks(result: Result, modality: Modality | None, task: Task | None) -> bool:
     return (modality is None or result.modality == modality) and (task is None or result.task == task)
 
 
-def cell(pairs: list[tuple[Result, Result]]) -> str:
+def cell(pairs: Pairs) -> str:
     """Accuracy before and after of some questions, in per cent with its standard error."""
     parts = [
         accuracy([each.correct for each in side], [each.image for each in side]) for side in zip(*pairs, strict=True)

@@ -5,38 +5,34 @@ python scripts/demo_text.py --output_dir output/demo-text --seed 0
 Every step is a command that a user could type; each is printed before it runs. The base is a real Qwen2 that learns
 here, from nothing, to solve riddles under prompts of its own. It is shown the form of an answer under the published
 prompt with random letters, then GRPO trains it; the test questions are about patients that no training saw.
+
+All settings, those of the base included, were chosen on seeds from 100 on, which draw other patients for training and
+test alike. Seeds 0, 1 and 2, whose figures are reported, were run once each after that.
 """
 
-import argparse
 import json
-import os
 import time
 from pathlib import Path
 
-from open_r1.demo_steps import prepare_folder, quote, step
+from open_r1.demo_report import gain_lines, read_pairs
+from open_r1.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
 from open_r1.errors import run_command
-from open_r1.evaluation.blind import blind_floor, chance
-from open_r1.evaluation.score import Result, read_results
-from open_r1.evaluation.statistics import Z95, accuracy, difference
+from open_r1.evaluation.blind import blind_floor
+from open_r1.evaluation.score import Result
+from open_r1.evaluation.statistics import accuracy
 from open_r1.riddles import TOPICS
 
-PROCESSES = 2
+PROMPTS = 32  # per step, x 8 completions
 GRPO_FLAGS = (
-    f"--mode nothink --reward_funcs accuracy format --per_device_train_batch_size {64 // PROCESSES} "
-    "--num_generations 8 --max_completion_length 8 --learning_rate 1e-3 --beta 0.1 --adam_beta2 0.98 "
+    f"--mode nothink --reward_funcs accuracy format --per_device_train_batch_size {PROMPTS // PROCESSES} "
+    "--num_generations 8 --max_completion_length 8 --learning_rate 1.5e-3 --beta 0.1 --adam_beta2 0.98 "
     "--logging_steps 5 --save_strategy no --report_to none"
 )
 
 
 def main() -> None:
     """Run every step, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("output/demo-text"))
-    parser.add_argument("--seed", type=int, default=0, help="of the riddles, the base, the format start and GRPO")
-    parser.add_argument("--max_steps", type=int, default=60, help="GRPO steps of 64 prompts x 8 completions")
-    parser.add_argument("--shared_prefix", default="true", help="false: the same steps on stock TRL (slower)")
-    parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder first")
-    flags = parser.parse_args()
+    flags = read_flags(__doc__, "output/demo-text", 50, PROMPTS)
     folder: Path = flags.output_dir
     prepare_folder(folder, flags.overwrite)
     begun = time.monotonic()
@@ -52,67 +48,49 @@ def main() -> None:
         f"python scripts/teach_format.py --model_name_or_path {quote(base)} --dataset_name {quote(riddles)} "
         f"--output_dir {quote(start)} {seed}",
     )
-    step("accuracy before GRPO", inference(start, riddles, folder / "before.jsonl"))
     step(
         "GRPO, no-think",
         f"torchrun --standalone --nproc_per_node={PROCESSES} src/open_r1/grpo.py --model_name_or_path {quote(start)} "
         f"--dataset_name {quote(riddles)} --output_dir {quote(trained)} {GRPO_FLAGS} --max_steps {flags.max_steps} "
         f"{seed} --shared_prefix {flags.shared_prefix}",
     )
-    step("accuracy after GRPO", inference(trained, riddles, folder / "after.jsonl"))
+    answers = folder / "answers"
+    step(
+        "accuracy before and after GRPO",
+        f"python eval/infer.py --model_path {quote(start)} --model_path {quote(trained)} "
+        f"--prompt_path {quote(riddles)} --output_path {quote(answers)} --mode nothink --max_new_tokens 8",
+    )
     step(
         "tables and heatmaps",
-        f"python eval/report.py {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
+        f"python eval/report.py --with_items {quote(answers / 'start.jsonl')} {quote(answers / 'trained.jsonl')} "
         f"--output_dir {quote(folder / 'report')}",
         quiet=True,
     )
-    show(folder, riddles, time.monotonic() - begun)
+    show(answers, riddles)
+    print(end_line(folder, (base, start, trained), begun))
 
 
-def inference(model: Path, riddles: Path, output: Path) -> str:
-    """The command that scores a checkpoint on the test questions."""
-    return (
-        f"python eval/infer.py --model_path {quote(model)} --prompt_path {quote(riddles)} "
-        f"--output_path {quote(output)} --mode nothink --max_new_tokens 8"
-    )
-
-
-def show(folder: Path, riddles: Path, seconds: float) -> None:
+def show(answers: Path, riddles: Path) -> None:
     """Print the table, the gain with its error, the floors beside it, and what all this can and cannot mean."""
-    first = {result.id: result for result in read_results(folder / "before.jsonl").results}
-    pairs = [(first[after.id], after) for after in read_results(folder / "after.jsonl").results]
-    topics = topics_of(riddles)
+    pairs = read_pairs(answers / "start.jsonl", answers / "trained.jsonl")
+    train, test = (texts(riddles, split) for split in ("train", "test"))
+    topics = {row["id"]: row["question_type"] for row in test}
     print(f"\n== accuracy in % +- standard error, on {len(pairs)} questions about patients that training did not see")
     print(f"{'':>12}{'n':>6}{'before':>14}{'after':>14}")
     for topic in [*(each.name for each in TOPICS), None]:
         own = [pair for pair in pairs if topic in (topics[pair[1].id], None)]
         before, after = (cell([pair[side] for pair in own]) for side in (0, 1))
         print(f"{topic or 'all':>12}{len(own):>6}{before:>14}{after:>14}")
-    gain = difference([b.correct for b, _ in pairs], [a.correct for _, a in pairs], [a.image for _, a in pairs])
-    error = gain.stderr or 0.0
-    floor = blind_floor(texts(riddles, "train"), texts(riddles, "test"))
-    used = os.times()
     print(
-        f"\ngain: {100 * gain.mean:+.1f} points, 95 % interval [{100 * (gain.mean - Z95 * error):.1f}, "
-        f"{100 * (gain.mean + Z95 * error):.1f}], n = {gain.n}, {gain.test} p = {gain.p:.1e}\n"
-        f"blind floor: {100 * floor:.1f} % (the option most often right in training, the question not read); "
-        f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %\n"
+        f"\n{gain_lines(pairs, blind_floor(train, test), 'the question not read')}\n"
         "The options of a topic stand in a fixed order here, which is easier than the real questions, the signs are\n"
         "those of training, and the base knows them: GRPO brings that knowledge out under a prompt that did not have "
-        "it.\n"
-        f"pictures: {folder / 'report'}   checkpoints: {folder / 'base'}, {folder / 'start'}, {folder / 'trained'}; "
-        f"{seconds:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
+        "it."
     )
 
 
-def topics_of(riddles: Path) -> dict[str, str]:
-    """Each test question's topic by its id."""
-    lines = (riddles / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["id"]: row["question_type"] for row in map(json.loads, lines)}
-
-
 def texts(riddles: Path, split: str) -> list[dict[str, str]]:
-    """Problems and solutions of a split."""
+    """The rows of a split."""
     lines = (riddles / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

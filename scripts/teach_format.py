@@ -12,8 +12,8 @@ import torch
 
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import run_command
-from open_r1.format_start import teach_format
-from open_r1.resuming import refuse_foreign_output
+from open_r1.files import staged_folder
+from open_r1.format_start import add_flags, teach_format
 from open_r1.vqa_data import load_vqa
 
 
@@ -23,19 +23,17 @@ def main() -> None:
     parser.add_argument("--dataset_name", required=True, help="a prepared data set, or a JSON list with --image_root")
     parser.add_argument("--dataset_train_split", default="train")
     parser.add_argument("--image_root", type=Path)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max_steps", type=int, default=80)
-    parser.add_argument("--batch_size", type=int, default=16, help="questions per step")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    add_flags(parser, max_steps=80, batch_size=16, learning_rate=1e-3)
     flags = parser.parse_args()
-    refuse_foreign_output(flags.output_dir)
-    rows, _ = load_vqa(flags.dataset_name, flags.dataset_train_split, flags.image_root)
-    processor = load_processor(flags.model_name_or_path)
-    model = load_model(flags.model_name_or_path, dtype=torch.float32)
-    losses = teach_format(model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate)
-    model.save_pretrained(flags.output_dir)
-    processor.save_pretrained(flags.output_dir)
+    with staged_folder(flags.output_dir) as stage:
+        rows, _ = load_vqa(flags.dataset_name, flags.dataset_train_split, flags.image_root)
+        processor = load_processor(flags.model_name_or_path)
+        model = load_model(flags.model_name_or_path, dtype=torch.float32)
+        losses = teach_format(
+            model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate
+        )
+        model.save_pretrained(stage)
+        processor.save_pretrained(stage)
     print(f"format start: loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps; saved to {flags.output_dir}")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_gemma import MOVES, moved
+from test_sft import fine_tune
 from test_text_data import medqa_row, write_lines
 from test_text_path import train
 
@@ -96,6 +97,19 @@ def test_adapters_train_on_a_packed_base_and_answer_on_the_whole_one(family, que
     step = train(monkeypatch, checkpoint, questions, tmp_path / "run", *FLAGS, *more)
     assert step["step"] == 2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
+    assert moved(tmp_path / "run")
+    settings = InferenceSettings(
+        str(tmp_path / "run"), str(questions), str(tmp_path / "a.jsonl"), split="train", max_new_tokens=2
+    )
+    assert infer(settings) == 0
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_fine_tuning_trains_adapters_on_a_packed_base(family, questions, tmp_path, monkeypatch):
+    packing()
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", family)
+    fine_tune(monkeypatch, checkpoint, questions, tmp_path / "run", "--use_peft", "--lora_r", "4", *FLAGS)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["method"] == "sft"
     assert moved(tmp_path / "run")
     settings = InferenceSettings(
         str(tmp_path / "run"), str(questions), str(tmp_path / "a.jsonl"), split="train", max_new_tokens=2

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -239,29 +240,27 @@ def test_a_shuffled_picture_is_never_the_questions_own(settings, phantoms):
     assert outputs(settings("few", image="shuffled", limit=5)).items() <= other.items()
 
 
-def test_permuted_options_are_the_same_options():
-    problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
+def orders_of(problem: str, start: str, seeds: int) -> set[str]:
+    """The orders that so many seeds give a problem's options, which stay the same behind the same `start`."""
     own = options_in(problem)
     orders = set()
-    for seed in range(30):
+    for seed in range(seeds):
         shown = permuted(problem, "q", seed)
         assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
-        assert shown.problem.startswith("Which, A) or B), is it? A)")
+        assert shown.problem.startswith(start)
         orders.add("".join(shown.letters.values()))
-    assert len(orders) > 10
+    return orders
+
+
+def test_permuted_options_are_the_same_options():
+    problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
+    assert len(orders_of(problem, "Which, A) or B), is it? A)", seeds=30)) > 10  # of 24
     assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
 
 
 def test_options_on_lines_of_their_own_stay_on_lines():
     problem = "A 3-year-old has a cough.\nWhat next?\nA) Wait, B) is wrong\nB) A) and more\nC) Treat (see A) above)"
-    own = options_in(problem)
-    orders = set()
-    for seed in range(20):
-        shown = permuted(problem, "q", seed)
-        assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
-        assert shown.problem.startswith("A 3-year-old has a cough.\nWhat next?\nA) ")
-        orders.add("".join(shown.letters.values()))
-    assert len(orders) == 6
+    assert len(orders_of(problem, "A 3-year-old has a cough.\nWhat next?\nA) ", seeds=20)) == 6
 
 
 def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):
@@ -404,6 +403,50 @@ def test_result_files_are_named_after_their_checkpoints(tmp_path):
         each_checkpoint(["a", "b"], "out.jsonl")
     with pytest.raises(UserError, match="named twice"):
         each_checkpoint(["a", "a"], "out")
+
+
+def test_each_of_several_data_sets_has_its_result_file(load_script):
+    read = load_script("eval/infer.py").read_flags
+    sets = ["--prompt_path", "data/CT_384", "data/MRI_384", "--output_path"]
+    one = read(["--model_path", "org/repo:sub", *sets, "out"])
+    assert [(each.prompt_path, each.output_path) for each in one] == [
+        ("data/CT_384", "out/CT_384.jsonl"),
+        ("data/MRI_384", "out/MRI_384.jsonl"),
+    ]
+    two = read(["--model_path", "o/a", "--model_path", "o/b", *sets, "out"])
+    assert [each.output_path for each in two] == [
+        f"out/{checkpoint}/{name}.jsonl" for checkpoint in ("a", "b") for name in ("CT_384", "MRI_384")
+    ]
+    with pytest.raises(UserError, match="one file for 2 data sets; name a folder"):
+        read(["--model_path", "o/a", *sets, "out.jsonl"])
+
+
+def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path, monkeypatch, capsys):
+    from open_r1.evaluation import inference
+
+    loaded = []
+    load = inference.load_model
+    monkeypatch.setattr(inference, "load_model", lambda *given: loaded.append(given) or load(*given))
+    lists = [tmp_path / "a.json", tmp_path / "b.json"]
+    rows = json.loads((phantoms / "test.json").read_text())[:4]
+    for path, own in zip(lists, (rows[:2], rows[2:]), strict=True):
+        path.write_text(json.dumps(own))
+    shared = {"model_path": str(tiny), "image_root": str(phantoms), "max_new_tokens": 4, "device": "cpu"}
+    together = [
+        InferenceSettings(prompt_path=str(path), output_path=str(tmp_path / f"{path.stem}.jsonl"), **shared)
+        for path in lists
+    ]
+    assert inference.infer_all(together) == 0
+    assert len(loaded) == 1
+    alone = InferenceSettings(prompt_path=str(lists[1]), output_path=str(tmp_path / "alone.jsonl"), **shared)
+    assert inference.infer_all([alone]) == 0
+    outputs = [[r.output for r in read_results(tmp_path / f"{name}.jsonl").results] for name in ("b", "alone")]
+    assert outputs[0] == outputs[1]
+    longer = [
+        replace(each, max_new_tokens=3 + k, output_path=f"{each.output_path}{k}") for k, each in enumerate(together)
+    ]
+    assert inference.infer_all(longer) == 0
+    assert len(loaded) == 4  # other settings ask for another model
 
 
 def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_path, tiny, capsys):

@@ -16,7 +16,7 @@ COMMANDS = ("eval", "scripts", "benchmarks")
 FLOORS: list[set[str]] = [
     {
         *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
-        *{"reward_settings", "text_rewards", "old_keys", "curriculum"},
+        *{"reward_settings", "text_rewards", "old_keys", "curriculum", "vllm_extra", "durations"},
     },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
@@ -32,7 +32,8 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},
-        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps"},
+        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps", "demo_report"},
+        *{"forked_runs", "chaos", "study"},
     },
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}

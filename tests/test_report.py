@@ -481,3 +481,27 @@ def test_a_run_in_which_no_picture_could_be_read_is_reported_as_such(tmp_path):
     summary = write_report([write(tmp_path / "out.jsonl", example()[7:])], tmp_path / "report")
     assert "No question could be asked" in summary
     assert rows_of(tmp_path / "report" / "by_modality.csv")[0]["accuracy"] == ""
+
+
+@pytest.mark.parametrize("name", ["data", "image_root", "run_dir", "split", "trained_on"])
+@pytest.mark.parametrize("value", [1e308, "\0", "\ud800", ["x"]], ids=["number", "NUL", "surrogate", "list"])
+def test_a_manifest_whose_names_are_no_text_is_refused(tmp_path, name, value):
+    path = write(tmp_path / "out.jsonl", example(), {name: value})
+    with pytest.raises(UserError, match=f"{name} of its manifest should be text"):
+        write_report([path], tmp_path / "report")
+
+
+@pytest.mark.parametrize("name", ["data", "image_root", "run_dir"])
+@pytest.mark.parametrize("value", ["x" * 5000, ""], ids=["long", "empty"])
+def test_a_place_that_cannot_be_does_not_end_a_report(tmp_path, name, value):
+    path = write(tmp_path / "out.jsonl", example(), {"data": "none.json", name: value})
+    write_report([path], tmp_path / "report", with_items=True)
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_damaged_line_is_told_in_few_words(tmp_path):
+    path = write(tmp_path / "out.jsonl", [])
+    path.write_text(path.read_text() + json.dumps({**json.loads(GOOD), "outcome": "x" * 20_000}) + "\n{}\n")
+    with pytest.raises(UserError, match="line 2 is no result line") as caught:
+        read_results(path)
+    assert len(str(caught.value)) < 600

@@ -52,7 +52,7 @@ def report(tmp_path_factory) -> Path:
     about = {"data": str(data), "split": "test", "run_dir": str(folder), "note": HOSTILE}
     before = write(folder / f"before{HOSTILE.replace('/', '')}.jsonl", answered(rows, 4, HOSTILE), **about)
     after = write(folder / "after.jsonl", answered(rows, 2, "肺 \ud800\x00"), **about)
-    write_report([before, after], folder / "out")
+    write_report([before, after], folder / "out", with_items=True)
     return folder / "out" / "report.html"
 
 
@@ -103,7 +103,7 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out_and_said(tmp_p
     path = write(
         tmp_path / "a.jsonl", answered(rows, 2, "x"), data=str(report.parent.parent / "prepared"), split="test"
     )
-    write_report([path], tmp_path / "out", picture_bytes=20_000)
+    write_report([path], tmp_path / "out", picture_bytes=20_000, with_items=True)
     data, text = payload(tmp_path / "out" / "report.html"), (tmp_path / "out" / "report.html").read_text()
     shown = len(data["pictures"])
     assert 0 < shown < 16
@@ -122,7 +122,7 @@ def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
         ({}, "does not say which"),
     ):
         path = write(tmp_path / f"{len(manifest)}.jsonl", answered(rows, 2, "x"), **manifest)
-        write_report([path], tmp_path / f"out{len(manifest)}")
+        write_report([path], tmp_path / f"out{len(manifest)}", with_items=True)
         page = tmp_path / f"out{len(manifest)}" / "report.html"
         assert said in page.read_text()
         assert payload(page)["pictures"] == []
@@ -131,7 +131,7 @@ def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
 def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A"}
     path = write(tmp_path / "a.jsonl", [judged(row, "p", "z" * 50_000 + "<answer>A</answer>", 9)])
-    write_report([path], tmp_path / "out")
+    write_report([path], tmp_path / "out", with_items=True)
     output = payload(tmp_path / "out" / "report.html")["items"][0][6][0][2]
     assert output.startswith("z" * 2000)
     assert output.endswith("(50,018 characters in all)")
@@ -146,7 +146,7 @@ def test_forced_scores_mark_the_page_the_summary_and_every_picture(tmp_path):
         write(tmp_path / "forced.jsonl", results, forced=True, trained_on="Lesion Grading", tested_on="CT"),
         write(tmp_path / "fair.jsonl", results, trained_on="MRI", tested_on="CT"),
     ]
-    summary = write_report(paths, tmp_path / "out")
+    summary = write_report(paths, tmp_path / "out", with_items=True)
     assert summary.count("FORCED across split families") >= 4
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<div class="banner">FORCED' in page
@@ -278,7 +278,7 @@ def test_eighteen_thousand_questions_stay_quick(browser, tmp_path):
     first = judged({**row, "id": "0"}, "p", "<think>" + "word " * 60 + "</think><answer>A</answer>", 70)
     results = [replace(first, id=str(k), image=f"p{k // 5}") for k in range(18_000)]
     results[-1] = replace(results[-1], outcome=Outcome.WRONG, letter="B")
-    write_report([write(tmp_path / "a.jsonl", results)], tmp_path / "out")
+    write_report([write(tmp_path / "a.jsonl", results)], tmp_path / "out", with_items=True)
     page = Page(browser, tmp_path / "out" / "report.html")
     assert page.shown == "1 to 20 of 18,000 questions"
     milliseconds = page.script(

@@ -73,7 +73,7 @@ def test_text_questions_are_tabulated_by_source_in_the_published_order():
 
 def test_one_file_of_text_questions_shows_sources_and_nothing_about_pictures(tmp_path):
     results = [*answers("MedQA", 15, unread=2), *answers("PubMedQA", 4, asked=10)]
-    summary = write_report([write(tmp_path / "base.jsonl", results)], tmp_path / "out")
+    summary = write_report([write(tmp_path / "base.jsonl", results)], tmp_path / "out", with_items=True)
     head, *rows = table_of(summary, "Accuracy by source")
     assert head == ["", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "unparsed"]
     # MedQA: 15 of 20, stderr sqrt(.75 * .25 / 19) = 9.9; 2 of 20 unparsed. PubMedQA: 4 of 10, sqrt(.4 * .6 / 9) = 16.3

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from trl import ModelConfig
+from safetensors.torch import load_file
 
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import UserError
@@ -64,6 +64,15 @@ def config(folder: Path, **changes: Any) -> SFTTrainingConfig:
     return SFTTrainingConfig(output_dir=str(folder), **(settings | changes))
 
 
+def fine_tune(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, data: Path, out: Path, *more: str) -> None:
+    """Two steps of what sft.py does, in this process."""
+    given = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
+    small = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1"]
+    quiet = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true", "--learning_rate", "0.01"]
+    monkeypatch.setattr("sys.argv", ["sft.py", *given, *small, *quiet, *more])
+    train_sft()
+
+
 def learnt(batch: dict[str, Any], tokenizer: Any) -> list[str]:
     """What the labels of each row of a batch hold, decoded."""
     return [tokenizer.decode(row[row != -100]) for row in batch["labels"]]
@@ -75,7 +84,7 @@ def losses(trainer: Any) -> list[float]:
 
 def test_labels_hold_the_solution_and_nothing_else_on_pictures(phantoms, tmp_path):
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
-    trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path), ModelConfig())
+    trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))
     batch = next(iter(trainer.get_train_dataloader()))
     assert len(batch["labels"]) == 8
     assert {text.strip() for text in learnt(batch, processor.tokenizer)} <= {
@@ -95,7 +104,7 @@ def test_labels_hold_the_solution_and_nothing_else_on_pictures(phantoms, tmp_pat
 
 def test_a_few_steps_lower_the_loss_on_phantoms(phantoms, tmp_path):
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
-    trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path, max_steps=8), ModelConfig())
+    trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path, max_steps=8))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     trainer.train()
     seen = losses(trainer)
@@ -108,7 +117,7 @@ def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_
     rows, _ = load_vqa(text_folder, "train")
     for checkpoint in (text_checkpoint, TINY_BASE):
         processor, model = load_processor(checkpoint), load_model(checkpoint, dtype=torch.float32)
-        trainer = build_trainer(model, processor, rows, Mode.NOTHINK, config(tmp_path), ModelConfig())
+        trainer = build_trainer(model, processor, rows, Mode.NOTHINK, config(tmp_path))
         tokenizer = getattr(processor, "tokenizer", processor)
         decoded = learnt(next(iter(trainer.get_train_dataloader())), tokenizer)
         assert {text.strip() for text in decoded} <= {f"<answer> {letter} </answer><|im_end|>" for letter in "ABCD"}
@@ -123,7 +132,7 @@ def test_pictures_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
     both = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     training = config(tmp_path, per_device_train_batch_size=4, max_steps=2)
-    trainer = build_trainer(model, processor, both, Mode.NOTHINK, training, ModelConfig())
+    trainer = build_trainer(model, processor, both, Mode.NOTHINK, training)
     batch = next(iter(trainer.get_train_dataloader()))
     pictures = [(row == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() for row in batch["input_ids"]]
     assert sorted(int(count) for count in pictures) == [0, 0, 16, 16]
@@ -134,7 +143,7 @@ def test_pictures_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
 def test_a_picture_for_a_model_that_sees_none_is_one_line(phantoms, text_checkpoint, tmp_path):
     processor, model = load_processor(text_checkpoint), load_model(text_checkpoint, dtype=torch.float32)
     with pytest.raises(UserError, match="cannot see"):
-        build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path), ModelConfig())
+        build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))
 
 
 def test_defaults_are_those_of_the_published_baseline_and_nothing_is_cut(tmp_path):
@@ -171,3 +180,28 @@ def test_a_prompt_that_asks_for_thoughts_is_refused(text_folder, text_checkpoint
     monkeypatch.setattr("sys.argv", ["sft.py", *given, "--output_dir", str(tmp_path / "out")])
     with pytest.raises(UserError, match="has none to learn from"):
         train_sft()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_5_vl", "gemma3"])
+def test_adapters_go_where_grpo_puts_them_whatever_the_family(family, text_folder, tmp_path, monkeypatch):
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", family)
+    fine_tune(monkeypatch, checkpoint, text_folder, tmp_path / "run", "--use_peft", "--lora_r", "4")
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    # A and B of q, k, v, o, gate, up and down in two layers of the language model
+    assert len(weights) == 2 * 7 * 2
+    assert not [name for name in weights if "visual" in name or "vision" in name]
+    assert all(bool(weight.any()) for weight in weights.values())  # B begins at zero
+
+
+def test_a_tower_that_is_not_there_is_refused(text_folder, text_checkpoint, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="use --lora_on language"):
+        fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / "a", "--use_peft", "--lora_on", "vision")
+
+
+def test_a_gemma_trains_whole(text_folder, tmp_path, monkeypatch):
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "gemma3")
+    fine_tune(monkeypatch, checkpoint, text_folder, tmp_path / "run")
+    before, after = (load_model(folder, dtype=torch.float32) for folder in (checkpoint, tmp_path / "run"))
+    pairs = zip(before.named_parameters(), after.parameters(), strict=True)
+    still = [name for (name, old), new in pairs if torch.equal(old, new)]
+    assert [name for name in still if "language_model" in name] == []

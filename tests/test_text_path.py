@@ -88,6 +88,15 @@ def test_a_flag_that_would_be_ignored_is_refused(prepared, tmp_path, monkeypatch
         train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", "--use_peft", "--load_in_8bit")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed here")
+@pytest.mark.parametrize("mode", ["server", "colocate"])
+def test_vllm_where_it_is_not_installed_is_one_line_before_anything_is_loaded(mode, tmp_path, monkeypatch):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UserError, match=r"--use_vllm true: vllm is not installed; pip install '\.\[vllm\]'.*") as error:
+        train(monkeypatch, nowhere, nowhere, tmp_path / "run", "--use_vllm", "--vllm_mode", mode)
+    assert "\n" not in str(error.value)
+
+
 def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
     real_dir, repository, tmp_path, monkeypatch
 ):

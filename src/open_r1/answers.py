@@ -44,11 +44,11 @@ def render_problem(question: str, options: Sequence[str]) -> str:
     """
     texts = [option.strip() for option in options]
     if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
-        raise UserError(f"a problem needs 2 to 26 options that are not empty; these are {options!r}")
+        raise UserError(f"a problem needs 2 to 26 options that are not empty; these are {options!r:.300}")
     listed = ", ".join(f"{letter}){text}" for letter, text in zip(LETTERS, texts, strict=False))
     problem = f"{question.strip()} {listed}"
     if list(options_in(problem).values()) != texts:
-        raise UserError(f"the options cannot be read back from {problem!r}, so answers could not be judged")
+        raise UserError(f"the options cannot be read back from {problem!r:.300}, so answers could not be judged")
     return problem
 
 
@@ -66,7 +66,7 @@ def render_lines(question: str, options: Sequence[str]) -> str:
     if not question.strip():
         raise UserError("a problem needs a question; this one is empty")
     if not 2 <= len(texts) <= len(LETTERS) or not all(texts):
-        raise UserError(f"a problem needs 2 to 26 options that are not empty; these are {options!r}")
+        raise UserError(f"a problem needs 2 to 26 options that are not empty; these are {options!r:.300}")
     return "\n".join([question.strip(), *(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))])
 
 
@@ -159,7 +159,7 @@ def solution_letter(solution: str) -> str:
     """
     match = _SOLUTION.fullmatch(solution)
     if match is None:
-        raise UserError(f"the solution {solution!r} is not of the form '<answer> C </answer>'")
+        raise UserError(f"the solution {solution!r:.200} is not of the form '<answer> C </answer>'")
     return match.group(1) or match.group(2)
 
 

@@ -56,6 +56,10 @@ class QuestionArguments:
     min_pixels: int | None = field(
         default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
     )
+    lora_on: str | None = field(
+        default=None,
+        metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.dataset_name, str):  # as a YAML file may write it
@@ -100,10 +104,6 @@ class VQAArguments(RewardSettings, QuestionArguments):
     vision_cache_gib: float = field(
         default=8.0, metadata={"help": "Host memory in GiB per process for the features of a frozen vision tower."}
     )
-    lora_on: str | None = field(
-        default=None,
-        metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
-    )
     tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={"help": "Most tokens in one forward pass: the prompts of a micro-batch are divided by length."},
@@ -112,7 +112,7 @@ class VQAArguments(RewardSettings, QuestionArguments):
         default=0,
         metadata={
             "help": "Rounds of further prompts to draw for groups that all earned the same; a prompt is taken where "
-            "some completions are right and some are wrong."
+            "some completions are right and some are wrong. They come from the whole set, whatever --curriculum says."
         },
     )
     try_longest_batch: bool | None = field(
@@ -242,7 +242,11 @@ def open_process_group(timeout: timedelta, deepspeed: bool) -> None:
         # transformers opens torch's group alone, and ZeRO-3 then believes to be one process
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed as engine
+        from deepspeed import ops
 
+        # It would compile its shared-memory calls first, a minute in each new environment, for nothing that gloo
+        # does not do here.
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
         engine.init_distributed("gloo", verbose=False, timeout=timeout)
     else:
         torch.distributed.init_process_group("gloo", timeout=timeout)
@@ -294,8 +298,10 @@ def parse_into(
         script, training, model = parser.parse_args_and_config(given)
     except UserError:
         raise
-    except ValueError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    except Exception as error:  # of YAML, argparse, transformers or TRL: whatever they do not take
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(str(error).split())
+        raise UserError(f"the flags or their --config file cannot be used: {kind}{reason}") from error
     if not model.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     training.notes += [*parser.notes, *notes]

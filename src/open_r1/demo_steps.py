@@ -1,17 +1,44 @@
-"""What the demos have in common: a folder of their own, and steps that are commands a user could type."""
+"""What the demos have in common: flags, a folder of their own, steps that are commands a user could type."""
 
+import argparse
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from open_r1.errors import UserError
 
+PROCESSES = 2
+
 # Two threads per process would spin on two cores that two processes share.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def read_flags(description: str | None, output_dir: str, max_steps: int, prompts: int) -> argparse.Namespace:
+    """The command line of a demo whose GRPO takes `prompts` prompts per step."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the data, of all that is taught, and of GRPO")
+    parser.add_argument(
+        "--max_steps", type=int, default=max_steps, help=f"GRPO steps of {prompts} prompts x 8 completions"
+    )
+    parser.add_argument("--shared_prefix", default="true", help="false: the same steps on stock TRL (much slower)")
+    parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo in that folder first")
+    return parser.parse_args()
+
+
+def read_set_flags(description: str, what: str, train: int, test: int) -> argparse.Namespace:
+    """The command line of a generator of `train` + `test` things called `what`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--train", type=int, default=train, help=f"{what} to train on (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=test, help=f"{what} to test on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
 
 
 def prepare_folder(folder: Path, overwrite: bool) -> None:
@@ -47,3 +74,12 @@ def step(what: str, command: str, quiet: bool = False) -> None:
     if done.returncode:
         raise UserError(f"that command failed with exit status {done.returncode}; its own output above says why")
     print(f"({time.monotonic() - begun:.0f} s)", flush=True)
+
+
+def end_line(folder: Path, checkpoints: Sequence[Path], begun: float) -> str:
+    """Where everything lies, and what it took since `begun`, a `time.monotonic()`: in all, and on the cores."""
+    used = os.times()
+    return (
+        f"pictures: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; "
+        f"{time.monotonic() - begun:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
+    )

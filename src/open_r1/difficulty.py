@@ -15,7 +15,7 @@ from open_r1.answers import Outcome
 from open_r1.curriculum import Curriculum, Order
 from open_r1.errors import UserError
 from open_r1.evaluation.score import read_results
-from open_r1.files import write_atomically
+from open_r1.files import parse_json, write_atomically
 
 LABELS = ("easy", "medium", "hard")
 _SHOWN = 3  # questions that an error names
@@ -92,8 +92,8 @@ def read_difficulty(path: Path) -> dict[str, Graded]:
     """
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()
-        json.loads(first)["manifest"]["thresholds"]
-        graded = [Graded(**json.loads(line)) for line in lines]
+        parse_json(first)["manifest"]["thresholds"]
+        graded = [Graded(**parse_json(line)) for line in lines]
         return {each.id: each for each in graded}
     except FileNotFoundError:
         raise UserError(f"--difficulty {path} is not there; make it with scripts/grade_difficulty.py") from None

@@ -84,6 +84,18 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` of text that somebody else wrote.
+
+    Raises:
+        ValueError: it is no JSON, nested too deeply, or holds a number of more than 4,300 digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def sha256_file(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
@@ -93,7 +105,7 @@ def sha256_file(path: str | os.PathLike) -> str:
 def read_manifest(folder: str | os.PathLike) -> dict | None:
     """The manifest of a folder that we completed; None where there is none or it is not ours."""
     try:
-        value = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        value = parse_json((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -8,6 +8,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from open_r1.durations import duration
 from open_r1.errors import UserError
 
 GIB = 2**30
@@ -20,14 +21,6 @@ def peak_memory() -> str:
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         return f"{torch.cuda.max_memory_allocated() / GIB:.1f} of {whole / GIB:.0f} GiB on the GPU"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB:.1f} GiB of the host"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min` or `3 h 05 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 class Estimate(TrainerCallback):

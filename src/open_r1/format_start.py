@@ -8,8 +8,10 @@ under a prompt of its own, is shown the published prompt with letters drawn at r
 offers. What it learns is the tags; its letters become nearly uniform. What it knew is still there for GRPO to find.
 """
 
+import argparse
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +39,15 @@ WARMUP = 5  # steps
 
 Lesson = Callable[[dict[str, Any], random.Random], tuple[list[dict[str, Any]], str]]
 """The messages that a row is asked with, and the answer to learn."""
+
+
+def add_flags(parser: argparse.ArgumentParser, max_steps: int, batch_size: int, learning_rate: float) -> None:
+    """The flags that every command that teaches has: where the model goes, the seed, and how long it learns."""
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_steps", type=int, default=max_steps, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=int, default=batch_size, help="questions per step (default: %(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=learning_rate, help="at its highest (%(default)s)")
 
 
 def teach_format(

@@ -2,7 +2,8 @@
 
 Every picture of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
 that leaves the image root is refused before any file is opened. The size is read from the header before a
-pixel is decoded, so a small file that unpacks to gigabytes costs nothing.
+pixel is decoded, so a small file that unpacks to gigabytes costs nothing. Time is bounded too: by the pixels, by
+the scans of a JPEG, of which each goes over all pixels again, and by a clock that every further read looks at.
 
 What becomes of the modes: grey, palette, CMYK and YCbCr are converted; transparent pixels are laid on white,
 as Qwen's own loader does; grey of more than 8 bits is scaled to the picture's own range; EXIF orientation is
@@ -13,6 +14,7 @@ previews that cameras append to a JPEG do not count).
 import os
 import re
 import stat
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -32,6 +34,13 @@ MAX_BYTES = 128 * 2**20
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 """Pillow's other readers (EPS starts Ghostscript, many are untested) never see a byte."""
 
+MAX_SCANS = 64
+"""Most scans of a JPEG. Encoders write 1 to 24; a hundred bytes more make one more, 45 ms at MAX_PIXELS."""
+
+MAX_SECONDS = 30.0
+"""Longest reading of one picture, wall time. MAX_PIXELS take 1 to 3 s on one core."""
+
+_SCAN = b"\xff\xda"  # in coded data 0xff is followed by zero, so these bytes begin a scan
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SEPARATORS = re.compile(r"[/\\]")
 _NAME_BYTES = 255  # longest file name of every common file system
@@ -40,6 +49,23 @@ _SHOWN = 100  # characters of a reference that an error message repeats
 
 class ImageError(UnusableInput):
     """A picture or a reference to one that cannot be used."""
+
+
+class _TooSlow(Exception):
+    """A picture file that keeps its reader busy beyond MAX_SECONDS."""
+
+
+class _Timed(BytesIO):
+    """Bytes that can be read until a time; what loops over a million tiny pieces of a file has to come by here."""
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self._end = time.monotonic() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._end:
+            raise _TooSlow
+        return super().read(size)
 
 
 def shown(reference: object) -> str:
@@ -163,14 +189,18 @@ def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the pi
     """Bytes of one picture file -> RGB, resized with an antialiased bicubic filter where `size` is given.
 
     Raises:
-        ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `animated`, `unreadable`.
+        ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `too-slow`, `animated`, `unreadable`.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
     if len(data) > MAX_BYTES:
         raise ImageError("too-many-bytes", f"{name} has {len(data):,} bytes, more than {MAX_BYTES:,}")
+    if data[:2] == b"\xff\xd8" and data.count(_SCAN) > MAX_SCANS:
+        raise ImageError("too-slow", f"{name} is a JPEG of {data.count(_SCAN):,} scans, more than {MAX_SCANS}; refused")
     try:
-        picture = Image.open(BytesIO(data), formats=FORMATS)
+        picture = Image.open(_Timed(data), formats=FORMATS)
+    except _TooSlow:
+        raise ImageError("too-slow", _slow(name)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError("too-many-pixels", f"{name} unpacks to far more than {MAX_PIXELS:,} pixels") from None
     except Exception:  # a reader of hostile bytes may raise anything
@@ -194,12 +224,18 @@ def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the pi
             rgb = plain if plain.mode == "RGB" else plain.convert("RGB")
         except (ImageError, MemoryError):
             raise
+        except _TooSlow:
+            raise ImageError("too-slow", _slow(name)) from None
         except Exception as error:  # as above: struct.error, zlib.error, SyntaxError, ...
             raise ImageError(
                 "unreadable", f"{name} is damaged or of a kind that cannot be converted: {error}"
             ) from None
     rgb.info = {}  # profiles, comments and names of patients stay behind
     return rgb
+
+
+def _slow(name: str) -> str:
+    return f"{name} takes more than {MAX_SECONDS:g} s to read; refused"
 
 
 def _refuse_frames(picture: Image.Image, name: str) -> None:

@@ -49,6 +49,7 @@ from open_r1.saving import step_of
 from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
+from open_r1.vllm_extra import require_vllm
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
 
 
@@ -74,6 +75,8 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
+    if training.use_vllm:
+        require_vllm("--use_vllm true", "give --use_vllm false to sample with transformers")
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
@@ -137,7 +140,7 @@ def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset
     return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
 
 
-def lora_config(model: Any, script: VQAArguments, model_config: ModelConfig) -> LoraConfig | None:
+def lora_config(model: Any, script: QuestionArguments, model_config: ModelConfig) -> LoraConfig | None:
     """The LoRA settings of the flags, on the layers that `--lora_on` or `--lora_target_modules` names.
 
     Raises:
@@ -173,6 +176,21 @@ def look_ahead(
         return
     longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[: training.prompts_per_device]
     trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in longest]))
+
+
+@contextmanager
+def lost_process_in_one_line() -> Iterator[None]:
+    """Turn the end of another process, which shows as a broken collective call, into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if not (broken and torch.distributed.is_initialized()):
+            raise
+        raise UserError(
+            "another process of this run has ended or does not answer; its own message says why. The last complete "
+            "checkpoint is kept, and the same command continues from it"
+        ) from error
 
 
 @contextmanager
@@ -372,7 +390,7 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
             write_json(folder / RUN_FILE, story | more)
 
     record(status=RUNNING)
-    with full_disk_in_one_line(str(folder)):
+    with full_disk_in_one_line(str(folder)), lost_process_in_one_line():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
             record(status=INTERRUPTED, steps=trainer.state.global_step)

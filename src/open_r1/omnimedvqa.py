@@ -7,6 +7,7 @@ does not grow with them.
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Hashable, Iterable, Iterator
@@ -22,6 +23,7 @@ from open_r1.runs import Modality, SplitFile, Task, parse_modality, parse_split_
 TEXT_KEYS = ("image", "problem", "solution")
 """The columns of the published form."""
 
+_LONGEST_NUMBER = 4300  # digits; Python turns no longer text into a whole number
 _CHUNK = 2**20  # characters read at once
 _LONGEST_ENTRY = 2**24  # characters; a longer entry is a damaged file, not a question
 
@@ -115,7 +117,7 @@ def json_entries(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def _entries(file: Any, path: Path) -> Iterator[Any]:
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(parse_int=_whole).raw_decode
     text, at = "", 0
 
     def next_sign() -> str:
@@ -161,6 +163,11 @@ def _entries(file: Any, path: Path) -> Iterator[Any]:
             raise UserError(f"{path} is no valid JSON after entry {entry - 1}: expected ',' or ']'")
     if next_sign():
         raise UserError(f"{path} is no valid JSON: there is more text after the list")
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number of JSON; one of thousands of digits, for which `int` raises, becomes infinite."""
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else float(digits)
 
 
 # ------------------------------------------------------------------------------------------------- one row
@@ -262,13 +269,18 @@ def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
         except UserError as error:
             raise RowError("unknown-label", str(error)) from None
         # Grades are numbers in places: they are meant as texts.
-        entry = {key: str(value) if isinstance(value, int | float) else value for key, value in entry.items()}
+        entry = {key: str(value) if _is_number(value) else value for key, value in entry.items()}
         question, answer, image = _texts(entry, ("question", "gt_answer", "image_path"))
         problem, solution = _published_form(question, answer.strip(), _release_options(entry))
-        source = str(entry.get("dataset") or stem)
+        source = _text("dataset", entry["dataset"]) if entry.get("dataset") else stem
         return Question(check_reference(image), problem, solution, source, modality, task)
     except UnusableInput as error:
         return Dropped(where, error.reason, str(error), modality, task)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number. `json` also reads NaN and Infinity, which answer nothing."""
+    return isinstance(value, int | float) and value == value and value not in (math.inf, -math.inf)
 
 
 def _release_options(entry: dict[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ task has one list of four options, always in the same order. Two things keep the
 pictures are drawn independently, and answers are balanced, so that without the picture the best guess is a quarter.
 """
 
-import argparse
 import json
 import math
 import os
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from open_r1.demo_steps import read_set_flags
 from open_r1.errors import UserError, run_command
 from open_r1.runs import Modality, Task
 
@@ -471,12 +471,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def main() -> None:
     """`python -m open_r1.phantoms --output_dir DIR`."""
-    parser = argparse.ArgumentParser(description="Draw a phantom data set in OmniMedVQA's form.")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=150, help="training pictures per modality")
-    parser.add_argument("--test", type=int, default=16, help="test pictures per modality")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = read_set_flags("Draw a phantom data set in OmniMedVQA's form.", "pictures per modality", 150, 16)
     folder = make_phantoms(options.output_dir, options.train, options.test, options.seed)
     print(f"{folder}: 8 modalities x ({options.train} + {options.test}) pictures x 5 questions")
 

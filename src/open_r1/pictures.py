@@ -123,7 +123,7 @@ def encode_prompts(
         merged = processor.image_processor.merge_size**2
         placeholder = processor.image_token
         texts = [
-            _spell_out(text, placeholder, [int(picture.grid.prod()) // merged for picture in each])
+            spell_out(text, placeholder, [int(picture.grid.prod()) // merged for picture in each])
             for text, each in zip(texts, pictures, strict=True)
         ]
     encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt").to(device)
@@ -137,8 +137,8 @@ def encode_prompts(
     return PromptBatch(encoded["input_ids"], encoded["attention_mask"], [len(each) for each in pictures], vision)
 
 
-def _spell_out(text: str, placeholder: str, counts: list[int]) -> str:
-    """`text` with its placeholders repeated, the n-th `counts[n]` times."""
+def spell_out(text: str, placeholder: str, counts: list[int]) -> str:
+    """`text` with its placeholders repeated, the n-th `counts[n]` times: once per token that a picture takes."""
     pieces = text.split(placeholder)
     assert len(pieces) == len(counts) + 1, f"{len(pieces) - 1} placeholders for {len(counts)} pictures"
     return pieces[0] + "".join(placeholder * count + piece for count, piece in zip(counts, pieces[1:], strict=True))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.files import parse_json
 from open_r1.saving import damage, newest_first, read_about, set_aside, step_of
 
 RUN_FILE = "run.json"
@@ -162,7 +163,7 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def _read_story(folder: Path) -> dict[str, Any]:
     try:
-        story = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        story = parse_json((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder / RUN_FILE} cannot be read ({type(error).__name__}), so nobody can say what the folder holds; "

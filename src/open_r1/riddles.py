@@ -10,13 +10,13 @@ keep them honest: no question is on both sides, and answers are balanced, so tha
 quarter.
 """
 
-import argparse
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.answers import LETTERS
+from open_r1.demo_steps import read_set_flags
 from open_r1.errors import UserError, run_command
 from open_r1.files import read_manifest
 from open_r1.text_prepare import report_lines, write_set
@@ -155,12 +155,7 @@ def make_riddles(folder: Path | str, train: int = 960, test: int = 480, seed: in
 
 def main() -> None:
     """`python -m open_r1.riddles --output_dir DIR`."""
-    parser = argparse.ArgumentParser(description="Make up riddles: multiple-choice questions without pictures.")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=960, help="training questions (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=480, help="test questions (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    flags = parser.parse_args()
+    flags = read_set_flags("Make up riddles: multiple-choice questions without pictures.", "questions", 960, 480)
     folder = make_riddles(flags.output_dir, flags.train, flags.test, flags.seed)
     manifest = read_manifest(folder)
     assert manifest is not None

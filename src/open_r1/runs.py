@@ -147,7 +147,7 @@ def _stem(text: str) -> str:
     name = text.strip().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     name = re.sub(r"\.jsonl?$", "", name)
     name = re.sub(r"_(train|test)$", "", name)
-    return name.removesuffix("_384").strip()
+    return re.sub(r"_\d{2,4}$", "", name).strip()  # the size in pixels, whatever --size was
 
 
 def parse_label(text: str, family: Family | None = None) -> Modality | Task | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.files import MANIFEST, publish_folder, sha256_file, sync_folder, write_json
+from open_r1.files import MANIFEST, parse_json, publish_folder, sha256_file, sync_folder, write_json
 
 STAGE = ".saving"
 _REMOVING = ".removing-"
@@ -65,7 +65,7 @@ def seal(stage: Path, final: Path, about: dict[str, Any]) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, naming the file; None if every byte is as it was saved."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
         files = dict(manifest["files"])
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in files.items()}
     except FileNotFoundError:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+from peft import LoraConfig
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from open_r1.answers import solution_letter
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
@@ -19,6 +20,7 @@ from open_r1.errors import UserError
 from open_r1.launch import (
     find_checkpoint,
     load_training_rows,
+    lora_config,
     quantization,
     run_story,
     run_training,
@@ -117,7 +119,8 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
     model = load_model(
         checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
     )
-    trainer = build_trainer(model, processor, rows, mode, training, model_config)
+    peft_config = lora_config(model, script, model_config)
+    trainer = build_trainer(model, processor, rows, mode, training, peft_config)
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
         f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"
@@ -132,7 +135,12 @@ class DurableSFTTrainer(Durable, SFTTrainer):
 
 
 def build_trainer(
-    model: Any, processor: Any, rows: Dataset, mode: Mode, training: SFTTrainingConfig, model_config: ModelConfig
+    model: Any,
+    processor: Any,
+    rows: Dataset,
+    mode: Mode,
+    training: SFTTrainingConfig,
+    peft_config: LoraConfig | None = None,
 ) -> DurableSFTTrainer:
     """TRL's trainer over rows of `load_vqa`: pictures are opened batch by batch, texts tokenized beforehand.
 
@@ -142,7 +150,7 @@ def build_trainer(
         rows: with image, problem and solution; a text model can have none with a picture.
         mode: whose prompt is asked.
         training: the settings.
-        model_config: of which the LoRA settings are read.
+        peft_config: the adapters; None trains the whole model.
 
     Raises:
         UserError: a picture for a model that sees none.
@@ -159,7 +167,7 @@ def build_trainer(
         args=training,
         train_dataset=dataset,
         processing_class=processor,
-        peft_config=get_peft_config(model_config),
+        peft_config=peft_config,
     )
 
 

@@ -5,13 +5,13 @@ that whoever reads can count it.
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.files import parse_json
 from open_r1.omnimedvqa import RowError, json_entries
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -51,8 +51,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
         for line in file:
             if line.strip():
                 try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    yield parse_json(line)
+                except ValueError as error:
                     yield RowError("not-json", f"the line is no JSON: {error}")
 
 
@@ -61,10 +61,10 @@ def _json(path: Path) -> Iterator[Any]:
         yield from json_entries(path)
         return
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise
-    except (ValueError, RecursionError):
+    except ValueError:
         yield from _json_lines(path)  # MedMCQA's own files are JSON lines named .json
         return
     if not isinstance(value, dict):

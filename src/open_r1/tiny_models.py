@@ -106,6 +106,7 @@ class Shape:
     window: int = 112  # pixels; Qwen2.5-VL only
     vocabulary: int = 850  # entries before the special tokens; own tokenizer only
     longest_edge: int = 113 * 113  # pixels in a picture; 112 * 112 would be floored to 84 x 84
+    spread: float = 0.02  # standard deviation of the first language weights; the published models' own
 
 
 def build_tiny_checkpoint(
@@ -211,6 +212,7 @@ def _config(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int]) 
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
         "tie_word_embeddings": True,
+        "initializer_range": shape.spread,
     }
     if family == "qwen2":
         return Qwen2Config(**text, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})

@@ -6,7 +6,6 @@ modality and no task, and names its source; any other row without a picture is o
 """
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,11 @@ from typing import Any
 
 import datasets
 from PIL import Image
+from pyarrow import ArrowNotImplementedError
 
 from open_r1.errors import UnusableInput, UserError
-from open_r1.images import SIZE, decode, open_image, resolve
+from open_r1.files import parse_json
+from open_r1.images import SIZE, decode, open_image, resolve, shown
 from open_r1.omnimedvqa import (
     TEXT_KEYS,
     Dropped,
@@ -46,6 +47,7 @@ FEATURES = datasets.Features(
 """The columns of a prepared set. `image.path` is the picture's path in the release."""
 
 _UNDECODED = datasets.Image(decode=False)
+_TEXT_TYPES = ("string", "large_string", "null")
 _NAMED_IN_LINE = 3  # dropped rows that the one-line summary names
 
 
@@ -199,9 +201,11 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     absent = [name for name in TEXT_KEYS if name not in rows.column_names]
     if absent:
         raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
+    rows = rows.select_columns([name for name in FEATURES if name in rows.column_names])
+    _refuse_other_columns(rows, path)
     try:
         rows = rows.cast_column("image", _UNDECODED)
-    except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
+    except (ValueError, TypeError, ArrowNotImplementedError) as error:  # pyarrow's others derive from these two
         raise UserError(f"the column image of {path} holds no pictures: {error}") from None
     if "id" not in rows.column_names:
         rows = _with_ids(rows)
@@ -209,6 +213,22 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     keep, dropped = _check_saved(rows, path.name if folder == path else f"{path.name} {folder.name}")
     rows = rows.select_columns(list(FEATURES))
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
+
+
+def _refuse_other_columns(rows: datasets.Dataset, path: Path) -> None:
+    """Refuse a text column that its file declares as something else, before a row is looked at.
+
+    datasets would open what a column of pictures, sounds or documents names, a URL or any file of this machine.
+    """
+    for name in FEATURES:
+        kind = rows.features.get(name)
+        if name == "image" or kind is None or (isinstance(kind, datasets.Value) and kind.dtype in _TEXT_TYPES):
+            continue
+        raise UserError(f"the column {name} of {path} is declared as {_kind(kind)}, but has to hold text; refused")
+
+
+def _kind(feature: Any) -> str:
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
 
 
 def _pick(path: Path, split: Split | None) -> Path:
@@ -223,23 +243,31 @@ def _pick(path: Path, split: Split | None) -> Path:
         raise UserError(f"{path} holds {', '.join(names) or 'no split'}; say which is meant")
     if split is not None and split not in names:
         raise UserError(f"{path} has no {split} split, only {', '.join(names) or 'nothing'}")
-    return path / (split or names[0])
+    return path / _plain_name(split or names[0], path / "dataset_dict.json")
+
+
+def _plain_name(name: str, named_by: Path) -> str:
+    if Path(name).name != name or name == "..":
+        raise UserError(f"{named_by} names {shown(name)}, which does not lie beside it; refused")
+    return name
 
 
 def _load_saved(folder: Path) -> datasets.Dataset:
     try:
-        if not _read_json(folder / "state.json")["_data_files"]:
+        state = _read_json(folder / "state.json")
+        files = [_plain_name(each["filename"], folder / "state.json") for each in state["_data_files"]]
+        if not files:
             raise UserError(f"{folder} has no rows")
-        return datasets.Dataset.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = str(error).splitlines()[0]
+        return datasets.Dataset.load_from_disk(str(folder)).with_format(None)
+    except UserError:
+        raise
+    except Exception as error:  # what datasets and pyarrow raise about damaged files is not to be foreseen
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder} holds no saved data set that can be read: {reason}") from None
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:

@@ -4,13 +4,13 @@ A safetensors file starts with its header's length (8 bytes, little-endian) and 
 tensor lies, so a file that was cut off or mixed up is found out in milliseconds, and named.
 """
 
-import json
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.files import parse_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -97,7 +97,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
             raise UserError(f"{file} ({size:,} bytes) is cut off or no safetensors file; fetch it again")
         text = handle.read(length)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
     except ValueError as error:
         raise UserError(f"{file} has a damaged header ({error}); fetch it again") from error
     if not isinstance(header, dict):
@@ -113,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is missing, no UTF-8, no JSON or no object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; the checkpoint is incomplete") from error
     except ValueError as error:

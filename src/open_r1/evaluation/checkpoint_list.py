@@ -1,4 +1,4 @@
-"""Which checkpoints a command names, and the result file of each."""
+"""Which checkpoints and data sets a command names, and the result file of each."""
 
 import re
 from collections.abc import Sequence
@@ -8,21 +8,35 @@ from open_r1.checkpoints import ADAPTER
 from open_r1.errors import UserError
 
 
-def each_checkpoint(names: Sequence[str], output: str) -> list[tuple[str, str]]:
-    """(checkpoint, result file) of every checkpoint that is meant.
+def each_checkpoint(names: Sequence[str], output: str, sets: int = 1) -> list[tuple[str, str]]:
+    """(checkpoint, result file) of every checkpoint that is meant; with several `sets` (checkpoint, result folder).
 
-    A single checkpoint's results go to the file `output`. Of several, or of a folder that holds the folders of runs,
-    `output` is a folder with one file for each, named after it.
+    A single checkpoint's results go to `output`. Of several, or of a folder that holds the folders of runs, `output` is
+    a folder with one file, or folder, for each, named after it.
 
     Raises:
         UserError: `output` is a file where a folder is needed.
     """
     found = [checkpoint for name in names for checkpoint in _expanded(name)]
-    if len(found) == 1 and found == list(names):
+    is_one = len(found) == 1 and found == list(names)
+    if (not is_one or sets > 1) and (Path(output).is_file() or Path(output).suffix == ".jsonl"):
+        several = " and ".join([f"{len(found)} checkpoints"] * (not is_one) + [f"{sets} data sets"] * (sets > 1))
+        raise UserError(f"--output_path {output} is one file for {several}; name a folder")
+    if is_one:
         return [(found[0], output)]
-    if Path(output).is_file() or Path(output).suffix == ".jsonl":
-        raise UserError(f"--output_path {output} is one file for {len(found)} checkpoints; name a folder")
-    return [(name, str(Path(output) / f"{stem}.jsonl")) for name, stem in zip(found, _stems(found), strict=True)]
+    end = "" if sets > 1 else ".jsonl"
+    return [(name, str(Path(output) / f"{stem}{end}")) for name, stem in zip(found, _stems(found), strict=True)]
+
+
+def each_set(paths: Sequence[str], output: str) -> list[tuple[str, str]]:
+    """(data set, result file) of every data set: the file `output` of one, of several a file each in that folder.
+
+    Raises:
+        UserError: a data set is named twice.
+    """
+    if len(paths) == 1:
+        return [(paths[0], output)]
+    return [(path, str(Path(output) / f"{stem}.jsonl")) for path, stem in zip(paths, _stems(paths), strict=True)]
 
 
 def _expanded(name: str) -> list[str]:
@@ -45,4 +59,4 @@ def _stems(names: Sequence[str]) -> list[str]:
         stems = ["_".join(each[-count:]) for each in parts]
         if len(set(stems)) == len(stems):
             return stems
-    raise UserError(f"a checkpoint is named twice: {', '.join(names)}")
+    raise UserError(f"one is named twice: {', '.join(names)}")

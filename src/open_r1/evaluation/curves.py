@@ -1,6 +1,5 @@
 """Training curves from a log: rewards, completion length, KL, entropy, gradient norm against steps, runs overlaid."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from open_r1.errors import UserError
 from open_r1.evaluation.lineup import named_apart
+from open_r1.files import parse_json
 from open_r1.metrics_file import METRICS, read_metrics
 
 STATE = "trainer_state.json"
@@ -59,12 +59,17 @@ def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
     """
     if entries := read_metrics(run_dir):
         return entries
-    path = _state_file(Path(run_dir))
+    path = Path(run_dir)
     try:
-        history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
+        path = _state_file(path)
+        history = parse_json(path.read_text(encoding="utf-8"))["log_history"]
         return [entry for entry in history if isinstance(entry, dict) and isinstance(entry.get("step"), int)]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}), so no training curve can be drawn from it") from None
+        raise UserError(
+            f"{path!s:.300} cannot be read ({error!s:.300}), so no training curve can be drawn from it"
+        ) from None
 
 
 def _state_file(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from open_r1.evaluation.decoding import Decoder, Prompts
 from open_r1.evaluation.perturb import Shown, View
 from open_r1.evaluation.sampling import Sampling, draw, uniforms
 from open_r1.images import ImageError
+from open_r1.pictures import spell_out
 from open_r1.prompts import build_messages
 from open_r1.rollout import completion_lengths
 from open_r1.runs import Mode
@@ -97,8 +98,7 @@ class Encoder:
         counts = (grids.prod(-1) // self.processor.image_processor.merge_size**2).tolist()
         token = self.processor.image_token
         texts = [
-            # As the processor does it; the picture comes first, so the first placeholder is its.
-            text if picture < 0 else text.replace(token, token * counts[picture], 1)
+            spell_out(text, token, [] if picture < 0 else [counts[picture]])
             for text, picture in zip(texts, picture_of, strict=True)
         ]
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,27 @@ def infer(settings: InferenceSettings) -> int:
         UserError: flags, checkpoint or data that cannot be used, a result file of another run, or a full disk.
     """
     with joined() as launch:
-        return _infer(settings, launch)
+        return _infer(settings, launch, Kept())
+
+
+class Kept:
+    """The model that was loaded last: the next data set asks it too, if nothing else differs."""
+
+    def __init__(self) -> None:
+        self._settings: InferenceSettings | None = None
+        self._answer: Answer | None = None
+
+    def backend(self, settings: InferenceSettings, job: "_Job", where: str) -> Answer:
+        """The model of these settings, loaded unless it is at hand."""
+        wanted = replace(settings, prompt_path="", output_path="")
+        if self._answer is None or self._settings != wanted:
+            self._answer = None  # two models may not fit
+            self._settings, self._answer = wanted, _backend(settings, job, where)
+        return self._answer
 
 
 def infer_all(every: Sequence[InferenceSettings]) -> int:
-    """`infer` for one checkpoint after the other; one that cannot be used does not keep the others waiting.
+    """`infer` for one checkpoint and data set after the other; one that cannot be used keeps no other waiting.
 
     Returns:
         The highest exit status; 2 where a checkpoint could not be used.
@@ -83,12 +99,12 @@ def infer_all(every: Sequence[InferenceSettings]) -> int:
     """
     if len(every) == 1:
         return infer(every[0])
-    worst = 0
+    worst, kept = 0, Kept()
     with joined() as launch:
         for settings in every:
-            launch.say(f"== {settings.model_path} -> {settings.output_path}")
+            launch.say(f"== {settings.model_path} on {settings.prompt_path} -> {settings.output_path}")
             try:
-                status = _infer(settings, launch)
+                status = _infer(settings, launch, kept)
             except UserError as error:
                 launch.say(f"error: {error}")
                 status = 2
@@ -113,14 +129,14 @@ class _Job:
     mode: str
 
 
-def _infer(settings: InferenceSettings, launch: Launch) -> int:
+def _infer(settings: InferenceSettings, launch: Launch, kept: Kept) -> int:
     job = launch.agreed(lambda: _prepare(settings, launch))
     output = Path(settings.output_path)
     with opened(output, job.manifest, launch) as writer:
         places = {name: index for index, name in enumerate(job.questions["id"]) if name not in writer.done}
         left = job.questions.select(places.values())
         launch.say(f"mode: {job.mode}; {len(left)} of {len(job.questions)} questions to ask")
-        finished = not left or _answer(settings, job, left, writer, launch)
+        finished = not left or _answer(settings, job, left, writer, launch, kept)
         finished = all(launch.gather(finished))
     failed = launch.from_first(lambda: report(output, read_results(output).results, launch.say))
     if not finished:
@@ -152,9 +168,9 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
 def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
     if settings.backend != "vllm":
         return Encoder
-    from open_r1.evaluation.vllm_backend import VllmEncoder, require_vllm
+    from open_r1.evaluation.vllm_backend import VllmEncoder, require_backend
 
-    require_vllm()
+    require_backend()
     return VllmEncoder
 
 
@@ -218,11 +234,13 @@ def _forget_failures(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ answering
 
 
-def _answer(settings: InferenceSettings, job: _Job, left: Any, writer: ResultWriter, launch: Launch) -> bool:
+def _answer(
+    settings: InferenceSettings, job: _Job, left: Any, writer: ResultWriter, launch: Launch, kept: Kept
+) -> bool:
     """Ask this process's share; false if the user interrupted. What is answered is in the file at any time."""
     where = launch.device(settings.where)
     mine = left.select(launch.share(grouped(_pictures(left))))
-    answer = launch.agreed(lambda: _backend(settings, job, where))
+    answer = launch.agreed(lambda: kept.backend(settings, job, where))
     done = len(writer.done) if launch.size == 1 else 0
     label = None if launch.size == 1 else f"process 1 of {launch.size}"
     bar = tqdm(

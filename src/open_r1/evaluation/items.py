@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,11 @@ class Browser:
 
 
 def browser(
-    scored: Sequence[Scored], compared: Comparison | None, image_root: Path | None, picture_bytes: int
+    scored: Sequence[Scored],
+    compared: Comparison | None,
+    image_root: Path | None,
+    picture_bytes: int,
+    questions: int | None = None,
 ) -> Browser:
     """Every question of these result files with all answers to it.
 
@@ -55,6 +60,7 @@ def browser(
         compared: the two files that are shown first.
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
+        questions: show so many at most, those first that runs disagree about.
     """
     runs = by_run(scored)
     answers: dict[str, list[Result | None]] = {}
@@ -63,11 +69,19 @@ def browser(
             for result in one.file.results:
                 row = answers.setdefault(result.id, [None] * len(runs))
                 row[place] = row[place] or result
+    everything = len(answers)
+    if questions is not None and questions < everything:
+        answers = dict(sorted(answers.items(), key=_interest)[:questions])
     cells = [labels(_one(row)) for row in answers.values()]
     made = Browser(list(runs), modalities(cells), columns(cells), [])
     if compared is not None:
         column = {one.name: place for place, members in enumerate(runs.values()) for one in members}
         made.chosen = column[compared.second.name], column[compared.first.name]
+    if len(answers) < everything:
+        made.notes.append(
+            f"{len(answers):,} of {everything:,} questions are in this page, those first that runs disagree about; "
+            "the result files have them all."
+        )
     places = _small_pictures(scored, answers, image_root, picture_bytes, made)
     for row, (modality, task) in zip(answers.values(), cells, strict=True):
         question, options, right = _question(_one(row).problem, _one(row).solution)
@@ -196,7 +210,7 @@ class _Rows:
         if not isinstance(data, str):
             self.problems.append("Pictures are not shown: the result file does not say which data set it is about.")
             return
-        if not Path(data).exists():
+        if not os.path.exists(data):  # which a name that no file can have does not raise for
             self.problems.append(f"Pictures are not shown: the data set {data} is not on this machine.")
             return
         from open_r1.vqa_data import load_vqa  # here: it takes two seconds, and a report without pictures needs none

@@ -215,6 +215,8 @@ def _that_differ(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
         return len({tuple(_value(one, key) for key in keys) for one in manifests})
 
     keys = [key for key in _TELLING if key != "checkpoint" and kinds([key]) > 1]
+    if "mode" in keys and kinds(["mode", "prompt_name"]) == kinds(["mode"]):
+        keys = [key for key in keys if key != "prompt_name"]  # each mode has its own: nothing new
     return [*keys, "checkpoint"] if kinds([*keys, "checkpoint"]) > kinds(keys) else keys
 
 

@@ -17,6 +17,10 @@ from open_r1.evaluation.items import Browser
 from open_r1.evaluation.sections import WARNINGS, Section
 from open_r1.evaluation.sheets import html_table
 
+WITHOUT_QUESTIONS = (
+    '<section id="questions"><h2>Questions and answers</h2><p>Not in this page, which may be passed on: no question, '
+    "no answer and no picture. <code>eval/report.py --with_items</code> puts them in.</p></section>\n"
+)
 OPEN_RUNS = 3  # with more, the parts of single runs are folded
 
 
@@ -24,7 +28,7 @@ def page(
     title: str,
     sections: Sequence[Section],
     drawn: Mapping[str, bytes],
-    made: Browser,
+    made: Browser | None,
     measured: Mapping[str, Mapping[str, Any]],
 ) -> bytes:
     """The whole page as UTF-8.
@@ -33,29 +37,43 @@ def page(
         title: its heading.
         sections: what stands before the item browser.
         drawn: the pictures of the sections as SVG, by their names there.
-        made: the questions and answers.
+        made: the questions and answers; None leaves them out, and with them every script.
         measured: the manifest of each result file, by its name.
     """
     parts = resources.files("open_r1.evaluation") / "page"
-    template, css, js = ((parts / f"page.{end}").read_text(encoding="utf-8") for end in ("html", "css", "js"))
+    template, questions, css, js = (
+        (parts / leaf).read_text(encoding="utf-8") for leaf in ("page.html", "browser.html", "page.css", "page.js")
+    )
     digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
+    allowed = "'none'" if made is None else f"'sha256-{digest}'"
     banners = [text for text in WARNINGS.values() if any(text in section.warnings for section in sections)]
     ids = [f"part-{number}" for number in range(1, len(sections) + 1)]
     folded = sum(section.single for section in sections) > OPEN_RUNS
     holes = {
-        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}",
         "title": html.escape(title),
         "css": css,
         "nav": "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in _links(ids, sections, folded)),
         "banner": "\n".join(f'<div class="banner">{html.escape(text)}</div>' for text in banners),
         "sections": "\n".join(_section(*pair, drawn, folded) for pair in zip(ids, sections, strict=True)),
-        "picture_notes": "".join(f'<p class="note">{html.escape(note)}</p>' for note in made.notes),
+        "questions": WITHOUT_QUESTIONS if made is None else _filled(questions, {"notes": _notes(made)}),
         "measured": "\n".join(_manifest(name, manifest) for name, manifest in measured.items()),
-        "data": embedded(made.payload()),
-        "js": js,
+        "scripts": "" if made is None else _scripts(made, js),
     }
-    filled = re.sub(r"\{\{(\w+)\}\}", lambda hole: holes[hole[1]], template)  # one pass: values are not searched again
-    return filled.encode("utf-8", "backslashreplace")
+    return _filled(template, holes).encode("utf-8", "backslashreplace")
+
+
+def _filled(template: str, holes: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda hole: holes[hole[1]], template)  # one pass: values are not searched again
+
+
+def _notes(made: Browser) -> str:
+    return "".join(f'<p class="note">{html.escape(note)}</p>' for note in made.notes)
+
+
+def _scripts(made: Browser, js: str) -> str:
+    data = f'<script type="application/json" id="data">{embedded(made.payload())}</script>'
+    return f"{data}\n<script>{js}</script>\n"
 
 
 def _links(ids: Sequence[str], sections: Sequence[Section], folded: bool) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from open_r1.errors import UserError
 from open_r1.evaluation.benchmarks import Benchmarks, benchmark_section, line_up
 from open_r1.evaluation.curves import curves_figure, read_log
 from open_r1.evaluation.heatmaps import picture
-from open_r1.evaluation.items import browser
+from open_r1.evaluation.items import Browser, browser
 from open_r1.evaluation.lineup import (
     LENIENT,
     Comparison,
@@ -23,6 +23,7 @@ from open_r1.evaluation.lineup import (
     named_apart,
     pair_up,
 )
+from open_r1.evaluation.overview import overview
 from open_r1.evaluation.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.score import published_form
 from open_r1.evaluation.sections import (
@@ -36,11 +37,13 @@ from open_r1.evaluation.sections import (
 )
 from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_table
 from open_r1.evaluation.tables import only_text
-from open_r1.files import MANIFEST, sha256_file, write_atomically, write_json
+from open_r1.files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.runs import family_of
 
 PICTURE_BYTES = 8 * 2**20
 """How much of report.html small pictures may take, unless it is said otherwise."""
+QUESTIONS = 1000
+"""How many questions the page of an overview shows with their answers, unless it is said otherwise."""
 GRADERS = ("stored", "huatuo")
 """Whose judgement a report counts: that of eval/infer.py, or HuatuoGPT-o1's lenient matching."""
 
@@ -52,6 +55,7 @@ def write_report(
     image_root: Path | None = None,
     picture_bytes: int = PICTURE_BYTES,
     grader: str = "stored",
+    with_items: bool = False,
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without how each was measured.
 
@@ -64,6 +68,8 @@ def write_report(
         image_root: folder of the pictures, for data that is a JSON list.
         picture_bytes: how much of the page small pictures may take.
         grader: one of GRADERS; the result files are not changed.
+        with_items: put every question with its answers and a small picture into the page. They may say who a patient
+            is, so a page that is passed on does not hold them.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are no report of ours.
@@ -75,10 +81,71 @@ def write_report(
     text = line_up(scored, len(paths))
     comparisons, alone = _comparisons(scored, len(paths), text)
     sections = [*_sections(scored, len(paths), comparisons, alone, text)]
-    sections.append(guide(sections))
+    first = comparisons[0] if comparisons else None
+    made = browser(scored, first, image_root, picture_bytes) if with_items else None
+    files = {
+        f"{_folder(one, scored)}results.json": json.dumps(published_form(one.file.results) | _judge(grader), indent=2)
+        + "\n"
+        for one in scored
+    }
+    return publish(scored, sections, made, output_dir, files, grader)
+
+
+def write_overview(
+    paths: Sequence[Path],
+    output_dir: Path,
+    image_root: Path | None = None,
+    picture_bytes: int = PICTURE_BYTES,
+    questions: int = QUESTIONS,
+    with_items: bool = False,
+) -> str:
+    """Write the report of a whole study: what its result files say together, every comparison that they offer.
+
+    Args:
+        paths: the result files.
+        output_dir: folder for the report.
+        image_root: folder of the pictures, for data that is a JSON list.
+        picture_bytes: how much of the page small pictures may take.
+        questions: how many questions the page shows with all answers, the most telling ones.
+        with_items: whether it shows any, as `write_report`.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    scored = load(paths)
+    _refuse_taken(output_dir)
+    comparisons, sections = overview(scored)
+    sections += _curves(scored)
+    first = comparisons[0] if comparisons else None
+    made = browser(scored, first, image_root, picture_bytes, questions) if with_items else None
+    return publish(scored, sections, made, output_dir)
+
+
+def publish(
+    scored: Sequence[Scored],
+    sections: Sequence[Section],
+    made: Browser | None,
+    output_dir: Path,
+    files: Mapping[str, str] | None = None,
+    grader: str = "stored",
+) -> str:
+    """Write a report in all its forms; returns its summary (Markdown) without how each file was measured.
+
+    Args:
+        scored: the result files it is about.
+        sections: what it says.
+        made: its questions and answers; None leaves them out.
+        output_dir: folder for the report.
+        files: more files for it, by their path there.
+        grader: whose judgement counts.
+
+    Raises:
+        UserError: the folder holds files that are no report of ours, or the disk refuses.
+    """
+    sections = [*sections, guide(sections)]
     title = marked("Accuracy", tuple(mark for mark in all_marks(scored) if mark == LENIENT))
     summary = _summary(title, sections)
-    measured = {one.name: one.file.manifest | ({} if grader == "stored" else {"grader": grader}) for one in scored}
+    measured = {one.name: one.file.manifest | _judge(grader) for one in scored}
     written, drawn = _Folder(output_dir), {}
     for section in sections:
         for leaf, content in section.files.items():
@@ -87,18 +154,21 @@ def write_report(
             drawn[stem] = picture(figure, "svg")
             written.add(f"{stem}.svg", drawn[stem])
             written.add(f"{stem}.png", picture(figure, "png"))
-    for one in scored:
-        form = published_form(one.file.results) | ({} if grader == "stored" else {"grader": grader})
-        written.add(f"{_folder(one, scored)}results.json", json.dumps(form, indent=2, ensure_ascii=True) + "\n")
+    for leaf, content in (files or {}).items():
+        written.add(leaf, content)
     written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
-    made = browser(scored, comparisons[0] if comparisons else None, image_root, picture_bytes)
     written.add("report.html", page(title, sections, drawn, made, measured))
-    written.finish({str(path): sha256_file(path) for path in (*paths, *against)}, grader)
+    written.finish({str(one.file.path): sha256_file(one.file.path) for one in scored}, grader)
     if len(scored) <= OPEN_RUNS:
         return summary
     return _summary(title, [section for section in sections if not section.single])
+
+
+def _judge(grader: str) -> dict[str, str]:
+    """What says whose judgement counts, where it is not the stored one."""
+    return {} if grader == "stored" else {"grader": grader}
 
 
 def _folder(one: Scored, scored: Sequence[Scored]) -> str:
@@ -234,8 +304,8 @@ class _Folder:
     def _refuse_foreign(self) -> None:
         """Refuse to write over anything but an earlier report; other files may lie beside it."""
         try:
-            ours = set(json.loads((self._path / MANIFEST).read_text(encoding="utf-8"))["report"]) | {MANIFEST}
-        except (OSError, ValueError, KeyError, TypeError):
+            ours = set((read_manifest(self._path) or {})["report"]) | {MANIFEST}
+        except (KeyError, TypeError):
             ours = set()
         for leaf in (*self._content, MANIFEST):
             if leaf not in ours and (self._path / leaf).exists():

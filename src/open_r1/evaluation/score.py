@@ -7,6 +7,7 @@ most the line it was writing and several processes may add to one file.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -15,7 +16,7 @@ from typing import Any
 
 from open_r1.answers import Outcome, grade, options_in, solution_letter
 from open_r1.errors import UserError
-from open_r1.files import disk_errors, write_atomically
+from open_r1.files import disk_errors, parse_json, write_atomically
 
 # Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
 # and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
@@ -300,7 +301,9 @@ def read_results(path: str | os.PathLike) -> ResultFile:
         except (ValueError, TypeError) as error:
             torn = number == len(lines) and not ended
             if not torn:
-                raise UserError(f"{path}, line {number} is no result line ({error}): the file is damaged") from None
+                raise UserError(
+                    f"{path}, line {number} is no result line ({error!s:.200}): the file is damaged"
+                ) from None
     _refuse_duplicates(path, results)
     return ResultFile(path, manifest, results, torn)
 
@@ -320,7 +323,7 @@ def _lines(path: Path) -> tuple[list[bytes], bool]:
 
 def _manifest(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        head = json.loads(line)
+        head = parse_json(line)
     except ValueError:
         raise UserError(f"{path} is no result file: its first line is no JSON, but should hold the manifest") from None
     if not isinstance(head, dict) or not isinstance(head.get("manifest"), dict):
@@ -328,9 +331,20 @@ def _manifest(path: Path, line: bytes) -> dict[str, Any]:
             f'{path} is no result file: its first line should be {{"manifest": ...}}, without which nobody can say '
             "what was measured; name a file that eval/infer.py wrote"
         )
-    return head["manifest"]
+    manifest = head["manifest"]
+    wrong = [name for name in _TEXT_ENTRIES if not _is_name(manifest.get(name))]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be text: the file is damaged")
+    return manifest
 
 
+def _is_name(value: Any) -> bool:
+    """Whether a value is None or a text that a file could be called."""
+    return value is None or (isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value))
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: valid JSON, no text
+_TEXT_ENTRIES = ("data", "image_root", "split", "run_dir", "checkpoint", "trained_on", "tested_on", "mode", "method")
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked")
 _NAMES = frozenset(field.name for field in fields(Result))
@@ -338,7 +352,7 @@ _NEEDED = frozenset(field.name for field in fields(Result) if field.default is M
 
 
 def _parse(line: bytes) -> Result:
-    value = json.loads(line)
+    value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     lacking = sorted(_NEEDED - value.keys())

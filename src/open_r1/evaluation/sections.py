@@ -1,5 +1,6 @@
 """What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -302,10 +303,10 @@ def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
 # --------------------------------------------------------------------------------------------------- matrices
 
 
-def matrix_section(matrix: Matrix[Tally], marks: Marks) -> Section:
-    """Trained on x tested on, within a split family."""
-    title = marked(f"Trained on x tested on, by {matrix.family}", marks)
-    stem = f"trained_on_x_tested_on_{matrix.family}"
+def matrix_section(matrix: Matrix[Tally], marks: Marks, name: str = "") -> Section:
+    """Trained on x tested on, within a split family; `name` tells one from others of the family in a report."""
+    title = marked(f"Trained on x tested on, by {matrix.family}{name and f': {name}'}", marks)
+    stem = f"trained_on_x_tested_on_{matrix.family}{name and f'_{name}'}"
     note = f"{len(matrix.rows)} runs (rows), tested on {len(matrix.columns)} sets (columns)"
     section = Section(title, warned(marks))
     section.sheets = [_matrix_sheet(matrix, marks)]
@@ -449,10 +450,18 @@ def difference_figures(found: Difference) -> list[str]:
     ]
 
 
-def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks) -> Section:
-    """The difference of two sets of runs by what was trained on and tested on, in the published form."""
-    title = marked(f"Improvement on each {matrix.family}", marks)
-    stem = f"improvement_{matrix.family}"
+def stem_of(name: str) -> str:
+    """A name as part of a file name: `grpo_nothink_minus_zero-shot_nothink`."""
+    return re.sub(r"[^\w-]+", "_", name).strip("_")
+
+
+def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: str = "") -> Section:
+    """The difference of two sets of runs by what was trained on and tested on, in the published form.
+
+    `name` says what is subtracted from what, where a report holds several such maps of a family.
+    """
+    title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
+    stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
     found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
     section = Section(title, warned(marks), [_mean_improvement(matrix)])
     rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]

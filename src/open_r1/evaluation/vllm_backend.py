@@ -5,7 +5,6 @@ completions are not promised to be equal token for token, and the manifest says 
 extra (`pip install '.[vllm]'`) and is imported only here.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from open_r1.errors import UserError
 from open_r1.evaluation.generate import Completion, Encoded, Encoder, end_tokens
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.sampling import Sampling, keyed
+from open_r1.vllm_extra import require_vllm
 
 NEVER = -100.0
 """The lowest bias that vLLM's `logit_bias` takes: the token's odds are divided by e^100."""
@@ -64,13 +64,9 @@ def decoding(
     ]
 
 
-def require_vllm() -> None:
+def require_backend() -> None:
     """Raise a `UserError` unless vLLM is installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "--backend vllm: vllm is not installed; pip install '.[vllm]' on a machine with a GPU, "
-            "or leave --backend out to use transformers"
-        )
+    require_vllm("--backend vllm", "leave --backend out to use transformers")
 
 
 class VllmGenerator:
@@ -86,7 +82,7 @@ class VllmGenerator:
     """
 
     def __init__(self, settings: InferenceSettings, folder: Path, encoder: Encoder) -> None:
-        require_vllm()
+        require_backend()
         from transformers import AutoConfig, GenerationConfig
         from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 

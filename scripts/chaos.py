@@ -1,0 +1,72 @@
+"""Kill, signal, damage and spoil real training runs, and say with counts what was survived.
+
+python scripts/chaos.py --output_dir output/chaos --seed 0
+
+Every run is held against an uninterrupted one: weights and logged numbers must be equal to the bit.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from open_r1 import chaos
+from open_r1.demo_steps import prepare_folder
+from open_r1.errors import run_command
+
+Scenario = Callable[[], str]
+
+
+def main() -> int:
+    """Run the chosen scenarios; exit status 1 if one did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("output/chaos"))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which things happen")
+    parser.add_argument("--kills", type=int, default=25, help="kill -9 for each layout of processes")
+    parser.add_argument("--kills_while_saving", type=int, default=100)
+    parser.add_argument("--only", nargs="+", default=[], metavar="KIND", help="kills saving damage signals faults")
+    parser.add_argument("--quick", action="store_true", help="a few of each kind, as the tests run it")
+    parser.add_argument("--overwrite", action="store_true", help="remove what an earlier run left in that folder")
+    flags = parser.parse_args()
+    prepare_folder(flags.output_dir, flags.overwrite)
+    site = chaos.Site(flags.output_dir / "runs", flags.seed)
+    failed = 0
+    for kind, scenario in scenarios(site, flags):
+        if flags.only and kind not in flags.only:
+            continue
+        begun = time.monotonic()
+        try:
+            line = scenario()
+        except (AssertionError, TimeoutError) as error:
+            line, failed = f"NOT SURVIVED: {error}", failed + 1
+        print(f"{kind}: {line} ({time.monotonic() - begun:.0f} s)", flush=True)
+    print(f"{failed} scenarios were not survived" if failed else "all survived")
+    return int(failed > 0)
+
+
+def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
+    """(kind, what to do), in order."""
+    one, two, zero2, zero3 = chaos.LAYOUTS[0], chaos.Layout(2), chaos.Layout(2, stage=2), chaos.Layout(2, stage=3)
+    if flags.quick:
+        yield "kills", lambda: chaos.kills(site, one, 2)
+        yield "kills", lambda: chaos.kills(site, two, 1)
+        yield "saving", lambda: chaos.kills_while_saving(site, 3)
+        yield "damage", lambda: chaos.damages(site)
+        yield "signals", lambda: chaos.signals(site, two, [1])
+        for name in chaos.FAULTS:
+            yield "faults", lambda name=name: chaos.fault(site, name, two)
+        return
+    for layout in chaos.LAYOUTS:
+        yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
+    yield "saving", lambda: chaos.kills_while_saving(site, flags.kills_while_saving)
+    yield "damage", lambda: chaos.damages(site, chaos.DAMAGES)
+    for layout, ranks in ((one, [0]), (two, [0]), (two, [1]), (two, [0, 1]), (zero3, [1])):
+        yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
+    for name in chaos.FAULTS:
+        for layout in (one, two, zero2):
+            if not (name == "a rank hangs" and layout == one):
+                yield "faults", lambda name=name, layout=layout: chaos.fault(site, name, layout)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,189 @@
+"""Does a study survive? One on phantoms runs undisturbed, the same is killed at random and continued: both are equal.
+
+    python scripts/chaos_study.py --output_dir output/chaos_study --seed 0
+
+With the defaults 4 training runs and 16 cells, killed twice with SIGKILL: everything at once, or the worker alone,
+whose child must end by itself before the next worker goes on. Compared are the SHA-256 of all trained weights, every
+answer of every result file, every logged loss, and every table of the report.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_r1.demo_steps import ENVIRONMENT, prepare_folder
+from open_r1.errors import UserError, run_command
+from open_r1.evaluation.score import read_results
+from open_r1.files import sha256_file
+from open_r1.phantoms import make_phantoms
+from open_r1.runs import Modality
+from open_r1.study.leases import process_start
+from open_r1.tiny_models import TINY_BASE
+
+SCRIPTS = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Prepare, run both, compare; 1 if they differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--output_dir", type=Path, default=Path("output/chaos_study"))
+    add("--seed", type=int, default=0, help="of the phantoms, the training and the moments of the kills")
+    add("--kills", type=int, default=2)
+    add("--modalities", type=int, default=4, help="4: 4 runs and 16 cells")
+    add("--max_steps", type=int, default=6, help="optimizer steps of each run")
+    add("--save_steps", type=int, default=2, help="between full checkpoints; 0 saves none, a run then starts again")
+    add("--processes", type=int, default=1, help="of each run")
+    add("--overwrite", action="store_true", help="remove an earlier one in that folder first")
+    flags = parser.parse_args()
+    prepare_folder(flags.output_dir, flags.overwrite)
+    command = _prepared(flags)
+    straight, killed = flags.output_dir / "straight", flags.output_dir / "killed"
+    begun = time.monotonic()
+    _to_the_end([*command, "--output_dir", str(straight)], flags.output_dir / "straight.log")
+    seconds = _seconds_of_work(straight)
+    print(f"undisturbed: {time.monotonic() - begun:.0f} s, of which runs and cells took {seconds:.0f} s", flush=True)
+    _disturbed([*command, "--output_dir", str(killed)], killed, flags, seconds)
+    differences = [*_compared(straight, killed)]
+    for line in differences:
+        print(f"DIFFERENT: {line}")
+    print(f"killed {flags.kills} times, seed {flags.seed}: {'not equal' if differences else 'equal'}", flush=True)
+    return 1 if differences else 0
+
+
+def _prepared(flags: argparse.Namespace) -> list[str]:
+    """Draw and prepare the data; the study's command without its output folder."""
+    phantoms, data = flags.output_dir / "phantoms", flags.output_dir / "data"
+    make_phantoms(phantoms, 6, 3, flags.seed, list(Modality)[: flags.modalities])
+    make = [sys.executable, str(SCRIPTS / "prepare_omnimedvqa.py"), "--splits_dir", str(phantoms / "splits")]
+    make += ["--image_root", str(phantoms), "--output_dir", str(data), "--by", "modality", "--num_workers", "1"]
+    done = subprocess.run(make, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"the phantoms could not be prepared: {done.stderr.strip()[-500:]}")
+    saving = f"--save_steps {flags.save_steps}" if flags.save_steps else "--save_strategy no"
+    training = (
+        f"--max_steps {flags.max_steps} --num_generations 4 --max_completion_length 8 --per_device_train_batch_size 2 "
+        f"--learning_rate 1e-4 --logging_steps 1 --seed {flags.seed} {saving}"
+    )
+    return [
+        *(sys.executable, str(SCRIPTS / "run_matrix.py"), "--base", str(TINY_BASE), "--data", str(data)),
+        *("--modes", "nothink", "--by", "modality", "--no-zero_shot", "--nproc_per_node", str(flags.processes)),
+        *("--train_args", training, "--infer_args", "--max_new_tokens 8 --batch_size 16"),
+    ]
+
+
+def _to_the_end(command: Sequence[str], log: Path) -> None:
+    with open(log, "ab") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT, check=False)
+    if done.returncode:
+        last = log.read_text(errors="replace").strip().splitlines()[-5:]
+        raise UserError(f"the study ended with exit status {done.returncode}: {' | '.join(last)}; log: {log}")
+
+
+def _disturbed(command: Sequence[str], folder: Path, flags: argparse.Namespace, seconds: float) -> None:
+    """Run the command, kill it at random moments of its runs and cells, and let it end."""
+    moments = random.Random(flags.seed)
+    log = flags.output_dir / "killed.log"
+    for number in range(1, flags.kills + 1):
+        with open(log, "ab") as file:
+            worker = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT)
+        known = log.stat().st_size
+        while worker.poll() is None and b"\n[" not in log.read_bytes()[known:]:
+            time.sleep(0.2)  # flags are looked at, nothing is done yet
+        after = moments.uniform(0.02, 0.9) * seconds / flags.kills
+        try:
+            worker.wait(after)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            raise UserError(f"the study ended before it could be killed; its log: {log}")
+        alone = moments.random() < 0.5
+        killed = [worker.pid] if alone else family(worker.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        worker.wait()
+        at = log.read_text(errors="replace").strip().splitlines()[-1:] or ["(before its first line)"]
+        what = "the worker alone" if alone else f"all {len(killed)} processes"
+        done = len(list((folder / "leases").glob("*.end")))
+        print(f"kill {number}: {what}, {after:.0f} s into the work, {done} items done; last: {at[0]}", flush=True)
+    _to_the_end(command, log)
+
+
+def _seconds_of_work(study: Path) -> float:
+    """How long the items of a study took, by their records."""
+    return sum(json.loads(path.read_text())["seconds"] for path in (study / "leases").glob("*.end"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants, each stopped so that it cannot start another one."""
+    found: list[int] = []
+    fresh = [pid]
+    while fresh:
+        for each in fresh:
+            os.kill(each, signal.SIGSTOP)
+        found += fresh
+        fresh = [child for child, parent in _parents() if parent in found and child not in found]
+    return found
+
+
+def _parents() -> list[tuple[int, int]]:
+    """(process, its parent) of every process that lives."""
+    pairs = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if process_start(int(entry.name)) is not None:
+            pairs.append((int(entry.name), int(fields[1])))
+    return pairs
+
+
+def _compared(one: Path, other: Path) -> list[str]:
+    """What differs between two studies, and a line for each kind of thing that was compared."""
+    differences = []
+    for what, of in (("trained weights", _weights), ("answers", _answers), ("report tables", _tables)):
+        first, second = of(one), of(other)
+        differing = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
+        print(f"{what}: {len(first)} compared, {len(first) - len(differing)} equal", flush=True)
+        differences += [f"{what}: {name}" for name in differing]
+        if not first:
+            differences.append(f"{what}: there are none to compare")
+    return differences
+
+
+def _weights(study: Path) -> dict[str, str]:
+    return {str(path.relative_to(study)): sha256_file(path) for path in study.glob("runs/*/*.safetensors")}
+
+
+def _answers(study: Path) -> dict[str, object]:
+    found = {}
+    for path in study.glob("cells/*/*.jsonl"):
+        for result in read_results(path).results:
+            name = f"{path.relative_to(study)}: {result.id}"
+            found[name] = (result.output, result.outcome, result.letter, result.blind, result.seen)
+    return found
+
+
+def _tables(study: Path) -> dict[str, str]:
+    tables = {path.name: path.read_text() for path in (study / "report").glob("*.csv")}
+    summary = (study / "report" / "summary.md").read_text().partition("\n## How ")[0]
+    log = {path.parent.name: _losses(path) for path in study.glob("runs/*/trainer_state.json")}
+    return tables | {"summary.md": summary} | {f"{name}: logged losses": value for name, value in log.items()}
+
+
+def _losses(state: Path) -> str:
+    history = json.loads(state.read_text())["log_history"]
+    return shlex.join(f"{entry['step']}:{entry['loss']}" for entry in history if "loss" in entry)
+
+
+if __name__ == "__main__":
+    run_command(main)

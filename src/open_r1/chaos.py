@@ -1,0 +1,511 @@
+"""Faults injected into real training runs, and what must hold after each: for scripts/chaos.py and the tests.
+
+A scenario raises AssertionError with what did not hold, and returns one line of what was survived, with counts.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from open_r1.errors import EXIT_INTERRUPTED, UserError
+from open_r1.files import sha256_file
+from open_r1.forked_runs import ForkedRun, reward_text_length, small_set, start
+from open_r1.guards import EXIT_HUNG
+from open_r1.resuming import checkpoint_to_continue
+from open_r1.saving import STAGE, damage, newest_first, read_about, step_of
+from open_r1.tiny_models import build_tiny_checkpoint
+
+QUESTIONS, EPOCHS = 8, 2
+FLAGS = (
+    f"--num_generations 2 --max_completion_length 6 --num_train_epochs {EPOCHS} --save_steps 1 --logging_steps 1 "
+    "--learning_rate 1e-3 --report_to none --save_total_limit 3 --disable_tqdm true"
+)
+# Of the logged numbers those that measure time; every other must be equal to the bit.
+_TIMES = ("time", "seconds", "per_second", "runtime")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a run is spread out; each makes 8 optimizer steps in 2 epochs."""
+
+    processes: int = 1
+    stage: int = 0
+    """DeepSpeed's ZeRO stage; 0 is DDP."""
+    lora: bool = False
+    iterations: int = 1
+    """Uses of the same completions; between two of them nothing can be saved."""
+
+    def __str__(self) -> str:
+        engine = f"ZeRO-{self.stage}" if self.stage else "DDP" if self.processes > 1 else "plain"
+        reused = f", {self.iterations} iterations" if self.iterations > 1 else ""
+        weights = "LoRA" if self.lora else "full weights"
+        return f"{self.processes} process{'es' * (self.processes > 1)}, {engine}, {weights}{reused}"
+
+
+LAYOUTS = (
+    Layout(),
+    Layout(lora=True),
+    Layout(iterations=2),
+    Layout(2),
+    Layout(2, lora=True),
+    Layout(2, stage=2),
+    Layout(2, stage=3),
+    Layout(2, stage=2, lora=True),
+    Layout(2, stage=3, lora=True),
+)
+
+
+class Site:
+    """A folder with a tiny base, questions and the runs that are made of them.
+
+    Args:
+        folder: is made.
+        seed: of the moments at which things happen.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "data" / "dataset_dict.json").exists():
+            _apart(lambda: (build_tiny_checkpoint(folder / "base"), small_set(folder / "data", QUESTIONS)))
+        self._number = 0
+
+    def fresh(self) -> Path:
+        """A name for a run's folder that is not there yet."""
+        self._number += 1
+        return self.folder / f"run{self._number}"
+
+    def start(self, output: Path, layout: Layout, *more: str, fault: Callable[[int], None] | None = None) -> ForkedRun:
+        """Start or continue a run, with a fault planted in each of its processes."""
+        accumulation = 2 // layout.processes
+        arguments = ["--model_name_or_path", str(self.folder / "base"), "--dataset_name", str(self.folder / "data")]
+        arguments += ["--output_dir", str(output), *FLAGS.split(), "--num_iterations", str(layout.iterations)]
+        arguments += ["--gradient_accumulation_steps", str(accumulation)]
+        if layout.lora:
+            arguments += ["--use_peft", "--lora_on", "both", "--lora_r", "4"]
+        variables = {"DS_ACCELERATOR": "cpu"} if layout.stage else {}
+        if layout.stage:
+            arguments += ["--deepspeed", str(self._deepspeed(layout.stage))]
+
+        def before(rank: int) -> None:
+            reward_text_length(rank)
+            if fault is not None:
+                fault(rank)
+
+        log = output.with_suffix(".log")
+        return start([*arguments, *more], log, layout.processes, before, environment=variables)
+
+    def _deepspeed(self, stage: int) -> Path:
+        path = self.folder / f"zero{stage}.json"
+        auto = (
+            "train_micro_batch_size_per_gpu",
+            "gradient_accumulation_steps",
+            "train_batch_size",
+            "gradient_clipping",
+        )
+        settings: dict[str, Any] = dict.fromkeys(auto, "auto") | {"zero_allow_untested_optimizer": True}
+        zero = {"stage": stage} | ({"stage3_gather_16bit_weights_on_model_save": True} if stage == 3 else {})
+        path.write_text(json.dumps(settings | {"zero_optimization": zero}))
+        return path
+
+    def finished(self, layout: Layout) -> Path:
+        """The uninterrupted run of a layout, which the others are held against."""
+        output = self.folder / f"whole-{LAYOUTS.index(layout)}"
+        if not output.exists():
+            run = self.start(output, layout)
+            assert run.wait() == [0] * layout.processes, tail(run)
+        return output
+
+
+def _apart(work: Callable[[], object]) -> None:
+    """Do something in a fork, so that this process stays fit for forking."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0, "the preparation failed"
+
+
+def tail(run: ForkedRun) -> str:
+    """The end of what a run printed."""
+    return run.log.read_text()[-3000:]
+
+
+def logged(output: Path) -> list[dict[str, Any]]:
+    """What a finished run has logged, without times."""
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [
+        {key: value for key, value in entry.items() if not any(word in key for word in _TIMES)} for entry in history
+    ]
+
+
+def require_equal(output: Path, whole: Path) -> None:
+    """Weights to the bit, and every logged number."""
+    name = "adapter_model.safetensors" if (whole / "adapter_model.safetensors").exists() else "model.safetensors"
+    assert logged(output) == logged(whole), "the logged numbers differ"
+    assert sha256_file(output / name) == sha256_file(whole / name), "the weights differ"
+
+
+def require_whole_checkpoints(output: Path) -> int:
+    """No checkpoint of a run may be damaged; returns the newest one's step, 0 if there is none."""
+    found = newest_first(output)
+    assert [damage(path) for path in found] == [None] * len(found)
+    return step_of(found[0]) if found else 0
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+
+def kills(site: Site, layout: Layout, count: int) -> str:
+    """`kill -9` at random moments, then the same command again, until `count` kills have been survived.
+
+    A run that ends is compared with the uninterrupted one, and another begins.
+    """
+    whole = site.finished(layout)
+    killed = ended = 0
+    output, moments = site.fresh(), []
+    while killed < count or ended == 0:
+        run = site.start(output, layout)
+        if killed < count:
+            moments.append(_kill_at_a_random_moment(site, run, output))
+            killed += 1
+            require_whole_checkpoints(output)
+            continue
+        assert run.wait() == [0] * layout.processes, tail(run)
+        require_equal(output, whole)
+        ended += 1
+        shutil.rmtree(output)
+        output = site.fresh()
+    places = ", ".join(f"{moments.count(each)} {each}" for each in sorted(set(moments)))
+    return f"{layout}: {killed} kills ({places}); weights and logged numbers equal to the bit"
+
+
+def _kill_at_a_random_moment(site: Site, run: ForkedRun, output: Path) -> str:
+    """Kill once training is under way; returns where it stood. A run that ends before is left as it is."""
+    # half of them within a save, which takes less time than a step
+    if site.random.random() < 0.5:
+        arrived = _wait_for(run, lambda: any((output / STAGE).glob("*")))
+        time.sleep(site.random.uniform(0, 0.05))
+    else:
+        seen = len(newest_first(output)) and step_of(newest_first(output)[0])
+        arrived = _wait_for(run, lambda: any(step_of(path) > seen for path in newest_first(output)))
+        time.sleep(site.random.uniform(0, 0.3))
+    saving = any((output / STAGE).glob("*"))
+    run.kill()
+    return "while saving" if saving else "within a step" if arrived else "at the end"
+
+
+def _wait_for(run: ForkedRun, happened: Callable[[], bool], seconds: float = 120.0) -> bool:
+    """Whether it happened before the run ended."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, tail(run)
+        if not Path(f"/proc/{run.pids[0]}").exists() or _is_zombie(run.pids[0]):
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def kills_while_saving(site: Site, count: int) -> str:
+    """`kill -9` at random moments of a save: no checkpoint is unusable, and no more than `save_steps` is lost."""
+    whole, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
+    output, killed, ended, lost = site.fresh(), 0, 0, 0
+    while killed < count:
+        before = require_whole_checkpoints(output)
+        run = site.start(output, layout)
+        stage = output / STAGE
+        if not _wait_for(run, lambda stage=stage: any(stage.glob("*"))):
+            assert run.wait() == [0], tail(run)
+            require_equal(output, whole)
+            ended += 1
+            shutil.rmtree(output)
+            continue
+        time.sleep(site.random.uniform(0, 0.06))
+        run.kill()
+        killed += 1
+        after = require_whole_checkpoints(output)
+        assert after >= before
+        lost += after == before
+    return f"{killed} kills while saving: 0 unusable checkpoints, {lost} cost the step being saved, {ended} runs ended"
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+Harm = Callable[[Path], object]
+
+
+def _cut(pattern: str) -> Harm:
+    def harm(folder: Path) -> None:
+        path = next(iter(sorted(folder.glob(pattern))))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return harm
+
+
+def _gone(pattern: str) -> Harm:
+    return lambda folder: next(iter(sorted(folder.glob(pattern)))).unlink()
+
+
+def _flipped(pattern: str) -> Harm:
+    def harm(folder: Path) -> None:
+        path = next(iter(sorted(folder.glob(pattern))))
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return harm
+
+
+def _emptied(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _other_step(folder: Path) -> None:
+    about = read_about(folder)
+    (folder / "manifest.json").write_text(json.dumps(about | {"step": about["step"] + 1}))
+
+
+DAMAGES: dict[str, Harm] = {
+    "weights missing": _gone("*.safetensors"),
+    "weights cut": _cut("*.safetensors"),
+    "weights: one bit": _flipped("*.safetensors"),
+    "optimizer missing": _gone("optimizer.pt"),
+    "optimizer cut": _cut("optimizer.pt"),
+    "optimizer: one bit": _flipped("optimizer.pt"),
+    "scheduler missing": _gone("scheduler.pt"),
+    "scheduler cut": _cut("scheduler.pt"),
+    "random state missing": _gone("rng_state*.pth"),
+    "random state cut": _cut("rng_state*.pth"),
+    "trainer state missing": _gone("trainer_state.json"),
+    "trainer state: one bit": _flipped("trainer_state.json"),
+    "sums missing": _gone("progress_*.json"),
+    "configuration cut": _cut("config.json"),
+    "manifest missing": _gone("manifest.json"),
+    "manifest cut": _cut("manifest.json"),
+    "manifest of another step": _other_step,
+    "weights a folder": lambda folder: (_gone("*.safetensors")(folder), (folder / "model.safetensors").mkdir()),
+    "everything missing": _emptied,
+}
+
+
+def damages(site: Site, continued: Iterable[str] = ("weights cut",)) -> str:
+    """Each kind of damage to the newest checkpoint falls back to the one before; to all of them is refused by name.
+
+    Args:
+        site: where.
+        continued: the kinds after which the run is really continued and compared.
+    """
+    whole, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
+    ongoing = set(continued)
+    interrupted = _interrupted(site, layout)
+    for name, harm in DAMAGES.items():
+        output = site.fresh()
+        shutil.copytree(interrupted, output)
+        newest, before = newest_first(output)[:2]
+        harm(newest)
+        told: list[str] = []
+        assert checkpoint_to_continue(output, None, told.append) == before, name
+        assert any(newest.name in line and "damaged" in line for line in told), name
+        if name in ongoing:
+            run = site.start(output, layout)
+            assert run.wait() == [0], tail(run)
+            require_equal(output, whole)
+        shutil.rmtree(output)
+        shutil.copytree(interrupted, output)
+        for path in newest_first(output):
+            harm(path)
+        refusal = _refusal(output)
+        assert all(path.name in refusal for path in newest_first(output)), name
+        shutil.rmtree(output)
+    return f"{len(DAMAGES)} kinds of damage: each fell back to the checkpoint before, or was refused by name"
+
+
+def _refusal(output: Path) -> str:
+    try:
+        checkpoint_to_continue(output, None, lambda _: None)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _interrupted(site: Site, layout: Layout) -> Path:
+    """A run that was killed after its fifth step, with three checkpoints."""
+    output = site.fresh()
+    run = site.start(output, layout)
+    assert _wait_for(run, lambda: (output / "checkpoint-5").exists())
+    run.kill()
+    shutil.rmtree(output / STAGE, ignore_errors=True)
+    return output
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def signals(site: Site, layout: Layout, to: Iterable[int], number: signal.Signals = signal.SIGTERM) -> str:
+    """A signal to some ranks: all of them save, end with a status of their own, and the same command continues."""
+    whole, output = site.finished(layout), site.fresh()
+    run = site.start(output, layout)
+    assert _wait_for(run, lambda: (output / "checkpoint-2").exists())
+    begun = time.monotonic()
+    ranks = list(to)
+    for rank in ranks:
+        os.kill(run.pids[rank], number)
+    codes = run.wait(timeout=60)
+    seconds = time.monotonic() - begun
+    assert codes == [EXIT_INTERRUPTED] * layout.processes, tail(run)
+    assert seconds < 30
+    story = json.loads((output / "run.json").read_text())
+    assert story["status"] == "interrupted"
+    assert require_whole_checkpoints(output) == story["steps"]
+    run = site.start(output, layout)
+    assert run.wait() == [0] * layout.processes, tail(run)
+    require_equal(output, whole)
+    return f"{layout}: {number.name} to rank {ranks}: saved and ended with {EXIT_INTERRUPTED} after {seconds:.1f} s"
+
+
+# --- faults of one rank ----------------------------------------------------------------------------------------------
+
+
+def _reward(problem: Callable[[int], Any]) -> Callable[[], None]:
+    """From its third call on, a reward does what `problem` does with the number of completions."""
+
+    def plant() -> None:
+        from open_r1 import launch
+
+        calls = 0
+
+        def spread(completions: list[Any], **_: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return problem(len(completions)) if calls > 2 else [float(i % 2) for i in range(len(completions))]
+
+        launch.rewards_for = lambda *_: [spread]
+
+    return plant
+
+
+def _raise(count: int) -> None:
+    raise KeyError("solution")
+
+
+def _hang(count: int) -> None:
+    while True:
+        time.sleep(0.1)
+
+
+def _bad_loss() -> None:
+    from open_r1.trainer import SharedPrefixGRPOTrainer
+
+    original = SharedPrefixGRPOTrainer._loss_of
+
+    def loss_of(self: Any, *arguments: Any) -> torch.Tensor:
+        loss = original(self, *arguments)
+        return loss * float("nan") if self.state.global_step == 2 else loss
+
+    SharedPrefixGRPOTrainer._loss_of = loss_of
+
+
+def _bad_gradient() -> None:
+    from open_r1.trainer import SharedPrefixGRPOTrainer
+
+    original = SharedPrefixGRPOTrainer._loss_of
+
+    class Spoilt(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * float("inf")
+
+    def loss_of(self: Any, *arguments: Any) -> torch.Tensor:
+        loss = original(self, *arguments)
+        return Spoilt.apply(loss) if self.state.global_step == 2 else loss  # type: ignore[return-value]
+
+    SharedPrefixGRPOTrainer._loss_of = loss_of
+
+
+def _full_disk() -> None:
+    """No file may grow over 60 kB from the third step on: run.json fits, the weights do not."""
+    from open_r1.trainer import SharedPrefixGRPOTrainer
+
+    original = SharedPrefixGRPOTrainer._save_checkpoint
+
+    def save(self: Any, model: Any, trial: Any) -> None:
+        if self.state.global_step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        original(self, model, trial)
+
+    SharedPrefixGRPOTrainer._save_checkpoint = save
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted in the last rank, and what must be said about it."""
+
+    plant: Callable[[], None]
+    said: str
+    codes: tuple[int, ...] = (2,)
+    on_first: bool = False
+    """Planted in the first rank instead, which alone writes the weights."""
+
+
+FAULTS = {
+    "reward raises": Fault(_reward(_raise), "the reward spread raised KeyError"),
+    "reward is infinite": Fault(_reward(lambda n: [float("inf")] * n), "the reward spread gave inf"),
+    "reward is not a number": Fault(_reward(lambda n: [float("nan")] * n), "the reward spread gave nan"),
+    "loss is not a number": Fault(_bad_loss, "the loss of step 3 is not finite"),
+    "gradient is infinite": Fault(_bad_gradient, "the gradient of step 3 is not finite"),
+    "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, -9)),
+    "disk is full": Fault(_full_disk, "cannot write the checkpoint", (2, -9), on_first=True),
+}
+
+
+def fault(site: Site, name: str, layout: Layout) -> str:
+    """A fault on one rank stops all of them with one message and leaves the last good checkpoint."""
+    planted, output = FAULTS[name], site.fresh()
+    place = 0 if planted.on_first else layout.processes - 1
+    more = ["--ddp_timeout", "6"] if name == "a rank hangs" else []
+    begun = time.monotonic()
+    run = site.start(output, layout, *more, fault=lambda rank: planted.plant() if rank == place else None)
+    codes = run.wait(timeout=180)
+    seconds = time.monotonic() - begun
+    said = run.log.read_text()
+    assert all(code in planted.codes for code in codes), (codes, tail(run))
+    assert said.count(planted.said) == 1, tail(run)
+    assert "Traceback" not in said, tail(run)
+    last = require_whole_checkpoints(output)
+    assert last == 2, (last, tail(run))
+    for path in (output / "checkpoint-2").glob("*.safetensors"):
+        _apart(lambda path=path: _require_finite(path))
+    return f"{layout}: {name} on rank {place}: all stopped after {seconds:.0f} s, checkpoint-2 is kept and finite"
+
+
+def _require_finite(path: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert all(value.isfinite().all() for value in load_file(path).values())

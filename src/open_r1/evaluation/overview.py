@@ -1,0 +1,163 @@
+"""What the result files of a whole study say together: one table, a map per mode, and every comparison they offer.
+
+All is read from the manifests: method (GRPO, SFT, zero-shot), mode, what was trained on and what was tested on.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from statistics import fmean
+
+from open_r1.evaluation.lineup import (
+    FAMILIES,
+    Comparison,
+    Label,
+    Scored,
+    accuracy_matrices,
+    all_marks,
+    difference_matrices,
+    pair_up,
+    run_names,
+)
+from open_r1.evaluation.sections import Section, comparison_section, improvement_section, matrix_section, stem_of
+from open_r1.evaluation.sheets import BLANK, Sheet, percent, with_error
+from open_r1.evaluation.statistics import mean_of_means
+from open_r1.evaluation.tables import ALL, Tally
+from open_r1.runs import Family, Modality, Mode, Task, family_of
+
+Way = tuple[str, str]
+"""How a checkpoint came about and is asked: method, mode."""
+
+UNTRAINED = "zero-shot"
+_METHODS = (UNTRAINED, "sft", "grpo")
+_MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earlier one minus a later one
+
+
+def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]:
+    """The comparisons of a study, the first one first, and the sections of its report but for the curves.
+
+    Files whose pictures or options were changed are left out.
+
+    Args:
+        scored: result files of several runs.
+
+    Raises:
+        UserError: two files fit as the counterpart of a third.
+    """
+    plain = [one for one in scored if not one.perturbed]
+    ways = _ordered({_way(one) for one in plain})
+    sections = [_table(plain, ways, family) for family in FAMILIES if _tested(plain, family)]
+    found: list[Comparison] = []
+    for second, first in _opposites(ways):
+        pairs, _ = pair_up([one for one in plain if _way(one) == first], [one for one in plain if _way(one) == second])
+        sections += _differences(pairs, f"{_name(second, first)} minus {_name(first, second)}")
+        found += pairs
+    for mode in dict.fromkeys(mode for _, mode in ways):
+        own = [one for one in plain if _way(one)[1] == mode]
+        names = run_names([one.file.manifest for one in own])  # of these alone: none has to say the mode
+        own = [replace(one, run=name) for one, name in zip(own, names, strict=True)]
+        sections += [matrix_section(matrix, all_marks(own), mode) for matrix in accuracy_matrices(own)]
+    return found, sections
+
+
+def _way(one: Scored) -> Way:
+    manifest = one.file.manifest
+    return str(manifest.get("method") or UNTRAINED), str(manifest.get("mode") or Mode.NOTHINK)
+
+
+def _ordered(ways: Iterable[Way]) -> list[Way]:
+    def place(known: Sequence[str], name: str) -> int:
+        return known.index(name) if name in known else len(known)
+
+    return sorted(ways, key=lambda way: (place(_METHODS, way[0]), place(_MODES, way[1]), way))
+
+
+def _opposites(ways: Sequence[Way]) -> list[tuple[Way, Way]]:
+    """What is worth a difference, second and first: modes of one method, then methods of one mode."""
+    modes = [(a, b) for a, b in combinations(ways, 2) if a[0] == b[0] != UNTRAINED]
+    methods = [(b, a) for a, b in combinations(ways, 2) if a[1] == b[1]]
+    return modes + sorted(methods, key=lambda pair: -_METHODS.index(pair[0][0]) if pair[0][0] in _METHODS else 0)
+
+
+def _name(way: Way, other: Way) -> str:
+    """A way by what tells it from the other: `nothink`, or `grpo (think)` where the methods differ."""
+    return way[1] if way[0] == other[0] == "grpo" else f"{way[0]} ({way[1]})"
+
+
+def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
+    marks = all_marks(one for pair in pairs for one in (pair.first, pair.second))
+    matrices = difference_matrices(pairs)
+    for matrix in matrices:
+        cells = len(matrix.cells)
+        what = f"{name}, on the same questions ({cells} pairs of result files)"
+        yield improvement_section(matrix, what, marks, name)
+    mapped = {matrix.family for matrix in matrices}
+    for number, pair in enumerate(pairs, 1):
+        trained = pair.second.trained_on
+        if trained is None or family_of(trained) not in mapped:
+            stem = f"difference_{stem_of(name)}"
+            yield comparison_section(pair, stem if len(pairs) == 1 else f"{stem}_{number}")
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+
+
+def _tested(scored: Sequence[Scored], family: Family) -> list[Label]:
+    """The labels of a split family that files are about, in the published order."""
+    found = {one.tested_on for one in scored}
+    return [label for label in ([*Modality] if family == "modality" else [*Task]) if label in found]
+
+
+def _table(scored: Sequence[Scored], ways: Sequence[Way], family: Family) -> Section:
+    """A row per test set, a column per way: trained on the same and on the others."""
+    section = Section(f"Every way beside the others, by {family}")
+    for title, same in (("Trained and tested on the same", True), ("Trained on another, mean over these runs", False)):
+        sheet = _sheet(scored, ways, family, title, same)
+        if sheet is not None:
+            section.sheets.append(sheet)
+    return section
+
+
+def _sheet(scored: Sequence[Scored], ways: Sequence[Way], family: Family, title: str, same: bool) -> Sheet | None:
+    rows, groups = [], {way: [] for way in ways}
+    for label in _tested(scored, family):
+        here = [one for one in scored if one.tested_on == label]
+        cells = []
+        for way in ways:
+            fitting = [one for one in here if _way(one) == way and _counts(one, label, same)]
+            tallies = [tally for one in fitting if (tally := one.table.get((ALL, ALL))) is not None and tally.asked]
+            groups[way] += [(label, _answers(tally)) for tally in tallies]
+            cells.append(_cell(tallies) if tallies else BLANK)
+        rows.append([label, _blind(here), *cells])
+    if not any(groups.values()):
+        return None
+    rows.append(["unweighted mean", BLANK, *(_mean(groups[way]) for way in ways)])
+    note = "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt."
+    return Sheet(title, ["tested on", "blind floor", *(f"{method} ({mode})" for method, mode in ways)], rows, [note])
+
+
+def _counts(one: Scored, label: Label, same: bool) -> bool:
+    """Whether a file stands in the table: the base in both, a run by what it was trained on."""
+    return one.trained_on is None or (one.trained_on == label) == same
+
+
+Answers = tuple[list[bool], list[str]]
+
+
+def _answers(tally: Tally) -> Answers:
+    return [result.correct for result in tally.asked], [result.image for result in tally.asked]
+
+
+def _cell(tallies: Sequence[Tally]) -> str:
+    return with_error(*mean_of_means([_answers(tally) for tally in tallies]))
+
+
+def _mean(found: Sequence[tuple[Label, Answers]]) -> str:
+    return with_error(*mean_of_means([answers for _, answers in found])) if found else BLANK
+
+
+def _blind(here: Sequence[Scored]) -> str:
+    """What guessing by option text earns with the set's own training questions."""
+    own = [one for one in here if one.trained_on in (None, one.tested_on)]
+    floors = [t.blind for one in own if (t := one.table.get((ALL, ALL))) is not None and t.blind is not None]
+    return percent(fmean(floors), 1) if floors else BLANK

@@ -1,0 +1,132 @@
+"""What a model writes cannot keep its judges busy: twice the text takes about twice the time, up to a megabyte.
+
+Covered are the grader, the form, every reward of the registry and the lenient matching of HuatuoGPT-o1. Processor time,
+measured again where a busy machine may be what made it slow.
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from open_r1.answers import follows_format, grade, options_in
+from open_r1.evaluation.huatuo import match_choice
+from open_r1.reward_settings import RewardSettings
+from open_r1.rewards import REWARDS
+from open_r1.runs import Mode
+
+MEGABYTE = 2**20
+LIMIT = 3.0  # seconds for a megabyte; seen: at most 0.9
+RATIO = 3.0  # of the times for a megabyte and half of one; 4 would be quadratic; seen: 1.9 to 2.6
+TOO_SHORT = 0.04  # seconds: below that a ratio means nothing, and nothing is slow
+
+PROBLEM = "What is it? A)chest tube, B)Pneumonia (left), C)a, D)C"
+OPTIONS = options_in(PROBLEM)
+
+TAGS = (
+    "<think>",
+    "</think>",
+    "<answer>",
+    "< / answer ",
+    "<think><answer>",
+    "</think></answer>",
+    "<",
+    "<|im_end|",
+    "<|a",
+)
+SIGNS = ("(", "((A", "A)", "{", "\\boxed{", "\\boxed{A}", "$", "_*`", ",", "C, ", " ", "\n", "A\n", " \n\t", "\u3000")
+WORDS = (
+    *("answer:", "answer is ", "the answer is A. ", "the answer is not ", "correct option ", "final answer ", "is is "),
+    *("A or B and ", "not ", "n't if whether ", "wait actually ", "because A ", "chest tube ", "pneumonia (left) (B) "),
+)
+LETTERS = ("a", "A", "0", "a\u0301", "\u0301", "\u0130", "\ufdfa", "\ud800", "\x00", "答案是", "는", "中A", "\ufb00")
+STEPS = ("Step 1", "Step 1:", "1.\n", "\n-", "\n*", "First,", "First")
+PIECES = (*TAGS, *SIGNS, *WORDS, *LETTERS, *STEPS)
+FRAMES = (("", ""), ("<answer>", ""), ("the answer is A. ", ""), ("", ". answer: A"))
+
+Judge = Callable[[str], object]
+
+
+def seconds(judge: Judge, text: str) -> float:
+    begun = time.process_time()
+    judge(text)
+    return time.process_time() - begun
+
+
+def growth(judge: Judge, piece: str, frame: tuple[str, str]) -> tuple[float, float]:
+    """Seconds for a megabyte, and how many times those of half of it that is; where it is bad the best of three."""
+    before, after = frame
+    half, whole = (before + (piece * (size // len(piece) + 1))[:size] + after for size in (MEGABYTE // 2, MEGABYTE))
+    spent, ratio = seconds(judge, whole), 1.0
+    for _ in range(3):
+        if spent < TOO_SHORT:
+            return spent, 1.0
+        ratio = spent / max(seconds(judge, half), 1e-6)
+        if spent < LIMIT and ratio < RATIO:
+            break
+        spent = seconds(judge, whole)
+    return spent, ratio
+
+
+def assert_linear(judge: Judge, pieces: tuple[str, ...], frames: tuple[tuple[str, str], ...] = FRAMES[:1]) -> None:
+    worst = (0.0, 0.0)
+    for piece in pieces:
+        for frame in frames:
+            spent, ratio = growth(judge, piece, frame)
+            assert spent < LIMIT, (piece, frame, spent)
+            assert ratio < RATIO, (piece, frame, spent, ratio)
+            worst = max(worst, (spent, ratio))
+    print(f"slowest megabyte: {worst[0]:.2f} s, {worst[1]:.2f} times half of it")
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=["bare", "in a block", "after a claim", "before a claim"])
+def test_the_grader_is_linear(frame: tuple[str, str]) -> None:
+    # a quarter of the pieces each; tests/test_answers.py takes a megabyte of many more
+    assert_linear(lambda text: grade(text, "A", OPTIONS), PIECES[FRAMES.index(frame) :: 4], (frame,))
+
+
+def test_the_form_is_linear() -> None:
+    assert_linear(lambda text: [follows_format(text, mode) for mode in Mode], TAGS)
+
+
+def reward(name: str) -> Judge:
+    made = REWARDS[name](Mode.THINK, RewardSettings(), 1000)
+    row = {"problem": [PROBLEM], "solution": ["<answer> A </answer>"], "completion_ids": [[1] * 10]}
+    return lambda text: made([text], **row)
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_every_reward_is_linear(name: str) -> None:
+    graded = name in ("accuracy", "cosine")  # the grader again, and next to nothing beside it
+    assert_linear(reward(name), ("<answer>", "the answer is A. ", "a\u0301") if graded else (*TAGS[:4], *STEPS, "A) "))
+
+
+def test_medical_accuracy_is_linear_in_a_long_answer_block() -> None:
+    assert_linear(reward("medical_accuracy"), ("chest tube ", "(", "a\u0301", "\u0130", "$", "<"), (FRAMES[1],))
+
+
+def test_the_lenient_matching_is_linear() -> None:
+    found = (
+        "answer is ",
+        "answer is A",
+        "(A",
+        "A ",
+        "chest tube",
+        "\u0130",
+        "\u3000",
+        "中A",
+        "chest tub",
+        "xy",
+        "a b ",
+        "\n",
+    )
+    assert_linear(lambda text: match_choice(text, OPTIONS), found)
+    assert_linear(lambda text: match_choice(text, {"A": "abab" * 50, "B": "baba" * 50}), ("ab", "abba"))
+
+
+def test_a_judge_that_is_quadratic_would_be_noticed() -> None:
+    def slow(text: str) -> object:
+        return [text[at:].count("x") for at in range(0, len(text), 4096)]
+
+    with pytest.raises(AssertionError):
+        assert_linear(slow, ("a",))

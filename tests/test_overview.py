@@ -1,0 +1,107 @@
+"""The report of a whole study, from the manifests of its result files alone."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_report_runs import rows_of, run
+
+from open_r1.errors import UserError
+from open_r1.evaluation.report import write_overview
+from open_r1.evaluation.sheets import BLANK
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two modalities, trained in both modes and fine-tuned, and the base: of 40 questions so many are right."""
+    folder = tmp_path_factory.mktemp("cells")
+    labels = ["CT", "MRI"]
+    found = [run(folder, None, tested, 10, mode) for tested in labels for mode in ("think", "nothink")]
+    for trained in labels:
+        for tested in labels:
+            same = trained == tested
+            found.append(run(folder, trained, tested, 20, "think"))
+            found.append(run(folder, trained, tested, 28 if same else 20, "nothink"))
+            about = {"method": "sft", "checkpoint_sha256": f"{trained} sft"}
+            path = folder / f"sft-{trained}-{tested}.jsonl"
+            run(folder, trained, tested, 24, "nothink", image="none").rename(path)
+            path.write_text(_with(path.read_text(), image="shown", **about))
+            found.append(path)
+    return found
+
+
+def _with(text: str, **about: str) -> str:
+    """A result file with other entries in its manifest."""
+    for key, value in about.items():
+        text = re.sub(rf'"{key}": "[^"]*"', f'"{key}": "{value}"', text, count=1)
+    return text
+
+
+def test_one_table_holds_every_way_beside_the_others(cells: list[Path], tmp_path: Path) -> None:
+    summary = write_overview(cells, tmp_path / "out")
+    head = "| tested on | blind floor | zero-shot (nothink) | zero-shot (think) | sft (nothink) | grpo (nothink) "
+    same, other = summary.split("Trained on another")[:2]
+    assert head in same
+    # 10 and 24 and 28 and 20 of 40
+    row = rf"\| CT \| {BLANK} \| 25\.0 ± \S+ \| 25\.0 ± \S+ \| 60\.0 ± \S+ \| 70\.0 ± \S+ \| 50\.0 ± \S+ \|"
+    assert re.search(row, same)
+    assert re.search(rf"\| unweighted mean \| {BLANK} \| 25\.0 .* 60\.0 .* 70\.0 .* 50\.0 ", same)
+    assert re.search(rf"\| CT \| {BLANK} \| 25\.0 .* 60\.0 .* 50\.0 .* 50\.0 ", other)
+
+
+def test_every_comparison_has_its_map_and_its_tests(cells: list[Path], tmp_path: Path) -> None:
+    write_overview(cells, tmp_path / "out")
+    maps = {path.stem.removeprefix("improvement_modality_") for path in (tmp_path / "out").glob("improvement_*.png")}
+    assert maps == {
+        "nothink_minus_think",
+        "grpo_nothink_minus_sft_nothink",
+        "grpo_nothink_minus_zero-shot_nothink",
+        "grpo_think_minus_zero-shot_think",
+        "sft_nothink_minus_zero-shot_nothink",
+    }
+    rows = {
+        (row["trained_on"], row["tested_on"]): row
+        for row in rows_of(tmp_path / "out" / "improvement_modality_nothink_minus_think.csv")
+    }
+    # 8 of 40 won where trained and tested on the same: McNemar 2 / 2^8
+    assert {cell: row["difference"] for cell, row in rows.items()} == {
+        ("CT", "CT"): "20.00",
+        ("CT", "MRI"): "0.00",
+        ("MRI", "CT"): "0.00",
+        ("MRI", "MRI"): "20.00",
+    }
+    assert (rows["CT", "CT"]["p"], rows["CT", "CT"]["test"]) == ("0.00781", "exact McNemar")
+
+
+def test_each_mode_has_a_map_whose_rows_say_only_what_differs(cells: list[Path], tmp_path: Path) -> None:
+    write_overview(cells, tmp_path / "out")
+    think = rows_of(tmp_path / "out" / "trained_on_x_tested_on_modality_think.csv")
+    assert {row["trained_on"] for row in think} == {"CT", "MRI", "zero-shot"}
+    nothink = rows_of(tmp_path / "out" / "trained_on_x_tested_on_modality_nothink.csv")
+    assert {row["trained_on"] for row in nothink} == {"CT (grpo)", "CT (sft)", "MRI (grpo)", "MRI (sft)", "zero-shot"}
+
+
+def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path], tmp_path: Path) -> None:
+    write_overview(cells, tmp_path / "out", questions=5, with_items=True)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "5 of 80 questions are in this page" in page
+    embedded = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)
+    assert embedded is not None
+    items = json.loads(embedded[1])["items"]
+    assert len(items) == 5
+    for *_, given in items:  # a question has the answers of its own test set, each beginning with its outcome
+        assert len({answer[0] for answer in given if answer is not None}) > 1, "runs disagree about it"
+
+
+def test_the_command_refuses_what_an_overview_cannot_take(
+    cells: list[Path], tmp_path: Path, load_script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = load_script("eval/report.py")
+    words = ["report.py", *map(str, cells), "--overview", "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [*words, "--against", str(cells[0])])
+    with pytest.raises(UserError, match="leave --against and --grader out"):
+        report.main()
+    monkeypatch.setattr("sys.argv", words)
+    assert report.main() == 0
+    assert (tmp_path / "out" / "report.html").is_file()
