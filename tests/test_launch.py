@@ -196,7 +196,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
         ("--tokens_per_micro_batch 0", "holds nothing"),
         ("--resample_dead_groups 2 --shared_prefix false", "work on whole groups"),
         ("--resample_dead_groups 2 --reward_funcs format", "add the accuracy reward"),
-        ("--resume_from_checkpoint output/x/checkpoint-2", "not supported yet"),
+        ("--resume_from_checkpoint output/x/checkpoint-2", "is no folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(
@@ -241,7 +241,7 @@ def test_a_disk_that_fills_up_while_saving_is_one_line(
 
 def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from open_r1.errors import UserError
-    from open_r1.launch import refuse_foreign_output
+    from open_r1.resuming import checkpoint_to_continue, refuse_foreign_output
 
     thesis = workplace / "thesis"
     thesis.mkdir()
@@ -254,5 +254,5 @@ def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkey
     interrupted = workplace / "interrupted"
     (interrupted / "checkpoint-200").mkdir(parents=True)
     (interrupted / "run.json").write_text('{"status": "running"}')
-    with pytest.raises(UserError, match="checkpoint-200"):
-        refuse_foreign_output(interrupted)
+    with pytest.raises(UserError, match=r"none of its checkpoints is whole \(checkpoint-200: manifest"):
+        checkpoint_to_continue(interrupted, None)

@@ -415,37 +415,33 @@ def _hang(count: int) -> None:
         time.sleep(0.1)
 
 
-def _bad_loss() -> None:
-    from open_r1.trainer import SharedPrefixGRPOTrainer
+class _Spoilt(torch.autograd.Function):
+    """The loss as it is, with an infinite gradient."""
 
-    original = SharedPrefixGRPOTrainer._loss_of
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
 
-    def loss_of(self: Any, *arguments: Any) -> torch.Tensor:
-        loss = original(self, *arguments)
-        return loss * float("nan") if self.state.global_step == 2 else loss
-
-    SharedPrefixGRPOTrainer._loss_of = loss_of
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0] * float("inf")
 
 
-def _bad_gradient() -> None:
-    from open_r1.trainer import SharedPrefixGRPOTrainer
+def _third_loss(spoil: Callable[[torch.Tensor], Any]) -> Callable[[], None]:
+    """The loss of the third step is what `spoil` makes of it."""
 
-    original = SharedPrefixGRPOTrainer._loss_of
+    def plant() -> None:
+        from open_r1.trainer import SharedPrefixGRPOTrainer
 
-    class Spoilt(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
-            return loss.clone()
+        original = SharedPrefixGRPOTrainer._loss_of
 
-        @staticmethod
-        def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-            return gradients[0] * float("inf")
+        def loss_of(self: Any, model: Any, prompts: Any, values: Any, total: Any) -> torch.Tensor:
+            loss = original(self, model, prompts, values, total)
+            return spoil(loss) if self.state.global_step == 2 else loss
 
-    def loss_of(self: Any, *arguments: Any) -> torch.Tensor:
-        loss = original(self, *arguments)
-        return Spoilt.apply(loss) if self.state.global_step == 2 else loss  # type: ignore[return-value]
+        SharedPrefixGRPOTrainer._loss_of = loss_of
 
-    SharedPrefixGRPOTrainer._loss_of = loss_of
+    return plant
 
 
 def _full_disk() -> None:
@@ -478,8 +474,8 @@ FAULTS = {
     "reward raises": Fault(_reward(_raise), "the reward spread raised KeyError"),
     "reward is infinite": Fault(_reward(lambda n: [float("inf")] * n), "the reward spread gave inf"),
     "reward is not a number": Fault(_reward(lambda n: [float("nan")] * n), "the reward spread gave nan"),
-    "loss is not a number": Fault(_bad_loss, "the loss of step 3 is not finite"),
-    "gradient is infinite": Fault(_bad_gradient, "the gradient of step 3 is not finite"),
+    "loss is not a number": Fault(_third_loss(lambda loss: loss * float("nan")), "the loss of step 3 is not finite"),
+    "gradient is infinite": Fault(_third_loss(_Spoilt.apply), "the gradient of step 3 is not finite"),
     "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, -9)),
     "disk is full": Fault(_full_disk, "cannot write the checkpoint", (2, -9), on_first=True),
 }
