@@ -57,7 +57,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], **settings: Any) -> Any:
     settings = dict(settings)
     lora, reward = settings.pop("lora", False), settings.pop("reward", length_reward)
-    model = settings.pop("model", None)
+    model, dropout = settings.pop("model", None), settings.pop("lora_dropout", 0.0)
     options = {name: settings.pop(name) for name in OPTIONS if name in settings}
     arguments = {
         "output_dir": str(output),
@@ -88,7 +88,9 @@ def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], *
         open_pictures=open_colour,
         picture_key=lambda row: row["image"],
         **options,
-        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]) if lora else None,
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=dropout)
+        if lora
+        else None,
     )
 
 
@@ -317,3 +319,17 @@ def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp
             open_pictures=open_colour,
             picture_key=lambda row: row["image"],
         )
+
+
+def test_verification_leaves_out_the_dropout_of_an_adapter_that_has_learnt(checkpoint: Path, tmp_path: Path) -> None:
+    """A new adapter adds nothing, so its dropout shows only in a run that is continued."""
+    trainer = make_trainer(checkpoint, tmp_path, [0, 1], lora=True, lora_dropout=0.5)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    trainer.train()  # its first group is held against stock TRL's rows
+    assert not trainer._verify_next
+    dropouts = [each for each in trainer.model.modules() if isinstance(each, torch.nn.Dropout) and each.p]
+    assert dropouts
+    assert all(each.training for each in dropouts)

@@ -30,6 +30,16 @@ class StepMeter:
         finally:
             self._seconds[name] += time.perf_counter() - begun
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What a block counts is not counted: a check is no part of a step."""
+        counts = dict(self._counts)
+        try:
+            yield
+        finally:
+            self._counts.clear()
+            self._counts.update(counts)
+
     def count(self, name: str, amount: float) -> None:
         """Add to a counter of this step."""
         self._counts[name] += amount

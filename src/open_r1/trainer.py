@@ -7,7 +7,8 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -573,19 +574,20 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             RuntimeError: they differ by more than rounding, with the difference.
         """
         group, length = ids.shape
+        rows = torch.cat([prompt.ids.expand(group, -1), ids], dim=1)
+        rows_mask = torch.cat([prompt.mask.expand(group, -1), mask], dim=1)
         repeated: dict[str, Any] = {name: torch.cat([value] * group) for name, value in prompt.vision.items()}
         if repeated:
             kinds = repeated["mm_token_type_ids"]
             repeated["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(group, length)], dim=1)
             repeated["num_images"] = prompt.pictures_per_prompt * group
-        with torch.no_grad():
-            stock, _, _ = super()._get_per_token_logps_and_entropies(
-                model,
-                torch.cat([prompt.ids.expand(group, -1), ids], dim=1),
-                torch.cat([prompt.mask.expand(group, -1), mask], dim=1),
-                length,
-                **repeated,
-            )
+        dropped = [each for each in model.modules() if isinstance(each, torch.nn.Dropout) and each.p and each.training]
+        with torch.no_grad(), _evaluating(dropped), self.meter.paused():
+            if dropped:  # LoRA's: drawn anew in each pass, so the pass that trains cannot be compared
+                everything, self._prompts, self._live = (self._prompts, self._live), prompt, None
+                ours, _, _ = self._get_per_token_logps_and_entropies(model, rows, rows_mask, length)
+                self._prompts, self._live = everything
+            stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **repeated)
         difference = ((ours.detach() - stock).abs() * mask).float()
         mean, largest = (difference.sum() / mask.sum().clamp(min=1)).item(), difference.max().item()
         half = torch.is_autocast_enabled(stock.device.type) or self.model.dtype != torch.float32
@@ -619,6 +621,18 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 self.accelerator.unwrap_model(self.model), ours, float(completions.sum()), patches, backward
             )
             self.meter.count("flops", flops)
+
+
+@contextmanager
+def _evaluating(modules: list[torch.nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode for a while; the others stay as they are."""
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.train()
 
 
 def _spread(values: torch.Tensor, groups: list[int], filler: torch.Tensor) -> torch.Tensor:
