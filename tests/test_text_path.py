@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,35 @@ def test_a_text_model_trains_on_prepared_questions_and_answers_the_held_out_ones
     assert answered.manifest["mode"] == "think"  # as trained
     assert len(answered.results) == 8
     assert {result.source for result in answered.results} == {"MedXpertQA"}
+
+
+def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(prepared, tmp_path, repository):
+    checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
+    launch = "-m accelerate.commands.launch --num_processes 2 --main_process_port 0"
+    configuration = "--config_file recipes/accelerate_configs/zero3_cpu.yaml"
+    recipe = "src/open_r1/grpo.py --config recipes/HuatuoGPT-o1/grpo/config_medxpert_usmle.yaml"
+    small = "--use_vllm false --report_to none --max_completion_length 6 --max_steps 2 --gradient_accumulation_steps 1"
+    files = [
+        "--model_name_or_path",
+        str(checkpoint),
+        "--dataset_name",
+        str(prepared),
+        "--output_dir",
+        f"{tmp_path}/run",
+    ]
+    done = subprocess.run(
+        [sys.executable, *f"{launch} {configuration} {recipe} {small} --logging_steps 1".split(), *files],
+        cwd=repository,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    story = json.loads((tmp_path / "run" / "run.json").read_text())
+    # the recipe's 2 prompts x 3 completions on each of 2 processes
+    assert (story["status"], story["steps"], story["completions_per_step"]) == ("done", 2, 12)
+    assert story["script_arguments"]["reward_funcs"] == list(PUBLISHED)
 
 
 def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared, tmp_path, monkeypatch):
