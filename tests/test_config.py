@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from open_r1 import config
+from open_r1 import config, tracking
 from open_r1.config import parse
 from open_r1.errors import UserError
 
@@ -70,7 +70,7 @@ def test_saving_weights_only_says_what_it_costs() -> None:
 def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(config, "_wandb_login", lambda: False)
+    monkeypatch.setattr(tracking, "_wandb_login", lambda: False)
     _, training, _ = parsed()
     import os
 

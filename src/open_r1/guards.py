@@ -170,7 +170,7 @@ class Watchdog:
         """Progress was made; `place` is what comes now."""
         self._last, self._place = time.monotonic(), place
         # by C alone, for the case that whatever hangs does not let other threads of Python run
-        faulthandler.dump_traceback_later(self.limit + 4 * _GRACE, exit=True)
+        faulthandler.dump_traceback_later(self.limit + 4 * _GRACE, exit=True, file=2)
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
@@ -202,7 +202,7 @@ class Watchdog:
             file=sys.stderr,
             flush=True,
         )
-        faulthandler.dump_traceback(all_threads=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
         try:
             with open(place, "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)

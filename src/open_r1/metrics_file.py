@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from open_r1.files import disk_errors, write_atomically
+from open_r1.files import disk_errors, parse_json, write_atomically
 
 METRICS = "metrics.jsonl"
 
@@ -23,14 +23,14 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]] | None:
     """
     try:
         lines = (Path(folder) / METRICS).read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except OSError:  # or the folder's name is none that can be
         return None
     return [entry for entry in map(_entry, lines) if entry is not None]
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None

@@ -7,7 +7,7 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
@@ -624,7 +624,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
 
 
 @contextmanager
-def _evaluating(modules: list[torch.nn.Module]) -> Iterator[None]:
+def _evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     """Modules in evaluation mode for a while; the others stay as they are."""
     for module in modules:
         module.eval()

@@ -58,7 +58,7 @@ def _shards(folder: Path, index: dict[str, Any]) -> list[Path]:
 
 
 def _no_weights(folder: Path) -> str:
-    if pickles := pickles_among(path.name for path in folder.iterdir()):
+    if pickles := pickles_among(path.name for path in folder.glob("*")):
         return pickle_refusal(folder, pickles)
     if any(folder.glob("model-*.safetensors")):
         return f"{folder} has shards but no {INDEX}, which says what belongs together; fetch that file too"
