@@ -178,6 +178,9 @@ HEAD = json.dumps({"manifest": {}})
         (f"{HEAD}\n[]\n", "no JSON object"),
         (f"{HEAD}\n{GOOD.replace('correct', 'maybe')}\n", "maybe"),
         (f"{HEAD}\n{json.dumps({**json.loads(GOOD), 'id': 1})}\n", "id should be text"),
+        (f"{HEAD}\n{json.dumps({**json.loads(GOOD), 'blind': '0.5'})}\n", "blind should be a number from 0 to 1"),
+        (f"{HEAD}\n{json.dumps({**json.loads(GOOD), 'seen': 1})}\n", "seen should be true or false"),
+        (f"{HEAD}\n{json.dumps({**json.loads(GOOD), 'tokens': '7'})}\n", "tokens should be a whole number"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, message):

@@ -21,7 +21,7 @@ from open_r1.errors import EXIT_INTERRUPTED, UserError
 from open_r1.files import sha256_file
 from open_r1.forked_runs import ForkedRun, reward_text_length, small_set, start
 from open_r1.guards import EXIT_HUNG
-from open_r1.resuming import checkpoint_to_continue
+from open_r1.resuming import DONE, RUN_FILE, checkpoint_to_continue
 from open_r1.saving import STAGE, damage, newest_first, read_about, step_of
 from open_r1.tiny_models import build_tiny_checkpoint
 
@@ -179,6 +179,10 @@ def kills(site: Site, layout: Layout, count: int) -> str:
     killed = ended = 0
     output, moments = site.fresh(), []
     while killed < count or ended == 0:
+        if _is_done(output):  # the last kill came after its end
+            require_equal(output, whole)
+            ended += 1
+            output = site.fresh()
         run = site.start(output, layout)
         if killed < count:
             moments.append(_kill_at_a_random_moment(site, run, output))
@@ -194,17 +198,30 @@ def kills(site: Site, layout: Layout, count: int) -> str:
     return f"{layout}: {killed} kills ({places}); weights and logged numbers equal to the bit"
 
 
+def _is_done(output: Path) -> bool:
+    return (output / RUN_FILE).is_file() and json.loads((output / RUN_FILE).read_text())["status"] == DONE
+
+
+def _is_saving(output: Path, since: int) -> bool:
+    """Whether a checkpoint is being built that was begun after `since` (ns): an earlier kill leaves its stage."""
+    try:
+        return any(path.stat().st_mtime_ns > since for path in (output / STAGE).glob("*"))
+    except OSError:  # it has just got its name
+        return True
+
+
 def _kill_at_a_random_moment(site: Site, run: ForkedRun, output: Path) -> str:
     """Kill once training is under way; returns where it stood. A run that ends before is left as it is."""
+    begun = time.time_ns()
     # half of them within a save, which takes less time than a step
     if site.random.random() < 0.5:
-        arrived = _wait_for(run, lambda: any((output / STAGE).glob("*")))
+        arrived = _wait_for(run, lambda: _is_saving(output, begun))
         time.sleep(site.random.uniform(0, 0.05))
     else:
         seen = len(newest_first(output)) and step_of(newest_first(output)[0])
         arrived = _wait_for(run, lambda: any(step_of(path) > seen for path in newest_first(output)))
         time.sleep(site.random.uniform(0, 0.3))
-    saving = any((output / STAGE).glob("*"))
+    saving = _is_saving(output, begun)
     run.kill()
     return "while saving" if saving else "within a step" if arrived else "at the end"
 
@@ -232,16 +249,20 @@ def kills_while_saving(site: Site, count: int) -> str:
     whole, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
     output, killed, ended, lost = site.fresh(), 0, 0, 0
     while killed < count:
+        if _is_done(output):  # the last kill came after its end
+            require_equal(output, whole)
+            ended += 1
+            shutil.rmtree(output)
         before = require_whole_checkpoints(output)
         run = site.start(output, layout)
-        stage = output / STAGE
-        if not _wait_for(run, lambda stage=stage: any(stage.glob("*"))):
+        begun = time.time_ns()
+        if not _wait_for(run, lambda begun=begun, output=output: _is_saving(output, begun)):
             assert run.wait() == [0], tail(run)
             require_equal(output, whole)
             ended += 1
             shutil.rmtree(output)
             continue
-        time.sleep(site.random.uniform(0, 0.06))
+        time.sleep(site.random.uniform(0, 0.15))
         run.kill()
         killed += 1
         after = require_whole_checkpoints(output)

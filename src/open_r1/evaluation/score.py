@@ -362,6 +362,13 @@ def _parse(line: bytes) -> Result:
     wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), str | None)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} should be text")
+    blind, seen = value.get("blind"), value.get("seen")
+    if blind is not None and not (type(blind) in (int, float) and 0 <= blind <= 1):
+        raise ValueError("blind should be a number from 0 to 1")
+    if not isinstance(seen, bool | None):
+        raise ValueError("seen should be true or false")
+    if type(value["tokens"]) is not int:
+        raise ValueError("tokens should be a whole number")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
     known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
     if known.get("samples") is not None:
