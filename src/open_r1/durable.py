@@ -206,22 +206,27 @@ class Durable(_Trainer):
 
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         """The epoch, in its own order; a continued run takes up its sums, and one that had all its steps adds none."""
-        if self._begun is None:
-            self._begun = time.time()
-            if self._continued is not None:
-                self._read_progress(self._continued)
-                self._saved_at = self.state.global_step
+        self._take_up()
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         self._begin_epoch(options["epoch"])
         super()._run_epoch(*arguments, **options)
 
+    def _take_up(self) -> None:
+        """Once, when training begins: the sums of the checkpoint that it goes on from."""
+        if self._begun is None:
+            self._begun = time.time()
+            if self._continued is not None:
+                self._read_progress(self._continued)
+                self._saved_at = self.state.global_step
+
     def _begin_epoch(self, epoch: int) -> None:
         """Called before the first question of an epoch is drawn."""
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
         """The closing summary is about the whole run, not about what was left of it."""
+        self._take_up()  # no epoch was left where the last step was made before
         self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self._earlier_seconds)
 
