@@ -47,12 +47,13 @@ def main() -> int:
 def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
     """(kind, what to do), in order."""
     one, two, zero2, zero3 = chaos.LAYOUTS[0], chaos.Layout(2), chaos.Layout(2, stage=2), chaos.Layout(2, stage=3)
+    evaluating = chaos.Layout(2, evaluates=True)
     if flags.quick:
-        yield "kills", lambda: chaos.kills(site, one, 2)
-        yield "kills", lambda: chaos.kills(site, two, 1)
+        yield "kills", lambda: chaos.kills(site, chaos.Layout(evaluates=True), 2)
+        yield "kills", lambda: chaos.kills(site, evaluating, 1)
         yield "saving", lambda: chaos.kills_while_saving(site, 3)
         yield "damage", lambda: chaos.damages(site)
-        yield "signals", lambda: chaos.signals(site, two, [1])
+        yield "signals", lambda: chaos.signals(site, evaluating, [1])
         for name in chaos.FAULTS:
             yield "faults", lambda name=name: chaos.fault(site, name, two)
         return
@@ -60,7 +61,8 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
         yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
     yield "saving", lambda: chaos.kills_while_saving(site, flags.kills_while_saving)
     yield "damage", lambda: chaos.damages(site, chaos.DAMAGES)
-    for layout, ranks in ((one, [0]), (two, [0]), (two, [1]), (two, [0, 1]), (zero3, [1])):
+    ranks_of = ((one, [0]), (two, [0]), (two, [1]), (two, [0, 1]), (evaluating, [1]), (zero2, [0]), (zero3, [1]))
+    for layout, ranks in ranks_of:
         yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
     for name in chaos.FAULTS:
         for layout in (one, two, zero2):

@@ -1,9 +1,14 @@
 """Files are whole or absent, folders belong to one process, and a full disk is one clear error."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -65,6 +70,31 @@ def test_a_claimed_folder_admits_one_writer(tmp_path):
         (tmp_path / "out" / "result").touch()
     with claimed(tmp_path / "out") as folder:  # free again
         assert sorted(os.listdir(folder)) == [".claim", "result"]
+    assert os.listdir(tmp_path / "out") == ["result"]
+
+
+def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
+    code = "import sys, time\nfrom open_r1.files import claimed\n"
+    code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process is writing"), claimed(tmp_path / "out", 0.3):
+            pass
+        threading.Timer(0.5, other.kill).start()
+        with claimed(tmp_path / "out", 30) as folder:
+            assert other.wait() == -signal.SIGKILL
+            assert os.listdir(folder) == [".claim"]
+
+
+def test_a_file_system_without_locks_holds_nothing_and_works(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with claimed(tmp_path / "out") as folder, claimed(tmp_path / "out"):
+        (folder / "result").touch()
     assert os.listdir(tmp_path / "out") == ["result"]
 
 

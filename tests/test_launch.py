@@ -256,3 +256,24 @@ def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkey
     (interrupted / "run.json").write_text('{"status": "running"}')
     with pytest.raises(UserError, match=r"none of its checkpoints is whole \(checkpoint-200: manifest"):
         checkpoint_to_continue(interrupted, None)
+
+
+def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
+    from types import SimpleNamespace
+
+    from open_r1 import launch
+    from open_r1.errors import UserError
+    from open_r1.files import claimed
+
+    folder = workplace / "output" / "twice"
+    training: Any = SimpleNamespace(
+        process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", push_to_hub=False
+    )
+    with pytest.MonkeyPatch.context() as patch, claimed(folder):
+        patch.setattr(launch, "PATIENCE", 0.2)
+        with pytest.raises(UserError, match="another process is writing to"), launch.own_folder(training):
+            pass
+    with launch.own_folder(training) as continued:  # free again
+        assert continued is None
+        assert (folder / ".claim").is_file()
+    assert not folder.exists()

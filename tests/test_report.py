@@ -497,7 +497,8 @@ def test_a_manifest_whose_names_are_no_text_is_refused(tmp_path, name, value):
 @pytest.mark.parametrize("name", ["data", "image_root", "run_dir"])
 @pytest.mark.parametrize("value", ["x" * 5000, ""], ids=["long", "empty"])
 def test_a_place_that_cannot_be_does_not_end_a_report(tmp_path, name, value):
-    path = write(tmp_path / "out.jsonl", example(), {"data": "none.json", name: value})
+    (tmp_path / "list.json").write_text("[]")  # is there, so the image root is looked at too
+    path = write(tmp_path / "out.jsonl", example(), {"data": str(tmp_path / "list.json"), name: value})
     write_report([path], tmp_path / "report", with_items=True)
     assert (tmp_path / "report" / "report.html").is_file()
 

@@ -167,7 +167,7 @@ def test_a_conversation_becomes_text() -> None:
 
 
 def test_a_continued_run_repeats_no_line(tmp_path: Path) -> None:
-    begin_metrics(tmp_path, 0)
+    begin_metrics(tmp_path, [])
     for step in (1, 2, 3, 4, 4):
         append_metrics(tmp_path, {"loss": step / 10, "step": step})
     with open(tmp_path / METRICS, "ab") as file:
@@ -175,11 +175,11 @@ def test_a_continued_run_repeats_no_line(tmp_path: Path) -> None:
     read = read_metrics(tmp_path)
     assert read is not None
     assert [entry["step"] for entry in read] == [1, 2, 3, 4, 4]
-    begin_metrics(tmp_path, 2)  # from checkpoint-2
+    begin_metrics(tmp_path, read[:2])  # what checkpoint-2 has in its history
     append_metrics(tmp_path, {"loss": 0.3, "step": 3})
     lines = (tmp_path / METRICS).read_text().splitlines()
     assert lines == ['{"loss": 0.1, "step": 1}', '{"loss": 0.2, "step": 2}', '{"loss": 0.3, "step": 3}']
-    begin_metrics(tmp_path, 0)  # a run that begins anew
+    begin_metrics(tmp_path, [])  # a run that begins anew
     assert (tmp_path / METRICS).read_text() == ""
     assert read_metrics(tmp_path / "elsewhere") is None
 
@@ -192,7 +192,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 def test_lines_are_whole_however_the_process_dies(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom open_r1.metrics_file import append_metrics, begin_metrics\n"
-        "begin_metrics(sys.argv[1], 0)\nprint('begun', flush=True)\n"
+        "begin_metrics(sys.argv[1], [])\nprint('begun', flush=True)\n"
         "for step in range(1, 10**9): append_metrics(sys.argv[1], {'step': step, 'loss': 0.25, 'text': 'x' * 900})"
     )
     for _ in range(5):

@@ -44,19 +44,24 @@ class Layout:
     lora: bool = False
     iterations: int = 1
     """Uses of the same completions; between two of them nothing can be saved."""
+    evaluates: bool = False
+    """Questions of the test split are asked after each step."""
 
     def __str__(self) -> str:
         engine = f"ZeRO-{self.stage}" if self.stage else "DDP" if self.processes > 1 else "plain"
         reused = f", {self.iterations} iterations" if self.iterations > 1 else ""
         weights = "LoRA" if self.lora else "full weights"
-        return f"{self.processes} process{'es' * (self.processes > 1)}, {engine}, {weights}{reused}"
+        asked = ", evaluating" if self.evaluates else ""
+        return f"{self.processes} process{'es' * (self.processes > 1)}, {engine}, {weights}{reused}{asked}"
 
 
 LAYOUTS = (
     Layout(),
     Layout(lora=True),
     Layout(iterations=2),
+    Layout(evaluates=True),
     Layout(2),
+    Layout(2, evaluates=True),
     Layout(2, lora=True),
     Layout(2, stage=2),
     Layout(2, stage=3),
@@ -93,12 +98,17 @@ class Site:
         arguments += ["--gradient_accumulation_steps", str(accumulation)]
         if layout.lora:
             arguments += ["--use_peft", "--lora_on", "both", "--lora_r", "4"]
+        if layout.evaluates:
+            arguments += ["--eval_strategy", "steps", "--eval_steps", "1", "--per_device_eval_batch_size", "1"]
+        _mark(output).unlink(missing_ok=True)
         variables = {"DS_ACCELERATOR": "cpu"} if layout.stage else {}
         if layout.stage:
             arguments += ["--deepspeed", str(self._deepspeed(layout.stage))]
 
         def before(rank: int) -> None:
             reward_text_length(rank)
+            if layout.evaluates and rank == 0:
+                _mark_evaluations(_mark(output))
             if fault is not None:
                 fault(rank)
 
@@ -125,6 +135,26 @@ class Site:
             run = self.start(output, layout)
             assert run.wait() == [0] * layout.processes, tail(run)
         return output
+
+
+def _mark(output: Path) -> Path:
+    """Is there while a run evaluates."""
+    return output.with_suffix(".evaluating")
+
+
+def _mark_evaluations(mark: Path) -> None:
+    from open_r1.trainer import SharedPrefixGRPOTrainer
+
+    original = SharedPrefixGRPOTrainer.evaluate
+
+    def evaluate(self: Any, *arguments: Any, **options: Any) -> Any:
+        mark.touch()
+        try:
+            return original(self, *arguments, **options)
+        finally:
+            mark.unlink()
+
+    SharedPrefixGRPOTrainer.evaluate = evaluate
 
 
 def _apart(work: Callable[[], object]) -> None:
@@ -185,7 +215,7 @@ def kills(site: Site, layout: Layout, count: int) -> str:
             output = site.fresh()
         run = site.start(output, layout)
         if killed < count:
-            moments.append(_kill_at_a_random_moment(site, run, output))
+            moments.append(_kill_at_a_random_moment(site, run, output, layout.evaluates))
             killed += 1
             require_whole_checkpoints(output)
             continue
@@ -210,20 +240,24 @@ def _is_saving(output: Path, since: int) -> bool:
         return True
 
 
-def _kill_at_a_random_moment(site: Site, run: ForkedRun, output: Path) -> str:
+def _kill_at_a_random_moment(site: Site, run: ForkedRun, output: Path, evaluates: bool) -> str:
     """Kill once training is under way; returns where it stood. A run that ends before is left as it is."""
-    begun = time.time_ns()
-    # half of them within a save, which takes less time than a step
-    if site.random.random() < 0.5:
+    begun, draw = time.time_ns(), site.random.random()
+    if evaluates and draw < 1 / 3:
+        arrived = _wait_for(run, _mark(output).exists)
+        time.sleep(site.random.uniform(0, 0.3))
+    elif draw < (2 / 3 if evaluates else 1 / 2):  # a save takes less time than a step
         arrived = _wait_for(run, lambda: _is_saving(output, begun))
         time.sleep(site.random.uniform(0, 0.05))
     else:
         seen = len(newest_first(output)) and step_of(newest_first(output)[0])
         arrived = _wait_for(run, lambda: any(step_of(path) > seen for path in newest_first(output)))
         time.sleep(site.random.uniform(0, 0.3))
-    saving = _is_saving(output, begun)
+    saving, evaluating = _is_saving(output, begun), _mark(output).exists()
     run.kill()
-    return "while saving" if saving else "within a step" if arrived else "at the end"
+    if saving or evaluating:
+        return "while saving" if saving else "while evaluating"
+    return "within a step" if arrived else "at the end"
 
 
 def _wait_for(run: ForkedRun, happened: Callable[[], bool], seconds: float = 120.0) -> bool:
@@ -385,10 +419,15 @@ def _interrupted(site: Site, layout: Layout) -> Path:
 
 
 def signals(site: Site, layout: Layout, to: Iterable[int], number: signal.Signals = signal.SIGTERM) -> str:
-    """A signal to some ranks: all of them save, end with a status of their own, and the same command continues."""
+    """A signal to some ranks: all of them save, end with a status of their own, and the same command continues.
+
+    It comes within an evaluation if the layout has any.
+    """
     whole, output = site.finished(layout), site.fresh()
     run = site.start(output, layout)
     assert _wait_for(run, lambda: (output / "checkpoint-2").exists())
+    if layout.evaluates:
+        assert _wait_for(run, _mark(output).exists)
     begun = time.monotonic()
     ranks = list(to)
     for rank in ranks:
@@ -498,7 +537,7 @@ FAULTS = {
     "loss is not a number": Fault(_third_loss(lambda loss: loss * float("nan")), "the loss of step 3 is not finite"),
     "gradient is infinite": Fault(_third_loss(_Spoilt.apply), "the gradient of step 3 is not finite"),
     "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, -9)),
-    "disk is full": Fault(_full_disk, "cannot write the checkpoint", (2, -9), on_first=True),
+    "disk is full": Fault(_full_disk, "cannot write the checkpoint", on_first=True),
 }
 
 

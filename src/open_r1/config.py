@@ -56,6 +56,16 @@ class QuestionArguments:
     min_pixels: int | None = field(
         default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
     )
+    eval_dataset_name: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "With --eval_strategy: sets whose test split is asked while training; default: those of "
+            "--dataset_name. Who chooses a checkpoint by them needs other questions to report on."
+        },
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "With --eval_strategy: ask so many of those questions, the same each time."}
+    )
     lora_on: str | None = field(
         default=None,
         metadata={"help": "With --use_peft: adapt the linear layers of language (default), vision or both."},
@@ -64,6 +74,10 @@ class QuestionArguments:
     def __post_init__(self) -> None:
         if isinstance(self.dataset_name, str):  # as a YAML file may write it
             self.dataset_name = [self.dataset_name]
+        if isinstance(self.eval_dataset_name, str):
+            self.eval_dataset_name = [self.eval_dataset_name]
+        if self.max_eval_samples is not None and self.max_eval_samples < 1:
+            raise UserError(f"--max_eval_samples {self.max_eval_samples} asks nothing; give a positive number")
         twice = sorted({name for name in self.dataset_name if self.dataset_name.count(name) > 1})
         if twice:
             raise UserError(f"--dataset_name names {twice[0]} twice; a question is trained on once")

@@ -6,25 +6,34 @@
 - full weights are reloaded strictly: the library's own way matches 1 of 58 names of a Qwen-VL checkpoint and goes on
   from the base with a warning (transformers#43701);
 - the sums behind the next logged line are saved too, so that every logged number equals an uninterrupted run's;
-- a loss, gradient or reward that is not finite stops the run before the update, a signal after the step (`guards`).
+- an evaluation draws random numbers of its own, so training goes on as if there had been none;
+- a loss, gradient or reward that is not finite stops the run before the update, a signal after the step or within an
+  evaluation, which the continued run then makes from its beginning (`guards`).
 """
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 from transformers import Trainer
 
 from open_r1.checkpoints import load_model, require_adapter
 from open_r1.errors import UserError
 from open_r1.guards import Rewards, StopOnSignal, Watchdog, all_finite, stop_everywhere
-from open_r1.saving import STAGE, clear_stage, prune, publish_files, require, seal
+from open_r1.saving import STAGE, clear_stage, full_disk, prune, publish_files, require, seal
 
 _Trainer = Trainer if TYPE_CHECKING else object
 _PROGRESS = "progress_{rank}.json"
+
+
+class _ToldToStop(Exception):
+    """A signal has come within an evaluation."""
 
 
 class Durable(_Trainer):
@@ -47,6 +56,7 @@ class Durable(_Trainer):
         self._staged: Path | None = None
         self._continued: Path | None = None
         self._saved_at = -1
+        self._evaluation_is_due = False
         self._begun: float | None = None
         self._earlier_seconds = 0.0
         super().__init__(*arguments, **options)
@@ -99,11 +109,11 @@ class Durable(_Trainer):
         self.accelerator.wait_for_everyone()
         self._staged = run / STAGE
         try:
-            super()._save_checkpoint(model, trial)
+            with self._agreed_on_disk_errors(run):
+                super()._save_checkpoint(model, trial)
+                self._write_progress(stage)
         finally:
             self._staged = None
-        self._write_progress(stage)
-        self.accelerator.wait_for_everyone()
         problem = None
         if self.args.should_save:
             self._name_the_best(run, final, stage)
@@ -118,6 +128,21 @@ class Durable(_Trainer):
         self._saved_at = step
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(final))
+
+    @contextmanager
+    def _agreed_on_disk_errors(self, run: Path) -> Iterator[None]:
+        """Wait for all processes at the end; stop all if the disk of one is full.
+
+        Not under DeepSpeed and FSDP, whose own saving has the processes wait for each other: there it raises at once.
+        """
+        problem = None
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            problem = full_disk(error, run) if self._engine() == "DDP" else None
+            if problem is None:
+                raise
+        stop_everywhere(problem, self.accelerator.device)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Not from the stage: `_save_checkpoint` pushes what has its name."""
@@ -169,8 +194,8 @@ class Durable(_Trainer):
         if self.args.should_save:
             clear_stage(run)
         self.accelerator.wait_for_everyone()
-        super().save_model(str(run / STAGE), _internal_call=True)
-        self.accelerator.wait_for_everyone()
+        with self._agreed_on_disk_errors(run):
+            super().save_model(str(run / STAGE), _internal_call=True)
         if self.args.should_save:
             publish_files(run / STAGE, run)
         if self.args.push_to_hub and not _internal_call:
@@ -185,6 +210,7 @@ class Durable(_Trainer):
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
             "seconds": self._seconds_so_far(),
+            "evaluation_is_due": self._evaluation_is_due,
             "metrics": {name: dict(values) for name, values in self._metrics.items()},
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,6 +226,7 @@ class Durable(_Trainer):
         self._total_loss_scalar = progress["total_loss"]
         self._globalstep_last_logged = progress["last_logged"]
         self._earlier_seconds = progress["seconds"]
+        self._evaluation_is_due = progress["evaluation_is_due"]
         for name, values in progress["metrics"].items():
             self._metrics[name].clear()
             self._metrics[name].update(values)
@@ -207,7 +234,7 @@ class Durable(_Trainer):
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         """The epoch, in its own order; a continued run takes up its sums, and one that had all its steps adds none."""
         self._take_up()
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self.signals.stopped:
             self.control.should_training_stop = True
             return
         self._begin_epoch(options["epoch"])
@@ -220,6 +247,8 @@ class Durable(_Trainer):
             if self._continued is not None:
                 self._read_progress(self._continued)
                 self._saved_at = self.state.global_step
+                if self._evaluation_is_due:
+                    self._determine_best_metric(self._evaluate(None, None), None)
 
     def _begin_epoch(self, epoch: int) -> None:
         """Called before the first question of an epoch is drawn."""
@@ -244,6 +273,50 @@ class Durable(_Trainer):
         else:
             saved = load_model(resume_from_checkpoint, dtype=self.model.dtype, device="cpu")
             self.model.load_state_dict(saved.state_dict(), strict=True)
+
+    # --- evaluating ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """As the Trainer's, with the same random numbers each time, which are none of the training's."""
+        device = self.accelerator.device
+        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+            torch.manual_seed(self.args.seed + self.accelerator.process_index)
+            return super().evaluate(*arguments, **options)
+
+    def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """As the Trainer's; nothing where a signal came, which leaves the evaluation to the continued run."""
+        self._evaluation_is_due = False
+        try:
+            return super()._evaluate(*arguments, **options)
+        except _ToldToStop:
+            self._metrics["eval"].clear()
+            self._evaluation_is_due = self.control.should_save = True
+            self.signals.stop(self.control)
+            return {}
+        finally:
+            self.watchdog.rest()
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As the Trainer's; a step that was not evaluated for a signal is saved."""
+        return super()._determine_best_metric(metrics, trial) if metrics else True
+
+    def prediction_step(self, *arguments: Any, **options: Any) -> Any:
+        """As the trainer's, under the watchdog.
+
+        Raises:
+            _ToldToStop: on all processes, if a signal has come to one.
+        """
+        if self.signals.due_within_evaluation():
+            raise _ToldToStop
+        self.watchdog.beat(f"evaluation after step {self.state.global_step}")
+        return super().prediction_step(*arguments, **options)
+
+    def _load_best_model(self) -> None:
+        """As the Trainer's, with every tensor checked where a process has them all."""
+        if self._engine() == "DDP":
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
 
     # --- stopping ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ _DISK = {
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
 }
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -129,10 +133,15 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
 
 
 @contextmanager
-def claimed(folder: str | os.PathLike) -> Iterator[Path]:
+def claimed(folder: str | os.PathLike, patience: float = 0.0) -> Iterator[Path]:
     """Hold `folder` (made if missing) for this process alone, until the block ends or the process dies.
 
-    A folder that was made here and is empty in the end is removed again.
+    A folder that was made here and is empty in the end is removed again. On a file system without locks nothing is
+    held.
+
+    Args:
+        folder: to hold.
+        patience: seconds to wait for it; what a killed process has started may hold it a little longer.
 
     Raises:
         UserError: another process holds it, it is a file, or it cannot be written.
@@ -140,6 +149,22 @@ def claimed(folder: str | os.PathLike) -> Iterator[Path]:
     folder = Path(folder)
     is_new = not folder.exists()
     claim = folder / ".claim"
+    end = time.monotonic() + patience
+    while (handle := _lock(folder, claim)) is None:
+        if time.monotonic() >= end:
+            raise UserError(f"another process is writing to {folder}; wait or choose another")
+        time.sleep(0.1)
+    try:
+        yield folder
+    finally:
+        claim.unlink(missing_ok=True)  # while it is still held
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+        os.close(handle)
+
+
+def _lock(folder: Path, claim: Path) -> int | None:
+    """The open, locked claim of a folder; None if another process holds it."""
     with disk_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -147,18 +172,20 @@ def claimed(folder: str | os.PathLike) -> Iterator[Path]:
             raise UserError(f"{folder} is, or lies below, a file; choose another output folder") from None
         handle = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is writing to {folder}; wait or choose another") from None
-        try:
-            yield folder
-        finally:
-            claim.unlink(missing_ok=True)  # while it is still held
-            if is_new and not any(folder.iterdir()):
-                folder.rmdir()
-    finally:
-        os.close(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # the holder before may have removed the file between our opening and our locking it
+        held = os.path.samestat(os.fstat(handle), os.stat(claim))
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise
+        held = True
+    if held:
+        return handle
+    os.close(handle)
+    return None
 
 
 def publish_folder(stage: str | os.PathLike, final: str | os.PathLike) -> None:

@@ -154,11 +154,21 @@ def free_port() -> int:
 
 
 def small_set(folder: Path, count: int, seed: int = 0) -> Path:
-    """Save a set of questions about phantoms in the published three columns; returns its folder."""
-    random_ = random.Random(seed)
-    phantoms = sample_phantoms(Modality.CT, count, [seed])
+    """Save `count` questions about phantoms to train on and as many others to test, in the published three columns.
+
+    Returns:
+        The folder.
+    """
+    train, test = (_questions(count, [seed, side]) for side in range(2))
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(folder))
+    return folder
+
+
+def _questions(count: int, seed: list[int]) -> datasets.Dataset:
+    random_ = random.Random(str(seed))
+    phantoms = sample_phantoms(Modality.CT, count, seed)
     asked = [question(phantom, Task.DIAGNOSIS, random_) for phantom in phantoms]
-    rows = datasets.Dataset.from_dict(
+    return datasets.Dataset.from_dict(
         {
             "image": [draw(phantom) for phantom in phantoms],
             "problem": [each["problem"] for each in asked],
@@ -168,8 +178,6 @@ def small_set(folder: Path, count: int, seed: int = 0) -> Path:
             {"image": datasets.Image(), "problem": datasets.Value("string"), "solution": datasets.Value("string")}
         ),
     )
-    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(folder))
-    return folder
 
 
 def reward_text_length(rank: int) -> None:

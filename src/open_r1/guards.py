@@ -128,6 +128,15 @@ class StopOnSignal(TrainerCallback):
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 self._earlier[number] = signal.signal(number, self._note)
 
+    def due_within_evaluation(self) -> bool:
+        """Whether any process was told to stop, and the run could go on from the step that was evaluated."""
+        return on_any_process(self._asked, self._device) and self._may_save()
+
+    def stop(self, control: Any) -> None:
+        """Have the training loop end, with a checkpoint that can be continued."""
+        self.stopped = control.should_training_stop = True
+        self._before_saving()
+
     def release(self) -> None:
         """Give the signals back."""
         for number, handler in self._earlier.items():
@@ -144,8 +153,7 @@ class StopOnSignal(TrainerCallback):
             return
         control.should_save, self._save_is_due = due, False
         if asked and not ended:
-            self.stopped = control.should_training_stop = True
-            self._before_saving()
+            self.stop(control)
 
 
 # --- hangs -----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,10 @@
 """One training run from flags to a saved checkpoint: load, check, train, save, and a run.json that tells the story."""
 
-import errno
 import hashlib
 import importlib
-import os
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +23,7 @@ from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, 
 from open_r1.curriculum import Curriculum, Order
 from open_r1.difficulty import training_order
 from open_r1.errors import EXIT_INTERRUPTED, UserError
-from open_r1.files import read_manifest, write_json
+from open_r1.files import claimed, read_manifest, write_json
 from open_r1.foresight import Estimate, TryLongest
 from open_r1.guards import stop_everywhere
 from open_r1.model_card import conclude, open_repository
@@ -44,13 +41,16 @@ from open_r1.resuming import (
     require_same_run,
 )
 from open_r1.rewards import rewards_for
-from open_r1.runs import Mode
-from open_r1.saving import step_of
+from open_r1.runs import Mode, Split
+from open_r1.saving import full_disk, step_of
 from open_r1.tracking import CompletionsAsText, MetricsLog
 from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.vllm_extra import require_vllm
 from open_r1.vqa_data import load_vqa, picture_key, row_pictures
+
+# Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
+PATIENCE = 15.0
 
 
 def train_grpo(default_mode: Mode, **defaults: Any) -> int:
@@ -68,10 +68,15 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     """
     script, training, model_config = parse(defaults=defaults)
     mode = Mode(script.mode) if script.mode else default_mode
+    with own_folder(training) as continued:
+        return _train_grpo(mode, script, training, model_config, continued)
+
+
+def _train_grpo(
+    mode: Mode, script: VQAArguments, training: GRPOTrainingConfig, model_config: ModelConfig, continued: Path | None
+) -> int:
     checkpoint = str(model_config.model_name_or_path)
-    main_process = training.process_index == 0
-    say = print if main_process else _silent
-    checkpoint_then = find_checkpoint(training)
+    say = print if training.process_index == 0 else _silent
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -83,6 +88,9 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
+    evaluation = load_evaluation_rows(script, training, processor, mode, dataset, report)
+    if evaluation is not None:
+        say(report["evaluation"]["line"])
     if report["pictures"] == "some" and not script.shared_prefix:
         raise UserError(
             "some questions have a picture and some have none, which stock TRL's rows cannot hold in one batch; "
@@ -106,6 +114,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
         args=training,
         reward_funcs=list(rewards),
         train_dataset=dataset,
+        eval_dataset=evaluation,
         processing_class=processor,
         peft_config=lora_config(model, script, model_config),
         open_pictures=row_pictures,
@@ -124,7 +133,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
     say(trainer.path_line())
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
-    return run_training(trainer, run_story(mode, script, training, model_config, report), checkpoint_then)
+    return run_training(trainer, run_story(mode, script, training, model_config, report), continued)
 
 
 def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:
@@ -194,25 +203,27 @@ def lost_process_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_in_one_line(folder: str | None) -> Iterator[None]:
-    """Turn a disk that fills up while a checkpoint is written into a `UserError`; safetensors hides the number."""
+def full_disk_in_one_line(folder: Path) -> Iterator[None]:
+    """Turn a disk that fills up while a checkpoint is written into a `UserError`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        told = re.search(r"os error (\d+)", str(error))
-        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        problem = full_disk(error, folder)
+        if problem is None:
             raise
-        raise UserError(
-            f"cannot write the checkpoint to {folder}: {os.strerror(number)}; earlier complete checkpoints are "
-            "still there. Make room and run the same command again: it continues from the newest of them"
-        ) from error
+        raise UserError(problem) from error
 
 
 def load_training_rows(
-    script: QuestionArguments, processor: Any, mode: Mode
+    script: QuestionArguments, processor: Any, mode: Mode, split: Split = "train"
 ) -> tuple[Dataset, dict[str, Any], list[int]]:
     """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
+
+    Args:
+        script: the flags.
+        processor: the model's own.
+        mode: whose prompt is asked.
+        split: `test` for the questions that are asked while training.
 
     Returns:
         The rows, what to report about them (counts, the rows left out with their reasons, one line for people), and
@@ -221,7 +232,8 @@ def load_training_rows(
     Raises:
         UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
     """
-    rows, dropped, sets = load_sets(script.dataset_name, script.image_root)
+    names = script.eval_dataset_name or script.dataset_name if split == "test" else script.dataset_name
+    rows, dropped, sets = load_sets(names, script.image_root, split)
     checked = check_prompts(rows, processor, mode, script.max_prompt_length)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
@@ -232,7 +244,7 @@ def load_training_rows(
         )
     if not checked.kept:
         raise UserError(
-            f"no question is left to train on: {len(checked.too_long)} of {len(rows)} prompts are longer than "
+            f"no question of the {split} split is left: {len(checked.too_long)} of {len(rows)} prompts are longer than "
             f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} pictures do not open"
             + (f" (first: {checked.unreadable[0][1]})" if checked.unreadable else "; raise it or lower --max_pixels")
         )
@@ -252,8 +264,47 @@ def load_training_rows(
     return kept.with_transform(add_prompt), _data_report(sets, ids, dropped, checked), checked.lengths
 
 
-def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
-    """The train splits of one or several data sets as one; a question that two sets hold counts once.
+def load_evaluation_rows(
+    script: QuestionArguments, training: Any, processor: Any, mode: Mode, trained: Dataset, report: dict[str, Any]
+) -> Dataset | None:
+    """The questions that `--eval_strategy` asks while training; None without it.
+
+    Args:
+        script: the flags.
+        training: whose `eval_strategy` and `seed` count.
+        processor: the model's own.
+        mode: whose prompt is asked.
+        trained: the rows that are trained on.
+        report: gets `evaluation`: what was loaded, and how much of it is trained on.
+
+    Raises:
+        UserError: there is no test split, or all its questions are trained on.
+    """
+    if training.eval_strategy == "no":
+        if script.eval_dataset_name or script.max_eval_samples:
+            raise UserError(
+                "--eval_dataset_name and --max_eval_samples do nothing without --eval_strategy steps or epoch"
+            )
+        return None
+    rows, about, _ = load_training_rows(script, processor, mode, "test")
+    known = set(trained.with_format(None)["id"][:])
+    shared = sum(name in known for name in rows.with_format(None)["id"][:])
+    if shared == len(rows):
+        raise UserError(
+            f"--eval_strategy {training.eval_strategy}: all {shared} questions to be asked while training are trained "
+            "on, so nothing would be learnt from them; name another set with --eval_dataset_name"
+        )
+    count = min(script.max_eval_samples or len(rows), len(rows))
+    line = f"asked while training: {count} of {len(rows)} questions of {', '.join(e['path'] for e in about['sets'])}"
+    about["line"] = line + (f"; {shared} of all are trained on too" if shared else "")
+    report["evaluation"] = about | {"asked": count, "trained_on_too": shared}
+    return rows if count == len(rows) else rows.shuffle(seed=training.seed).select(range(count))
+
+
+def load_sets(
+    paths: list[str], image_root: str | None, split: Split = "train"
+) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
+    """The train (or test) splits of one or several data sets as one; a question that two sets hold counts once.
 
     Returns:
         The rows set after set, those that cannot be used, and for each set its path, manifest, ids, and whether all,
@@ -265,7 +316,7 @@ def load_sets(paths: list[str], image_root: str | None) -> tuple[Dataset, list[D
     parts, dropped, sets = [], [], []
     seen: set[str] = set()
     for path in paths:
-        rows, unusable = load_vqa(path, "train", image_root)
+        rows, unusable = load_vqa(path, split, image_root)
         ids = rows["id"][:]
         fresh = [place for place, name in enumerate(ids) if name not in seen]
         dropped += unusable
@@ -346,17 +397,32 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     )
 
 
-def find_checkpoint(training: Any) -> Path | None:
-    """The checkpoint to go on from, as the first process finds it in `--output_dir`; None for a new run.
+@contextmanager
+def own_folder(training: Any) -> Iterator[Path | None]:
+    """Hold `--output_dir` for this run alone, and look where it goes on.
+
+    Args:
+        training: of this process; the first one looks and holds for all.
+
+    Yields:
+        The checkpoint to go on from; None for a new run.
 
     Raises:
-        UserError: the folder must not be written to, or holds a run that cannot be continued.
+        UserError: another run writes there, or the folder must not be written to or holds a run that cannot be
+            continued.
     """
-    found: list[Any] = [None]
-    if training.process_index == 0:
-        found = [checkpoint_to_continue(Path(training.output_dir or "."), training.resume_from_checkpoint)]
-        open_repository(training)
-    return broadcast_object_list(found)[0]
+    found, problem = None, None
+    with ExitStack() as held:
+        if training.process_index == 0:
+            folder = Path(training.output_dir or ".")
+            try:
+                held.enter_context(claimed(folder, PATIENCE))
+                found = checkpoint_to_continue(folder, training.resume_from_checkpoint)
+                open_repository(training)
+            except UserError as error:
+                problem = str(error)
+        stop_everywhere(problem, training.device)
+        yield broadcast_object_list([found])[0]
 
 
 def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -> int:
@@ -390,7 +456,7 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
             write_json(folder / RUN_FILE, story | more)
 
     record(status=RUNNING)
-    with full_disk_in_one_line(str(folder)), lost_process_in_one_line():
+    with full_disk_in_one_line(folder), lost_process_in_one_line():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
             record(status=INTERRUPTED, steps=trainer.state.global_step)

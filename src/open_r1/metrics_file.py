@@ -7,7 +7,7 @@ process leaves at most a torn last line, which readers leave out and a continued
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,17 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
 
 
-def begin_metrics(folder: str | os.PathLike, step: int) -> None:
-    """Keep what was logged up to `step`, from where a run goes on (0: it begins), and nothing after it.
+def begin_metrics(folder: str | os.PathLike, history: Iterable[Mapping[str, Any]]) -> None:
+    """Write what was logged up to the checkpoint that a run goes on from, and nothing that came after it.
+
+    Args:
+        folder: of the run.
+        history: the trainer's log history, empty for a run that begins.
 
     Raises:
         UserError: the disk is full or may not be written.
     """
-    kept = [entry for entry in read_metrics(folder) or [] if 0 < entry["step"] <= step]
-    write_atomically(Path(folder) / METRICS, "".join(map(_line, kept)))
+    write_atomically(Path(folder) / METRICS, "".join(map(_line, history)))
 
 
 def append_metrics(folder: str | os.PathLike, entry: Mapping[str, Any]) -> None:

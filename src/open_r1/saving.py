@@ -5,6 +5,7 @@ that continuing needs is in it. Its manifest.json holds size and SHA-256 of each
 goes on from it, and never silently. Standard library only.
 """
 
+import errno
 import json
 import os
 import re
@@ -101,6 +102,18 @@ def set_aside(folder: Path) -> Path:
     os.rename(folder, place)
     sync_folder(place.parent)
     return place
+
+
+def full_disk(error: Exception, folder: Path) -> str | None:
+    """What to say if an error means that no more can be written to a run's folder; None if it means something else."""
+    told = re.search(r"os error (\d+)", str(error))  # safetensors hides the number in its text
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return (
+        f"cannot write the checkpoint to {folder}: {os.strerror(number)}; earlier complete checkpoints are still "
+        "there. Make room and run the same command again: it continues from the newest of them"
+    )
 
 
 def prune(run: Path, limit: int | None, spare: Iterable[Path] = ()) -> None:

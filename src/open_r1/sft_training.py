@@ -6,6 +6,7 @@ baseline trained on the prompt too, and on a literal `None` before the answer.) 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -18,9 +19,10 @@ from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
 from open_r1.launch import (
-    find_checkpoint,
+    load_evaluation_rows,
     load_training_rows,
     lora_config,
+    own_folder,
     quantization,
     run_story,
     run_training,
@@ -103,9 +105,18 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
             f"--mode {mode}: that prompt asks for thoughts, and the data has none to learn from; "
             f"fine-tune with --mode {Mode.NOTHINK}"
         )
-    main_process = training.process_index == 0
-    say: Callable[..., object] = print if main_process else (lambda *_: None)
-    continued = find_checkpoint(training)
+    with own_folder(training) as continued:
+        return _train_sft(mode, script, training, model_config, continued)
+
+
+def _train_sft(
+    mode: Mode,
+    script: QuestionArguments,
+    training: SFTTrainingConfig,
+    model_config: ModelConfig,
+    continued: Path | None,
+) -> int:
+    say: Callable[..., object] = print if training.process_index == 0 else (lambda *_: None)
     for note in training.notes:
         say(note)
     packed = quantization(model_config)
@@ -113,6 +124,9 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     rows, report, _ = load_training_rows(script, processor, mode)
     say(report["line"])
+    asked = load_evaluation_rows(script, training, processor, mode, rows, report)
+    if asked is not None:
+        say(report["evaluation"]["line"])
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
@@ -120,7 +134,7 @@ def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
         checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
     )
     peft_config = lora_config(model, script, model_config)
-    trainer = build_trainer(model, processor, rows, mode, training, peft_config)
+    trainer = build_trainer(model, processor, rows, mode, training, peft_config, asked)
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
         f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"
@@ -141,6 +155,7 @@ def build_trainer(
     mode: Mode,
     training: SFTTrainingConfig,
     peft_config: LoraConfig | None = None,
+    asked: Dataset | None = None,
 ) -> DurableSFTTrainer:
     """TRL's trainer over rows of `load_vqa`: pictures are opened batch by batch, texts tokenized beforehand.
 
@@ -151,21 +166,25 @@ def build_trainer(
         mode: whose prompt is asked.
         training: the settings.
         peft_config: the adapters; None trains the whole model.
+        asked: rows to evaluate on while training.
 
     Raises:
         UserError: a picture for a model that sees none.
     """
     has_vision = hasattr(processor, "image_processor")
     make = example_maker(mode, has_vision)
-    if has_vision:
-        dataset = rows.with_transform(make)
-    else:
-        plain = rows.with_format(None)
-        dataset = Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
+
+    def examples(of: Dataset) -> Dataset:
+        if has_vision:
+            return of.with_transform(make)
+        plain = of.with_format(None)
+        return Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
+
     return DurableSFTTrainer(
         model=model.train(),
         args=training,
-        train_dataset=dataset,
+        train_dataset=examples(rows),
+        eval_dataset=None if asked is None else examples(asked),
         processing_class=processor,
         peft_config=peft_config,
     )

@@ -33,12 +33,13 @@ class StepMeter:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What a block counts is not counted: a check is no part of a step."""
-        counts = dict(self._counts)
+        kept = [(each, dict(each)) for each in (self._seconds, self._counts)]
         try:
             yield
         finally:
-            self._counts.clear()
-            self._counts.update(counts)
+            for each, values in kept:
+                each.clear()
+                each.update(values)
 
     def count(self, name: str, amount: float) -> None:
         """Add to a counter of this step."""

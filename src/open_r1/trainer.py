@@ -203,6 +203,11 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             frozen = "; with sharded weights the frozen tower's features are not kept"
         return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
 
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """As the Trainer's; it is no part of a step, so what it costs is not counted as such."""
+        with self.meter.paused():
+            return super().evaluate(*arguments, **options)
+
     @property
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval

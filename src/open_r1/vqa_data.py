@@ -73,9 +73,9 @@ def load_vqa(
         UserError: the path, the file, the split or the columns are not there, or no row can be used.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # which raises for no name, however long
         rows, dropped = _from_disk(path, split)
-    elif path.is_file():
+    elif os.path.isfile(path):
         rows, dropped = _from_json(path, image_root)
     else:
         raise UserError(
@@ -140,7 +140,7 @@ def summary(dropped: Sequence[Dropped]) -> str:
 def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datasets.Dataset, list[Dropped]]:
     if image_root is None:
         raise UserError(f"{path} names pictures by path; say with --image_root below which folder they lie")
-    if not Path(image_root).is_dir():
+    if not os.path.isdir(image_root):
         raise UserError(f"the image root {image_root} is no folder")
     own = _label_of(path.name)
     beside = labels_beside(path)
