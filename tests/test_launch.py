@@ -267,7 +267,7 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
 
     folder = workplace / "output" / "twice"
     training: Any = SimpleNamespace(
-        process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", push_to_hub=False
+        process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", publish_to=None
     )
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
         patch.setattr(launch, "PATIENCE", 0.2)
