@@ -46,9 +46,12 @@ class Layout:
     """Uses of the same completions; between two of them nothing can be saved."""
     evaluates: bool = False
     """Questions of the test split are asked after each step."""
+    fsdp: bool = False
+    """FSDP 2, as `accelerate launch` asks for it."""
 
     def __str__(self) -> str:
-        engine = f"ZeRO-{self.stage}" if self.stage else "DDP" if self.processes > 1 else "plain"
+        engine = "DDP" if self.processes > 1 else "plain"
+        engine = f"ZeRO-{self.stage}" if self.stage else "FSDP" if self.fsdp else engine
         reused = f", {self.iterations} iterations" if self.iterations > 1 else ""
         weights = "LoRA" if self.lora else "full weights"
         asked = ", evaluating" if self.evaluates else ""
@@ -67,7 +70,21 @@ LAYOUTS = (
     Layout(2, stage=3),
     Layout(2, stage=2, lora=True),
     Layout(2, stage=3, lora=True),
+    Layout(2, fsdp=True),
+    Layout(2, fsdp=True, lora=True),
 )
+# As `accelerate launch` passes recipes/accelerate_configs/fsdp_cpu.yaml on.
+_FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "false",
+}
 
 
 class Site:
@@ -101,7 +118,7 @@ class Site:
         if layout.evaluates:
             arguments += ["--eval_strategy", "steps", "--eval_steps", "1", "--per_device_eval_batch_size", "1"]
         _mark(output).unlink(missing_ok=True)
-        variables = {"DS_ACCELERATOR": "cpu"} if layout.stage else {}
+        variables = {"DS_ACCELERATOR": "cpu"} if layout.stage else _FSDP if layout.fsdp else {}
         if layout.stage:
             arguments += ["--deepspeed", str(self._deepspeed(layout.stage))]
 
