@@ -73,6 +73,14 @@ def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(t
     assert read_log(folder) == entries
 
 
+def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **said: told.append(said))
+    monkeypatch.delenv("CI", raising=False)  # where TRL is silent by itself
+    train("untold")
+    assert told == []
+
+
 @pytest.mark.parametrize("completions", [False, True], ids=["numbers", "completions"])
 def test_wandb_offline_gets_text_only_where_asked_and_no_picture(
     train: Any, workplace: Path, completions: bool, capfd: pytest.CaptureFixture[str]

@@ -78,6 +78,9 @@ class Durable(_Trainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Nothing: the card of `model_card.py` is written when the run is done."""
 
+    def _send_telemetry(self) -> None:
+        """Nothing: a run on patients' data calls nobody unasked (TRL 1.16 tells the hub of each trainer it builds)."""
+
     # --- saving --------------------------------------------------------------------------------------------------
 
     def _may_save_here(self) -> bool:
