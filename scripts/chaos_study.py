@@ -70,7 +70,7 @@ def _prepared(flags: argparse.Namespace) -> list[str]:
         raise UserError(f"the phantoms could not be prepared: {done.stderr.strip()[-500:]}")
     saving = f"--save_steps {flags.save_steps}" if flags.save_steps else "--save_strategy no"
     training = (
-        f"--max_steps {flags.max_steps} --num_generations 4 --max_completion_length 8 --per_device_train_batch_size 2 "
+        f"--max_steps {flags.max_steps} --num_generations 8 --max_completion_length 8 --per_device_train_batch_size 4 "
         f"--learning_rate 1e-4 --logging_steps 1 --seed {flags.seed} {saving}"
     )
     return [
@@ -157,6 +157,9 @@ def _compared(one: Path, other: Path) -> list[str]:
         differences += [f"{what}: {name}" for name in differing]
         if not first:
             differences.append(f"{what}: there are none to compare")
+    weights = _weights(one)
+    if len(set(weights.values())) < len(weights):
+        differences.append(f"some runs of {one} ended with the same weights, so there was nothing to lose")
     return differences
 
 

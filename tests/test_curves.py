@@ -84,3 +84,16 @@ def test_a_folder_without_a_log_is_one_line(tmp_path):
     (tmp_path / "trainer_state.json").write_text('{"log_history": 3}')
     with pytest.raises(UserError, match="cannot be read"):
         read_log(tmp_path)
+
+
+def test_what_was_asked_while_training_is_dashed(tmp_path):
+    log = [{"step": step, "reward": step / 10, "loss": 0.1} for step in range(1, 7)]
+    log += [{"step": 3, "eval_reward": 0.2, "eval_loss": 0.3}, {"step": 6, "eval_reward": 0.5, "eval_loss": 0.2}]
+    figure = curves_figure({"run": log}, "grpo (think)")
+    assert figure is not None
+    assert figure.get_suptitle() == "grpo (think)"
+    assert [axes.get_title("left") for axes in figure.axes] == ["reward", "loss"]
+    trained, asked = figure.axes[0].get_lines()
+    assert (trained.get_linestyle(), asked.get_linestyle()) == ("-", "--")
+    assert (list(np.asarray(asked.get_xdata())), list(np.asarray(asked.get_ydata()))) == ([3, 6], [0.2, 0.5])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["run", "on questions asked while training"]

@@ -105,3 +105,23 @@ def test_the_command_refuses_what_an_overview_cannot_take(
     monkeypatch.setattr("sys.argv", words)
     assert report.main() == 0
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_curves_of_many_runs_are_drawn_by_how_they_were_trained(tmp_path: Path) -> None:
+    files = []
+    labels = ["CT", "MRI", "X-Ray", "US", "Der", "FP", "OCT", "Micro", "DD"]
+    for mode in ("think", "nothink"):
+        for trained in labels:
+            home = tmp_path / f"{trained}-{mode}"
+            home.mkdir()
+            history = {"log_history": [{"step": step, "reward": step / 4} for step in range(1, 4)]}
+            (home / "trainer_state.json").write_text(json.dumps(history))
+            tested = "MR" if trained == "DD" else "CT"
+            files.append(run(tmp_path, trained, tested, 20, mode, run_dir=str(home), note=trained))
+    summary = write_overview(files, tmp_path / "out")
+    drawn = {path.stem for path in (tmp_path / "out").glob("curves*.png")}
+    assert drawn == {f"curves_grpo_{mode}_by_{by}" for mode in ("think", "nothink") for by in ("modality", "task")}
+    assert all(f"({name}.png)" in summary or f"<{name}.png>" in summary for name in drawn)
+    few = write_overview(files[:3], tmp_path / "few")
+    assert "<curves.png>" in few
+    assert {path.stem for path in (tmp_path / "few").glob("curves*.png")} == {"curves"}

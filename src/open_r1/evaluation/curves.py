@@ -1,4 +1,7 @@
-"""Training curves from a log: rewards, completion length, KL, entropy, gradient norm against steps, runs overlaid."""
+"""Training curves from a log: rewards, completion length, KL, entropy, gradient norm against steps, runs overlaid.
+
+What was measured on other questions while training (`--eval_strategy`) is dashed beside them.
+"""
 
 import math
 import re
@@ -22,6 +25,8 @@ STATE = "trainer_state.json"
 ACROSS = 3  # panels in a row
 SMOOTHED_FROM = 40  # points; fewer are drawn as they are
 COLOURS = matplotlib.colormaps["tab10"].colors  # pyright: ignore[reportAttributeAccessIssue]
+
+_EVALUATED = "eval_"
 
 Log = Sequence[Mapping[str, Any]]
 Series = tuple[list[int], list[float]]  # steps, values
@@ -102,24 +107,36 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def panels(logs: Mapping[str, Log]) -> list[Panel]:
     """The panels that have something to show; one for each reward function."""
-    keys = {key for log in logs.values() for entry in log for key in entry}
+    keys = {key.removeprefix(_EVALUATED) for log in logs.values() for entry in log for key in entry}
     rewards = sorted(key for key in keys if re.fullmatch(r"rewards/.+/mean", key))
     own = [Panel(f"reward: {key.split('/')[1].removesuffix('_reward').replace('_', ' ')}", key) for key in rewards]
-    return [panel for panel in (*_FIRST, *own, *_THEN) if any(series(log, panel.key)[0] for log in logs.values())]
+    return [panel for panel in (*_FIRST, *own, *_THEN) if any(_shows(log, panel.key) for log in logs.values())]
 
 
-def curves_figure(logs: Mapping[str, Log]) -> Figure | None:
+def _shows(log: Log, key: str) -> bool:
+    return bool(series(log, key)[0] or series(log, _EVALUATED + key)[0])
+
+
+def curves_figure(logs: Mapping[str, Log], title: str = "") -> Figure | None:
     """All curves of one or several runs, the runs overlaid; None where the logs hold nothing that is drawn.
 
     Where a curve has many points, they are drawn faintly and their running mean on top.
+
+    Args:
+        logs: by the name of the run; ten colours tell runs apart.
+        title: what these runs have in common.
     """
     shown = panels(logs)
     if not shown:
         return None
     columns = min(ACROSS, len(shown))
     rows = -(-len(shown) // columns)
-    legend = 0.25 * -(-len(logs) // columns) + 0.15
-    height = 2.3 * rows + legend
+    handles = {name: Line2D([], [], color=_colour(place), linewidth=2) for place, name in enumerate(logs)}
+    if any(series(log, _EVALUATED + panel.key)[0] for log in logs.values() for panel in shown):
+        dashed = Line2D([], [], color="0.35", linestyle="--", linewidth=1.4)
+        handles["on questions asked while training"] = dashed
+    legend = 0.25 * -(-len(handles) // columns) + 0.15
+    height = 2.3 * rows + legend + (0.3 if title else 0)
     figure = Figure(figsize=(4.0 * columns, height), dpi=120, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(rect=(0, legend / height, 1, 1 - legend / height))  # pyright: ignore
@@ -128,8 +145,9 @@ def curves_figure(logs: Mapping[str, Log]) -> Figure | None:
         _draw(axes, panel, logs)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
-    handles = [Line2D([], [], color=_colour(place), linewidth=2) for place in range(len(logs))]
-    figure.legend(handles, list(logs), loc="lower center", ncols=columns, fontsize=9, frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.legend(list(handles.values()), list(handles), loc="lower center", ncols=columns, fontsize=9, frameon=False)
     return figure
 
 
@@ -143,11 +161,14 @@ def _draw(axes: Axes, panel: Panel, logs: Mapping[str, Log]) -> None:
         if panel.between is not None:
             (at, low), (_, high) = series(log, panel.between[0]), series(log, panel.between[1])
             if len(low) == len(high):
-                axes.fill_between(at, low, high, color=_colour(place), alpha=0.12, linewidth=0)
+                axes.fill_between(at, low, high, color=_colour(place), alpha=0.36 / max(3, len(logs)), linewidth=0)
         if len(values) >= SMOOTHED_FROM:
             axes.plot(steps, values, color=_colour(place), alpha=0.25, linewidth=0.8)
             values = smoothed(values)
         axes.plot(steps, values, color=_colour(place), linewidth=1.6, marker="." if len(values) < 12 else "")
+        steps, values = series(log, _EVALUATED + panel.key)
+        if values:
+            axes.plot(steps, values, color=_colour(place), linewidth=1.4, linestyle="--", marker="o", markersize=3)
     axes.set_title(panel.title, fontsize=9, loc="left")
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -1,6 +1,7 @@
 """The report of result files: reads them, has its parts made, and writes them as Markdown, LaTeX, HTML and files."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from open_r1.evaluation.sections import (
     marked,
     matrix_section,
     run_section,
+    stem_of,
 )
 from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_table
 from open_r1.evaluation.tables import only_text
@@ -44,6 +46,8 @@ PICTURE_BYTES = 8 * 2**20
 """How much of report.html small pictures may take, unless it is said otherwise."""
 QUESTIONS = 1000
 """How many questions the page of an overview shows with their answers, unless it is said otherwise."""
+OVERLAID = 10
+"""How many training curves are drawn into one picture: as many as there are colours."""
 GRADERS = ("stored", "huatuo")
 """Whose judgement a report counts: that of eval/infer.py, or HuatuoGPT-o1's lenient matching."""
 
@@ -242,20 +246,29 @@ def _what(comparisons: Sequence[Comparison]) -> str:
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
-    """The training curves of the runs that lie on this machine, overlaid."""
-    folders = list(dict.fromkeys(Path(run) for one in scored if (run := one.file.manifest.get("run_dir"))))
-    if not folders:
+    """The training curves of the runs that lie on this machine, overlaid; many runs by how they were trained."""
+    runs = {Path(run): one for one in scored if (run := one.file.manifest.get("run_dir"))}
+    if not runs:
         return
-    section, logs = Section("Training curves"), {}
-    for folder, name in zip(folders, named_apart([folder.resolve() for folder in folders]), strict=True):
+    section, together = Section("Training curves"), defaultdict(dict)
+    names = named_apart([folder.resolve() for folder in runs])
+    for (folder, one), name in zip(runs.items(), names, strict=True):
         try:
-            logs[name] = read_log(folder)
+            together[_trained_how(one) if len(runs) > OVERLAID else ""][name] = read_log(folder)
         except UserError as error:
             section.texts.append(f"Not drawn: {error}.")
-    figure = curves_figure(logs)
-    if figure is not None:
-        section.figures["curves"] = figure
+    for how, logs in together.items():
+        for place in range(0, len(logs), OVERLAID):
+            figure = curves_figure(dict(list(logs.items())[place : place + OVERLAID]), how)
+            if figure is not None:
+                section.figures["_".join(filter(None, ["curves", stem_of(how), str(place // OVERLAID or "")]))] = figure
     yield section
+
+
+def _trained_how(one: Scored) -> str:
+    manifest = one.file.manifest
+    how = f"{manifest.get('method') or 'training'} ({manifest.get('mode')})"
+    return f"{how}, by {family_of(one.trained_on)}" if one.trained_on else how
 
 
 def _summary(title: str, sections: Sequence[Section]) -> str:
