@@ -116,7 +116,8 @@ class Site:
         if layout.lora:
             arguments += ["--use_peft", "--lora_on", "both", "--lora_r", "4"]
         if layout.evaluates:
-            arguments += ["--eval_strategy", "steps", "--eval_steps", "1", "--per_device_eval_batch_size", "1"]
+            arguments += ["--eval_strategy", "steps", "--eval_steps", "1", "--eval_on_start", "true"]
+            arguments += ["--per_device_eval_batch_size", "1"]
         _mark(output).unlink(missing_ok=True)
         variables = {"DS_ACCELERATOR": "cpu"} if layout.stage else _FSDP if layout.fsdp else {}
         if layout.stage:

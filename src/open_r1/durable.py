@@ -69,6 +69,8 @@ class Durable(_Trainer):
     def train(self, resume_from_checkpoint: Any = None, **options: Any) -> Any:
         """As the Trainer's; the watchdog and the signals are given back in the end."""
         self._continued = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self._continued is not None:
+            self.args.eval_on_start = False  # it was evaluated when it began
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         finally:
