@@ -65,7 +65,7 @@ def test_equal_values_give_equal_json_bytes(tmp_path):
 
 def test_a_claimed_folder_admits_one_writer(tmp_path):
     with claimed(tmp_path / "out"):
-        with pytest.raises(UserError, match="another process is writing"), claimed(tmp_path / "out"):
+        with pytest.raises(UserError, match="another process .* is writing"), claimed(tmp_path / "out"):
             pass
         (tmp_path / "out" / "result").touch()
     with claimed(tmp_path / "out") as folder:  # free again
@@ -80,7 +80,8 @@ def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="another process is writing"), claimed(tmp_path / "out", 0.3):
+        told = rf"another process \({other.pid} on .+\) is writing to"
+        with pytest.raises(UserError, match=told), claimed(tmp_path / "out", 0.3):
             pass
         threading.Timer(0.5, other.kill).start()
         with claimed(tmp_path / "out", 30) as folder:

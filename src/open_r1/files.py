@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def claimed(folder: str | os.PathLike, patience: float = 0.0) -> Iterator[Path]:
     end = time.monotonic() + patience
     while (handle := _lock(folder, claim)) is None:
         if time.monotonic() >= end:
-            raise UserError(f"another process is writing to {folder}; wait or choose another")
+            raise UserError(f"another process{_holder(claim)} is writing to {folder}; wait or choose another folder")
         time.sleep(0.1)
     try:
         yield folder
@@ -183,9 +184,20 @@ def _lock(folder: Path, claim: Path) -> int | None:
             raise
         held = True
     if held:
+        with suppress(OSError):  # a full disk shows when something that matters is written
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()} on {socket.gethostname()}".encode())
         return handle
     os.close(handle)
     return None
+
+
+def _holder(claim: Path) -> str:
+    """` (1234 on host)`, as the holder of a claim has written it; nothing where that cannot be read."""
+    try:
+        return f" ({claim.read_text(encoding='utf-8')[:200]})"
+    except (OSError, ValueError):
+        return ""
 
 
 def publish_folder(stage: str | os.PathLike, final: str | os.PathLike) -> None:
