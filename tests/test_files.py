@@ -65,7 +65,7 @@ def test_equal_values_give_equal_json_bytes(tmp_path):
 
 def test_a_claimed_folder_admits_one_writer(tmp_path):
     with claimed(tmp_path / "out"):
-        with pytest.raises(UserError, match="another process .* is writing"), claimed(tmp_path / "out"):
+        with pytest.raises(UserError, match=r"another process .* is writing"), claimed(tmp_path / "out"):
             pass
         (tmp_path / "out" / "result").touch()
     with claimed(tmp_path / "out") as folder:  # free again

@@ -271,7 +271,7 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
     )
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
         patch.setattr(launch, "PATIENCE", 0.2)
-        with pytest.raises(UserError, match="another process .* is writing to"), launch.own_folder(training):
+        with pytest.raises(UserError, match=r"another process .* is writing to"), launch.own_folder(training):
             pass
     with launch.own_folder(training) as continued:  # free again
         assert continued is None

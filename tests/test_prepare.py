@@ -394,7 +394,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path
 def test_two_runs_do_not_write_to_one_folder(build, tmp_path):
     from open_r1.files import claimed
 
-    with claimed(tmp_path / "out"), pytest.raises(UserError, match="another process .* is writing"):
+    with claimed(tmp_path / "out"), pytest.raises(UserError, match=r"another process .* is writing"):
         build()
 
 
