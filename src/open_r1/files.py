@@ -159,7 +159,7 @@ def claimed(folder: str | os.PathLike, patience: float = 0.0) -> Iterator[Path]:
         yield folder
     finally:
         claim.unlink(missing_ok=True)  # while it is still held
-        if is_new and not any(folder.iterdir()):
+        if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         os.close(handle)
 
