@@ -65,7 +65,7 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
     for layout, ranks in ranks_of:
         yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
     for name in chaos.FAULTS:
-        for layout in (one, two, zero2):
+        for layout in (one, two, zero2, zero3, chaos.Layout(2, fsdp=True)):
             if not (name == "a rank hangs" and layout == one):
                 yield "faults", lambda name=name, layout=layout: chaos.fault(site, name, layout)
 

@@ -14,7 +14,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +114,13 @@ class Durable(_Trainer):
         self.accelerator.wait_for_everyone()
         self._staged = run / STAGE
         try:
-            with self._agreed_on_disk_errors(run):
+            # DeepSpeed and FSDP write with all processes, which wait for each other: there an error is raised at once
+            with self._agreed_on_disk_errors(run) if self._engine() == "DDP" else nullcontext():
                 super()._save_checkpoint(model, trial)
                 self._write_progress(stage)
         finally:
             self._staged = None
+        self.accelerator.wait_for_everyone()
         problem = None
         if self.args.should_save:
             self._name_the_best(run, final, stage)
@@ -138,13 +140,13 @@ class Durable(_Trainer):
     def _agreed_on_disk_errors(self, run: Path) -> Iterator[None]:
         """Wait for all processes at the end; stop all if the disk of one is full.
 
-        Not under DeepSpeed and FSDP, whose own saving has the processes wait for each other: there it raises at once.
+        Within the block no process may wait for another once it has begun to write.
         """
         problem = None
         try:
             yield
         except (OSError, SafetensorError) as error:
-            problem = full_disk(error, run) if self._engine() == "DDP" else None
+            problem = full_disk(error, run)
             if problem is None:
                 raise
         stop_everywhere(problem, self.accelerator.device)
@@ -192,10 +194,11 @@ class Durable(_Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer's; the final weights in the run's folder are whole under their names or not there."""
-        if output_dir is not None:
-            super().save_model(output_dir, _internal_call)
-            return
         run = Path(self.args.output_dir)
+        if output_dir is not None:
+            with self._agreed_on_disk_errors(run):  # the first process alone writes, after all have given their parts
+                super().save_model(output_dir, _internal_call)
+            return
         if self.args.should_save:
             clear_stage(run)
         self.accelerator.wait_for_everyone()
