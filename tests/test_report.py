@@ -315,6 +315,17 @@ def test_heatmap_shows_value_and_n_in_every_cell_and_leaves_empty_cells_blank():
     assert figure.axes[1].get_ylabel() == "accuracy (%)"
 
 
+def test_of_very_many_rows_the_first_are_drawn_and_the_margin():
+    results = [result(str(k), f"kind {k:04}", "Disease Diagnosis", RIGHT) for k in range(500)]
+    figure = accuracy_heatmap(tabulate(results), "Title", "A note.")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (len(names), names[0], names[-1]) == (60, "kind 0000", ALL)
+    assert len(texts(figure)) == 2 * 60 * 2
+    note = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "A note. 60 of 501 rows and 2 of 2 columns are drawn; the table has all." in note
+    assert max(figure.get_size_inches()) < 60
+
+
 def test_difference_heatmap_is_centred_on_zero():
     before = [result(str(k), "CT", "Disease Diagnosis", RIGHT) for k in range(4)]
     after = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k else WRONG) for k in range(4)]
@@ -330,7 +341,9 @@ def test_difference_heatmap_is_centred_on_zero():
         [("CT", "Disease Diagnosis")],
         [(None, None)],
         [("Ultrasound", "Lesion Grading"), (None, "Other Biological Attributes")],
+        [("x" * 5000, "y " * 2500)],
     ],
+    ids=["one", "none", "two", "names without an end"],
 )
 def test_nothing_in_the_picture_is_clipped_or_overlaps_the_colour_bar(labels):
     results = [result(str(k), modality, task, RIGHT) for k, (modality, task) in enumerate(labels)]

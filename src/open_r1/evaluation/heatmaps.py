@@ -25,6 +25,7 @@ from open_r1.evaluation.tables import ALL, FEW, Cell, Table, Tally, columns, mod
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
 NARROW = 0.86  # width of a cell without long column names
 GAP = 0.18  # between the cells and their margins, in cells
+MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that a reader can still take in
 HATCHED = f"hatched: fewer than {FEW} questions"
 MARK = "*"
 MARKED = f"{MARK} the 95 % interval leaves zero out"
@@ -148,14 +149,17 @@ def _matrix(
 
 
 def draw(drawing: Drawing) -> Figure:
-    """The picture; its size follows from its cells, and no text leaves it."""
-    rows, columns = drawing.rows, drawing.columns
+    """The picture; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
+    rows, columns = _kept(drawing.rows), _kept(drawing.columns)
+    left_out = f"{len(rows)} of {len(drawing.rows)} rows and {len(columns)} of {len(drawing.columns)} columns are drawn"
+    all_drawn = len(rows) == len(drawing.rows) and len(columns) == len(drawing.columns)
+    explained = drawing.note if all_drawn else f"{drawing.note} {left_out}; the table has all.".strip()
     cell = NARROW if drawing.narrow else CELL_WIDTH
-    left = 0.5 + 0.085 * max(map(len, rows)) + (0.3 if drawing.axes[0] else 0)
+    left = 0.5 + 0.085 * max(len(_shown(name)) for name in rows) + (0.3 if drawing.axes[0] else 0)
     wide, high = cell * _extent(columns), CELL_HEIGHT * _extent(rows)
     width = max(left + wide + 1.2, 4.2)
     title = textwrap.fill(drawing.title, int(width * 8.5))
-    note = textwrap.fill(drawing.note, int(width * 13))
+    note = textwrap.fill(explained, int(width * 13))
     foot = textwrap.fill(drawing.footnote, int(width * 13))
     top = 0.35 + 0.24 * (title.count("\n") + 1) + (0.19 * (note.count("\n") + 1) if note else 0)
     names = max(_broken(name).count("\n") + 1 for name in columns)
@@ -166,6 +170,8 @@ def draw(drawing: Drawing) -> Figure:
     axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
     norm, colour_map = Normalize(*drawing.span), matplotlib.colormaps[drawing.colours]
     for (row, column), entry in drawing.entries.items():
+        if row not in rows or column not in columns:
+            continue
         _draw_cell(axes, (_place(columns, column), _place(rows, row)), entry, colour_map(norm(entry.value)))
     _label_axes(axes, rows, columns, drawing.axes)
     figure.text(0.2 / width, 1 - 0.2 / height, title, ha="left", va="top", fontsize=13, fontweight="bold")
@@ -211,7 +217,7 @@ def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: 
     axes.set_xticks([_place(columns, name) + 0.5 for name in columns])
     axes.set_xticklabels([_broken(name) for name in columns], fontsize=10)
     axes.set_yticks([_place(rows, name) + 0.5 for name in rows])
-    axes.set_yticklabels(rows, fontsize=10)
+    axes.set_yticklabels([_shown(name) for name in rows], fontsize=10)
     axes.set_ylabel(names[0], fontsize=10)
     axes.set_xlabel(names[1], fontsize=10)
     axes.tick_params(length=0)
@@ -221,7 +227,16 @@ def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: 
 
 def _broken(name: str) -> str:
     """A column name with a word to a line."""
-    return name.replace(" ", "\n")
+    return _shown(name).replace(" ", "\n")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def _kept(names: Sequence[str]) -> Sequence[str]:
+    """As many as are drawn; the margin, which comes last, is among them."""
+    return names if len(names) <= MOST else [*names[: MOST - 1], names[-1]]
 
 
 def picture(figure: Figure, form: str) -> bytes:
