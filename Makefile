@@ -11,7 +11,7 @@ help:
 	@echo "make demo-text   the same with a tiny text model and made-up questions without pictures"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, format, pyright"
-	@echo "make chaos   kill, signal, damage and spoil real runs and a study (an hour)"
+	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
 	@echo "make setup   install into the active environment or .venv (bash setup.sh)"
 

@@ -61,11 +61,21 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
         yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
     yield "saving", lambda: chaos.kills_while_saving(site, flags.kills_while_saving)
     yield "damage", lambda: chaos.damages(site, chaos.DAMAGES)
-    ranks_of = ((one, [0]), (two, [0]), (two, [1]), (two, [0, 1]), (evaluating, [1]), (zero2, [0]), (zero3, [1]))
+    fsdp = chaos.Layout(2, fsdp=True)
+    ranks_of = (
+        (fsdp, [1]),
+        (one, [0]),
+        (two, [0]),
+        (two, [1]),
+        (two, [0, 1]),
+        (evaluating, [1]),
+        (zero2, [0]),
+        (zero3, [1]),
+    )
     for layout, ranks in ranks_of:
         yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
     for name in chaos.FAULTS:
-        for layout in (one, two, zero2, zero3, chaos.Layout(2, fsdp=True)):
+        for layout in (one, two, zero2, zero3, fsdp):
             if not (name == "a rank hangs" and layout == one):
                 yield "faults", lambda name=name, layout=layout: chaos.fault(site, name, layout)
 
