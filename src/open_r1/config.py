@@ -6,6 +6,7 @@ where trl 1.16 has changed its own. `per_device_train_batch_size` counts prompts
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -301,6 +302,8 @@ def parse_into(
     classes: tuple[type, type, type], arguments: list[str] | None, defaults: Mapping[str, Any] | None
 ) -> Any:
     """`parse` into any script arguments, training configuration with `notes`, and model configuration."""
+    # the published flag and TRL 1.16 itself keep the old name, which works; nobody who trains can do anything about it
+    warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     given, notes = translated_flags(list(sys.argv[1:] if arguments is None else arguments))
     if "--config" in given:
         name = next(iter(given[given.index("--config") + 1 :]), None)
