@@ -566,8 +566,9 @@ class Fuzz:
         return kind, "".join(written(line, self.draw) + "\n" for line in lines).encode()
 
     def _damaged_manifest(self, manifest: dict[str, Value]) -> dict[str, Value]:
-        names = ("checkpoint", "trained_on", "tested_on", "run_dir", "data", "image_root", "split", "rows", "samples")
-        changed = {**manifest, **{name: "x" for name in names if name not in manifest}, "image": "shown"}
+        names = ("checkpoint", "trained_on", "tested_on", "run_dir", "data", "image_root", "split", "options")
+        known = dict.fromkeys(names, "x") | {"image": "shown", "samples": 1, "checkpoint_sha256": "x"}
+        changed = {**known, **manifest}
         self.draw.choice(VALUES)(changed, self.draw)
         return changed
 

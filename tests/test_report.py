@@ -499,11 +499,19 @@ def test_a_run_in_which_no_picture_could_be_read_is_reported_as_such(tmp_path):
     assert rows_of(tmp_path / "report" / "by_modality.csv")[0]["accuracy"] == ""
 
 
-@pytest.mark.parametrize("name", ["data", "image_root", "run_dir", "split", "trained_on"])
+@pytest.mark.parametrize("name", ["data", "image_root", "run_dir", "split", "trained_on", "image", "checkpoint_sha256"])
 @pytest.mark.parametrize("value", [1e308, "\0", "\ud800", ["x"]], ids=["number", "NUL", "surrogate", "list"])
 def test_a_manifest_whose_names_are_no_text_is_refused(tmp_path, name, value):
     path = write(tmp_path / "out.jsonl", example(), {name: value})
     with pytest.raises(UserError, match=f"{name} of its manifest should be text"):
+        write_report([path], tmp_path / "report")
+
+
+@pytest.mark.parametrize("name", ["rows", "samples"])
+@pytest.mark.parametrize("value", ["4", 4.5, True, [4]], ids=["text", "fraction", "true", "list"])
+def test_a_manifest_whose_counts_are_no_numbers_is_refused(tmp_path, name, value):
+    path = write(tmp_path / "out.jsonl", example(), {name: value})
+    with pytest.raises(UserError, match=f"{name} of its manifest should be a whole number"):
         write_report([path], tmp_path / "report")
 
 
@@ -514,6 +522,14 @@ def test_a_place_that_cannot_be_does_not_end_a_report(tmp_path, name, value):
     path = write(tmp_path / "out.jsonl", example(), {"data": str(tmp_path / "list.json"), name: value})
     write_report([path], tmp_path / "report", with_items=True)
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_question_without_options_is_told_with_its_file(tmp_path):
+    line = json.loads(GOOD) | {"problem": "What is A) in this?"}
+    path = write(tmp_path / "out.jsonl", [])
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
+    with pytest.raises(UserError, match=r"out\.jsonl cannot be reported: no options"):
+        write_report([path], tmp_path / "report")
 
 
 def test_a_damaged_line_is_told_in_few_words(tmp_path):

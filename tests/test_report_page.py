@@ -98,6 +98,13 @@ def test_payload_holds_every_question_with_its_answers(report):
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["pictures"])
 
 
+def test_a_solution_that_is_no_option_marks_none(tmp_path):
+    row = {"id": "1", "problem": "What? A)one, B)two", "solution": "<answer> A </answer>"}
+    result = replace(judged(row, "p", "<answer>A</answer>", tokens=1), solution="<answer> D </answer>")
+    write_report([write(tmp_path / "out.jsonl", [result])], tmp_path / "report", with_items=True)
+    assert payload(tmp_path / "report" / "report.html")["items"][0][:3] == ["What?", ["one", "two"], -1]
+
+
 def test_pictures_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
     rows = list(load_vqa(report.parent.parent / "prepared", "test")[0])
     path = write(

@@ -111,11 +111,12 @@ def _answer(result: Result) -> Answer:
 
 @lru_cache(maxsize=1 << 16)
 def _question(problem: str, solution: str) -> tuple[str, list[str], int]:
-    """The question without its options, the options, and which is right."""
-    options = options_in(problem)
+    """The question without its options, the options, and the place of the right one; -1 if it is not among them."""
+    options, right = options_in(problem), solution_letter(solution)
     listed = list(options.values())
     ends = [at for at in _places(problem, "A)") if problem[at + 2 :].lstrip().startswith(listed[0])]
-    return problem[: ends[-1]].strip() if ends else problem, listed, list(options).index(solution_letter(solution))
+    question = problem[: ends[-1]].strip() if ends else problem
+    return question, listed, list(options).index(right) if right in options else -1
 
 
 def _places(text: str, sign: str) -> Iterator[int]:

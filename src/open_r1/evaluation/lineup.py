@@ -123,7 +123,7 @@ def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = Fal
     if lenient:
         files, found = map(list, zip(*map(regraded, files), strict=True))
     manifests = [file.manifest for file in files]
-    tables = [tabulate(file.results) for file in files]
+    tables = [_tabulated(file) for file in files]
     blind = [_twin(manifest, manifests) for manifest in manifests]
     return [
         Scored(name, run, file, table, None if twin is None else tables[twin], again)
@@ -131,6 +131,15 @@ def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = Fal
             named_apart(everything), run_names(manifests), files, tables, blind, found, strict=True
         )
     ]
+
+
+def _tabulated(file: ResultFile) -> Table:
+    table = tabulate(file.results)
+    try:
+        _ = Tally(file.results).chance  # reads the options of every question, which stay remembered
+    except UserError as error:
+        raise UserError(f"{file.path} cannot be reported: {error}") from None
+    return table
 
 
 def _shared(file: ResultFile) -> ResultFile:

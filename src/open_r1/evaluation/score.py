@@ -335,6 +335,9 @@ def _manifest(path: Path, line: bytes) -> dict[str, Any]:
     wrong = [name for name in _TEXT_ENTRIES if not _is_name(manifest.get(name))]
     if wrong:
         raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be text: the file is damaged")
+    wrong = [name for name in ("rows", "samples") if type(manifest.get(name)) not in (int, type(None))]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be a whole number: the file is damaged")
     return manifest
 
 
@@ -344,7 +347,10 @@ def _is_name(value: Any) -> bool:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: valid JSON, no text
-_TEXT_ENTRIES = ("data", "image_root", "split", "run_dir", "checkpoint", "trained_on", "tested_on", "mode", "method")
+_TEXT_ENTRIES = (
+    *("data", "data_sha256", "image_root", "split", "run_dir", "checkpoint", "checkpoint_sha256", "method", "mode"),
+    *("trained_on", "tested_on", "prompt_name", "image", "options"),
+)
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked")
 _NAMES = frozenset(field.name for field in fields(Result))
@@ -379,6 +385,9 @@ def _parse(line: bytes) -> Result:
 def _parse_sample(value: Any) -> Sample:
     if not isinstance(value, dict) or value.keys() != {field.name for field in fields(Sample)}:
         raise ValueError("a sample needs output, outcome, letter and tokens")
+    texts = isinstance(value["output"], str) and isinstance(value["letter"], str | None)
+    if not texts or type(value["tokens"]) is not int:
+        raise ValueError("output and letter of a sample should be text, its tokens a whole number")
     return Sample(**{**value, "outcome": Outcome(value["outcome"])})
 
 
