@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from test_launch import questions, save_published_form
 
 from open_r1 import launch
+from open_r1.config import GRPOTrainingConfig
 from open_r1.errors import UserError
 from open_r1.files import sha256_file
 from open_r1.forked_runs import small_set
@@ -67,7 +68,7 @@ def test_an_evaluation_changes_nothing_of_the_training(train: Train) -> None:
     assert [entry["step"] for entry in found] == [1, 2, 3]
     assert len({entry["eval_loss"] for entry in found}) == 3, "three models give the same"
     story = json.loads((asked / "run.json").read_text())["data"]["evaluation"]
-    assert (story["prompts"], story["asked"], story["trained_on_too"]) == (4, 4, 0)
+    assert (story["prompts"], story["asked"], story["trained_on_too"]) == (4, 3, 0)  # one batch of 3
     logged = [json.loads(line) for line in (asked / "metrics.jsonl").read_text().splitlines()]
     assert sum("eval_reward" in entry for entry in logged) == 3
 
@@ -83,11 +84,11 @@ def test_the_shared_prefix_evaluates_as_stock_rows_do(train: Train) -> None:
 
 
 def test_a_part_of_the_questions_can_be_asked(train: Train) -> None:
-    folder = train("part", *EVALUATING, "--max_eval_samples", "2")
+    folder = train("part", *EVALUATING, "--max_eval_samples", "2")  # fewer than the 3 of a batch
     assert json.loads((folder / "run.json").read_text())["data"]["evaluation"]["asked"] == 2
     whole, part = evaluations(train("whole", *EVALUATING))[0], evaluations(folder)[0]
     per_second = [entry["eval_samples_per_second"] * entry["eval_runtime"] for entry in (whole, part)]
-    assert per_second == pytest.approx([4, 2], rel=0.05)
+    assert per_second == pytest.approx([3, 2], rel=0.05)
 
 
 def test_the_best_checkpoint_is_loaded_whole(train: Train) -> None:
@@ -98,6 +99,19 @@ def test_the_best_checkpoint_is_loaded_whole(train: Train) -> None:
     first, last = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 3))
     assert all(value.equal(first[name]) for name, value in final.items())
     assert any(not value.equal(last[name]) for name, value in final.items())
+
+
+@pytest.mark.parametrize(
+    ("questions", "processes", "batch", "asked", "then"),
+    [(100, 1, 8, 96, 8), (100, 2, 8, 96, 8), (5, 1, 8, 5, 5), (5, 2, 8, 4, 2), (1, 2, 8, 1, 1), (16, 2, 8, 16, 8)],
+)
+def test_every_question_counts_the_same(
+    questions: int, processes: int, batch: int, asked: int, then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = GRPOTrainingConfig(output_dir="x", num_generations=4, per_device_eval_batch_size=batch)
+    monkeypatch.setattr(GRPOTrainingConfig, "world_size", processes)
+    assert training.filled_evaluation(questions) == asked
+    assert training.per_device_eval_batch_size == 4 * then
 
 
 @pytest.mark.parametrize(
@@ -125,7 +139,7 @@ def test_questions_that_are_trained_on_too_are_counted(
     )
     train("overlap", *EVALUATING, "--dataset_name", "overlapping")
     assert (
-        "asked while training: 4 of 4 questions of overlapping; 2 of all are trained on too" in capsys.readouterr().out
+        "asked while training: 3 of 4 questions of overlapping; 2 of all are trained on too" in capsys.readouterr().out
     )
 
 

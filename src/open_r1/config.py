@@ -245,6 +245,18 @@ class GRPOTrainingConfig(GRPOConfig):
         """Prompts per optimizer step over all processes."""
         return self.prompts_per_device * self.world_size * self.gradient_accumulation_steps
 
+    def filled_evaluation(self, questions: int) -> int:
+        """How many of so many questions can be asked so that each counts the same: those that fill whole batches.
+
+        TRL logs the mean of the batches' means, and accelerate begins anew where a batch is not full. Where the
+        questions are fewer than one batch, it is made smaller.
+        """
+        group = self.num_generations_eval or int(self.num_generations or 1)
+        each = min(self.per_device_eval_batch_size // group, max(1, questions // self.world_size))
+        self.per_device_eval_batch_size = each * group
+        at_once = each * self.world_size
+        return questions // at_once * at_once or questions
+
     @property
     def completions_per_step(self) -> int:
         """Completions per optimizer step over all processes."""

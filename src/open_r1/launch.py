@@ -271,7 +271,7 @@ def load_evaluation_rows(
 
     Args:
         script: the flags.
-        training: whose `eval_strategy` and `seed` count.
+        training: whose `eval_strategy` and `seed` count; its batch may become smaller.
         processor: the model's own.
         mode: whose prompt is asked.
         trained: the rows that are trained on.
@@ -295,6 +295,8 @@ def load_evaluation_rows(
             "on, so nothing would be learnt from them; name another set with --eval_dataset_name"
         )
     count = min(script.max_eval_samples or len(rows), len(rows))
+    if isinstance(training, GRPOTrainingConfig):
+        count = training.filled_evaluation(count)
     line = f"asked while training: {count} of {len(rows)} questions of {', '.join(e['path'] for e in about['sets'])}"
     about["line"] = line + (f"; {shared} of all are trained on too" if shared else "")
     report["evaluation"] = about | {"asked": count, "trained_on_too": shared}
