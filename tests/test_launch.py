@@ -261,7 +261,7 @@ def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkey
 def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
     from types import SimpleNamespace
 
-    from open_r1 import launch
+    from open_r1 import running
     from open_r1.errors import UserError
     from open_r1.files import claimed
 
@@ -270,10 +270,10 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
         process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", publish_to=None
     )
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
-        patch.setattr(launch, "PATIENCE", 0.2)
-        with pytest.raises(UserError, match=r"another process .* is writing to"), launch.own_folder(training):
+        patch.setattr(running, "PATIENCE", 0.2)
+        with pytest.raises(UserError, match=r"another process .* is writing to"), running.own_folder(training):
             pass
-    with launch.own_folder(training) as continued:  # free again
+    with running.own_folder(training) as continued:  # free again
         assert continued is None
         assert (folder / ".claim").is_file()
     assert not folder.exists()

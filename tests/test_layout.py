@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
-        *{"prompt_limit", "step_meter", "trainer", "launch", "sft_training", "evaluation"},
+        *{"prompt_limit", "step_meter", "trainer", "launch", "running", "training_rows", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty", "durable", "guards", "resuming"},
         *{"sharding", "tracking", "model_card"},
     },

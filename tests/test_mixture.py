@@ -15,11 +15,12 @@ from open_r1.checkpoints import load_model, load_processor
 from open_r1.config import parse
 from open_r1.errors import UserError
 from open_r1.format_start import teach_format
-from open_r1.launch import load_sets, train_grpo
+from open_r1.launch import train_grpo
 from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.riddles import make_riddles
 from open_r1.runs import Modality, Mode
 from open_r1.tiny_models import TINY_BASE
+from open_r1.training_rows import load_sets
 from open_r1.vqa_data import load_vqa
 
 SMALL = (

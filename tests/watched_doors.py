@@ -18,10 +18,10 @@ from open_r1.evaluation.inference import infer
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import read_results
-from open_r1.launch import load_training_rows
 from open_r1.picture_pack import Encoding
 from open_r1.runs import Mode
 from open_r1.sft_training import example_maker
+from open_r1.training_rows import load_training_rows
 from open_r1.vqa_data import load_vqa, row_pictures
 from open_r1.vqa_prepare import Preparation, prepare
 

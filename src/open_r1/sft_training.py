@@ -18,18 +18,12 @@ from open_r1.checkpoints import attention_or_fallback, load_model, load_processo
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
-from open_r1.launch import (
-    load_evaluation_rows,
-    load_training_rows,
-    lora_config,
-    own_folder,
-    quantization,
-    run_story,
-    run_training,
-)
+from open_r1.launch import lora_config, quantization
 from open_r1.prompts import build_messages
+from open_r1.running import own_folder, run_story, run_training
 from open_r1.runs import Mode
 from open_r1.tracking import MetricsLog
+from open_r1.training_rows import load_evaluation_rows, load_training_rows
 from open_r1.vqa_data import row_pictures
 
 Examples = dict[str, list[Any]]

@@ -1,0 +1,171 @@
+"""A run from its folder to its end: the folder is held, the checkpoint found, and run.json tells the story."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+from trl import ModelConfig
+
+from open_r1.config import QuestionArguments
+from open_r1.errors import EXIT_INTERRUPTED, UserError
+from open_r1.files import claimed, write_json
+from open_r1.guards import stop_everywhere
+from open_r1.model_card import conclude, open_repository
+from open_r1.prompts import question_text
+from open_r1.provenance import commit, hardware, package_versions
+from open_r1.resuming import (
+    DONE,
+    INTERRUPTED,
+    RUN_FILE,
+    RUNNING,
+    checkpoint_to_continue,
+    earlier_story,
+    require_same_run,
+)
+from open_r1.runs import Mode
+from open_r1.saving import full_disk, step_of
+
+# Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
+PATIENCE = 15.0
+
+
+@contextmanager
+def own_folder(training: Any) -> Iterator[Path | None]:
+    """Hold `--output_dir` for this run alone, and look where it goes on.
+
+    Args:
+        training: of this process; the first one looks and holds for all.
+
+    Yields:
+        The checkpoint to go on from; None for a new run.
+
+    Raises:
+        UserError: another run writes there, or the folder must not be written to or holds a run that cannot be
+            continued.
+    """
+    found, problem = None, None
+    with ExitStack() as held:
+        if training.process_index == 0:
+            folder = Path(training.output_dir or ".")
+            try:
+                held.enter_context(claimed(folder, PATIENCE))
+                found = checkpoint_to_continue(folder, training.resume_from_checkpoint)
+                open_repository(training)
+            except UserError as error:
+                problem = str(error)
+        stop_everywhere(problem, training.device)
+        yield broadcast_object_list([found])[0]
+
+
+def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -> int:
+    """Train from the base or from a checkpoint, save, and keep run.json up to date.
+
+    Args:
+        trainer: `Durable`.
+        story: what run.json says of the run.
+        checkpoint: to go on from; None begins.
+
+    Returns:
+        The exit status: 0, or `EXIT_INTERRUPTED` after a signal.
+
+    Raises:
+        UserError: the checkpoint is of another run, the disk is full, or the numbers are not finite.
+    """
+    folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
+    problem = None
+    if checkpoint is not None and main_process:
+        earlier = earlier_story(checkpoint)
+        try:
+            require_same_run(earlier, story, checkpoint, trainer.accelerator.num_processes)
+        except UserError as error:
+            problem = str(error)
+        begun = {"at_step": step_of(checkpoint), "time": _now()}
+        story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
+    stop_everywhere(problem, trainer.accelerator.device)
+
+    def record(**more: Any) -> None:
+        if main_process:
+            write_json(folder / RUN_FILE, story | more)
+
+    record(status=RUNNING)
+    with full_disk_in_one_line(folder), lost_process_in_one_line():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if trainer.signals.stopped:
+            record(status=INTERRUPTED, steps=trainer.state.global_step)
+            if main_process:
+                print(f"stopped by a signal after step {trainer.state.global_step}; the same command continues")
+            return EXIT_INTERRUPTED
+        trainer.save_model()
+    if main_process:
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        print(f"saved: {folder}")
+    ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
+    record(**ending)
+    if main_process:
+        conclude(trainer.args, story | ending)
+    return 0
+
+
+@contextmanager
+def lost_process_in_one_line() -> Iterator[None]:
+    """Turn the end of another process, which shows as a broken collective call, into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if not (broken and torch.distributed.is_initialized()):
+            raise
+        raise UserError(
+            "another process of this run has ended or does not answer; its own message says why. The last complete "
+            "checkpoint is kept, and the same command continues from it"
+        ) from error
+
+
+@contextmanager
+def full_disk_in_one_line(folder: Path) -> Iterator[None]:
+    """Turn a disk that fills up while a checkpoint is written into a `UserError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        problem = full_disk(error, folder)
+        if problem is None:
+            raise
+        raise UserError(problem) from error
+
+
+def run_story(
+    mode: Mode,
+    script: QuestionArguments,
+    training: Any,
+    model_config: ModelConfig,
+    report: dict[str, Any],
+) -> dict[str, Any]:
+    """What run.json records about a run, enough to repeat it."""
+    return {
+        "method": "grpo",
+        "mode": mode.value,
+        "base_model": model_config.model_name_or_path,
+        "command": " ".join(sys.argv),
+        "prompt": question_text("{Question}", mode),
+        "prompts_per_step": training.prompts_per_step,
+        "completions_per_step": training.completions_per_step,
+        "data": report,
+        "script_arguments": asdict(script),
+        "training_arguments": training.to_sanitized_dict(),
+        "model_arguments": asdict(model_config),
+        "packages": package_versions(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "started": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
