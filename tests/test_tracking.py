@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,17 @@ def contents(*folders: Path) -> bytes:
     return b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
+def settled(folder: Path) -> bytes:
+    """The contents, once wandb's own process, which answers before it writes, has written more than the head."""
+    end = time.monotonic() + 30
+    (log,) = folder.glob("*.wandb")
+    before, data = b"", contents(folder)
+    while (log.stat().st_size <= len(":W&B...") or data != before) and time.monotonic() < end:
+        time.sleep(0.5)
+        before, data = data, contents(folder)
+    return data
+
+
 def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(train: Any, workplace: Path) -> None:
     folder = train("plain")
     assert not (workplace / "wandb").exists()
@@ -91,7 +103,7 @@ def test_wandb_offline_gets_text_only_where_asked_and_no_picture(
     sys.modules["wandb"].finish()
     assert "nobody is logged in" in capfd.readouterr().out
     (recorded,) = set((workplace / "wandb").glob("offline-run-*")) - before
-    data = contents(recorded)
+    data = settled(recorded)
     assert b"mean_length" in data
     assert (QUESTION in data) == completions
     assert b"\x89PNG" not in data
