@@ -47,10 +47,11 @@ def main() -> int:
 def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
     """(kind, what to do), in order."""
     one, two, zero2, zero3 = chaos.LAYOUTS[0], chaos.Layout(2), chaos.Layout(2, stage=2), chaos.Layout(2, stage=3)
-    evaluating = chaos.Layout(2, evaluates=True)
+    evaluating, fsdp = chaos.Layout(2, evaluates=True), chaos.Layout(2, fsdp=True)
     if flags.quick:
         yield "kills", lambda: chaos.kills(site, chaos.Layout(evaluates=True), 2)
         yield "kills", lambda: chaos.kills(site, evaluating, 1)
+        yield "kills", lambda: chaos.kill_of_one(site, evaluating, 0)
         yield "saving", lambda: chaos.kills_while_saving(site, 3)
         yield "damage", lambda: chaos.damages(site)
         yield "signals", lambda: chaos.signals(site, evaluating, [1])
@@ -59,9 +60,11 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
         return
     for layout in chaos.LAYOUTS:
         yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
+    for layout in (two, zero2, zero3, fsdp):
+        for rank in (0, 1):
+            yield "kills", lambda layout=layout, rank=rank: chaos.kill_of_one(site, layout, rank)
     yield "saving", lambda: chaos.kills_while_saving(site, flags.kills_while_saving)
     yield "damage", lambda: chaos.damages(site, chaos.DAMAGES)
-    fsdp = chaos.Layout(2, fsdp=True)
     ranks_of = (
         (fsdp, [1]),
         (one, [0]),

@@ -22,4 +22,4 @@ def test_runs_survive_kills_damage_signals_and_faults(tmp_path: Path, repository
     assert not any("NOT SURVIVED" in line for line in lines)
 
 
-KINDS = {"kills": 2, "saving": 1, "damage": 1, "signals": 1, "faults": 7}
+KINDS = {"kills": 3, "saving": 1, "damage": 1, "signals": 1, "faults": 7}

@@ -246,6 +246,26 @@ def kills(site: Site, layout: Layout, count: int) -> str:
     return f"{layout}: {killed} kills ({places}); weights and logged numbers equal to the bit"
 
 
+def kill_of_one(site: Site, layout: Layout, rank: int) -> str:
+    """`kill -9` to one of several processes: the others end by themselves, and the same command continues."""
+    whole, output = site.finished(layout), site.fresh()
+    run = site.start(output, layout)
+    assert _wait_for(run, lambda: (output / "checkpoint-3").exists())
+    time.sleep(site.random.uniform(0, 0.3))
+    begun = time.monotonic()
+    os.kill(run.pids[rank], signal.SIGKILL)
+    codes = run.wait(timeout=60)
+    seconds = time.monotonic() - begun
+    assert codes[rank] == -signal.SIGKILL
+    assert all(code in (2, -signal.SIGTERM) for place, code in enumerate(codes) if place != rank), (codes, tail(run))
+    assert "Traceback" not in run.log.read_text(), tail(run)
+    require_whole_checkpoints(output)
+    run = site.start(output, layout)
+    assert run.wait() == [0] * layout.processes, tail(run)
+    require_equal(output, whole)
+    return f"{layout}: rank {rank} alone killed: the other ended after {seconds:.1f} s; continued equal to the bit"
+
+
 def _is_done(output: Path) -> bool:
     return (output / RUN_FILE).is_file() and json.loads((output / RUN_FILE).read_text())["status"] == DONE
 
