@@ -125,3 +125,16 @@ def test_curves_of_many_runs_are_drawn_by_how_they_were_trained(tmp_path: Path) 
     few = write_overview(files[:3], tmp_path / "few")
     assert "<curves.png>" in few
     assert {path.stem for path in (tmp_path / "few").glob("curves*.png")} == {"curves"}
+
+
+def test_a_map_says_what_the_number_of_its_tests_leaves(cells: list[Path], tmp_path: Path) -> None:
+    summary = write_overview(cells, tmp_path / "out")
+    # GRPO without thoughts minus with: 8 of 40 won on the diagonal, exact p = 2 ** -7; equal elsewhere
+    section = summary.split("## Improvement on each modality: nothink minus think")[1].split("\n## ")[0]
+    told = "leaves zero out in 2 of 4 cells; were there no difference anywhere, it would in up to about 0.2."
+    assert f"The 95 % interval {told} Corrected for 4 tests (Holm), p < 0.05 in 2." in section
+    rows = rows_of(tmp_path / "out" / "improvement_modality_nothink_minus_think.csv")
+    assert [(row["p"], row["p_holm"]) for row in rows if row["trained_on"] == row["tested_on"]] == [
+        ("0.00781", "0.0312"),
+        ("0.00781", "0.0312"),
+    ]

@@ -13,6 +13,7 @@ from open_r1.evaluation.statistics import (
     clopper_pearson,
     clustered_stderr,
     difference,
+    holm,
     mcnemar,
     mean_of_means,
     pass_at_k,
@@ -139,6 +140,21 @@ def test_pictures_that_several_groups_share_are_not_counted_as_independent():
     assert mean_of_means([([1, 0], "ab"), ([1, 0], "ab")])[1] == pytest.approx(0.5)
     # opposite fates cancel: the mean over the tasks is .5 whatever pictures are drawn
     assert mean_of_means([([1, 0], "ab"), ([0, 1], "ab")])[1] == pytest.approx(0)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.4]) == [0.8, 0.8]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_one_wrong_finding_below_the_level():
+    draw = random.Random(0)
+    tests = [[draw.random() for _ in range(64)] for _ in range(2000)]  # of true null hypotheses
+    wrong = sum(min(holm(each)) < 0.05 for each in tests) / 2000
+    plain = sum(min(each) < 0.05 for each in tests) / 2000
+    assert 0.03 < wrong < 0.07  # 1 - (1 - 0.05 / 64) ** 64 = 0.0488
+    assert plain > 0.9
 
 
 def test_pass_at_k_by_hand():

@@ -16,6 +16,7 @@ from open_r1.evaluation.sections import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
     Section,
+    by_chance,
     difference_figures,
     figures,
     interval,
@@ -159,6 +160,7 @@ def _sheet(found: Benchmarks) -> Sheet:
         if found.gaps
         else ["Accuracy ± standard error in per cent."]
     )
+    notes += by_chance([of_pairs(pairs) for gap in found.gaps for pairs in gap.pairs.values()])
     if not all(same.values()):
         notes.append("Where runs answered different numbers of questions, the number stands in brackets.")
     return Sheet(marked("Accuracy by checkpoint and benchmark", found.marks), ["", *head, MEAN], rows, notes)

@@ -12,7 +12,7 @@ from open_r1.answers import Outcome
 from open_r1.evaluation.heatmaps import MARK, accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
 from open_r1.evaluation.lineup import FORCED, LENIENT, Comparison, Marks, Matrix, Pairs, Scored, of_pairs
 from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
-from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, mean_of_means
+from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, holm, mean_of_means
 from open_r1.evaluation.tables import (
     ALL,
     TEXT,
@@ -218,7 +218,9 @@ ACCURACY_NOTE = (
 DIFFERENCE_NOTE = (
     f"Differences are in points of accuracy on the same questions. {MARK} the 95 % interval leaves zero out. The "
     f"paired test is the {MCNEMAR} test where every picture has one question, and the {BOOTSTRAP} over pictures "
-    "(seed 0) where questions share pictures; there is no interval where fewer than six pictures changed."
+    "(seed 0) where questions share pictures; there is no interval where fewer than six pictures changed. Of many "
+    f"cells some bear a {MARK} by chance alone; how many remain when the p are corrected for their number (Holm 1979) "
+    "is said with each table."
 )
 
 
@@ -384,6 +386,7 @@ def comparison_section(found: Comparison, stem: str) -> Section:
         f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
         f"{whole.lost:,} lost, {whole.test} p = {whole.p:.2g}.{left_out}"
     ]
+    section.texts += by_chance([each for cell, each in differences.items() if ALL not in cell])
     section.sheets = [_difference_sheet(differences, found.marks)]
     if only_text(differences):
         named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
@@ -436,6 +439,23 @@ def _tests(differences: Iterable[Difference]) -> str:
     return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
 
 
+def by_chance(differences: Sequence[Difference]) -> list[str]:
+    """One line on what the number of tests leaves of their findings; none about a single test.
+
+    Args:
+        differences: one per cell of a table, margins left out.
+    """
+    count = len(differences)
+    if count < 2:
+        return []
+    leaving = sum(each.excludes_zero for each in differences)
+    kept = sum(p < 0.05 for p in holm([each.p for each in differences]))
+    return [
+        f"The 95 % interval leaves zero out in {leaving} of {count} cells; were there no difference anywhere, it "
+        f"would in up to about {0.05 * count:.1f}. Corrected for {count} tests (Holm), p < 0.05 in {kept}."
+    ]
+
+
 def difference_figures(found: Difference) -> list[str]:
     """The values of a line about a difference, in points; blank where there is none."""
     return [
@@ -463,7 +483,7 @@ def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: st
     title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
     stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
     found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
-    section = Section(title, warned(marks), [_mean_improvement(matrix)])
+    section = Section(title, warned(marks), [_mean_improvement(matrix), *by_chance(list(found.values()))])
     rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]
     section.sheets = [
         Sheet(
@@ -474,10 +494,11 @@ def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: st
         )
     ]
     section.figures[stem] = improvement_matrix(matrix, title, f"{what}; {_tests(found.values())}")
+    adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
     section.files[f"{stem}.csv"] = csv_text(
-        ["trained_on", "tested_on", *DIFFERENCE_COLUMNS],
+        ["trained_on", "tested_on", *DIFFERENCE_COLUMNS, "p_holm"],
         [
-            [row, column, *difference_figures(found[row, column])]
+            [row, column, *difference_figures(found[row, column]), f"{adjusted[row, column]:.3g}"]
             for row in matrix.rows
             for column in matrix.columns
             if (row, column) in found

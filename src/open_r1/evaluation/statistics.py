@@ -196,6 +196,18 @@ def mcnemar(lost: int, won: int) -> float:
     return min(1.0, 2 * total / 2**tosses)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p of each of several tests: below a level, the chance of one wrong finding among all stays below it.
+
+    Of the p sorted upwards the k-th is multiplied by m - k + 1, and none is less than one before it (Holm 1979).
+    """
+    adjusted, highest, count = [0.0] * len(p_values), 0.0, len(p_values)
+    for rank, place in enumerate(sorted(range(count), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, p_values[place] * (count - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
 def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) -> tuple[float, float | None]:
     """The unweighted mean of group means, as the papers average, and its standard error clustered by picture.
 
