@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from open_r1 import chaos
+from open_r1 import chaos, chaos_faults
 from open_r1.demo_steps import prepare_folder
 from open_r1.errors import run_command
 
@@ -55,8 +55,8 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
         yield "saving", lambda: chaos.kills_while_saving(site, 3)
         yield "damage", lambda: chaos.damages(site)
         yield "signals", lambda: chaos.signals(site, evaluating, [1])
-        for name in chaos.FAULTS:
-            yield "faults", lambda name=name: chaos.fault(site, name, two)
+        for name in chaos_faults.FAULTS:
+            yield "faults", lambda name=name: chaos_faults.fault(site, name, two)
         return
     for layout in chaos.LAYOUTS:
         yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
@@ -77,10 +77,10 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
     )
     for layout, ranks in ranks_of:
         yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
-    for name in chaos.FAULTS:
+    for name in chaos_faults.FAULTS:
         for layout in (one, two, zero2, zero3, fsdp):
             if not (name == "a rank hangs" and layout == one):
-                yield "faults", lambda name=name, layout=layout: chaos.fault(site, name, layout)
+                yield "faults", lambda name=name, layout=layout: chaos_faults.fault(site, name, layout)
 
 
 if __name__ == "__main__":

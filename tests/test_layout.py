@@ -33,7 +33,7 @@ FLOORS: list[set[str]] = [
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},
         *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps", "demo_report"},
-        *{"forked_runs", "chaos", "study"},
+        *{"forked_runs", "chaos", "chaos_faults", "study"},
     },
 ]
 HEAVY = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}

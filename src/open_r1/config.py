@@ -249,7 +249,7 @@ class GRPOTrainingConfig(GRPOConfig):
         """How many of so many questions can be asked so that each counts the same: those that fill whole batches.
 
         TRL logs the mean of the batches' means, and accelerate begins anew where a batch is not full. Where the
-        questions are fewer than one batch, it is made smaller.
+        questions are fewer than one batch, it is made smaller; of fewer questions than processes some are asked twice.
         """
         group = self.num_generations_eval or int(self.num_generations or 1)
         each = min(self.per_device_eval_batch_size // group, max(1, questions // self.world_size))

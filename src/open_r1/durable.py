@@ -25,11 +25,24 @@ from transformers import Trainer
 
 from open_r1.checkpoints import load_model, require_adapter
 from open_r1.errors import UserError
+from open_r1.files import DiskError
 from open_r1.guards import Rewards, StopOnSignal, Watchdog, all_finite, stop_everywhere
 from open_r1.saving import STAGE, clear_stage, full_disk, prune, publish_files, require, seal
 
 _Trainer = Trainer if TYPE_CHECKING else object
 _PROGRESS = "progress_{rank}.json"
+
+
+@contextmanager
+def full_disk_in_one_line(run: Path) -> Iterator[None]:
+    """Turn a disk that fills up while a checkpoint of this run is written into a `DiskError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        problem = full_disk(error, run)
+        if problem is None:
+            raise
+        raise DiskError(problem) from error
 
 
 class _ToldToStop(Exception):
@@ -144,11 +157,10 @@ class Durable(_Trainer):
         """
         problem = None
         try:
-            yield
-        except (OSError, SafetensorError) as error:
-            problem = full_disk(error, run)
-            if problem is None:
-                raise
+            with full_disk_in_one_line(run):
+                yield
+        except DiskError as error:
+            problem = str(error)
         stop_everywhere(problem, self.accelerator.device)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

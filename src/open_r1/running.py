@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 from trl import ModelConfig
 
 from open_r1.config import QuestionArguments
+from open_r1.durable import full_disk_in_one_line
 from open_r1.errors import EXIT_INTERRUPTED, UserError
 from open_r1.files import claimed, write_json
 from open_r1.guards import stop_everywhere
@@ -30,7 +30,7 @@ from open_r1.resuming import (
     require_same_run,
 )
 from open_r1.runs import Mode
-from open_r1.saving import full_disk, step_of
+from open_r1.saving import step_of
 
 # Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
 PATIENCE = 15.0
@@ -81,13 +81,13 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
     folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
     problem = None
     if checkpoint is not None and main_process:
-        earlier = earlier_story(checkpoint)
+        begun = {"at_step": step_of(checkpoint), "time": _now()}
         try:
+            earlier = earlier_story(checkpoint)
             require_same_run(earlier, story, checkpoint, trainer.accelerator.num_processes)
+            story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
         except UserError as error:
             problem = str(error)
-        begun = {"at_step": step_of(checkpoint), "time": _now()}
-        story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
     stop_everywhere(problem, trainer.accelerator.device)
 
     def record(**more: Any) -> None:
@@ -126,18 +126,6 @@ def lost_process_in_one_line() -> Iterator[None]:
             "another process of this run has ended or does not answer; its own message says why. The last complete "
             "checkpoint is kept, and the same command continues from it"
         ) from error
-
-
-@contextmanager
-def full_disk_in_one_line(folder: Path) -> Iterator[None]:
-    """Turn a disk that fills up while a checkpoint is written into a `UserError`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        problem = full_disk(error, folder)
-        if problem is None:
-            raise
-        raise UserError(problem) from error
 
 
 def run_story(
