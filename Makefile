@@ -41,5 +41,5 @@ chaos: $(STAMP)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PYTHON) scripts/chaos_study.py --output_dir output/chaos_study --overwrite
 
 # --strict: a package that was not looked up must not pass for a safe one
-audit:
-	uvx pip-audit --strict --no-deps --disable-pip -r requirements.txt
+audit: $(STAMP)
+	$(PYTHON) -m uv tool run pip-audit --strict --no-deps --disable-pip -r requirements.txt

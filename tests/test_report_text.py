@@ -145,8 +145,9 @@ def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tm
     # 50 % of 20: sqrt(.25 / 19) = 11.5; 90 %: sqrt(.09 / 19) = 6.9; mean of 50 and 40: sqrt(11.47^2 + 11.24^2) / 2
     assert rows[0] == ["zero-shot", "50.0 ± 11.5", "40.0 ± 11.2", "45.0 ± 8.0"]
     assert rows[1] == ["grpo", "90.0 ± 6.9", "40.0 ± 11.2", "65.0 ± 6.6"]
-    # 8 of 20 won, none lost: the share of wins lies above 0.025 ** (1 / 8) = 0.631, so low = (2 * .631 - 1) * 40 = 10.4
-    assert rows[2] == ["grpo minus zero-shot", "+40.0 ± 11.2 [10.4, 40.0] *", "+0.0", "+20.0 ± 5.6"]
+    # 8 of 20 won, none lost: the share of wins lies above 0.025 ** (1 / 8) = 0.631: low = (2 * .631 - 1) * 40 = 10.4,
+    # high = 8 / 22 + 1.96 * sqrt((10 / 22 - (8 / 22) ** 2) / 22) = 60.1
+    assert rows[2] == ["grpo minus zero-shot", "+40.0 ± 11.2 [10.4, 60.1] *", "+0.0", "+20.0 ± 5.6"]
     assert rows[3] == ["unparsed: zero-shot", "0.0", "0.0", BLANK]
     assert rows[5] == ["guessing", "25.0", "25.0", BLANK]
     found = rows_of(tmp_path / "out" / "difference_by_source.csv")

@@ -142,6 +142,29 @@ def test_pictures_that_several_groups_share_are_not_counted_as_independent():
     assert mean_of_means([([1, 0], "ab"), ([0, 1], "ab")])[1] == pytest.approx(0)
 
 
+@pytest.mark.parametrize(
+    ("gain", "loss"), [(0.28, 0.0), (0.28, 0.01), (0.3, 0.1), (0.15, 0.05), (0.2, 0.2), (0.02, 0.28)]
+)
+def test_paired_interval_covers_and_agrees_with_its_test(gain, loss):
+    """Over all outcomes of 60 questions, each with its chance; of the exact interval alone it is 0.5 at the first."""
+    n, covered, told = 60, 0.0, 0.0
+    for won in range(n + 1):
+        for lost in range(n + 1 - won):
+            ways = math.comb(n, won) * math.comb(n - won, lost)
+            chance = ways * gain**won * loss**lost * (1 - gain - loss) ** (n - won - lost)
+            if chance < 1e-9:
+                continue
+            first = [False] * won + [True] * (n - won)
+            found = difference(first, [True] * (n - lost) + [False] * lost, range(n))
+            if found.low is None or found.high is None:
+                continue
+            told += chance
+            covered += chance * (found.low <= gain - loss <= found.high)
+            assert found.excludes_zero == (found.p < 0.05)
+            assert found.low <= found.mean <= found.high
+    assert covered / told > 0.94
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.4]) == [0.8, 0.8]

@@ -107,10 +107,10 @@ def wilson(mean: float, n: float, z: float = Z95) -> tuple[float, float]:
 def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]) -> Difference:
     """Second minus first on the same questions, question by question.
 
-    Where every question has a picture of its own, the test is McNemar's, exact, and the interval is the exact one of
-    the share of wins among the changed answers, given how many changed: it leaves zero out just when p < 0.05.
-    Otherwise pictures are drawn again, with all their questions (`bootstrap_means`, seed 0), and the interval holds the
-    middle 95 % of the means. The standard error is that of the mean paired difference, clustered by picture.
+    Where every question has a picture of its own, the test is McNemar's, exact, and the interval is
+    `_paired_interval`: it leaves zero out just when p < 0.05. Otherwise pictures are drawn again, with all their
+    questions (`bootstrap_means`, seed 0), and the interval holds the middle 95 % of the means. The standard error is
+    that of the mean paired difference, clustered by picture.
 
     Raises:
         ValueError: no question, or lists of unequal length.
@@ -121,9 +121,7 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
     n, lost, won = len(changes), changes.count(-1), changes.count(1)
     stderr, groups = clustered_stderr(changes, clusters), len(set(clusters))
     if groups == n:
-        low, high = ((2 * share - 1) * (lost + won) / n for share in clopper_pearson(won, lost + won))
-        if lost + won < FEWEST_CHANGED:
-            low = high = None
+        low, high = _paired_interval(lost, won, n) if lost + won >= FEWEST_CHANGED else (None, None)
         return Difference((won - lost) / n, n, groups, stderr, low, high, lost, won, mcnemar(lost, won), MCNEMAR)
     means = bootstrap_means(changes, clusters)
     low = high = None
@@ -132,6 +130,21 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, (2 * tail + 1) / (len(means) + 1))
     return Difference((won - lost) / n, n, groups, stderr, low, high, lost, won, p, BOOTSTRAP)
+
+
+def _paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
+    """95 % interval of a paired difference that never contradicts the exact test.
+
+    Given how many answers changed, the exact interval of the share of wins among them decides about zero. It knows
+    nothing of how that number varies (with no losses it ends at the estimate, and covers the truth half of the time),
+    so it is widened, on the side of zero that it leaves open, to d ± 1.96 s with d = (won - lost) / (n + 2) and
+    s^2 = ((won + lost + 2) / (n + 2) - d^2) / (n + 2) (Bonett and Price 2012).
+    """
+    low, high = ((2 * share - 1) * (lost + won) / n for share in clopper_pearson(won, lost + won))
+    centre = (won - lost) / (n + 2)
+    reach = Z95 * math.sqrt(((won + lost + 2) / (n + 2) - centre**2) / (n + 2))
+    wider_low, wider_high = max(-1.0, min(low, centre - reach)), min(1.0, max(high, centre + reach))
+    return (low if low > 0 >= wider_low else wider_low, high if high < 0 <= wider_high else wider_high)
 
 
 def _changed(changes: Sequence[int], clusters: Sequence[Hashable]) -> int:
