@@ -499,7 +499,7 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
     assert [(each.model_path, each.output_path) for each in both] == [("a/x", "o/x.jsonl"), ("org/repo:y", "o/y.jsonl")]
     defaults = InferenceSettings("m", "d", "o")
     assert (defaults.batch_size, defaults.max_new_tokens, defaults.split) == (64, 256, "test")
-    with pytest.raises(UserError, match="unrecognized arguments: --batchsize 3"):
+    with pytest.raises(UserError, match="unknown flag --batchsize; did you mean --batch_size"):
         flags.read_flags([*required, "--batchsize", "3"])
     with pytest.raises(UserError, match="required: --prompt_path"):
         flags.read_flags(["--model_path", "m", "--output_path", "o"])
