@@ -26,7 +26,16 @@ FLOORS: list[set[str]] = [
         *{"text_files", "text_sources", "text_prepare", "saving"},
     },
     {
-        *{"config", "training_flags", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
+        *{
+            "config",
+            "training_flags",
+            "shared_prefix",
+            "rollout",
+            "pictures",
+            "scored_groups",
+            "trainable",
+            "foresight",
+        },
         *{"prompt_limit", "step_meter", "trainer", "launch", "running", "training_rows", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty", "durable", "guards", "resuming"},
         *{"sharding", "tracking", "model_card"},

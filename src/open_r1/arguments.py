@@ -13,6 +13,7 @@ from open_r1.rewards import REWARDS, require_rewards
 from open_r1.runs import Mode
 
 OVERLONG = ("drop", "refuse")
+TOWERS = ("language", "vision", "both")
 TRAINED_MODES = tuple(mode for mode in Mode if mode.is_trained)
 
 
@@ -67,7 +68,7 @@ class QuestionArguments:
         default=None,
         metadata={
             "help": "With --use_peft: whose linear layers to adapt (default: language).",
-            "metavar": "{language,vision,both}",
+            "metavar": one_of(TOWERS),
         },
     )
 
@@ -90,6 +91,8 @@ class QuestionArguments:
             raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(TRAINED_MODES)}")
         if self.overlong_prompts not in OVERLONG:
             raise UserError(f"--overlong_prompts takes drop or refuse, not {self.overlong_prompts!r}")
+        if self.lora_on is not None and self.lora_on not in TOWERS:
+            raise UserError(f"--lora_on {self.lora_on!r} does not exist; choose one of {', '.join(TOWERS)}")
         if self.max_prompt_length < 1:
             raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
 

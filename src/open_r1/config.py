@@ -35,9 +35,10 @@ class GRPOTrainingConfig(GRPODefaults, GRPOConfig):
         GRPODefaults.__post_init__(self)
         self.notes: list[str] = []
         self._fit_to_hardware()
-        self.per_device_train_batch_size *= self.num_generations
-        self.per_device_eval_batch_size *= self.num_generations_eval or self.num_generations
-        self.prompts_per_device = self.per_device_train_batch_size // self.num_generations
+        group = int(self.num_generations or 0)
+        self.prompts_per_device = self.per_device_train_batch_size
+        self.per_device_train_batch_size *= group
+        self.per_device_eval_batch_size *= self.num_generations_eval or group
         GRPOConfig.__post_init__(self)
         shard_on_cpu(self)
         if self.save_only_model and self.save_strategy != "no":

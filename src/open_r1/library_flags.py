@@ -5,9 +5,8 @@ tests/test_training_flags.py; an upgrade that changes a flag fails there. Defaul
 """
 
 import argparse
-import functools
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import field, make_dataclass
 from importlib import resources
 from typing import Any
@@ -30,16 +29,15 @@ _TYPES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 _FILE = "library_flags.json"
 
 
-def library_flags(*classes: str, without: Collection[str]) -> type:
-    """A dataclass with the flags of library classes.
-
-    Args:
-        classes: keys of the table.
-        without: flags to leave out.
-    """
+def library_kinds(method: str) -> dict[str, Kind]:
+    """Name -> kind of every flag that the libraries bring to `grpo` or `sft`."""
     table = json.loads(resources.files("open_r1").joinpath(_FILE).read_text(encoding="utf-8"))
-    kinds: dict[str, Kind] = {name: kind for key in classes for name, kind in table[key].items()}
-    return make_dataclass("LibraryFlags", [_as_field(*item) for item in kinds.items() if item[0] not in without])
+    return table["TrainingArguments"] | table[f"{method.upper()}Config"] | table["ModelConfig"]
+
+
+def as_dataclass(kinds: Mapping[str, Kind]) -> type:
+    """A dataclass with these flags, for `HfArgumentParser`."""
+    return make_dataclass("LibraryFlags", [_as_field(name, kind) for name, kind in kinds.items()])
 
 
 def _as_field(name: str, kind: Kind) -> tuple[str, Any, Any]:
@@ -73,11 +71,13 @@ def described_libraries() -> dict[str, dict[str, Kind]]:
     from transformers import HfArgumentParser, TrainingArguments
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
-    made = functools.partial(HfArgumentParser, allow_abbrev=False)
-    base = describe(made(TrainingArguments))
-    table = {"TrainingArguments": base, "ModelConfig": describe(made(ModelConfig))}
+    def kinds_of(config: Any) -> dict[str, Kind]:
+        return describe(HfArgumentParser(config))
+
+    base = kinds_of(TrainingArguments)
+    table = {"TrainingArguments": base, "ModelConfig": kinds_of(ModelConfig)}
     for each in (GRPOConfig, SFTConfig):
-        kinds = describe(made(each))
+        kinds = kinds_of(each)
         assert base.keys() <= kinds.keys(), f"{each.__name__} lacks flags of TrainingArguments"
         table[each.__name__] = {name: kind for name, kind in kinds.items() if base.get(name) != kind}
     return table

@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from trl.scripts.utils import TrlParser  # torch is loaded by neither
 
 from open_r1.arguments import GRPODefaults, QuestionArguments, SFTDefaults, VQAArguments
@@ -20,27 +19,32 @@ from open_r1.checkpoint_names import local_source
 from open_r1.command_line import CommandParser
 from open_r1.data_names import require_data
 from open_r1.errors import UserError, is_first_process
-from open_r1.library_flags import library_flags
+from open_r1.library_flags import as_dataclass, library_kinds
 from open_r1.old_keys import ELSEWHERE, translated, translated_flags
 from open_r1.training_help import help_text
 
 Method = Literal["grpo", "sft"]
 
-_CLASSES: dict[Method, tuple[type, type, str]] = {
-    "grpo": (VQAArguments, GRPODefaults, "GRPOConfig"),
-    "sft": (QuestionArguments, SFTDefaults, "SFTConfig"),
+_CLASSES: dict[Method, tuple[type, type]] = {
+    "grpo": (VQAArguments, GRPODefaults),
+    "sft": (QuestionArguments, SFTDefaults),
 }
 _FILES = ("deepspeed", "fsdp_config", "accelerator_config", "difficulty")
 """Flags whose value is the name of a file, or JSON itself."""
 
 
 class TrainingParser(CommandParser, TrlParser):
-    """`TrlParser` with errors of one line, which reads old keys, adding a line to `notes` for each."""
+    """`TrlParser` with errors of one line, which reads old keys too.
+
+    After `read`, `notes` has a line for each old key, and `given` the names that the command line or the file of
+    --config sets, old ones as what they are called today.
+    """
 
     def __init__(self, classes: Sequence[type]) -> None:
         form = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(classes, hints=ELSEWHERE, formatter_class=form, add_help=False)
         self.notes: list[str] = []
+        self.given: set[str] = set()
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Take defaults from a --config file.
@@ -53,6 +57,7 @@ class TrainingParser(CommandParser, TrlParser):
         unknown = next((key for key in config if f"--{key}" not in self._option_string_actions), None)
         if unknown is not None:
             self.error(f"unknown key {unknown!r} in the --config file{self.suggestion(unknown, dashes='')}")
+        self.given |= config.keys()
         return super().set_defaults_with_config(**config)
 
     def read(self, words: Sequence[str], defaults: Mapping[str, Any] | None) -> tuple[Any, ...]:
@@ -68,6 +73,7 @@ class TrainingParser(CommandParser, TrlParser):
             if name is None or not Path(name).is_file():
                 raise UserError(f"--config {name!r} is no file")
         self.set_defaults_with_config(**(defaults or {}))
+        self.given = {word.partition("=")[0][2:].replace("-", "_") for word in given if word.startswith("--")}
         try:
             return self.parse_args_and_config(given)
         except UserError:
@@ -92,7 +98,7 @@ class TrainingFlags:
     library: Any
     """The other flags of transformers and TRL; None or False where they are not given."""
     given: frozenset[str]
-    """The flags that the command line or the file of --config sets, by name."""
+    """The names of those that the command line or the file of --config sets."""
 
 
 def read_training_flags(
@@ -108,11 +114,16 @@ def read_training_flags(
     Raises:
         UserError: a flag is unknown or missing, or its value cannot be.
     """
-    script, ours, library = _CLASSES[method]
-    own = {each.name for each in (*fields(script), *fields(ours))}
-    libraries = library_flags("TrainingArguments", library, "ModelConfig", without=own)
-    values = TrainingParser((script, ours, libraries)).read(words, defaults)
-    return TrainingFlags(*values, given=_given(words))
+    kinds = library_kinds(method)
+    ours = {each.name for of in _CLASSES[method] for each in fields(of)}
+    library = as_dataclass({name: kind for name, kind in kinds.items() if name not in ours})
+    parser = TrainingParser((*_CLASSES[method], library))
+    flags = TrainingFlags(*parser.read(words, defaults), given=frozenset(parser.given))
+    for name in ours & kinds.keys():  # whose default is ours and whose choices are the library's
+        value, choices = getattr(flags.defaults, name), kinds[name]
+        if isinstance(choices, list) and value not in choices:
+            raise UserError(f"--{name} {value!r} does not exist; choose one of {', '.join(choices)}")
+    return flags
 
 
 def check_training_flags(method: Method, description: str | None, defaults: Mapping[str, Any] | None = None) -> None:
@@ -130,11 +141,12 @@ def check_training_flags(method: Method, description: str | None, defaults: Mapp
             print(help_text(method, description, defaults or {}))
         raise SystemExit(0)
     flags = read_training_flags(method, words, defaults)
-    require_paths(flags)
+    require_files(flags)
+    require_sources(flags)
 
 
-def require_paths(flags: TrainingFlags) -> None:
-    """Refuse names of files, data sets and local checkpoints that are not there.
+def require_sources(flags: TrainingFlags) -> None:
+    """Refuse names of data sets and of local checkpoints that are not there.
 
     Raises:
         UserError: the first that is not.
@@ -145,6 +157,14 @@ def require_paths(flags: TrainingFlags) -> None:
     for flag in ("dataset_name", "eval_dataset_name"):
         for name in getattr(flags.script, flag) or ():
             require_data(f"--{flag}", name)
+
+
+def require_files(flags: TrainingFlags) -> None:
+    """Refuse names of other files and folders that are not there.
+
+    Raises:
+        UserError: the first that is not.
+    """
     root = flags.script.image_root
     if root is not None and not os.path.isdir(root):
         raise UserError(f"--image_root {root} is no folder; the picture paths of a JSON list are relative to it")
@@ -152,13 +172,3 @@ def require_paths(flags: TrainingFlags) -> None:
         value = getattr(flags.library, flag, None) or getattr(flags.script, flag, None)
         if isinstance(value, str) and not value.lstrip().startswith("{") and not os.path.isfile(value):
             raise UserError(f"--{flag} {value} is no file")
-
-
-def _given(words: Sequence[str]) -> frozenset[str]:
-    """The names that are set, old ones as what they are called today."""
-    words = translated_flags(_config_apart(words))[0]
-    names = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
-    if "config" in names:
-        path = Path(words[words.index("--config") + 1])
-        names |= translated(yaml.safe_load(path.read_text(encoding="utf-8")))[0].keys()
-    return frozenset(name.removeprefix("no_") for name in names) | frozenset(names)

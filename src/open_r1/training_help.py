@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, get_origin
+from typing import Any
 
 from open_r1.arguments import GRPODefaults, QuestionArguments, SFTDefaults, VQAArguments
+from open_r1.command_line import one_of
+from open_r1.library_flags import as_dataclass, library_kinds
 
-# Theme -> flags. One without a field of ours is transformers' or TRL's, described here.
+# Theme -> flags. One without a field of ours is transformers' or TRL's; fields that no theme names stand at the end.
 THEMES: dict[str, tuple[str, ...]] = {
     "model, data, output": (
         *("model_name_or_path", "dataset_name", "image_root", "output_dir", "run_name", "config"),
@@ -32,11 +34,10 @@ THEMES: dict[str, tuple[str, ...]] = {
         *("bf16", "attn_implementation", "gradient_checkpointing", "deepspeed", "shared_prefix"),
         *("verify_shared_prefix", "tokens_per_micro_batch", "try_longest_batch", "vision_cache_gib", "use_vllm"),
     ),
-    "better left alone": ("remove_unused_columns", "log_multimodal", "max_length"),
 }
 
 # Flags of transformers and TRL in our words; only those of the method at hand are shown.
-_LIBRARY = {
+LIBRARY_HELP = {
     "model_name_or_path": "Checkpoint to start from: folder, org/repo or org/repo:subfolder. Required.",
     "output_dir": "Folder of the run; the same command in the same folder continues it.",
     "run_name": "Name that trackers show.",
@@ -64,7 +65,6 @@ _LIBRARY = {
     "deepspeed": "DeepSpeed configuration, a JSON file.",
     "use_vllm": "Sample with vLLM (extra: vllm).",
 }
-_GRPO_ONLY = {"temperature", "reward_weights", "use_vllm"}
 
 
 def help_text(method: str, description: str | None, defaults: Mapping[str, Any]) -> str:
@@ -77,32 +77,48 @@ def help_text(method: str, description: str | None, defaults: Mapping[str, Any])
     """
     classes = (VQAArguments, GRPODefaults) if method == "grpo" else (QuestionArguments, SFTDefaults)
     ours = {each.name: each for of in classes for each in fields(of)}
+    library = {each.name: each for each in fields(as_dataclass(library_kinds(method)))}
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s FLAGS", add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--help_all lists these and all other flags of transformers and TRL, which have the usual meaning.",
+        epilog="--help_all lists these and all other flags of transformers and TRL, which have their usual meaning.",
     )  # fmt: skip
-    for theme, names in THEMES.items():
+    more = tuple(ours.keys() - {name for names in THEMES.values() for name in names})
+    for theme, names in {**THEMES, "more": tuple(sorted(more))}.items():
         group = parser.add_argument_group(theme)
         for name in names:
             if name in ours:
-                _add(group, ours[name], defaults.get(name, MISSING))
-            elif name in _LIBRARY and not (method == "sft" and name in _GRPO_ONLY):
-                group.add_argument(f"--{name}", metavar="VALUE", help=_LIBRARY[name].replace("%", "%%"))
+                text = _with_default(ours[name], defaults.get(name, MISSING))
+                group.add_argument(f"--{name}", help=text, metavar=_value(ours[name], library.get(name)))
+            elif name in LIBRARY_HELP and (name in library or name == "config"):
+                value = "FILE" if name == "config" else _value(library[name])
+                group.add_argument(f"--{name}", help=LIBRARY_HELP[name], metavar=value)
     return parser.format_help()
 
 
-def _add(group: Any, flag: Field, default: Any) -> None:
+def _with_default(flag: Field, default: Any) -> str:
+    text = flag.metadata["help"]
     if default is MISSING:
         default = flag.default if flag.default_factory is MISSING else flag.default_factory()
-    if isinstance(default, bool):
-        default = str(default).lower()
-    said = " ".join(default) if isinstance(default, list) else str(default)
-    text = flag.metadata["help"]
-    if default not in (None, MISSING) and "default" not in text.lower():
-        text += f" (default: {said})"
     if default is MISSING:
-        text += " Required."
-    several = {"nargs": "+"} if get_origin(flag.type) is list or "list" in str(flag.type) else {}
-    metavar = flag.metadata.get("metavar", "VALUE")
-    group.add_argument(f"--{flag.name}", metavar=metavar, help=text.replace("%", "%%"), **several)
+        return f"{text} Required."
+    if default is None or "default" in text.lower():
+        return text
+    shown = " ".join(default) if isinstance(default, list) else str(default)
+    return f"{text} (default: {shown.lower() if isinstance(default, bool) else shown})"
+
+
+def _value(flag: Field, library: Field | None = None) -> str:
+    """What stands for the value of a flag: its choices, or its kind; `library`: the flag that it overrides."""
+    if library is not None and "choices" in library.metadata:
+        flag = library
+    kind = str(flag.type)
+    if "metavar" in flag.metadata:
+        value = flag.metadata["metavar"]
+    elif "choices" in flag.metadata:
+        value = one_of(flag.metadata["choices"])
+    elif "bool" in kind:
+        value = one_of(("true", "false"))
+    else:
+        value = "N" if "int" in kind else "NUMBER" if "float" in kind else "VALUE"
+    return f"{value} ..." if "list" in kind else value
