@@ -18,6 +18,7 @@ from open_r1.data_names import require_data
 from open_r1.difficulty import Thresholds, counts, grade_answers
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.settings import BACKENDS, DTYPES, InferenceSettings
+from open_r1.prompts import NAMED
 from open_r1.runs import Mode
 
 SAMPLES = 8
@@ -37,7 +38,7 @@ def main() -> int:
     add("--split", help="train (default) or test")
     add("--image_root", help="folder that the picture paths of a JSON list are relative to")
     add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
-    add("--prompt", help="another prompt than the mode's training prompt")
+    add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
     add("--batch_size", type=int, help="questions at a time (64)")
     add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
     add("--min_pixels", type=int, help="smallest area of a picture in pixels (the checkpoint's own)")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from open_r1.checkpoint_names import local_source
 from open_r1.checkpoints import fingerprint
 from open_r1.errors import UserError
 from open_r1.files import MANIFEST, sha256_file
@@ -82,6 +83,8 @@ def _checked(commands: Commands, whole: Plan, there: Mapping[str, Any] | None) -
         "infer": commands.test_flags(subject, tests) if tests else None,
         "base": flags.base if is_there or not (flags.dry_run or flags.emit) else None,
     }
+    if request["base"] is not None:
+        local_source(flags.base)  # at once, where the process below loads torch first
     return check(request)
 
 
