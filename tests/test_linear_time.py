@@ -101,7 +101,7 @@ def test_the_lenient_matching_is_linear() -> None:
 
 def test_a_judge_that_is_quadratic_would_be_noticed() -> None:
     def slow(text: str) -> object:
-        return [text[at:].count("x") for at in range(0, len(text), 4096)]
+        return sum(1 for _ in range((len(text) >> 13) ** 2 * 50))  # 2^20 characters: 128^2 x 50 = 819,200 turns
 
-    with pytest.raises(AssertionError, match=r"4 times the text took 1[0-9]"):
+    with pytest.raises(AssertionError, match="4 times the text took"):
         assert_linear(slow, ("a",))
