@@ -8,7 +8,6 @@ kernel while it works, at each tenth of the questions. Claims: memory does not g
 takes less than 60 s.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.runs import Modality
 from open_r1.tiny_models import TINY_BASE
@@ -74,7 +75,7 @@ def environment() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=18_000, help="test questions, a multiple of 40 is exact")
     flags = parser.parse_args()
     per_modality = max(1, round(flags.questions / QUESTIONS_PER_PICTURE / len(Modality)))
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,7 +8,6 @@ picture processing, sampling, rewards, reference log-probabilities, forward, bac
 timed both ways are held against each other. A prompt is a 384 x 384 picture (196 tokens) and about 110 text tokens.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -28,7 +27,9 @@ from datasets import Dataset
 from PIL import Image
 
 from open_r1.checkpoints import load_model, load_processor
+from open_r1.command_line import CommandParser
 from open_r1.config import GRPOTrainingConfig
+from open_r1.errors import run_command
 from open_r1.prompts import build_messages
 from open_r1.provenance import hardware, package_versions
 from open_r1.runs import Mode
@@ -217,7 +218,7 @@ def full_size(config: Path, folder: Path, processor: Path | None) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--groups", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 128], help="completion tokens")
     parser.add_argument("--prompts", type=int, default=1, help="prompts per step")
@@ -252,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

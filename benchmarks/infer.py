@@ -13,7 +13,6 @@ Full size with random weights on a GPU, bfloat16 (a published config.json and pr
 python benchmarks/infer.py --config CONFIG_DIR --processor PROCESSOR_DIR --questions 2560
 """
 
-import argparse
 import multiprocessing
 import os
 import tempfile
@@ -33,6 +32,8 @@ from PIL import Image
 
 from open_r1.answers import grade, options_in
 from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.evaluation.generate import Encoder, Generator, grouped
 from open_r1.evaluation.inference import answer_rows
 from open_r1.evaluation.ranks import Launch
@@ -257,7 +258,7 @@ def agree(expected: dict[str, str], output: Path, exact: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     cores = os.cpu_count() or 1
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--questions", type=int, default=320)
@@ -289,4 +290,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

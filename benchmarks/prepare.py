@@ -24,6 +24,9 @@ from statistics import median
 
 from PIL import Image
 
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
+
 SIDES = ((512, 512), (1024, 768), (640, 480), (299, 299))  # pixels; as medical sets have them
 
 
@@ -175,7 +178,7 @@ def measure(release: str, output: str, workers: str) -> None:
 
 def main() -> None:
     """Measure speed, then memory."""
-    parser = argparse.ArgumentParser(description="preparation against a bare decode-resize-encode loop")
+    parser = CommandParser(description="preparation against a bare decode-resize-encode loop")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
@@ -193,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

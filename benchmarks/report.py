@@ -9,7 +9,6 @@ The claim: 18,000 result lines in under 60 s. Memory is that of the lines and of
 time from a mapped file, whose pages count as resident until the system wants them back.
 """
 
-import argparse
 import os
 import random
 import subprocess
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.answers import options_in, solution_letter
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.evaluation.score import ResultWriter, judged
 from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.vqa_data import load_vqa, picture_key
@@ -80,7 +81,7 @@ def measure(files: Sequence[Path], output: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--lines", type=int, nargs="+", default=[2000, 18_000], help="result lines per run")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2], help="runs in a report")
     flags = parser.parse_args()
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

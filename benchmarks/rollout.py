@@ -7,7 +7,6 @@ Both ways are transformers' `generate` with the same settings; before anything i
 tokens from the same seed (in float32; in bfloat16 the share that agrees is printed).
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -19,6 +18,8 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.prompts import build_messages
 from open_r1.provenance import hardware, package_versions
 from open_r1.rollout import PromptBatch, prompt_positions, sample_groups
@@ -79,7 +80,7 @@ def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--groups", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 75], help="completion tokens")
     parser.add_argument("--prompts", type=int, default=1, help="prompts per call")
@@ -118,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -7,15 +7,15 @@ The blind floor is the accuracy of choosing the option whose text was most often
 was offered there; no picture and no question is looked at. An accuracy is worth what it is above this.
 """
 
-import argparse
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.blind import measure, read_list, read_prepared
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--train", type=Path, help="JSON list of {image, problem, solution} to count in")
     parser.add_argument("--test", type=Path, help="JSON list of the questions to guess")
     parser.add_argument("--data", type=Path, help="prepared folder with both, instead of the two lists")

@@ -3,9 +3,9 @@
 python eval/curves.py output/Modality_CT output/Modality_MRI --output curves.png
 """
 
-import argparse
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.curves import curves_figure, read_logs
 from open_r1.evaluation.heatmaps import picture
@@ -15,7 +15,7 @@ FORMS = ("png", "svg")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folders of trainings")
     parser.add_argument("--output", required=True, type=Path, help="picture to write, .png or .svg")
     flags = parser.parse_args()

@@ -6,34 +6,25 @@ torchrun --nproc_per_node=8 eval/infer.py ...   shares the questions among 8 pro
 Several checkpoints, several data sets, or both: one after the other, a result file for each in a folder.
 """
 
-import argparse
 import os
-from typing import NoReturn, get_args
+from typing import get_args
 
 # Two cores and two thread teams (the model's, the pictures'): a thread that waits must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
+from open_r1.checkpoint_names import local_source
+from open_r1.command_line import CommandParser, one_of
+from open_r1.data_names import require_data
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.checkpoint_list import each_checkpoint, each_set
-from open_r1.evaluation.inference import infer_all
-from open_r1.evaluation.perturb import ImageChange, OptionsChange
-from open_r1.evaluation.plan import BACKENDS, InferenceSettings
+from open_r1.evaluation.settings import BACKENDS, DTYPES, ImageChange, InferenceSettings, OptionsChange
 from open_r1.prompts import NAMED
-from open_r1.runs import Mode
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without pages of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists every flag)")
+from open_r1.runs import Mode, Split
 
 
 def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     """The command line as settings, one for each checkpoint; defaults stand in `InferenceSettings`."""
-    parser = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add(
         *("--model_path", "--checkpoint"),
@@ -54,24 +45,24 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
     )
     add("--image_root", help="folder that the picture paths of a JSON list are relative to")
-    add("--split", help="test (default) or train")
-    add("--mode", help=f"{', '.join(Mode)}; default: as trained where the checkpoint says so, otherwise nothink")
+    add("--split", metavar=one_of(get_args(Split)), help="which questions (default: test)")
+    add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
     add("--train_path", help="training questions for the blind floor (the checkpoint's own data, or its train split)")
-    add("--prompt", help=f"another prompt than the mode's training prompt: {', '.join(NAMED)}")
+    add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
     add("--batch_size", type=int, help="questions at a time (64)")
     add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
     add("--min_pixels", type=int, help="smallest area of a picture in pixels (the checkpoint's own)")
     add("--max_pixels", type=int, help="largest area of a picture in pixels (the checkpoint's own)")
     add("--limit", type=int, help="ask only that many questions, drawn by their ids")
     add("--processor", help="another checkpoint to take the processor from")
-    add("--dtype", help="float32, bfloat16 or float16 (bfloat16 on a GPU that has it, otherwise float32)")
+    add("--dtype", metavar=one_of(DTYPES), help="auto (default): bfloat16 on a GPU that has it, otherwise float32")
     add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
     add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--image", help=f"{', '.join(get_args(ImageChange))}: leave the picture out, or show noise or another one")
-    add("--options", help=f"{', '.join(get_args(OptionsChange))}: permute the options; letters are mapped back")
+    add("--image", metavar=one_of(get_args(ImageChange)), help="leave the picture out, or show noise or another one")
+    add("--options", metavar=one_of(get_args(OptionsChange)), help="permute the options; letters are mapped back")
     add("--samples", type=int, help="completions per question (1): majority vote and pass@k")
     add("--temperature", type=float, help="0 is greedy (the default; 1 with several --samples)")
-    add("--backend", help=f"{', '.join(BACKENDS)} (an extra: pip install '.[vllm]')")
+    add("--backend", metavar=one_of(BACKENDS), help="default: transformers; vllm is an extra: pip install '.[vllm]'")
     add("--seed", type=int, help="of samples, noise and permutations; greedy decoding draws nothing")
     add("--force", action="store_true", help="score across split families all the same; every report says so")
     add("--strict", action="store_true", help="exit status 1 if a question could not be asked")
@@ -84,5 +75,30 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     ]
 
 
+def require_paths(every: list[InferenceSettings]) -> None:
+    """Refuse names of folders, data sets and checkpoints that are not there, before anything is loaded.
+
+    Raises:
+        UserError: one that all of several evaluations need, or that the only one needs, is not there.
+    """
+    first = every[0]
+    if len(every) == 1:  # of several those that can be done are done
+        local_source(first.model_path)
+        require_data("--prompt_path", first.prompt_path)
+    if first.train_path is not None:
+        require_data("--train_path", first.train_path)
+    if first.image_root is not None and not os.path.isdir(first.image_root):
+        raise UserError(f"--image_root {first.image_root} is no folder")
+
+
+def main() -> int:
+    """Judge the flags, then load the libraries and ask."""
+    settings = read_flags()
+    require_paths(settings)
+    from open_r1.evaluation.inference import infer_all
+
+    return infer_all(settings)
+
+
 if __name__ == "__main__":
-    run_command(lambda: infer_all(read_flags()))
+    run_command(main)

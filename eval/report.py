@@ -23,15 +23,15 @@ mode, and every comparison that they offer (no-think minus think, GRPO minus zer
 tests; no part for each file, and the page shows the questions that runs disagree about.
 """
 
-import argparse
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.report import GRADERS, PICTURE_BYTES, write_overview, write_report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add("results", nargs="+", type=Path, metavar="OUT.jsonl", help="result files of eval/infer.py")
     add("--against", nargs="+", type=Path, default=[], metavar="OUT.jsonl", help="those to compare with: before, think")

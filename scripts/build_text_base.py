@@ -7,13 +7,13 @@ of its own (the bare question, one letter, brackets, ...). So it knows the signs
 and GRPO under the published prompt has something to bring out.
 """
 
-import argparse
 import random
 
 import torch
 from datasets import Dataset
 
 from open_r1.checkpoints import load_model, load_processor
+from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.files import staged_folder
 from open_r1.format_start import MANNERS, add_flags, own_manner, teach
@@ -29,7 +29,7 @@ QUESTIONS = 2400
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add_flags(parser, max_steps=150, batch_size=16, learning_rate=3e-3)
     flags = parser.parse_args()
     riddles = sample_riddles(QUESTIONS, flags.seed, ages=OTHER_AGES)

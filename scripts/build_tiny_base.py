@@ -11,7 +11,6 @@ The same machine and libraries give the same bytes. Another machine may round di
 shipped and their hash is recorded in the tests.
 """
 
-import argparse
 import math
 import random
 import time
@@ -24,6 +23,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.format_start import MANNERS
 from open_r1.phantoms import (
     LETTERS,
@@ -221,7 +222,7 @@ def stream(pictures: int, seed: int) -> list[Phantom]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the tiny base that the package ships.")
+    parser = CommandParser(description="Build the tiny base that the package ships.")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=300, help="training pictures per modality")
     parser.add_argument("--naming_steps", type=int, default=300)
@@ -247,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

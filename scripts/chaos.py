@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from open_r1 import chaos, chaos_faults
+from open_r1.command_line import CommandParser
 from open_r1.demo_steps import prepare_folder
 from open_r1.errors import run_command
 
@@ -19,7 +20,7 @@ Scenario = Callable[[], str]
 
 def main() -> int:
     """Run the chosen scenarios; exit status 1 if one did not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("output/chaos"))
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which things happen")
     parser.add_argument("--kills", type=int, default=25, help="kill -9 for each layout of processes")

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.demo_steps import ENVIRONMENT, prepare_folder
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.score import read_results
@@ -33,7 +34,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 def main() -> int:
     """Prepare, run both, compare; 1 if they differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add("--output_dir", type=Path, default=Path("output/chaos_study"))
     add("--seed", type=int, default=0, help="of the phantoms, the training and the moments of the kills")

@@ -7,15 +7,15 @@ Data set 1 is 1,090 MedQA questions, 2 is 600 of them and a fifth of MedXpertQA,
 test set.
 """
 
-import argparse
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.text_prepare import Mixture, mix, report_lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add("--medxpertqa_root", type=Path, help="holds Text/test.jsonl")
     add("--medqa_usmle_root", type=Path, help="holds train.jsonl")

@@ -10,7 +10,6 @@ comes through, and no file takes longer than SLOW. What breaks one is kept in --
 Everything runs in this process on one core; the same seed makes the same files.
 """
 
-import argparse
 import copy
 import json
 import os
@@ -32,6 +31,7 @@ from typing import Any
 from PIL import Image
 
 from open_r1.answers import Outcome
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.inference import infer
 from open_r1.evaluation.plan import InferenceSettings
@@ -660,7 +660,7 @@ def lines(fuzz: Fuzz, seconds: float) -> Iterator[str]:
 
 def main() -> int:
     """Fuzz, print the figures; 1 if anything broke."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("output/fuzz"), help="for what breaks something")

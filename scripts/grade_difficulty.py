@@ -7,16 +7,18 @@ Every question of the train split is answered --samples times; its pass rate is 
 answers are in OUTPUT.answers.jsonl at once and the same command goes on where it ends; other thresholds cost nothing.
 """
 
-import argparse
 import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
+from open_r1.checkpoint_names import local_source
+from open_r1.command_line import CommandParser, one_of
+from open_r1.data_names import require_data
 from open_r1.difficulty import Thresholds, counts, grade_answers
 from open_r1.errors import UserError, run_command
-from open_r1.evaluation.inference import infer
-from open_r1.evaluation.plan import BACKENDS, InferenceSettings
+from open_r1.evaluation.settings import BACKENDS, DTYPES, InferenceSettings
+from open_r1.prompts import NAMED
 from open_r1.runs import Mode
 
 SAMPLES = 8
@@ -24,9 +26,7 @@ SAMPLES = 8
 
 def main() -> int:
     """Answer what is not answered yet, then write the difficulty file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="folder, org/repo or org/repo:subfolder")
     add("--prompt_path", required=True, help="prepared folder, saved DatasetDict, or JSON list with --image_root")
@@ -37,15 +37,15 @@ def main() -> int:
     add("--hard_to", type=float, default=Thresholds.hard_to, help="hard: this pass rate or less (%(default)s)")
     add("--split", help="train (default) or test")
     add("--image_root", help="folder that the picture paths of a JSON list are relative to")
-    add("--mode", help=f"{', '.join(Mode)}; default: as trained where the checkpoint says so, otherwise nothink")
-    add("--prompt", help="another prompt than the mode's training prompt")
+    add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
+    add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
     add("--batch_size", type=int, help="questions at a time (64)")
     add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
     add("--min_pixels", type=int, help="smallest area of a picture in pixels (the checkpoint's own)")
     add("--max_pixels", type=int, help="largest area of a picture in pixels (the checkpoint's own)")
-    add("--dtype", help="float32, bfloat16 or float16")
+    add("--dtype", metavar=one_of(DTYPES), help="default: auto")
     add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--backend", help=f"{', '.join(BACKENDS)}")
+    add("--backend", metavar=one_of(BACKENDS), help="default: transformers")
     add("--seed", type=int, help="of the samples")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     output: Path = given.pop("output_path")
@@ -53,7 +53,12 @@ def main() -> int:
     if given["samples"] < 2:
         raise UserError(f"--samples {given['samples']}: a pass rate needs at least 2 samples of each question")
     answers = output.with_name(output.name + ".answers.jsonl")
-    status = infer(InferenceSettings(**{"split": "train", **given}, output_path=str(answers)))
+    settings = InferenceSettings(**{"split": "train", **given}, output_path=str(answers))
+    local_source(settings.model_path)
+    require_data("--prompt_path", settings.prompt_path)
+    from open_r1.evaluation.inference import infer  # which loads torch
+
+    status = infer(settings)
     if status == 0 and int(os.environ.get("RANK", "0")) == 0:
         graded = grade_answers(answers, output, thresholds)
         shares = ", ".join(f"{count} {label}" for label, count in counts(graded).items())

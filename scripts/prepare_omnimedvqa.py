@@ -3,17 +3,17 @@
 Heavy imports stand in `main`: every worker process loads this file again.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command's flags."""
-    p = argparse.ArgumentParser(description="OmniMedVQA's questions and pictures -> data sets for training")
+    p = CommandParser(description="OmniMedVQA's questions and pictures -> data sets for training")
     p.add_argument("--release", type=Path, help="unpacked OmniMedVQA: holds Images and QA_information")
     p.add_argument("--splits_dir", type=Path, help="Med-R1's split files: holds modality and question_type")
     p.add_argument("--image_root", type=Path, help="holds Images (default: the release)")

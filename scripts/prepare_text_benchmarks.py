@@ -6,16 +6,16 @@ Every flag names one file as published: JSON lines, JSON, Parquet or CSV. Huatuo
 folder per source in it.
 """
 
-import argparse
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.text_prepare import Benchmark, prepare_benchmark, report_lines
 from open_r1.text_sources import SETS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     for name in SETS:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE")
     parser.add_argument("--output_dir", type=Path, default=Path("data/text"), help="default: %(default)s")

@@ -1,10 +1,12 @@
 """The whole study of Med-R1 from one command: training runs, evaluation cells, and one report of them all.
 
     python scripts/run_matrix.py --base checkpoints/Qwen2.5-VL-3B-Instruct --data data/VQA --modes think,nothink \\
-        --by modality,task --output_dir output/study --nproc_per_node 2 --train_args "--bf16 --save_steps 200"
+        --by modality,task --output_dir output/study --nproc_per_node 2 --train_args "--save_steps 200"
 
 A run per mode and prepared set, each tested on every set of its own split family: with all 8 modalities and 5 tasks 26
-runs and 178 cells, and beside them the base itself (--zero_shot, on) and supervised fine-tuning (--sft, off).
+runs and 178 cells, and beside them the base itself (--zero_shot, on) and supervised fine-tuning (--sft, off). The
+trainings have the published settings of their mode unless --train_args or --sft_args says otherwise: no-think 2 epochs,
+think 1, 4 prompts per optimizer step where --nproc_per_node divides 4, bfloat16; the plan shows them and the steps.
 
 The same command continues: what is done is skipped, what was cut off goes on. What fails keeps no other waiting; the
 end says what failed, and the exit status is 1. SIGTERM or Ctrl-C stops it with exit status 75 once the child has saved

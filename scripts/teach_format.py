@@ -5,12 +5,12 @@
 `src/open_r1/format_start.py` says why. DATA is anything that training takes; its solutions are not used.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 
 from open_r1.checkpoints import load_model, load_processor
+from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.files import staged_folder
 from open_r1.format_start import add_flags, teach_format
@@ -18,7 +18,7 @@ from open_r1.vqa_data import load_vqa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--dataset_name", required=True, help="a prepared data set, or a JSON list with --image_root")
     parser.add_argument("--dataset_train_split", default="train")

@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,48 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def repository() -> Path:
     """The folder that holds README.md."""
     return REPOSITORY
+
+
+@pytest.fixture
+def file_size_limit(capfd: pytest.CaptureFixture[str]) -> Callable[[int], AbstractContextManager[None]]:
+    """`with file_size_limit(bytes):` no file may grow longer, which is as good as a disk that fills up.
+
+    The limit is the whole process's: pytest's own output goes to a file of its own in this test (`capfd`), not to the
+    end of a log that may be longer already, and outside the block there is no limit.
+    """
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+def _process_state() -> dict[str, object]:
+    """What belongs to the whole process and outlives a test that forgets it. Libraries set environment variables of
+    their own once and for all, so the environment is not part of it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {
+        "umask": umask,
+        "working directory": os.getcwd(),
+        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
+        "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+    }
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """A test leaves the process as it found it: a limit that outlives its test kills pytest or another test."""
+    before = _process_state()
+    yield
+    assert _process_state() == before
 
 
 @pytest.fixture(scope="session")

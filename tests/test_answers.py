@@ -2,11 +2,11 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
 from completions import SCAN, TABLE
+from growth import assert_linear
 
 from open_r1.answers import (
     LETTERS,
@@ -21,8 +21,7 @@ from open_r1.answers import (
 from open_r1.errors import UserError
 from open_r1.runs import Mode
 
-LENGTH = 1_000_000  # characters of an adversarial completion
-LIMIT = 0.5  # seconds of processor time; 0.02 to 0.3 were seen on an idle core
+MEGABYTE = 2**20  # characters of an adversarial completion
 
 
 @pytest.mark.parametrize(("outcome", "letter", "text", "gold", "options"), TABLE)
@@ -184,29 +183,19 @@ HOSTILE = [
 ]
 
 
-def processor_seconds(call, limit: float = LIMIT) -> float:
-    """Processor time of a call; measured again, twice at most, where a busy machine may be what made it slow."""
-    for _ in range(3):
-        before = time.process_time()
-        call()
-        spent = time.process_time() - before
-        if spent < limit:
-            break
-    return spent
-
-
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("frame", ["{}", "<answer>{}"])
 def test_a_hostile_megabyte_costs_linear_time(piece, frame):
-    text = frame.format(piece * (LENGTH // len(piece)))
-    assert processor_seconds(lambda: grade(text, "C", SCAN)) < LIMIT
-    assert processor_seconds(lambda: [follows_format(text, mode) for mode in Mode]) < LIMIT
+    def text(size: int) -> str:
+        return frame.format(piece * (size // len(piece)))
+
+    assert_linear(lambda text: grade(text, "C", SCAN), text, MEGABYTE)
+    assert_linear(lambda text: [follows_format(text, mode) for mode in Mode], text, MEGABYTE)
 
 
-def test_a_hostile_problem_costs_linear_time():  # read up to 64 times: 16 starts in two ways, two separators
-    for piece in ("A)", " A)", " A)x, B)y", "(", ", B)", " A)x, B)("):
-        problem = "Which? A)x, B)y " + piece * (LENGTH // len(piece))
-        assert processor_seconds(lambda problem=problem: options_in(problem), 4 * LIMIT) < 4 * LIMIT
+@pytest.mark.parametrize("piece", ["A)", " A)", " A)x, B)y", "(", ", B)", " A)x, B)("])
+def test_a_hostile_problem_costs_linear_time(piece):  # read up to 64 times: 16 starts in two ways, two separators
+    assert_linear(options_in, lambda size: "Which? A)x, B)y " + piece * (size // len(piece)), MEGABYTE)
 
 
 def test_any_string_is_judged_and_none_raises():

@@ -78,7 +78,7 @@ def test_floors_of_the_published_split_files_are_the_ones_measured(real_dir, rep
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=1800,
     )
     figures = [float(number) for number in re.findall(r"([\d.]+) %", done.stdout)]
     assert (figures[0], figures[1], figures[3]) == pytest.approx(expected, abs=0.1)

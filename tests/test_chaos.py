@@ -13,7 +13,7 @@ def test_runs_survive_kills_damage_signals_and_faults(tmp_path: Path, repository
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     print(done.stdout)
     lines = [line for line in done.stdout.splitlines() if line.partition(":")[0] in KINDS]

@@ -18,6 +18,14 @@ PUBLISHED = (
 )
 
 
+@pytest.fixture(autouse=True)
+def quiet_wandb_for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--report_to wandb` sets the environment variables that keep wandb quiet; they are gone with the test."""
+    for name in tracking._QUIET_WANDB:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 def parsed(extra: str = "", base: str = PUBLISHED) -> tuple[Any, Any, Any]:
     return parse(shlex.split(f"{base} {extra}"))
 
@@ -76,7 +84,6 @@ def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.Mo
 
     assert os.environ["WANDB_MODE"] == "offline"
     assert len([note for note in training.notes if "wandb" in note]) == 1
-    monkeypatch.delenv("WANDB_MODE")
 
 
 @pytest.mark.parametrize(

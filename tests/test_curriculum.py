@@ -100,7 +100,7 @@ def test_training_meets_the_questions_in_the_order_known_before(
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, "tests/met_questions.py", str(checkpoint), str(tmp_path), curriculum]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     met = [json.loads((tmp_path / f"met-{rank}.json").read_text()) for rank in range(processes)]
     order = order_of(curriculum)

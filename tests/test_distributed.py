@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Resul
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=1800,
             )
             assert done.returncode == 0, done.stderr[-3000:]
             found[layout] = torch.load(output / "result.pt")
@@ -108,7 +108,7 @@ def test_two_nodes_train_as_one(tmp_path: Path, repository: Path) -> None:
         )
         for rank in (0, 1)
     ]
-    said = [node.communicate(timeout=300)[0] for node in nodes]
+    said = [node.communicate(timeout=1800)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said[0][-2000:] + said[1][-2000:]
     assert "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions" in said[0]
     assert "prompts per device" not in said[1], "the second node repeats what the first one says"

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -27,19 +26,13 @@ from open_r1.files import (
 )
 
 
-@pytest.fixture
-def file_limit():
-    """Set the longest file that this process may write, in bytes: as good as a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, file_limit):
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, file_size_limit):
     path = tmp_path / "report.json"
     write_atomically(path, "old")
-    file_limit(1000)
-    with pytest.raises(DiskError, match=r"cannot write .*report\.json: the file grew over .* run again"):
+    with (
+        pytest.raises(DiskError, match=r"cannot write .*report\.json: the file grew over .* run again"),
+        file_size_limit(1000),
+    ):
         write_atomically(path, "x" * 2000)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.json"]
@@ -75,7 +68,7 @@ def test_a_claimed_folder_admits_one_writer(tmp_path):
 
 def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
     code = "import sys, time\nfrom open_r1.files import claimed\n"
-    code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
+    code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -84,7 +77,7 @@ def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
         with pytest.raises(UserError, match=told), claimed(tmp_path / "out", 0.3):
             pass
         threading.Timer(0.5, other.kill).start()
-        with claimed(tmp_path / "out", 30) as folder:
+        with claimed(tmp_path / "out", 600) as folder:
             assert other.wait() == -signal.SIGKILL
             assert os.listdir(folder) == [".claim"]
 

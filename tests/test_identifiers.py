@@ -137,7 +137,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path) 
         env={**clean, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "console.txt").write_text(done.stdout + done.stderr)

@@ -5,14 +5,13 @@ import os
 import pickle
 import socket
 import struct
-import time
 import zlib
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from open_r1 import images
 from open_r1.images import ImageError, decode, open_image, read_file, resolve
@@ -201,12 +200,11 @@ def png_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (16000, 16000), (30000, 30000), (70_000_000, 1)])
-def test_a_decompression_bomb_is_refused_from_its_header(width, height):
+def test_a_decompression_bomb_is_refused_from_its_header(monkeypatch, width, height):
     bomb = png_of(width, height)
     assert len(bomb) < 300_000
-    started = time.perf_counter()
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
     assert reason_of(decode, bomb) == "too-many-pixels"
-    assert time.perf_counter() - started < 0.5  # observed: below 1 ms; decoding 900 megapixels takes seconds
 
 
 def test_a_file_that_is_too_long_is_refused_unread(tmp_path):

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -194,7 +193,7 @@ def test_the_next_batch_is_made_while_the_first_is_in_use():
 
     batches = ahead(make, range(50))
     first = next(batches)
-    assert second.wait(timeout=30)  # nobody has asked for the second one yet
+    assert second.wait(timeout=600)  # nobody has asked for the second one yet
     assert len(made) <= 4  # and the memory holds only a few
     assert [first.rows[0]["id"], *(batch.rows[0]["id"] for batch in batches)] == [str(n) for n in range(50)]
 
@@ -323,15 +322,13 @@ def test_a_run_without_one_readable_picture_is_an_error(settings, phantoms, tmp_
         infer(settings(prompt_path=str(root / "test.json"), image_root=str(root)))
 
 
-def test_a_full_disk_keeps_what_was_written(settings):
+def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
     path = Path(settings().output_path)
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, unlimited[1]))
-    try:
-        with pytest.raises(UserError, match=rf"cannot write {path}: .*answers that were written are kept: the same"):
-            infer(settings())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    with (
+        pytest.raises(UserError, match=rf"cannot write {path}: .*answers that were written are kept: the same"),
+        file_size_limit(6000),
+    ):
+        infer(settings())
     written = read_results(path).results
     assert 0 < len(written) < 20
     assert infer(settings()) == 0
@@ -479,7 +476,7 @@ def test_the_command_runs_as_it_stands_in_the_readme(repository, settings, phant
     command = [sys.executable, "eval/infer.py", "--model_path", given.model_path, "--prompt_path", given.prompt_path]
     command += ["--output_path", str(tmp_path / "cli.jsonl"), "--batch_size", "64", "--image_root", str(phantoms)]
     command += ["--max_new_tokens", "2", "--attn_implementation", "flash_attention_2", "--device", "cpu"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]
     assert len([line for line in done.stderr.splitlines() if "going on with sdpa" in line]) == 1
@@ -499,7 +496,7 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
     assert [(each.model_path, each.output_path) for each in both] == [("a/x", "o/x.jsonl"), ("org/repo:y", "o/y.jsonl")]
     defaults = InferenceSettings("m", "d", "o")
     assert (defaults.batch_size, defaults.max_new_tokens, defaults.split) == (64, 256, "test")
-    with pytest.raises(UserError, match="unrecognized arguments: --batchsize 3"):
+    with pytest.raises(UserError, match="unknown flag --batchsize; did you mean --batch_size"):
         flags.read_flags([*required, "--batchsize", "3"])
     with pytest.raises(UserError, match="required: --prompt_path"):
         flags.read_flags(["--model_path", "m", "--output_path", "o"])

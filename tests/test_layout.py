@@ -17,6 +17,7 @@ FLOORS: list[set[str]] = [
     {
         *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
         *{"reward_settings", "text_rewards", "old_keys", "curriculum", "vllm_extra", "durations"},
+        *{"arguments", "command_line", "data_names", "library_flags", "training_help"},
     },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
@@ -25,7 +26,16 @@ FLOORS: list[set[str]] = [
         *{"text_files", "text_sources", "text_prepare", "saving"},
     },
     {
-        *{"config", "shared_prefix", "rollout", "pictures", "scored_groups", "trainable", "foresight"},
+        *{
+            "config",
+            "training_flags",
+            "shared_prefix",
+            "rollout",
+            "pictures",
+            "scored_groups",
+            "trainable",
+            "foresight",
+        },
         *{"prompt_limit", "step_meter", "trainer", "launch", "running", "training_rows", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty", "durable", "guards", "resuming"},
         *{"sharding", "tracking", "model_card"},

@@ -1,12 +1,12 @@
-"""What a model writes cannot keep its judges busy: twice the text takes about twice the time, up to a megabyte.
+"""What a model writes cannot keep its judges busy: a megabyte takes about four times as long as a quarter.
 
-Covered are the grader, the form, every reward of the registry and the lenient matching of HuatuoGPT-o1. Processor time,
-measured again where a busy machine may be what made it slow.
+Covered are the grader, the form, every reward of the registry and the lenient matching of HuatuoGPT-o1.
 """
 
-import time
 from collections.abc import Callable
+from functools import partial
 
+import growth
 import pytest
 
 from open_r1.answers import follows_format, grade, options_in
@@ -16,9 +16,6 @@ from open_r1.rewards import REWARDS
 from open_r1.runs import Mode
 
 MEGABYTE = 2**20
-LIMIT = 3.0  # seconds for a megabyte; seen: at most 0.9
-RATIO = 3.0  # of the times for a megabyte and half of one; 4 would be quadratic; seen: 1.9 to 2.6
-TOO_SHORT = 0.04  # seconds: below that a ratio means nothing, and nothing is slow
 
 PROBLEM = "What is it? A)chest tube, B)Pneumonia (left), C)a, D)C"
 OPTIONS = options_in(PROBLEM)
@@ -47,36 +44,14 @@ FRAMES = (("", ""), ("<answer>", ""), ("the answer is A. ", ""), ("", ". answer:
 Judge = Callable[[str], object]
 
 
-def seconds(judge: Judge, text: str) -> float:
-    begun = time.process_time()
-    judge(text)
-    return time.process_time() - begun
-
-
-def growth(judge: Judge, piece: str, frame: tuple[str, str]) -> tuple[float, float]:
-    """Seconds for a megabyte, and how many times those of half of it that is; where it is bad the best of three."""
-    before, after = frame
-    half, whole = (before + (piece * (size // len(piece) + 1))[:size] + after for size in (MEGABYTE // 2, MEGABYTE))
-    spent, ratio = seconds(judge, whole), 1.0
-    for _ in range(3):
-        if spent < TOO_SHORT:
-            return spent, 1.0
-        ratio = spent / max(seconds(judge, half), 1e-6)
-        if spent < LIMIT and ratio < RATIO:
-            break
-        spent = seconds(judge, whole)
-    return spent, ratio
-
-
 def assert_linear(judge: Judge, pieces: tuple[str, ...], frames: tuple[tuple[str, str], ...] = FRAMES[:1]) -> None:
-    worst = (0.0, 0.0)
-    for piece in pieces:
-        for frame in frames:
-            spent, ratio = growth(judge, piece, frame)
-            assert spent < LIMIT, (piece, frame, spent)
-            assert ratio < RATIO, (piece, frame, spent, ratio)
-            worst = max(worst, (spent, ratio))
-    print(f"slowest megabyte: {worst[0]:.2f} s, {worst[1]:.2f} times half of it")
+    def repeated(piece: str, frame: tuple[str, str], size: int) -> str:
+        return frame[0] + (piece * (size // len(piece) + 1))[:size] + frame[1]
+
+    seen = [
+        growth.assert_linear(judge, partial(repeated, piece, frame), MEGABYTE) for piece in pieces for frame in frames
+    ]
+    print(f"a megabyte takes at most {max(seen):.2f} times as long as a quarter of it")
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=["bare", "in a block", "after a claim", "before a claim"])
@@ -126,7 +101,7 @@ def test_the_lenient_matching_is_linear() -> None:
 
 def test_a_judge_that_is_quadratic_would_be_noticed() -> None:
     def slow(text: str) -> object:
-        return [text[at:].count("x") for at in range(0, len(text), 4096)]
+        return sum(1 for _ in range((len(text) >> 13) ** 2 * 50))  # 2^20 characters: 128^2 x 50 = 819,200 turns
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="4 times the text took"):
         assert_linear(slow, ("a",))

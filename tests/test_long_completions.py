@@ -26,7 +26,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> dict[st
     """What one pass over 2 completions of 2,000 tokens took in a process of its own, in MiB."""
     command = [sys.executable, "tests/long_pass.py", str(tmp_path_factory.mktemp("long")), str(GROUP), str(LENGTH)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

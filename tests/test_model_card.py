@@ -156,7 +156,7 @@ def run(hub: LocalHub, place: Path, *words: str) -> subprocess.CompletedProcess[
         env=online(hub, place / "home"),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1800,
     )
 
 

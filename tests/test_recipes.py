@@ -43,15 +43,17 @@ def test_accelerate_takes_every_launch_configuration(path):
 
 
 def test_the_cpu_configuration_starts_as_many_processes_as_asked(tmp_path):
-    (tmp_path / "who.py").write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n")
+    # a file each: what two processes print at once may be mixed
+    script = "import os, sys\nopen(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'])\n"
+    (tmp_path / "who.py").write_text(script)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = RECIPES / "accelerate_configs" / "ddp_cpu.yaml"
     flags = ["--num_processes", "2", "--main_process_port", str(port), "--config_file", str(config)]
     launch = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(tmp_path / "who.py")]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=True)
-    assert sorted(done.stdout.split("\n")[:2]) == ["rank 0 of 2", "rank 1 of 2"]
+    subprocess.run([*launch, str(tmp_path / "rank")], capture_output=True, text=True, timeout=600, check=True)
+    assert {path.name: path.read_text() for path in tmp_path.glob("rank*")} == {"rank0": "2", "rank1": "2"}
 
 
 def test_zero3_shards_everything_and_offloads():

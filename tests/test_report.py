@@ -387,7 +387,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_report_of_one_file(tmp_path, repository):
     write(tmp_path / "out.jsonl", example())
     command = [sys.executable, "eval/report.py", str(tmp_path / "out.jsonl"), "--output_dir", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "report"
     assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, *WHOLE])
@@ -481,7 +481,7 @@ def test_report_never_writes_over_other_files(tmp_path):
 def test_bad_input_ends_the_command_with_one_line(tmp_path, repository, name):
     (tmp_path / "empty.jsonl").write_text("")
     command = [sys.executable, "eval/report.py", str(tmp_path / name), "--output_dir", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -8,24 +8,25 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from open_r1.study.leases import Leases, created, place, process_start
 
-# Takes every item that it can get, holds each for a moment, and prints what it took.
+# Waits for the word to begin, takes every item that it can get, holds each for a moment, and prints what it took.
 RACER = """
 import sys, time
 from pathlib import Path
 from open_r1.study.leases import Leases
 leases = Leases(Path(sys.argv[1]))
-while time.time() < float(sys.argv[2]):
-    pass
+print("ready", flush=True)
+sys.stdin.readline()
 for k in range(60):
     lease = leases.take(f"item-{k}")
     if lease is not None:
         print(f"item-{k}", flush=True)
-        time.sleep(0.001)
+        time.sleep(0.01)
 print("end", flush=True)
 sys.stdin.read()  # alive until all have ended: the items of a dead one may be taken over
 """
@@ -36,28 +37,31 @@ from pathlib import Path
 from open_r1.study.leases import Leases
 lease = Leases(Path(sys.argv[1])).take("train-CT")
 print(lease is not None, flush=True)
-time.sleep(60)
+time.sleep(3600)  # it is killed before
 """
 
 
-def start(code: str, *arguments: object, stdin: int | None = None) -> subprocess.Popen[str]:
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def race(folder: Path, count: int) -> list[list[str]]:
-    """What each of several processes took that began at the same moment."""
-    reading, writing = os.pipe()
-    begin = time.time() + 1.0
-    racers = [start(RACER, folder, begin, stdin=reading) for _ in range(count)]
-    os.close(reading)
+    """What each of several processes took that began together, when all of them were ready."""
+    racers = [start(RACER, folder) for _ in range(count)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("begin\n")
+        racer.stdin.flush()
     taken = []
     for racer in racers:
         assert racer.stdout is not None
         taken.append([line.strip() for line in iter(racer.stdout.readline, "end\n")])
-    os.close(writing)
     for racer in racers:
-        racer.communicate(timeout=30)
+        racer.communicate()
     return taken
 
 
@@ -112,16 +116,22 @@ def write_foreign(folder: Path) -> Path:
     return path
 
 
-def test_a_holder_on_another_machine_is_dead_after_silence_by_our_own_clock(tmp_path: Path) -> None:
+def test_a_holder_on_another_machine_is_dead_after_silence_by_our_own_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("open_r1.study.leases.time", SimpleNamespace(monotonic=lambda: now[0]))
     path = write_foreign(tmp_path)
     os.utime(path, (0, 0))  # its clock is decades behind: that alone says nothing
-    leases = Leases(tmp_path, patience=0.3)
+    leases = Leases(tmp_path, patience=300)
     for beat in range(1, 4):  # alive for longer than the patience
         assert leases.take("train-CT") is None
-        time.sleep(0.15)
+        now[0] += 150
         os.utime(path, (beat, beat))
     assert leases.take("train-CT") is None
-    time.sleep(0.35)
+    now[0] += 299
+    assert leases.take("train-CT") is None
+    now[0] += 2
     lease = leases.take("train-CT")
     assert lease is not None
     assert lease.number == 2

@@ -239,7 +239,7 @@ def test_the_plan_says_what_is_done(tmp_path: Path) -> None:
 def manifest(output: Path, labels: Any = (Modality.CT,), checked: Any = CHECKED, **more: str) -> dict[str, Any]:
     flags = flags_of(*(word for name, value in more.items() for word in (f"--{name}", value)), output=str(output))
     sets = prepared(Path("d"), labels)
-    return make_manifest(flags, make_plan(sets, flags.modes, False, False), sets, checked)
+    return make_manifest(flags, make_plan(sets, flags.modes, False, False), sets, checked, {})
 
 
 def test_the_same_study_continues_and_a_larger_one_grows(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from open_r1.tiny_models import build_tiny_checkpoint
 from open_r1.vqa_prepare import Encoding, Preparation, prepare
 
 Study = Callable[..., subprocess.CompletedProcess[str]]
-TRAINING = "--max_steps 1 --num_generations 2 --max_completion_length 4 --save_strategy no"
+TRAINING = "--num_generations 2 --max_completion_length 4 --save_strategy no"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,10 @@ def test_one_command_trains_tests_and_reports_and_the_next_one_finds_it_done(stu
     done = study("--only", "ct")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = study.folder / "output" / "study"
-    assert json.loads((folder / "runs" / "CT-grpo-nothink" / "run.json").read_text())["status"] == "done"
+    story = json.loads((folder / "runs" / "CT-grpo-nothink" / "run.json").read_text())
+    # 10 questions, 4 a step: 2 whole steps in each of the 2 published epochs; the plan says the same
+    assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 4, 4)
+    assert next(line for line in done.stdout.splitlines() if line.startswith("CT-grpo")).split()[1:3] == ["10", "4"]
     cells = {path.name: read_results(path) for path in (folder / "cells" / "CT-grpo-nothink").iterdir()}
     # one picture with five questions in each test set
     assert {name: len(found.results) for name, found in cells.items()} == {"CT_112.jsonl": 5, "MRI_112.jsonl": 5}

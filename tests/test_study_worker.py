@@ -25,7 +25,7 @@ def calls(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -114,15 +114,15 @@ def test_answers_of_weights_that_were_trained_again_are_refused(tmp_path: Path) 
 
 def test_two_workers_share_and_do_nothing_twice(tmp_path: Path) -> None:
     workers = [start(tmp_path) for _ in range(2)]
-    assert [worker.wait(60) for worker in workers] == [0, 0]
+    assert [worker.wait(600) for worker in workers] == [0, 0]
     assert Counter(calls(tmp_path)) == Counter(EVERYTHING)
     assert calls(tmp_path).index("train-MRI-grpo-nothink") < calls(tmp_path).index("test-MRI-grpo-nothink")
 
 
 def test_shards_divide_the_runs(tmp_path: Path) -> None:
-    assert start(tmp_path, "--shard", "2/2").wait(60) == 0
+    assert start(tmp_path, "--shard", "2/2").wait(600) == 0
     assert calls(tmp_path) == EVERYTHING[2:]
-    assert start(tmp_path, "--shard", "1/2").wait(60) == 0
+    assert start(tmp_path, "--shard", "1/2").wait(600) == 0
     assert sorted(calls(tmp_path)) == sorted(EVERYTHING)
 
 
@@ -133,12 +133,12 @@ def test_sigterm_is_passed_on_and_the_same_command_continues(tmp_path: Path) -> 
     until(lambda: "test-CT-grpo-nothink" in calls(tmp_path))
     (child,) = processes_with({str(tmp_path / "study" / "cells" / "CT-grpo-nothink")})
     worker.send_signal(signal.SIGTERM)
-    said, _ = worker.communicate(timeout=20)
+    said, _ = worker.communicate(timeout=600)
     assert worker.returncode == INTERRUPTED == 75
     assert said.strip().splitlines()[-1] == "stopped; the same command continues"
     assert process_start(child) is None
     slow.unlink()
-    assert start(tmp_path).wait(60) == 0
+    assert start(tmp_path).wait(600) == 0
     assert calls(tmp_path) == [*EVERYTHING[:2], *EVERYTHING[1:]]
 
 
@@ -153,14 +153,14 @@ def test_the_child_of_a_killed_worker_ends_and_the_next_worker_goes_on(tmp_path:
     worker.communicate()
     until(lambda: process_start(child) is None)
     slow.unlink()
-    assert start(tmp_path).wait(60) == 0
+    assert start(tmp_path).wait(600) == 0
     assert calls(tmp_path) == [EVERYTHING[0], *EVERYTHING]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 def test_an_orphan_that_still_writes_is_waited_for(tmp_path: Path) -> None:
     run = tmp_path / "study" / "runs" / "CT-grpo-nothink"
-    code = "import sys, time; print(flush=True); time.sleep(60)"
+    code = "import sys, time; print(flush=True); time.sleep(3600)"
     orphan = subprocess.Popen(
         [sys.executable, "-c", code, "--output_dir", "study/runs/CT-grpo-nothink"], cwd=tmp_path, stdout=subprocess.PIPE
     )
@@ -174,7 +174,7 @@ def test_an_orphan_that_still_writes_is_waited_for(tmp_path: Path) -> None:
     assert calls(tmp_path) == []
     orphan.kill()
     orphan.wait()
-    assert worker.wait(60) == 0
+    assert worker.wait(600) == 0
     assert calls(tmp_path) == EVERYTHING
 
 
@@ -184,9 +184,9 @@ def test_what_another_worker_failed_at_is_not_tried_again_by_this_one(tmp_path: 
     slow.touch()
     first = start(tmp_path)
     until(lambda: calls(tmp_path))
-    assert start(tmp_path, "--only", "MRI").wait(60) == 1
+    assert start(tmp_path, "--only", "MRI").wait(600) == 1
     slow.unlink()
-    said, _ = first.communicate(timeout=60)
+    said, _ = first.communicate(timeout=600)
     assert first.returncode == 1
     assert "train-MRI-grpo-nothink: failed in another worker's hands" in said
     assert calls(tmp_path).count("train-MRI-grpo-nothink") == 1

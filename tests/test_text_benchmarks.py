@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from test_text_data import medqa_row, write_lines, xpert_row
 
+from open_r1.evaluation.inference import infer_all
 from open_r1.tiny_models import build_tiny_checkpoint
 
 ASKED = 6  # of every set; the two real ones hold 300 and 244
@@ -84,7 +85,7 @@ def test_six_benchmarks_go_from_raw_files_to_one_table(
             output = tmp_path / f"{run}-{source}.jsonl"
             given = ["--model_path", checkpoint, "--prompt_path", tmp_path / "sets" / source, "--output_path", output]
             more = ["--limit", ASKED, "--max_new_tokens", 4, "--mode", "think"]
-            assert infer.infer_all(infer.read_flags([str(each) for each in (*given, *more)])) == 0
+            assert infer_all(infer.read_flags([str(each) for each in (*given, *more)])) == 0
             results.setdefault(run, []).append(output)
 
     out = tmp_path / "report"

@@ -97,7 +97,7 @@ def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(pre
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     story = json.loads((tmp_path / "run" / "run.json").read_text())

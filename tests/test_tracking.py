@@ -65,7 +65,7 @@ def contents(*folders: Path) -> bytes:
 
 def settled(folder: Path) -> bytes:
     """The contents, once wandb's own process, which answers before it writes, has written more than the head."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 600
     (log,) = folder.glob("*.wandb")
     before, data = b"", contents(folder)
     while (log.stat().st_size <= len(":W&B...") or data != before) and time.monotonic() < end:

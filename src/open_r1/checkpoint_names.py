@@ -22,6 +22,19 @@ def model_source(name: str | os.PathLike) -> Path:
         UserError: no such folder or repository, not fetched yet and no network, or no checkpoint in it.
     """
     name = os.fspath(name)
+    folder = local_source(name)
+    if folder is not None:
+        return folder
+    repo, _, subfolder = name.partition(":")
+    return _require_config(download(repo, subfolder or None), name)
+
+
+def local_source(name: str) -> Path | None:
+    """The folder of a checkpoint that is on this disk; None for a name on the hub. Nothing is downloaded.
+
+    Raises:
+        UserError: no such folder, no checkpoint in it, or a name on the hub that holds none.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _require_config(folder, name)
@@ -33,7 +46,7 @@ def model_source(name: str | os.PathLike) -> Path:
     repo, subfolder = hub["repo"], hub["subfolder"]
     if repo == HUB_REPOSITORY and subfolder is None:
         raise UserError(f"the root of {repo} holds no model; name one of its folders: {', '.join(released_names())}")
-    return _require_config(download(repo, subfolder), name)
+    return None
 
 
 def _means_local(name: str) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError
 
 PROCESSES = 2
@@ -20,7 +21,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 
 def read_flags(description: str | None, output_dir: str, max_steps: int, prompts: int) -> argparse.Namespace:
     """The command line of a demo whose GRPO takes `prompts` prompts per step."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=description)
     parser.add_argument("--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the data, of all that is taught, and of GRPO")
     parser.add_argument(
@@ -33,7 +34,7 @@ def read_flags(description: str | None, output_dir: str, max_steps: int, prompts
 
 def read_set_flags(description: str, what: str, train: int, test: int) -> argparse.Namespace:
     """The command line of a generator of `train` + `test` things called `what`."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = CommandParser(description=description)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--train", type=int, default=train, help=f"{what} to train on (default: %(default)s)")
     parser.add_argument("--test", type=int, default=test, help=f"{what} to test on (default: %(default)s)")

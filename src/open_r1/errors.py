@@ -1,10 +1,16 @@
 """Errors that are addressed to the person who typed the command."""
 
+import hashlib
+import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 EXIT_INTERRUPTED = 75
 """Exit status of what was told to stop and goes on with the same command (EX_TEMPFAIL of sysexits.h)."""
+
+_PATIENCE = 5.0  # seconds in which processes that were started together meet the same error
 
 
 class UserError(ValueError):
@@ -24,10 +30,54 @@ class UnusableInput(UserError):
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2."""
+    """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2.
+
+    Of processes that torchrun has started on one machine, the first to meet an error prints it for all.
+    """
     try:
         code = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        raise SystemExit(_report(f"error: {error}")) from None
     raise SystemExit(code or 0)
+
+
+def _report(line: str) -> int:
+    """Print the line unless another process of this machine has printed the same; returns the exit status.
+
+    Before torch is loaded no process can wait for another, so those that have nothing to add end with 0 and the one
+    that printed ends last: torchrun's own report, which names every process that failed, is then as short as it gets.
+    """
+    folder, others = _shared_folder(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    is_early = "torch" not in sys.modules
+    name = hashlib.sha256(line.encode(errors="replace")).hexdigest()[:16]
+    if folder is None or not others or _created(folder / f"{name}.printed"):
+        print(line, file=sys.stderr, flush=True)
+        deadline = time.monotonic() + _PATIENCE
+        while folder and is_early and len([*folder.glob(f"{name}.quiet*")]) < others and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return 2
+    _created(folder / f"{name}.quiet{os.getpid()}")
+    return 0 if is_early else 2
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a command on this machine, or the first of several."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _shared_folder() -> Path | None:
+    """The folder that torchrun has made for the processes of this machine; None without torchrun."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # FOLDER/LOCAL_RANK/error.json
+    folder = Path(file).parents[1] if file else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _created(path: Path) -> bool:
+    """Whether this process has made the file; not if it was there."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # better twice than never
+    return True

@@ -1,11 +1,11 @@
 """`python -m open_r1.checkpoints fetch NAME ...`: checkpoints from the hub, whole, and nothing else."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from open_r1.checkpoint_files import whole_name
 from open_r1.checkpoint_names import HUB_NAME
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError
 from open_r1.hub_fetch import Plan, download, in_gigabytes, plan_download, released_names, require_room, shown
 from open_r1.weights import weight_files
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m open_r1.checkpoints", description="Checkpoints on this disk.")
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="python -m open_r1.checkpoints", description="Checkpoints on this disk.")
     fetch = parser.add_subparsers(required=True, metavar="fetch").add_parser(
         "fetch",
         help="bring checkpoints from the hub; killed at any time, the same command goes on",

@@ -34,7 +34,7 @@ class ForkedRun:
     pids: list[int]
     log: Path
 
-    def wait(self, timeout: float = 300.0, grace: float = 40.0) -> list[int]:
+    def wait(self, timeout: float = 1800.0, grace: float = 40.0) -> list[int]:
         """Exit status by rank, negative for a signal. Where one fails the others get SIGTERM, then SIGKILL after
         `grace` seconds, as torchrun does it.
 

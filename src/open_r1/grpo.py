@@ -5,9 +5,19 @@ accelerate launch --config_file recipes/accelerate_configs/zero3.yaml src/open_r
 """
 
 from open_r1.errors import run_command
-from open_r1.launch import train_grpo
 from open_r1.runs import Mode
 from open_r1.text_rewards import PUBLISHED
+from open_r1.training_flags import check_training_flags
+
+
+def main() -> int:
+    """Judge the flags, then load the libraries and train."""
+    defaults = {"reward_funcs": list(PUBLISHED)}
+    check_training_flags("grpo", __doc__, defaults)
+    from open_r1.launch import train_grpo
+
+    return train_grpo(Mode.THINK, **defaults)
+
 
 if __name__ == "__main__":
-    run_command(lambda: train_grpo(Mode.THINK, reward_funcs=list(PUBLISHED)))
+    run_command(main)

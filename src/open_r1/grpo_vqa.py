@@ -5,8 +5,17 @@ torchrun --nproc_per_node=2 src/open_r1/grpo_vqa.py \
 """
 
 from open_r1.errors import run_command
-from open_r1.launch import train_grpo
 from open_r1.runs import Mode
+from open_r1.training_flags import check_training_flags
+
+
+def main() -> int:
+    """Judge the flags, then load the libraries and train."""
+    check_training_flags("grpo", __doc__)
+    from open_r1.launch import train_grpo
+
+    return train_grpo(Mode.THINK)
+
 
 if __name__ == "__main__":
-    run_command(lambda: train_grpo(Mode.THINK))
+    run_command(main)

@@ -5,7 +5,6 @@ and names no path of the machine. `python -m open_r1.model_card FOLDER --results
 accuracies of an evaluation, and `--push_to ORG/REPO` publishes it with the weights.
 """
 
-import argparse
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ from typing import Any
 
 from open_r1.checkpoint_names import ADAPTER, HUB_NAME
 from open_r1.checkpoints import fingerprint, run_record
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.score import ResultFile, read_results
 from open_r1.evaluation.sheets import markdown_table, percent, with_error
@@ -317,7 +317,7 @@ def main() -> int:
     Raises:
         UserError: no checkpoint with run.json, or results of another one.
     """
-    parser = argparse.ArgumentParser(prog="python -m open_r1.model_card", description="A checkpoint's model card.")
+    parser = CommandParser(prog="python -m open_r1.model_card", description="A checkpoint's model card.")
     parser.add_argument("folder", help="output folder of a training")
     parser.add_argument("--results", nargs="*", default=[], help="result files of eval/infer.py for this checkpoint")
     parser.add_argument("--push_to", metavar="ORG/REPO", help="publish weights and card")

@@ -1,6 +1,7 @@
-"""Flags and recipe keys that trl or transformers have renamed or dropped since the published recipes were written.
+"""Flags and recipe keys of training that go by another name here: old ones of trl and transformers, and other systems'.
 
-The recipes are of trl 0.14 and transformers 4.48. Each old key found is translated, with one line for the user.
+The published recipes are of trl 0.14 and transformers 4.48. Each old key is translated, with one line for the user. A
+flag of R1-V, VLM-R1 or open-r1 that has no counterpart is an error that says how the same is done here.
 """
 
 from collections.abc import Mapping
@@ -37,6 +38,33 @@ OLD_KEYS: dict[str, Today] = {
     "overwrite_output_dir": Today(None, "a folder that holds a run is refused, never overwritten"),
     "logging_dir": Today(None, "trackers have settings of their own since transformers 5"),
     "save_safetensors": Today(None, "transformers 5 writes nothing else"),
+}
+
+_PROMPT = "the prompt follows --mode, word for word as it was published"
+_TRAIN = "the train split of every --dataset_name is trained on"
+_TEST = "with --eval_strategy the test split of --eval_dataset_name (default: --dataset_name) is asked while training"
+_COLUMNS = "the columns are image, problem and solution; data/README.md says how a set is prepared"
+_PROCESSES = "processes are the launcher's: torchrun --nproc_per_node=N before the script"
+
+# Other systems' flags without a flag of ours that means the same -> what to do instead.
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("system_prompt", "prompt_template", "question_template", "chat_template", "task_type"), _PROMPT),
+    **dict.fromkeys(("dataset_train_split", "train_split", "split", "dataset_split"), _TRAIN),
+    **dict.fromkeys(("dataset_test_split", "test_split", "val_split_ratio", "eval_split"), _TEST),
+    **dict.fromkeys(("dataset_prompt_column", "dataset_solution_column", "image_column", "problem_column"), _COLUMNS),
+    **dict.fromkeys(("nproc_per_node", "num_gpus", "gpus", "ngpus", "nnodes"), _PROCESSES),
+    "dataset_mixture": "several sets after --dataset_name are trained on together",
+    "dataset_streaming": "a prepared set is read from the disk as it is needed",
+    "arrow_cache_dir": "a prepared set is read where it lies",
+    "is_reward_customized_from_vlm_module": "rewards are chosen by name with --reward_funcs",
+    "vllm_gpu_ratio": "trl calls it --vllm_gpu_memory_utilization",
+    "max_anyres_num": "pictures are scaled by --min_pixels and --max_pixels",
+    "wandb_project": "wandb reads it from the environment: WANDB_PROJECT=name before the command",
+    "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY=name before the command",
+    "overwrite_hub_revision": "--push_to_hub publishes a finished run under --hub_model_id",
+    "push_to_hub_revision": "--push_to_hub publishes a finished run under --hub_model_id",
+    "hub_model_revision": "--push_to_hub publishes a finished run under --hub_model_id",
+    "ignore_bias_buffers": "it was for the data-parallel wrapper of old models; leave it out",
 }
 
 

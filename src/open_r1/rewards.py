@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from open_r1.answers import Outcome, follows_format, grade, options_in
+from open_r1.command_line import suggestion
 from open_r1.errors import UserError
 from open_r1.reward_settings import Completion, Reward, RewardSettings, completion_text
 from open_r1.runs import Mode
@@ -75,13 +76,23 @@ def rewards_for(
     Raises:
         UserError: no name, an unknown name, one named twice (TRL would add it twice), or settings that mean nothing.
     """
-    unknown = [name for name in names if name not in REWARDS]
-    if unknown or not names:
-        asked = f"there is no reward {unknown[0]!r}" if unknown else "no reward is named: nothing could be learned"
-        raise UserError(f"{asked}; known are: {', '.join(REWARDS)}")
-    if len(set(names)) < len(names):
-        raise UserError(f"a reward is named twice in {' '.join(names)}: it would count double; name each once")
+    require_rewards(names)
     return [REWARDS[name](mode, settings or RewardSettings(), max_completion_length) for name in names]
 
 
-__all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "rewards_for"]
+def require_rewards(names: Sequence[str]) -> None:
+    """Refuse names that are no rewards.
+
+    Raises:
+        UserError: no name, an unknown name, or one named twice (TRL would add it twice).
+    """
+    unknown = next((name for name in names if name not in REWARDS), None)
+    if unknown is not None or not names:
+        problem = f"there is no reward {unknown!r}" if names else "no reward is named: nothing could be learned"
+        hint = "" if unknown is None else suggestion(unknown, REWARDS, {}, dashes="")
+        raise UserError(f"{problem}; known are: {', '.join(REWARDS)}{hint}")
+    if len(set(names)) < len(names):
+        raise UserError(f"a reward is named twice in {' '.join(names)}: it would count double; name each once")
+
+
+__all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "require_rewards", "rewards_for"]

@@ -5,7 +5,7 @@ baseline trained on the prompt too, and on a literal `None` before the answer.) 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from peft import LoraConfig
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from open_r1.answers import solution_letter
+from open_r1.arguments import SFTDefaults
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
 from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
 from open_r1.durable import Durable
@@ -30,44 +31,20 @@ Examples = dict[str, list[Any]]
 
 
 @dataclass
-class SFTTrainingConfig(SFTConfig):
+class SFTTrainingConfig(SFTDefaults, SFTConfig):
     """`trl.SFTConfig` with the settings of Med-R1's baseline: 1 epoch, 2e-5 cosine, 128 sequences per step."""
-
-    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (AdamW)."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "How often every question is seen."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Questions per device and micro-batch."})
-    gradient_accumulation_steps: int = field(
-        default=16, metadata={"help": "Micro-batches per optimizer step: 8 x 16 = 128 questions on one device."}
-    )
-    # TRL's own field is `bool | None`, for which a bare `--bf16` is an error.
-    bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Trade about a fifth more compute for activation memory."}
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Not to be used: a prompt is never cut; --max_prompt_length drops it whole."}
-    )
-    remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Keep false: prompts are written from the columns of the data set."}
-    )
 
     _fit_to_hardware = GRPOTrainingConfig._fit_to_hardware
 
     def __post_init__(self) -> None:
+        SFTDefaults.__post_init__(self)
         self.notes: list[str] = []
         self._fit_to_hardware()  # type: ignore[misc]
-        if self.max_length is not None:
-            raise UserError(
-                f"--max_length {self.max_length} would cut prompts and their pictures' tokens; "
-                "use --max_prompt_length, which drops a question whole"
-            )
         if self.packing or self.padding_free:
             raise UserError(
                 "--packing and --padding_free put several questions in one row, which pictures do not allow"
             )
-        super().__post_init__()
+        SFTConfig.__post_init__(self)
 
     @property
     def prompts_per_step(self) -> int:

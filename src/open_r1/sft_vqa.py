@@ -5,7 +5,16 @@ torchrun --nproc_per_node=2 src/open_r1/sft_vqa.py \
 """
 
 from open_r1.errors import run_command
-from open_r1.sft_training import train_sft
+from open_r1.training_flags import check_training_flags
+
+
+def main() -> int:
+    """Judge the flags, then load the libraries and train."""
+    check_training_flags("sft", __doc__)
+    from open_r1.sft_training import train_sft
+
+    return train_sft()
+
 
 if __name__ == "__main__":
-    run_command(train_sft)
+    run_command(main)

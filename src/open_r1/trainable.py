@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from open_r1.arguments import TOWERS
 from open_r1.errors import UserError
 
-TOWERS = ("language", "vision", "both")
 VISION = ("visual", "vision_tower", "multi_modal_projector")
 """What the parts that see are called: the first in Qwen, the others in Gemma."""
 

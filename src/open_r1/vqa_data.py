@@ -16,6 +16,7 @@ import datasets
 from PIL import Image
 from pyarrow import ArrowNotImplementedError
 
+from open_r1.data_names import missing_data
 from open_r1.errors import UnusableInput, UserError
 from open_r1.files import parse_json
 from open_r1.images import SIZE, decode, open_image, resolve, shown
@@ -78,10 +79,7 @@ def load_vqa(
     elif os.path.isfile(path):
         rows, dropped = _from_json(path, image_root)
     else:
-        raise UserError(
-            f"{path} is not there; give a folder that scripts/prepare_omnimedvqa.py or scripts/data_prepare.py made, "
-            "or a JSON file"
-        )
+        raise UserError(missing_data(path))
     if not len(rows):
         raise UserError(f"{path} has no row that can be used. {summary(dropped) or 'It is empty.'}")
     return rows, dropped

@@ -145,6 +145,7 @@ def _infer(settings: InferenceSettings, launch: Launch, kept: Kept) -> int:
 
 
 def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
+    where = launch.device(settings.where)
     rows, dropped = load_vqa(settings.prompt_path, settings.split, settings.image_root)
     if dropped:
         launch.say(summary(dropped))
@@ -157,7 +158,6 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     training, line = find_training_set(settings.train_path, folder, settings.prompt_path, settings.image_root)
     launch.say(line)
     view = View(settings.image, settings.options, settings.seed, _donors(settings, rows))
-    where = launch.device(settings.where)
     gpu = where if where.startswith("cuda") else None
     encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
     chosen = rows.select(choose_rows(rows["id"], settings.limit))

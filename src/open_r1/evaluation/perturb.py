@@ -7,18 +7,17 @@ does not. Every change follows from the seed and the question's id alone.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
 from open_r1.answers import LETTERS, options_in, render_lines, render_problem
 from open_r1.errors import UserError
 from open_r1.evaluation.sampling import keyed
+from open_r1.evaluation.settings import ImageChange, OptionsChange
 from open_r1.vqa_data import picture_key, row_image
 
 Row = Mapping[str, Any]
-ImageChange = Literal["shown", "none", "noise", "shuffled"]
-OptionsChange = Literal["as_given", "shuffled"]
 
 _TRIES = 20
 """Permutations of one question's options before it is left as it stands."""

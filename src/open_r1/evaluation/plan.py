@@ -5,12 +5,9 @@ differs, the file is not continued.
 """
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
-
-import torch
+from typing import Any
 
 from open_r1 import answers, claims
 from open_r1.checkpoints import (
@@ -24,93 +21,12 @@ from open_r1.checkpoints import (
 )
 from open_r1.errors import UserError
 from open_r1.evaluation.generate import Encoder
-from open_r1.evaluation.perturb import ImageChange, OptionsChange
-from open_r1.evaluation.sampling import Sampling
+from open_r1.evaluation.settings import InferenceSettings
 from open_r1.evaluation.training_set import TrainingSet
 from open_r1.files import sha256_file
-from open_r1.prompts import NAMED, prompt_name, question_text
+from open_r1.prompts import prompt_name, question_text
 from open_r1.provenance import commit, hardware, package_versions
-from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Split, Task, parse_label, refuse_other_family, released
-
-BACKENDS = ("transformers", "vllm")
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """The flags of eval/infer.py."""
-
-    model_path: str
-    prompt_path: str
-    output_path: str
-    image_root: str | None = None
-    split: Split = "test"
-    processor: str | None = None
-    mode: str | None = None
-    prompt: str | None = None
-    batch_size: int = 64
-    max_new_tokens: int = 256
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    limit: int | None = None
-    dtype: str = "auto"
-    attn_implementation: str | None = None
-    device: str | None = None
-    seed: int = 0
-    strict: bool = False
-    train_path: str | None = None
-    image: ImageChange = "shown"
-    options: OptionsChange = "as_given"
-    samples: int = 1
-    temperature: float | None = None
-    backend: str = "transformers"
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value} must be at least 1")
-        if self.split not in get_args(Split):
-            raise UserError(f"--split {self.split!r} does not exist; choose {' or '.join(get_args(Split))}")
-        if self.mode is not None and self.mode not in list(Mode):
-            raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(Mode)}")
-        if self.prompt is not None and self.prompt not in NAMED:
-            raise UserError(f"there is no --prompt {self.prompt!r}; known are: {', '.join(NAMED)}")
-        for name, known in (
-            ("image", get_args(ImageChange)),
-            ("options", get_args(OptionsChange)),
-            ("backend", BACKENDS),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(f"--{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(known)}")
-        if self.device is not None:
-            _check_device(self.device)
-        _ = self.sampling
-
-    @property
-    def sampling(self) -> Sampling:
-        """How completions are drawn. Several samples are drawn at 1, as in training, unless told otherwise."""
-        default = 1.0 if self.samples > 1 else 0.0
-        return Sampling(self.samples, default if self.temperature is None else self.temperature, self.seed)
-
-    @property
-    def draws(self) -> bool:
-        """Whether anything follows from the seed."""
-        return not self.sampling.is_greedy or self.image in ("noise", "shuffled") or self.options == "shuffled"
-
-    @property
-    def where(self) -> str:
-        """The device to run on: the one asked for, or the GPU if there is one."""
-        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _check_device(name: str) -> None:
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise UserError(f"--device {name!r} is no device; give cpu, cuda or cuda:1") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: there is no GPU that torch can use; leave the flag out to run on the CPU")
+from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Task, parse_label, refuse_other_family, released
 
 
 def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) -> tuple[Mode, str]:

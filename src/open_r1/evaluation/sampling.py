@@ -7,37 +7,11 @@ distribution: one number picks one token, with exactly the model's probabilities
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from open_r1.errors import UserError
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: `count` of each question at a temperature; temperature 0 is greedy."""
-
-    count: int = 1
-    temperature: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"--samples {self.count} must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"--temperature {self.temperature} must be 0 (greedy) or a positive number")
-        if self.count > 1 and self.temperature == 0:
-            raise UserError(
-                f"--samples {self.count} at --temperature 0 would be {self.count} times the same completion; "
-                "set a temperature above 0, or leave --samples out"
-            )
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether nothing is drawn."""
-        return self.temperature == 0
+from open_r1.evaluation.settings import Sampling
 
 
 def keyed(*parts: object) -> np.random.Generator:

@@ -1,9 +1,9 @@
 """Look at a study's training and evaluation flags before the first run: `python -m open_r1.study.checks < REQUEST`.
 
 A process of its own: the parsers load torch, and on a GPU machine they would take memory for as long as a study runs.
-The request is JSON {"grpo", "sft": flags of one run, or null; "infer": flags of one evaluation, or null; "script":
-eval/infer.py; "base": checkpoint, or null where it is not to be looked for}. The answer is the last line of standard
-output, JSON {"grpo", "sft": {"prompts_per_step" of one process, "epochs", "max_steps"}, "base_sha256"}.
+The request is JSON {"trainings": {way ("grpo-think"): flags of one run}; "infer": flags of one evaluation, or null;
+"script": eval/infer.py; "base": checkpoint, or null where it is not to be looked for}. The answer is the last line of
+standard output, JSON {way: {"prompts_per_step" of one process, "epochs", "max_steps"}, "base_sha256"}.
 """
 
 import importlib.util
@@ -35,9 +35,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"base_sha256": None}
     if request["infer"]:
         _infer_flags(request["script"], request["infer"])
-    for method, classes in (("grpo", _grpo), ("sft", _sft)):
-        if request[method]:
-            found[method] = _training(request[method], classes(), method)
+    for way, flags in request["trainings"].items():
+        method = way.partition("-")[0]
+        found[way] = _training(flags, _sft() if method == "sft" else _grpo(), method)
     if request["base"]:
         from open_r1.checkpoints import fingerprint, model_source
 

@@ -1,8 +1,8 @@
 """The commands of a study, as a user could type them: torchrun and an entry script, eval/infer.py, eval/report.py."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from open_r1.runs import Mode
@@ -21,10 +21,12 @@ class Commands:
     Args:
         root: the repository, which holds src/ and eval/.
         flags: what was asked for.
+        published: of `published.published_flags`: flags of each way of training that the study adds.
     """
 
     root: Path
     flags: StudyFlags
+    published: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
@@ -46,6 +48,7 @@ class Commands:
             *("--output_dir", str(self.folder.run(subject))),
             *("--run_name", f"{Path(self.flags.base).name}-{subject.name}"),
             *mode,
+            *self.published.get(subject.way, ()),
             *own,
         ]
 

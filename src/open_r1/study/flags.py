@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from open_r1.command_line import CommandParser
 from open_r1.errors import UserError
 from open_r1.files import sha256_file
 from open_r1.runs import Family, Mode, parse_label
@@ -51,16 +51,9 @@ class StudyFlags:
         return {word: sha256_file(word) for word in sorted(set(words)) if Path(word).is_file()}
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists every flag)")
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None) -> CommandParser:
     """The command's flags."""
-    made = _OneLineParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    made = CommandParser(description=description)
     add = made.add_argument
     add("--base", required=True, metavar="MODEL", help="checkpoint to start from: folder, org/repo, org/repo:subfolder")
     add("--data", type=Path, default=Path("data/VQA"), help="folder of prepared sets (default: %(default)s)")

@@ -1,5 +1,6 @@
 """What a study will cost: steps and questions from the plan, time from what has been finished in it."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,13 +29,13 @@ class Forecast:
         """Optimizer steps of a training, questions of a test; prompts over the length limit are not known yet."""
         if item.kind == "test":
             return item.questions
-        flags = self._checked[item.subject.method]
+        flags = self._checked.get(item.subject.way) or self._checked[item.subject.method]  # as older studies have it
         if flags["max_steps"] > 0:
             return int(flags["max_steps"])
         per_step = flags["prompts_per_step"] * self._processes
         # the last, smaller batch is a step in fine-tuning and is left out in GRPO
         per_epoch = -(-item.questions // per_step) if item.subject.method == "sft" else item.questions // per_step
-        return max(1, int(per_epoch * flags["epochs"]))
+        return max(1, math.ceil(per_epoch * flags["epochs"]))
 
     def seconds(self, items: Sequence[Item]) -> tuple[float, list[str]]:
         """Seconds that these will take one worker, and of which kinds nothing is known ("train", "test")."""

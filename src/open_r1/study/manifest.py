@@ -23,7 +23,13 @@ FORMAT_VERSION = 1
 DECIDING = ("base_sha256", "nproc_per_node", "train_args", "sft_args", "infer_args", "files")
 
 
-def make_manifest(flags: StudyFlags, plan: Plan, sets: Sequence[DataSet], checked: Mapping[str, Any]) -> dict[str, Any]:
+def make_manifest(
+    flags: StudyFlags,
+    plan: Plan,
+    sets: Sequence[DataSet],
+    checked: Mapping[str, Any],
+    published: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
     """What study.json says.
 
     Args:
@@ -31,6 +37,7 @@ def make_manifest(flags: StudyFlags, plan: Plan, sets: Sequence[DataSet], checke
         plan: the whole study, whatever part of it this command does.
         sets: the data.
         checked: the answer of `checks.check`.
+        published: of `published.published_flags`.
     """
     return {
         "study": FORMAT_VERSION,
@@ -40,6 +47,7 @@ def make_manifest(flags: StudyFlags, plan: Plan, sets: Sequence[DataSet], checke
         "train_args": list(flags.train_args),
         "sft_args": list(flags.sft_args),
         "infer_args": list(flags.infer_args),
+        "published": {way: list(words) for way, words in published.items()},
         "files": flags.files(),
         "checked": dict(checked),
         "sets": {
@@ -103,7 +111,8 @@ def begin_or_continue(folder: Path, manifest: dict[str, Any]) -> list[str]:
             "plans; give --modes, --by, --sft and --zero_shot as then, and --only or --shard to do a part of it"
         )
     if new - old:
-        write_json(path, there | {key: manifest[key] for key in ("runs", "cells", "sets", "checked", "command")})
+        grown = ("runs", "cells", "sets", "checked", "command", *(["published"] if "published" in there else []))
+        write_json(path, there | {key: manifest[key] for key in grown})
     return _notes(there, manifest)
 
 

@@ -24,10 +24,15 @@ class Subject:
     trained_on: DataSet | None = None
 
     @property
+    def way(self) -> str:
+        """`grpo-think`: what the trainings that differ in their data alone have in common."""
+        return f"{self.method}-{self.mode}"
+
+    @property
     def name(self) -> str:
         """`CT-grpo-think`, `Disease_Diagnosis-sft-nothink`, `zero-shot-think`: folders and logs bear it."""
         first = () if self.trained_on is None else (self.trained_on.label.folder.removesuffix("_384"),)
-        return "-".join((*first, self.method, self.mode))
+        return "-".join((*first, self.way))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from open_r1.checkpoint_names import local_source
 from open_r1.checkpoints import fingerprint
 from open_r1.errors import UserError
 from open_r1.files import MANIFEST, sha256_file
@@ -17,6 +18,7 @@ from open_r1.study.forecast import Forecast, plan_lines
 from open_r1.study.leases import Leases
 from open_r1.study.manifest import begin_or_continue, make_manifest, read_study
 from open_r1.study.plan import Plan, make_plan
+from open_r1.study.published import published_flags, step_notes
 from open_r1.study.sets import DataSet, find_sets
 from open_r1.study.worker import INTERRUPTED, Stop, Stopped, Worker, failure_lines
 
@@ -42,10 +44,11 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
     whole = make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
     part = whole.only(flags.only)
     part = part if flags.shard is None else part.shard(*flags.shard)
-    commands = Commands(script.resolve().parents[1], flags)
     there = read_study(flags.output_dir)
+    published = published_flags(whole.runs, flags, there)
+    commands = Commands(script.resolve().parents[1], flags, published)
     checked = _checked(commands, whole, there)
-    manifest = make_manifest(flags, whole, sets, checked)
+    manifest = make_manifest(flags, whole, sets, checked, published)
     notes = [] if flags.dry_run or flags.emit else begin_or_continue(flags.output_dir, manifest)
 
     leases = Leases(flags.output_dir / "leases", flags.claim_timeout)
@@ -57,7 +60,8 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
     # what can be used is found once more when it is its turn
     looked = replace(worker, done=set(), failures=[])
     looked.find_done()
-    for line in [*notes, *_about(flags, sets, others), *plan_lines(whole, part, looked.done, forecast)]:
+    about = [*_about(flags, sets, others), *_settings(whole, published, checked, flags.nproc_per_node)]
+    for line in [*notes, *about, *plan_lines(whole, part, looked.done, forecast)]:
         print(line, flush=True)
     return 0 if flags.dry_run else _work(worker, whole)
 
@@ -65,19 +69,22 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
 def _checked(commands: Commands, whole: Plan, there: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the flags mean: as it was found out when the study was begun, if they are the same; else by trying them."""
     flags = commands.flags
-    first = {run.method: run for run in reversed(whole.runs)}
-    if there is not None and _as_then(flags, there) and first.keys() <= there["checked"].keys():
+    first = {run.way: run for run in reversed(whole.runs)}
+    recorded = {} if there is None else there["checked"]
+    is_recorded = all(run.way in recorded or run.method in recorded for run in first.values())
+    if there is not None and _as_then(flags, there) and is_recorded:
         sha256 = fingerprint(Path(flags.base)) if Path(flags.base).is_dir() else there["base_sha256"]
-        return {**there["checked"], "base_sha256": sha256}
+        return {**recorded, "base_sha256": sha256}
     is_there = Path(flags.base).is_dir()
     subject, tests = next((subject, tests) for subject, tests in whole.subjects if tests or subject.trained_on)
     request = {
-        "grpo": commands.training_flags(first["grpo"]),
-        "sft": commands.training_flags(first["sft"]) if "sft" in first else None,
+        "trainings": {way: commands.training_flags(run) for way, run in first.items()},
         "script": str(commands.root / "eval" / "infer.py"),
         "infer": commands.test_flags(subject, tests) if tests else None,
         "base": flags.base if is_there or not (flags.dry_run or flags.emit) else None,
     }
+    if request["base"] is not None:
+        local_source(flags.base)  # at once, where the process below loads torch first
     return check(request)
 
 
@@ -97,6 +104,19 @@ def _about(flags: StudyFlags, sets: Sequence[DataSet], others: Sequence[str]) ->
     ]
     strange = f"; not looked at: {', '.join(others)}" if others else ""
     return [f"study: {flags.output_dir}, from {flags.base}", f"data: {flags.data}: {', '.join(families)}{strange}"]
+
+
+def _settings(
+    whole: Plan, published: Mapping[str, Sequence[str]], checked: Mapping[str, Any], processes: int
+) -> list[str]:
+    """Which settings the trainings have beside the flags of the command."""
+    if whole.runs and not published:
+        return ["note: this study was begun without the published settings, and continues as it was begun"]
+    ways = dict.fromkeys(run.way for run in whole.runs)
+    return [
+        *(f"settings of {way}: {' '.join(published[way])}" for way in ways),
+        *step_notes(checked, published, processes),
+    ]
 
 
 def _lacking(own: Sequence[DataSet]) -> list[str]:
