@@ -8,18 +8,11 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
-from open_r1.evaluation.lineup import (
-    FAMILIES,
-    Comparison,
-    Label,
-    Scored,
-    accuracy_matrices,
-    all_marks,
-    difference_matrices,
-    pair_up,
-    run_names,
-)
-from open_r1.evaluation.sections import Section, comparison_section, improvement_section, matrix_section, stem_of
+from open_r1.evaluation.differences import comparison_section, improvement_section, stem_of
+from open_r1.evaluation.lineup import UNTRAINED, Comparison, Label, Scored, all_marks, pair_up
+from open_r1.evaluation.matrices import FAMILIES, accuracy_matrices, difference_matrices
+from open_r1.evaluation.naming import run_names
+from open_r1.evaluation.sections import Section, matrix_section
 from open_r1.evaluation.sheets import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.statistics import mean_of_means
 from open_r1.evaluation.tables import ALL, Tally
@@ -28,7 +21,6 @@ from open_r1.runs import Family, Modality, Mode, Task, family_of
 Way = tuple[str, str]
 """How a checkpoint came about and is asked: method, mode."""
 
-UNTRAINED = "zero-shot"
 _METHODS = (UNTRAINED, "sft", "grpo")
 _MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earlier one minus a later one
 
@@ -108,37 +100,46 @@ def _tested(scored: Sequence[Scored], family: Family) -> list[Label]:
     return [label for label in ([*Modality] if family == "modality" else [*Task]) if label in found]
 
 
+BASE, SAME, OTHER, UNSAID = "", "same set", "other sets", "mixture or unnamed set"
+"""What a checkpoint was trained on, seen from a test set: nothing, that set, another, or what no manifest says."""
+
+
 def _table(scored: Sequence[Scored], ways: Sequence[Way], family: Family) -> Section:
-    """A row per test set, a column per way: trained on the same and on the others."""
-    section = Section(f"Every way beside the others, by {family}")
-    for title, same in (("Trained and tested on the same", True), ("Trained on another, mean over these runs", False)):
-        sheet = _sheet(scored, ways, family, title, same)
-        if sheet is not None:
-            section.sheets.append(sheet)
-    return section
-
-
-def _sheet(scored: Sequence[Scored], ways: Sequence[Way], family: Family, title: str, same: bool) -> Sheet | None:
-    rows, groups = [], {way: [] for way in ways}
+    """A row per test set, a column per way and what was trained on."""
+    about = [one for one in scored if one.tested_on is not None and family_of(one.tested_on) == family]
+    present = {(_way(one), _relation(one)) for one in about}
+    columns = [(way, relation) for way in ways for relation in (BASE, SAME, OTHER, UNSAID)]
+    columns = [column for column in columns if column in present]
+    rows, groups = [], {column: [] for column in columns}
     for label in _tested(scored, family):
-        here = [one for one in scored if one.tested_on == label]
+        here = [one for one in about if one.tested_on == label]
         cells = []
-        for way in ways:
-            fitting = [one for one in here if _way(one) == way and _counts(one, label, same)]
+        for column in columns:
+            fitting = [one for one in here if (_way(one), _relation(one)) == column]
             tallies = [tally for one in fitting if (tally := one.table.get((ALL, ALL))) is not None and tally.asked]
-            groups[way] += [(label, _answers(tally)) for tally in tallies]
+            groups[column] += [(label, _answers(tally)) for tally in tallies]
             cells.append(_cell(tallies) if tallies else BLANK)
         rows.append([label, _blind(here), *cells])
-    if not any(groups.values()):
-        return None
-    rows.append(["unweighted mean", BLANK, *(_mean(groups[way]) for way in ways)])
-    note = "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt."
-    return Sheet(title, ["tested on", "blind floor", *(f"{method} ({mode})" for method, mode in ways)], rows, [note])
+    rows.append(["unweighted mean", BLANK, *(_mean(groups[column]) for column in columns)])
+    notes = [
+        "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt. "
+        f"{SAME.capitalize()}: trained on what is tested; {OTHER}: mean over the runs that were trained on another one."
+    ]
+    if any(relation == UNSAID for _, relation in columns):
+        notes.append(f"{UNSAID.capitalize()}: no result file names one modality or task that the run was trained on.")
+    sheet = Sheet("Accuracy by test set", ["tested on", "blind floor", *map(_heading, columns)], rows, notes)
+    return Section(f"Every way beside the others, by {family}", sheets=[sheet])
 
 
-def _counts(one: Scored, label: Label, same: bool) -> bool:
-    """Whether a file stands in the table: the base in both, a run by what it was trained on."""
-    return one.trained_on is None or (one.trained_on == label) == same
+def _relation(one: Scored) -> str:
+    if one.trained_on is None:
+        return BASE if one.is_untrained else UNSAID
+    return SAME if one.trained_on == one.tested_on else OTHER
+
+
+def _heading(column: tuple[Way, str]) -> str:
+    (method, mode), relation = column
+    return ", ".join(filter(None, [f"{method} ({mode})", relation]))
 
 
 Answers = tuple[list[bool], list[str]]
@@ -158,6 +159,6 @@ def _mean(found: Sequence[tuple[Label, Answers]]) -> str:
 
 def _blind(here: Sequence[Scored]) -> str:
     """What guessing by option text earns with the set's own training questions."""
-    own = [one for one in here if one.trained_on in (None, one.tested_on)]
-    floors = [t.blind for one in own if (t := one.table.get((ALL, ALL))) is not None and t.blind is not None]
+    fitting = [one for one in here if _relation(one) in (BASE, SAME)]
+    floors = [t.blind for one in fitting if (t := one.table.get((ALL, ALL))) is not None and t.blind is not None]
     return percent(fmean(floors), 1) if floors else BLANK
