@@ -285,7 +285,12 @@ def test_the_commands_make_one_report_of_several_sets(tmp_path, capsys, load_scr
         path = tmp_path / f"{label}_384.json"
         path.write_text(json.dumps([row for row in rows if row["modality"] == label]))
         sets.append(path)
-    shared = {"model_path": str(TINY_BASE), "image_root": str(phantoms), "device": "cpu", "mode": "direct"}
+    shared: dict[str, Any] = {
+        "model_path": str(TINY_BASE),
+        "image_root": str(phantoms),
+        "device": "cpu",
+        "mode": "direct",
+    }
     files = []
     for limit in (2, 24):
         outputs = [tmp_path / f"limit-{limit}" / f"{path.stem}.jsonl" for path in sets]

@@ -10,6 +10,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -170,7 +171,7 @@ def _matrix(
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-AS_IT_STANDS = {"text.parse_math": False}  # a name with two dollar signs is no formula
+AS_IT_STANDS: Any = {"text.parse_math": False}  # a name with two dollar signs is no formula
 
 
 @matplotlib.rc_context(AS_IT_STANDS)
@@ -229,7 +230,7 @@ def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tu
         inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
         axes.add_patch(inside)
-    weight = "bold" if entry.star else "normal"
+    weight = "bold" if entry.star == HOLM_STAR else "normal"
     middle = y + (0.38 if entry.small else 0.5)
     axes.text(
         x + 0.5, middle, entry.label + entry.star, ha="center", va="center", fontsize=12, color=ink, fontweight=weight

@@ -107,16 +107,13 @@ def all_marks(scored: Iterable[Scored]) -> Marks:
     return tuple(mark for mark in (FORCED, LENIENT) if mark in marks)
 
 
-def load(
-    paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False, together: bool = True
-) -> list[Scored]:
+def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
     """Read result files, put those of one evaluation together, name them, and find each one's twin without pictures.
 
     Args:
         paths: result files.
         others: more of them, those to compare with; they come last in what is returned.
         lenient: match the answers anew, as HuatuoGPT-o1's evaluation does.
-        together: whether files of one checkpoint over several sets are one evaluation.
 
     Raises:
         UserError: one cannot be used.
@@ -128,9 +125,7 @@ def load(
     again = {id(file): found for file, found in zip(files, matched_anew, strict=True)}
     for file in files:
         _refuse_unreadable_options(file)
-    first, second = files[: len(paths)], files[len(paths) :]
-    alone = [(file,) for file in first], [(file,) for file in second]
-    first, second = (evaluations(first), evaluations(second)) if together else alone
+    first, second = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
     members = [*first, *second]
     tables = [tabulate(as_one(one).results, _sets(one)) for one in members]
     runs = run_names([as_one(one).manifest for one in members])

@@ -112,7 +112,7 @@ def write_overview(
     Raises:
         UserError: as `write_report`.
     """
-    scored = load(paths, together=False)
+    scored = load(paths)
     _refuse_taken(output_dir)
     comparisons, sections = overview(scored)
     sections += _curves(scored)
@@ -256,8 +256,8 @@ def _what(comparisons: Sequence[Comparison]) -> str:
             for side in zip(*((each.second, each.first) for each in comparisons), strict=True)
         ]
         if all(len(names) == 1 and None not in names for names in sides) and sides[0] != sides[1]:
-            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of result files)"
-    return f"{len(comparisons)} result files minus their counterparts of --against"
+            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of runs)"
+    return f"{len(comparisons)} runs minus their counterparts of --against"
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
