@@ -66,14 +66,14 @@ def coverage(setting: Setting, draws: int, seed: int = 0) -> tuple[float, float,
     covered = differences = stars = 0
     truth = setting.second - setting.first
     for first, second, picture in answers(setting, draws, np.random.default_rng(seed)):
-        estimate, found = accuracy(first, picture), difference(first, second, picture)
+        estimate, gain = accuracy(first, picture), difference(first, second, picture)
         covered += estimate.low <= setting.first <= estimate.high
-        assert found.low is not None
-        assert found.high is not None
-        assert found.excludes_zero == (found.p < 0.05)
-        assert found.low <= found.mean <= found.high
-        differences += found.low - 1e-12 <= truth <= found.high + 1e-12
-        stars += found.excludes_zero
+        assert gain.low is not None
+        assert gain.high is not None
+        assert gain.excludes_zero == (gain.p < 0.05)
+        assert gain.low <= gain.mean <= gain.high
+        differences += gain.low - 1e-12 <= truth <= gain.high + 1e-12
+        stars += gain.excludes_zero
     return covered / draws, differences / draws, stars / draws
 
 
@@ -143,7 +143,17 @@ def _line(name: str, shares: list[tuple[Setting, float]]) -> None:
         f"too rarely in {len(below)} of {len(shares)} settings, in more than 97.5 % in {len(above)}"
     )
     for setting, share in below:
-        print(f"    {100 * share:.1f} %: {setting}")
+        print(f"    too rarely, {100 * share:.1f} %: {setting}")
+    for name in ("pictures", "first"):
+        values = dict.fromkeys(getattr(setting, name) for setting, _ in shares)
+        counts = [
+            f"{value}: {sum(getattr(setting, name) == value for setting, _ in above)} of "
+            f"{sum(getattr(setting, name) == value for setting, _ in shares)}"
+            for value in values
+        ]
+        print(
+            f"    more than 97.5 % by {'accuracy of the first run' if name == 'first' else name}: {', '.join(counts)}"
+        )
 
 
 if __name__ == "__main__":

@@ -22,81 +22,85 @@ DIFFERENCE_COLUMNS = (
 )
 
 
-def comparison_section(found: Comparison, stem: str) -> Section:
+def comparison_section(comparison: Comparison, stem: str) -> Section:
     """Two runs on the same questions, by modality, task and both, or by source."""
-    differences = found.differences
+    differences = comparison.differences
     whole = differences[ALL, ALL]
-    title = marked(found.name, found.marks)
-    alone = [len(one.file.results) - whole.n for one in (found.first, found.second)]
+    title = marked(comparison.name, comparison.marks)
+    alone = [len(run.file.results) - whole.n for run in (comparison.first, comparison.second)]
     left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
-    section = Section(title, warned(found.marks))
+    section = Section(title, warned(comparison.marks))
     section.texts = [
         f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
         f"{whole.lost:,} lost, {tested(whole)}.{left_out}"
     ]
     cells = [cell for cell in differences if ALL not in cell]
-    section.texts += by_chance([differences[cell] for cell in cells], [found.adjusted[cell] for cell in cells])
-    section.sheets = [_difference_sheet(found)]
+    section.texts += by_chance([differences[cell] for cell in cells], [comparison.adjusted[cell] for cell in cells])
+    section.sheets = [_difference_sheet(comparison)]
     if only_text(differences):
         named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
-        section.files[f"{stem}.csv"] = _csv_of_differences(found, ["source"], named)
+        section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["source"], named)
         return section
-    note = f"{found.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
-    heading = marked("Improvement on each modality / task", found.marks)
-    section.figures[stem] = difference_heatmap(differences, found.adjusted, heading, note)
+    note = f"{comparison.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
+    heading = marked("Improvement on each modality / task", comparison.marks)
+    section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note)
     cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
     cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
     named = [(list(cell), cell) for cell in cells]
-    section.files[f"{stem}.csv"] = _csv_of_differences(found, ["modality", "task"], named)
+    section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["modality", "task"], named)
     return section
 
 
-def _csv_of_differences(found: Comparison, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
-    rows = [[*name, *difference_figures(found.differences[cell], found.adjusted[cell])] for name, cell in named]
+def _csv_of_differences(comparison: Comparison, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
+    rows = [
+        [*name, *difference_figures(comparison.differences[cell], comparison.adjusted[cell])] for name, cell in named
+    ]
     return csv_text([*head, *DIFFERENCE_COLUMNS], rows)
 
 
-def interval(found: Difference) -> str:
+def interval(difference: Difference) -> str:
     """` [-1.2, 3.4]` in points; blank on a single picture."""
-    return "" if found.low is None else f" [{percent(found.low, 1)}, {percent(found.high, 1)}]"
+    return "" if difference.low is None else f" [{percent(difference.low, 1)}, {percent(difference.high, 1)}]"
 
 
-def tested(found: Difference) -> str:
+def tested(difference: Difference) -> str:
     """What the paired test says, in words."""
-    if found.too_few:
-        return f"{found.changed} pictures changed: too few for a p-value"
-    return f"{found.test} p = {p_value(found, found.p)}"
+    if difference.too_few:
+        return f"{difference.changed} pictures changed: too few for a p-value"
+    return f"{difference.test} p = {p_value(difference, difference.p)}"
 
 
-def p_value(found: Difference, p: float | None) -> str:
+def p_value(difference: Difference, p: float | None) -> str:
     """The p of this difference, or its adjusted p, for readers; blank without one."""
     if p is None:
         return BLANK
-    if found.too_few:
+    if difference.too_few:
         return TOO_FEW
     return f"{p:.2g}" if p >= 1e-300 else "< 1e-300"
 
 
-def starred(found: Difference, p_holm: float | None) -> str:
+def starred(difference: Difference, p_holm: float | None) -> str:
     """`+3.1 ± 0.9 *`: the difference with its error and star."""
-    return f"{points(found.mean, found.stderr)} {star(found, p_holm)}".rstrip()
+    return f"{points(difference.mean, difference.stderr)} {star(difference, p_holm)}".rstrip()
 
 
-def _difference_sheet(found: Comparison) -> Sheet:
-    names = [named for part in parts_of(found.differences) for named in part.cells] + [("all questions", (ALL, ALL))]
+def _difference_sheet(comparison: Comparison) -> Sheet:
+    names = [named for part in parts_of(comparison.differences) for named in part.cells] + [
+        ("all questions", (ALL, ALL))
+    ]
     rows = []
     for name, cell in names:
-        here, p_holm = found.differences[cell], found.adjusted[cell]
+        here, p_holm = comparison.differences[cell], comparison.adjusted[cell]
         limits = interval(here).strip(" []").replace(", ", " to ") or BLANK
         changes = [f"{here.won:,}", f"{here.lost:,}", p_value(here, here.p), p_value(here, p_holm), here.test]
         rows.append([name, f"{here.n:,}", starred(here, p_holm), limits, *changes])
     head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "p (Holm)", "paired test"]
-    return Sheet(marked("Difference on the same questions", found.marks), head, rows)
+    return Sheet(marked("Difference on the same questions", comparison.marks), head, rows)
 
 
 def _tests(differences: Iterable[Difference]) -> str:
     """Which paired tests were used, and in how many cells."""
-    counts = Counter(found.test for found in differences)
+    counts = Counter(difference.test for difference in differences)
     return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
 
 
@@ -110,7 +114,7 @@ def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | No
     count = len(differences)
     if count < 2:
         return []
-    stars = sum(found.excludes_zero for found in differences)
+    stars = sum(difference.excludes_zero for difference in differences)
     remaining = sum(p is not None and p < LEVEL for p in adjusted_p)
     return [
         f"The 95 % interval leaves zero out in {stars} of {count} cells ({STAR}); were there no difference anywhere, "
@@ -119,18 +123,18 @@ def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | No
     ]
 
 
-def difference_figures(found: Difference, p_holm: float | None) -> list[str]:
+def difference_figures(difference: Difference, p_holm: float | None) -> list[str]:
     """The values of DIFFERENCE_COLUMNS, in points; blank where there is none, as p where too few pictures changed."""
     return [
-        str(found.n),
-        str(found.clusters),
-        str(found.changed),
-        *map(percent, (found.mean, found.stderr, found.low, found.high)),
-        str(found.won),
-        str(found.lost),
-        *("" if p is None or found.too_few else f"{p:.3g}" for p in (found.p, p_holm)),
-        found.test,
-        "yes" if found.excludes_zero else "no",
+        str(difference.n),
+        str(difference.clusters),
+        str(difference.changed),
+        *map(percent, (difference.mean, difference.stderr, difference.low, difference.high)),
+        str(difference.won),
+        str(difference.lost),
+        *("" if p is None or difference.too_few else f"{p:.3g}" for p in (difference.p, p_holm)),
+        difference.test,
+        "yes" if difference.excludes_zero else "no",
     ]
 
 
@@ -146,28 +150,30 @@ def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: st
     """
     title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
     stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
-    found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
-    p_holm = adjusted(found)
-    shown = {cell: starred(found[cell], p_holm[cell]) for cell in found}
+    differences = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
+    p_holm = adjusted(differences)
+    shown = {cell: starred(differences[cell], p_holm[cell]) for cell in differences}
     section = Section(title, warned(marks), [_mean_improvement(matrix)])
-    section.texts += by_chance(list(found.values()), list(p_holm.values()))
+    section.texts += by_chance(list(differences.values()), list(p_holm.values()))
     rows = [[row, *(shown.get((row, column), BLANK) for column in matrix.columns)] for row in matrix.rows]
     section.sheets = [
         Sheet(
             marked(f"{what}; rows: trained on", marks),
             ["", *matrix.columns],
             rows,
-            [f"Paired test: {_tests(found.values())}."],
+            [f"Paired test: {_tests(differences.values())}."],
         )
     ]
-    section.figures[stem] = improvement_matrix(matrix, found, p_holm, title, f"{what}; {_tests(found.values())}")
+    section.figures[stem] = improvement_matrix(
+        matrix, differences, p_holm, title, f"{what}; {_tests(differences.values())}"
+    )
     section.files[f"{stem}.csv"] = csv_text(
         ["trained_on", "tested_on", *DIFFERENCE_COLUMNS],
         [
-            [row, column, *difference_figures(found[row, column], p_holm[row, column])]
+            [row, column, *difference_figures(differences[row, column], p_holm[row, column])]
             for row in matrix.rows
             for column in matrix.columns
-            if (row, column) in found
+            if (row, column) in differences
         ],
     )
     return section
@@ -181,5 +187,5 @@ def _mean_improvement(matrix: Matrix[Pairs]) -> str:
         same = row.partition(" (")[0] == column
         for name in ("all cells", "trained and tested on the same" if same else "on another"):
             groups[name].append(group)
-    parts = [f"{name} {points(*mean_of_means(found))} ({len(found)})" for name, found in groups.items() if found]
+    parts = [f"{name} {points(*mean_of_means(cells))} ({len(cells)})" for name, cells in groups.items() if cells]
     return f"Unweighted mean difference in points (cells): {', '.join(parts)}."

@@ -80,9 +80,9 @@ def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
     return draw(Drawing(title, rows, across, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
 
 
-def star(found: Difference, p_holm: float | None) -> str:
+def star(difference: Difference, p_holm: float | None) -> str:
     """STAR, HOLM_STAR or nothing for a difference and its adjusted p, if it is one of several."""
-    return (HOLM_STAR if p_holm is not None and p_holm < LEVEL else STAR) if found.excludes_zero else ""
+    return (HOLM_STAR if p_holm is not None and p_holm < LEVEL else STAR) if difference.excludes_zero else ""
 
 
 def difference_heatmap(
@@ -90,7 +90,8 @@ def difference_heatmap(
 ) -> Figure:
     """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
     entries = {
-        cell: _difference(found, p_holm[cell], f"{100 * found.mean:+.1f}") for cell, found in differences.items()
+        cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}")
+        for cell, difference in differences.items()
     }
     rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
     return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", _reach(entries), note))
@@ -115,8 +116,8 @@ def improvement_matrix(
 ) -> Figure:
     """Trained on x tested on: the difference of two sets of runs in points, in the published form."""
     entries = {
-        (short(cell[0]), short(cell[1])): _difference(found, p_holm[cell], f"{100 * found.mean:.2f}")
-        for cell, found in differences.items()
+        (short(cell[0]), short(cell[1])): _difference(difference, p_holm[cell], f"{100 * difference.mean:.2f}")
+        for cell, difference in differences.items()
     }
     return draw(_matrix(matrix, entries, title, "points", "coolwarm", _reach(entries), note))
 
@@ -145,8 +146,8 @@ def _accuracy(estimate: Estimate) -> Entry:
     return Entry(value, f"{value:.1f}", f"n = {estimate.n:,}", estimate.n < FEW)
 
 
-def _difference(found: Difference, p_holm: float | None, label: str) -> Entry:
-    return Entry(100 * found.mean, label, f"n = {found.n:,}", found.n < FEW, star(found, p_holm))
+def _difference(difference: Difference, p_holm: float | None, label: str) -> Entry:
+    return Entry(100 * difference.mean, label, f"n = {difference.n:,}", difference.n < FEW, star(difference, p_holm))
 
 
 def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:

@@ -113,7 +113,7 @@ def infer_all(every: Sequence[InferenceSettings]) -> int:
             if status == INTERRUPTED:
                 return status
             worst = max(worst, status)
-        files = sorted({os.path.join(os.path.dirname(each.output_path), "*.jsonl") for each in every})
+        files = sorted({os.path.join(os.path.dirname(run.output_path), "*.jsonl") for run in every})
         if launch.is_first:
             print(f"one report of all: python eval/report.py {' '.join(files)} --output_dir REPORT")
     return worst

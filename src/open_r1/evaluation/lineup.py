@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.naming import TELLING, entry, evaluation_names, run_names
+from open_r1.evaluation.naming import TELLING, entry, evaluation_names, run_names, set_names
 from open_r1.evaluation.regrade import Regraded, regraded
 from open_r1.evaluation.score import Result, ResultFile, read_results
 from open_r1.evaluation.statistics import Difference, difference, holm
 from open_r1.evaluation.tables import ALL, Cell, Table, Tally, cells_of, is_text, tabulate
-from open_r1.evaluation.together import as_one, checkpoint_of, evaluations, label_of, set_names, share_nothing
+from open_r1.evaluation.together import as_one, checkpoint_of, evaluations, label_of, share_nothing
 from open_r1.runs import Family, Modality, Task, family_of
 
 Label = Modality | Task
@@ -122,26 +122,26 @@ def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = Fal
     matched_anew: list[list[Regraded]] = [[] for _ in files]
     if lenient:
         files, matched_anew = map(list, zip(*map(regraded, files), strict=True))
-    again = {id(file): found for file, found in zip(files, matched_anew, strict=True)}
+    by_file = {id(file): sources for file, sources in zip(files, matched_anew, strict=True)}
     for file in files:
         _refuse_unreadable_options(file)
     first, second = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
-    members = [*first, *second]
-    tables = [tabulate(as_one(one).results, _sets(one)) for one in members]
-    runs = run_names([as_one(one).manifest for one in members])
-    twins = [_twin(one, members) for one in members]
+    everything = [*first, *second]
+    tables = [tabulate(as_one(members).results, _sets(members)) for members in everything]
+    runs = run_names([as_one(members).manifest for members in everything])
+    twins = [_twin(members, everything) for members in everything]
     return [
         Scored(
             name=name,
             run=run,
-            files=one,
+            files=members,
             table=table,
             without_picture=None if twin is None else tables[twin],
-            regraded=[entry for file in one for entry in again[id(file)]],
+            regraded=[source for file in members for source in by_file[id(file)]],
             is_reference=number >= len(first),
         )
-        for number, (name, run, one, table, twin) in enumerate(
-            zip(evaluation_names(members, runs), runs, members, tables, twins, strict=True)
+        for number, (name, run, members, table, twin) in enumerate(
+            zip(evaluation_names(everything, runs), runs, everything, tables, twins, strict=True)
         )
     ]
 
@@ -179,18 +179,18 @@ def _interned(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def _twin(one: Sequence[ResultFile], others: Sequence[Sequence[ResultFile]]) -> int | None:
+def _twin(files: Sequence[ResultFile], others: Sequence[Sequence[ResultFile]]) -> int | None:
     """The place of the evaluation of the same checkpoint, questions and mode that was shown no picture."""
 
     def key(manifest: Mapping[str, Any]) -> tuple:
         return (checkpoint_of(manifest), *(entry(manifest, name) for name in ("mode", "prompt_name")))
 
-    manifest = as_one(one).manifest
+    manifest = as_one(files).manifest
     if entry(manifest, "image") != "shown" or checkpoint_of(manifest) is None:
         return None
     for place, other in enumerate(others):
         blind = as_one(other).manifest
-        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(one, other):
+        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(files, other):
             return place
     return None
 
@@ -277,7 +277,7 @@ def adjusted(differences: Mapping[Cell, Difference]) -> dict[Cell, float | None]
 
 def corrected(differences: Sequence[Difference]) -> list[float | None]:
     """Holm's adjusted p of each of several differences; None of a single one."""
-    return [*holm([found.p for found in differences])] if len(differences) > 1 else [None] * len(differences)
+    return [*holm([difference.p for difference in differences])] if len(differences) > 1 else [None] * len(differences)
 
 
 def matched(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Pairs]:
@@ -327,47 +327,47 @@ def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Com
     Raises:
         UserError: several of `first` fit one of `second` equally well.
     """
-    found, alone = [], []
+    pairs, alone = [], []
     for after in second:
-        fitting = [one for one in first if _same_questions(one.files, after.files)]
+        fitting = [before for before in first if _same_questions(before.files, after.files)]
         if len(first) > 1 or len(second) > 1:
-            fitting = [one for one in fitting if one.shown_as == after.shown_as]
-        same = [one for one in fitting if _trained(one) == _trained(after)]
+            fitting = [before for before in fitting if before.shown_as == after.shown_as]
+        same = [before for before in fitting if _trained(before) == _trained(after)]
         apart = len(fitting) > 1 and not disjoint(fitting)
-        fitting = same or [one for one in fitting if one.is_untrained] or ([] if apart else fitting)
+        fitting = same or [before for before in fitting if before.is_untrained] or ([] if apart else fitting)
         if len(fitting) > 1 and not disjoint(fitting):
             raise UserError(
                 f"{after.name} could be compared with {fitting[0].name} and with {fitting[1].name}; "
                 "leave one of them out, or report in two calls"
             )
-        found += [Comparison(one, after) for one in fitting]
+        pairs += [Comparison(before, after) for before in fitting]
         alone += [] if fitting else [after]
-    return found, alone
+    return pairs, alone
 
 
 def pair_with_base(scored: Sequence[Scored]) -> list[Comparison]:
     """Each trained run with the untrained one that answered the same questions, of several in the same mode."""
     bases = [run for run in scored if run.is_untrained and not run.perturbed]
-    found = []
+    pairs = []
     for after in scored:
         if after.is_untrained or after.perturbed:
             continue
         fitting = [base for base in bases if _same_questions(base.files, after.files)]
         alike = [base for base in fitting if base.file.manifest.get("mode") == after.file.manifest.get("mode")]
         if len(alike or fitting) == 1:
-            found.append(Comparison((alike or fitting)[0], after))
-    return found
+            pairs.append(Comparison((alike or fitting)[0], after))
+    return pairs
 
 
-def _trained(one: Scored) -> tuple[Label | None, bool]:
-    return one.trained_on, one.is_untrained
+def _trained(run: Scored) -> tuple[Label | None, bool]:
+    return run.trained_on, run.is_untrained
 
 
 def _same_questions(first: Sequence[ResultFile], second: Sequence[ResultFile]) -> bool:
     """Whether a set is among both."""
-    return any(_same_set(one.manifest, other.manifest) for one in first for other in second)
+    return any(_same_set(file.manifest, other.manifest) for file in first for other in second)
 
 
-def _same_set(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    keys = ("data_sha256",) if one.get("data_sha256") and other.get("data_sha256") else ("data",)
-    return all(one.get(key) == other.get(key) for key in (*keys, "split"))
+def _same_set(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    keys = ("data_sha256",) if first.get("data_sha256") and second.get("data_sha256") else ("data",)
+    return all(first.get(key) == second.get(key) for key in (*keys, "split"))

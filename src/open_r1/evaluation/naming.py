@@ -36,6 +36,12 @@ def named_apart(paths: Sequence[Path]) -> list[str]:
     return names
 
 
+def set_names(files: Sequence[ResultFile]) -> list[str]:
+    """What the set of each file is called: as its folder is, or as the file where that does not tell them apart."""
+    names = [Path(str(file.manifest.get("data") or file.path.stem)).name for file in files]
+    return names if len(set(names)) == len(names) else named_apart([file.path for file in files])
+
+
 def evaluation_names(members: Sequence[Sequence[ResultFile]], runs: Sequence[str]) -> list[str]:
     """A name per evaluation, no two the same: its file's, that of the folder which holds only its run, or its run's."""
     stems = iter(named_apart([file.path for files in members for file in files]))

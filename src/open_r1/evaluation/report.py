@@ -24,7 +24,7 @@ from open_r1.evaluation.lineup import (
     pair_with_base,
 )
 from open_r1.evaluation.matrices import accuracy_matrices, difference_matrices
-from open_r1.evaluation.naming import named_apart
+from open_r1.evaluation.naming import named_apart, set_names
 from open_r1.evaluation.overview import overview
 from open_r1.evaluation.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.score import published_form
@@ -32,7 +32,6 @@ from open_r1.evaluation.sections import Section, guide, marked, matrix_section, 
 from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_picture, markdown_table, markdown_text
 from open_r1.evaluation.standings import standings
 from open_r1.evaluation.tables import only_text
-from open_r1.evaluation.together import set_names
 from open_r1.files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.runs import family_of
 

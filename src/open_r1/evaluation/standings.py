@@ -7,6 +7,7 @@ from typing import Any
 from open_r1.evaluation.differences import DIFFERENCE_COLUMNS, difference_figures, interval, p_value, starred
 from open_r1.evaluation.heatmaps import HOLM_STAR, STAR
 from open_r1.evaluation.lineup import LENIENT, Comparison, Scored, all_marks, corrected
+from open_r1.evaluation.naming import set_names
 from open_r1.evaluation.sections import (
     COLUMNS,
     LENIENT_ACCURACY,
@@ -21,7 +22,6 @@ from open_r1.evaluation.sections import (
 from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, with_error
 from open_r1.evaluation.statistics import Difference, Estimate
 from open_r1.evaluation.tables import ALL, Average, averages
-from open_r1.evaluation.together import set_names
 
 MEANS = ("modalities", "tasks", "sources", "sets")
 _MOST_NAMED = 8  # data sets that a title names
@@ -40,15 +40,15 @@ def standings(scored: Sequence[Scored], comparisons: Sequence[Comparison]) -> Se
     together = [runs for runs in groups.values() if len(runs) > 1]
     apart = [runs[0] for runs in groups.values() if len(runs) == 1]
     section = Section(marked("Runs", all_marks(scored)), warned(all_marks(scored)))
-    found = {each.second.name: each for each in reversed(comparisons)}
+    of_run = {comparison.second.name: comparison for comparison in reversed(comparisons)}
     rows: list[list[str]] = []
     for runs in [*together, *([apart] if apart else [])]:
         most = max(run.table[ALL, ALL].n for run in runs)
         title = f"{len(runs)} runs on the same {most:,} questions: {_sets(runs[0])}"
         if runs is apart:
             title = f"{len(runs)} runs on different questions" if len(runs) > 1 else f"1 run on {_sets(runs[0])}"
-        compared = {run.name: found[run.name] for run in runs if run.name in found}
-        p_holm = dict(zip(compared, corrected([_whole(each) for each in compared.values()]), strict=True))
+        compared = {run.name: of_run[run.name] for run in runs if run.name in of_run}
+        p_holm = dict(zip(compared, corrected([_whole(comparison) for comparison in compared.values()]), strict=True))
         section.sheets.append(_sheet(runs, compared, p_holm, title))
         section.sheets += [] if runs is apart else _by_label(runs)
         rows += [_figures(run, compared.get(run.name), p_holm) for run in runs]
@@ -73,13 +73,13 @@ def _sets(run: Scored) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _whole(found: Comparison) -> Difference:
-    return found.differences[ALL, ALL]
+def _whole(comparison: Comparison) -> Difference:
+    return comparison.differences[ALL, ALL]
 
 
 def _means(run: Scored) -> dict[str, Average]:
     """The unweighted means over more than one modality, task, source or set."""
-    return {each.over: each for each in averages(run.table) if each.over in MEANS and len(each.cells) > 1}
+    return {mean.over: mean for mean in averages(run.table) if mean.over in MEANS and len(mean.cells) > 1}
 
 
 def _sheet(
@@ -88,11 +88,11 @@ def _sheet(
     marks = all_marks(runs)
     means = {run.name: _means(run) for run in runs}
     over = [name for name in MEANS if any(name in means[run.name] for run in runs)]
-    baselines = dict.fromkeys(each.first.name for each in compared.values())
+    baselines = dict.fromkeys(comparison.first.name for comparison in compared.values())
     head = ["run", LENIENT_ACCURACY if LENIENT in marks else "accuracy", "95 % interval", "questions"]
     if compared:
         head += [f"minus {next(iter(baselines))}" if len(baselines) == 1 else "minus", "95 % interval", "p", "p (Holm)"]
-    numbers = {name: {len(each[name].cells) for each in means.values() if name in each} for name in over}
+    numbers = {name: {len(of_run[name].cells) for of_run in means.values() if name in of_run} for name in over}
     head += [" ".join(["mean over", *map(str, n if len(n) == 1 else ()), name]) for name, n in numbers.items()]
     head += ["guessing", "blind floor", "unparsed", "cut off"]
     rows = []
@@ -127,7 +127,12 @@ def _by_label(runs: Sequence[Scored]) -> list[Sheet]:
         rows = []
         for run in runs:
             estimates = [run.table[cell].estimate if cell in run.table else None for _, cell in part.cells]
-            rows.append([run.name, *(with_error(each.mean, each.stderr) if each else BLANK for each in estimates)])
+            rows.append(
+                [
+                    run.name,
+                    *(with_error(estimate.mean, estimate.stderr) if estimate else BLANK for estimate in estimates),
+                ]
+            )
         marks = all_marks(runs)
         sheets.append(Sheet(marked(f"By {part.name}", marks), ["run", *(name for name, _ in part.cells)], rows))
     return sheets
@@ -139,11 +144,11 @@ def _mean(average: Average | None, numbered: bool) -> str:
     return with_error(average.mean, average.stderr) + (f" ({len(average.cells)})" if numbered else "")
 
 
-def _difference(found: Comparison | None, p_holm: Mapping[str, float | None], named: bool) -> list[str]:
-    if found is None:
+def _difference(comparison: Comparison | None, p_holm: Mapping[str, float | None], named: bool) -> list[str]:
+    if comparison is None:
         return [""] * 4
-    whole, corrected = _whole(found), p_holm[found.second.name]
-    name = f"{found.first.name}: " if named else ""
+    whole, corrected = _whole(comparison), p_holm[comparison.second.name]
+    name = f"{comparison.first.name}: " if named else ""
     limits = interval(whole).strip(" []").replace(", ", " to ")
     return [name + starred(whole, corrected), limits, p_value(whole, whole.p), p_value(whole, corrected)]
 
@@ -169,7 +174,7 @@ _OF_MEANS = tuple(f"{part}_{name}" for name in MEANS for part in ("number_of", "
 _OF_DIFFERENCE = ("minus", *(name if name == "difference" else f"difference_{name}" for name in DIFFERENCE_COLUMNS))
 
 
-def _figures(run: Scored, found: Comparison | None, p_holm: Mapping[str, float | None]) -> list[str]:
+def _figures(run: Scored, comparison: Comparison | None, p_holm: Mapping[str, float | None]) -> list[str]:
     means = _means(run)
     values = [run.name, " ".join(set_names(run.files)), *figures(run.table[ALL, ALL])]
     for name in MEANS:
@@ -183,6 +188,6 @@ def _figures(run: Scored, found: Comparison | None, p_holm: Mapping[str, float |
                 percent(average.stderr),
             ]
         )
-    if found is None:
+    if comparison is None:
         return [*values, *[""] * len(_OF_DIFFERENCE)]
-    return [*values, found.first.name, *difference_figures(_whole(found), p_holm[run.name])]
+    return [*values, comparison.first.name, *difference_figures(_whole(comparison), p_holm[run.name])]

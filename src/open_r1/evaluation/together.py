@@ -7,7 +7,6 @@ asked in the same way and no question is in two of them.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
@@ -28,7 +27,7 @@ def evaluations(files: Sequence[ResultFile]) -> list[tuple[ResultFile, ...]]:
     groups: dict[str, list[ResultFile]] = defaultdict(list)
     for number, file in enumerate(files):
         groups[_how_asked(file.manifest) or str(number)].append(file)
-    return [one for members in groups.values() for one in _without_overlap(members)]
+    return [evaluation for members in groups.values() for evaluation in _without_overlap(members)]
 
 
 def checkpoint_of(manifest: Mapping[str, Any]) -> Any:
@@ -75,21 +74,15 @@ def as_one(files: Sequence[ResultFile]) -> ResultFile:
     if not rest:
         return first
     manifests = [file.manifest for file in files]
-    manifest = {
+    shared = {
         key: value
         for key, value in first.manifest.items()
         if all(key in other and other[key] == value for other in manifests)
     }
-    rows = [one["rows"] for one in manifests if isinstance(one.get("rows"), int)]
+    rows = [manifest["rows"] for manifest in manifests if isinstance(manifest.get("rows"), int)]
     if len(rows) == len(files):
-        manifest["rows"] = sum(rows)
-    if any(one.get("forced") for one in manifests):
-        manifest["forced"] = True
+        shared["rows"] = sum(rows)
+    if any(entries.get("forced") for entries in manifests):
+        shared["forced"] = True
     results = [result for file in files for result in file.results]
-    return ResultFile(first.path.parent, manifest, results, any(file.torn for file in files))
-
-
-def set_names(files: Sequence[ResultFile]) -> list[str]:
-    """What each file's set is called: its folder's name, or the file's own where that does not tell them apart."""
-    names = [Path(str(file.manifest.get("data") or file.path.stem)).name for file in files]
-    return names if len(set(names)) == len(names) else [file.path.stem for file in files]
+    return ResultFile(first.path.parent, shared, results, any(file.torn for file in files))
