@@ -127,23 +127,22 @@ def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = Fal
         _refuse_unreadable_options(file)
     first, second = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
     everything = [*first, *second]
-    tables = [tabulate(as_one(members).results, _sets(members)) for members in everything]
-    runs = run_names([as_one(members).manifest for members in everything])
-    twins = [_twin(members, everything) for members in everything]
-    return [
+    merged = [as_one(members) for members in everything]
+    runs = run_names([file.manifest for file in merged])
+    scored = [
         Scored(
             name=name,
             run=run,
             files=members,
-            table=table,
-            without_picture=None if twin is None else tables[twin],
+            table=tabulate(file.results, _sets(members)),
             regraded=[source for file in members for source in by_file[id(file)]],
             is_reference=number >= len(first),
         )
-        for number, (name, run, members, table, twin) in enumerate(
-            zip(evaluation_names(everything, runs), runs, everything, tables, twins, strict=True)
+        for number, (name, run, members, file) in enumerate(
+            zip(evaluation_names(everything, runs), runs, everything, merged, strict=True)
         )
     ]
+    return [replace(run, without_picture=_without_picture(run, scored)) for run in scored]
 
 
 def _refuse_unreadable_options(file: ResultFile) -> None:
@@ -179,19 +178,19 @@ def _interned(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def _twin(files: Sequence[ResultFile], others: Sequence[Sequence[ResultFile]]) -> int | None:
-    """The place of the evaluation of the same checkpoint, questions and mode that was shown no picture."""
+def _without_picture(run: Scored, others: Sequence[Scored]) -> Table | None:
+    """The table of the run with the same checkpoint, questions and mode that was shown no picture."""
 
     def key(manifest: Mapping[str, Any]) -> tuple:
         return (checkpoint_of(manifest), *(entry(manifest, name) for name in ("mode", "prompt_name")))
 
-    manifest = as_one(files).manifest
+    manifest = run.file.manifest
     if entry(manifest, "image") != "shown" or checkpoint_of(manifest) is None:
         return None
-    for place, other in enumerate(others):
-        blind = as_one(other).manifest
-        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(files, other):
-            return place
+    for other in others:
+        blind = other.file.manifest
+        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(run.files, other.files):
+            return other.table
     return None
 
 
