@@ -346,7 +346,7 @@ def test_a_table_of_many_cells_holds_a_wrong_finding_in_one_of_twenty_at_most(lo
     benchmark = load_script("benchmarks/coverage.py")
     plain, corrected = benchmark.wrong_tables(getattr(benchmark, cells)(), 150)
     print(f"{cells}: some star in {plain:.3f}, after Holm in {corrected:.3f} of the tables")
-    assert corrected <= 0.05  # 0.01 and 0.02 seen; of the percentile bootstrap 0.21 to 0.28 in the first
+    assert corrected <= 0.05  # 0.01 and 0.03 seen; of the percentile bootstrap 0.35 and 0.10
     assert plain > 0.5
 
 
