@@ -5,14 +5,17 @@
 
 DIR/report.html shows everything and needs no network; summary.md, tables.tex, CSV files and the heatmaps as PNG and SVG
 lie beside it. Questions, answers and pictures stand in the page only with --with_items, because a page is passed on and
-they may tell of patients; DIR/results.json, the published form, holds questions and answers. One file: all in DIR
-itself. Several: what belongs to one of them in DIR/<file name>. Exactly two without --against: DIR also holds the
-difference second minus first, question by question.
+they may tell of patients; DIR/results.json, the published form, holds questions and answers.
 
-Files belong together by what their manifests say. Several runs give maps of accuracy by what was trained on and tested
-on. With --against each file is compared with the one of the second list that has the same questions and was trained on
-the same, or not trained at all, and the maps show the differences: no-think minus think, GRPO minus SFT, after minus
-before. A run whose questions came without their pictures stands beside the run with them.
+Files belong together by what their manifests say. Those of one checkpoint over several sets, asked in the same way, are
+one run: one map of modality x task, with weighted and unweighted means. The first table (runs.csv) has a row for each
+run, and those on the same questions stand together. One run: all in DIR itself. Several: what belongs to one of them in
+DIR/<its name>. Exactly two without --against: DIR also holds the difference second minus first, question by question.
+
+Several runs give maps of accuracy by what was trained on and tested on. With --against each run is compared with that
+of the second list that has the same questions and was trained on the same, or not trained at all, and the maps show the
+differences: no-think minus think, GRPO minus SFT, after minus before. Without it, trained runs are compared with the
+untrained one among them. A run whose questions came without their pictures stands beside the run with them.
 
 Text questions stand in one table, a row per checkpoint and a column per benchmark, whether the benchmarks of a
 checkpoint are in one file or in several. --grader huatuo matches the stored answers anew as HuatuoGPT-o1's evaluation

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from test_report_runs import rows_of, run
+from test_report_text import table_of
 
 from open_r1.errors import UserError
+from open_r1.evaluation.lineup import load, pair_up
 from open_r1.evaluation.report import write_overview
 from open_r1.evaluation.sheets import BLANK
 
@@ -40,14 +42,39 @@ def _with(text: str, **about: str) -> str:
 
 def test_one_table_holds_every_way_beside_the_others(cells: list[Path], tmp_path: Path) -> None:
     summary = write_overview(cells, tmp_path / "out")
-    head = "| tested on | blind floor | zero-shot (nothink) | zero-shot (think) | sft (nothink) | grpo (nothink) "
-    same, other = summary.split("Trained on another")[:2]
-    assert head in same
-    # 10 and 24 and 28 and 20 of 40
-    row = rf"\| CT \| {BLANK} \| 25\.0 ± \S+ \| 25\.0 ± \S+ \| 60\.0 ± \S+ \| 70\.0 ± \S+ \| 50\.0 ± \S+ \|"
-    assert re.search(row, same)
-    assert re.search(rf"\| unweighted mean \| {BLANK} \| 25\.0 .* 60\.0 .* 70\.0 .* 50\.0 ", same)
-    assert re.search(rf"\| CT \| {BLANK} \| 25\.0 .* 60\.0 .* 50\.0 .* 50\.0 ", other)
+    table = {row[0]: row[1:] for row in table_of(summary, "Accuracy by test set")}
+    shares = {name: [cell.partition(" ")[0] for cell in cells] for name, cells in table.items()}
+    # 10 of 40 by the base; 24 by SFT; without thoughts 28 on the same set and 20 on the other; 20 with thoughts
+    expected = {
+        **{"zero-shot (nothink)": "25.0", "zero-shot (think)": "25.0"},
+        **{"sft (nothink), same set": "60.0", "sft (nothink), other sets": "60.0"},
+        **{"grpo (nothink), same set": "70.0", "grpo (nothink), other sets": "50.0"},
+        **{"grpo (think), same set": "50.0", "grpo (think), other sets": "50.0"},
+    }
+    assert table["tested on"] == ["blind floor", *expected]
+    assert shares["CT"] == shares["MRI"] == shares["unweighted mean"] == [BLANK, *expected.values()]
+
+
+@pytest.mark.parametrize("method", ["grpo", "sft"])
+def test_a_run_that_does_not_say_what_it_was_trained_on_counts_as_neither_same_nor_other(tmp_path, method):
+    paths = [run(tmp_path, None, "CT", 10), run(tmp_path, "CT", "CT", 28), run(tmp_path, "MRI", "CT", 20)]
+    mixture = run(tmp_path, None, "CT", 33, note="mixture")
+    mixture.write_text(_with(mixture.read_text(), method=method, checkpoint_sha256="mixture"))
+    summary = write_overview([*paths, mixture], tmp_path / "out")
+    head, *rows = table_of(summary, "Accuracy by test set")
+    unnamed = f"{method} (nothink), mixture or unnamed set"
+    values = dict(zip(head, (cell.partition(" ")[0] for cell in rows[0]), strict=True))
+    assert (values["zero-shot (nothink)"], values[unnamed]) == ("25.0", "82.5")
+    assert (values["grpo (nothink), same set"], values["grpo (nothink), other sets"]) == ("70.0", "50.0")
+    assert [cell.partition(" ")[0] for cell in rows[0]].count("82.5") == 1
+
+
+def test_a_mixture_trained_before_is_no_base(tmp_path):
+    mixture = run(tmp_path, None, "CT", 20, note="mixture")
+    mixture.write_text(_with(mixture.read_text(), method="grpo", checkpoint_sha256="mixture"))
+    base, after = run(tmp_path, None, "CT", 20), run(tmp_path, "CT", "CT", 20)
+    pairs, _ = pair_up(load([base, mixture]), load([after]))
+    assert [pair.first.name for pair in pairs] == [base.stem]
 
 
 def test_every_comparison_has_its_map_and_its_tests(cells: list[Path], tmp_path: Path) -> None:
@@ -131,8 +158,9 @@ def test_a_map_says_what_the_number_of_its_tests_leaves(cells: list[Path], tmp_p
     summary = write_overview(cells, tmp_path / "out")
     # GRPO without thoughts minus with: 8 of 40 won on the diagonal, exact p = 2 ** -7; equal elsewhere
     section = summary.split("## Improvement on each modality: nothink minus think")[1].split("\n## ")[0]
-    told = "leaves zero out in 2 of 4 cells; were there no difference anywhere, it would in up to about 0.2."
-    assert f"The 95 % interval {told} Corrected for 4 tests (Holm), p < 0.05 in 2." in section
+    told = "leaves zero out in 2 of 4 cells (\\*); were there no difference anywhere, it would in up to about 0.2."
+    assert f"The 95 % interval {told} Corrected for 4 tests (Holm), p < 0.05 in 2 (★)." in section
+    assert "+20.0 ± 6.4 ★" in section
     rows = rows_of(tmp_path / "out" / "improvement_modality_nothink_minus_think.csv")
     assert [(row["p"], row["p_holm"]) for row in rows if row["trained_on"] == row["tested_on"]] == [
         ("0.00781", "0.0312"),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import multiprocessing
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from PIL import Image
 from open_r1.answers import Outcome
 from open_r1.errors import UserError
 from open_r1.evaluation.heatmaps import accuracy_heatmap, difference_heatmap
-from open_r1.evaluation.lineup import compare, named_apart
+from open_r1.evaluation.lineup import adjusted, compare
+from open_r1.evaluation.naming import named_apart
 from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import Result, ResultWriter, judged, published_form, read_results, unreadable
+from open_r1.evaluation.sheets import BLANK
 from open_r1.evaluation.tables import ALL, averages, tabulate
 
 PROBLEM = "What is it? A)CT, B)Chest X-ray, C)Pneumonia, D)Normal"
@@ -90,6 +93,7 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
         "seen": None,
         "samples": None,
         "asked": None,
+        "cut_off": None,
     }
     last = json.loads(lines[8])
     assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated picture")
@@ -329,7 +333,8 @@ def test_of_very_many_rows_the_first_are_drawn_and_the_margin():
 def test_difference_heatmap_is_centred_on_zero():
     before = [result(str(k), "CT", "Disease Diagnosis", RIGHT) for k in range(4)]
     after = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k else WRONG) for k in range(4)]
-    figure = difference_heatmap(compare(before, after), "Improvement")
+    found = compare(before, after)
+    figure = difference_heatmap(found, adjusted(found), "Improvement")
     assert texts(figure)[:2] == ["-25.0", "n = 4"]
     low, high = figure.axes[1].get_ylim()
     assert (low, high) == (-25, 25)
@@ -377,7 +382,7 @@ LEAVES = [
     *("averages.csv", "by_modality.csv", "by_modality_and_task.csv", "by_task.csv"),
     *("heatmap.png", "heatmap.svg", "results.json"),
 ]
-WHOLE = ["summary.md", "tables.tex", "report.html", "manifest.json"]  # beside those of the single files
+WHOLE = ["runs.csv", "summary.md", "tables.tex", "report.html", "manifest.json"]  # beside those of the single files
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -442,15 +447,17 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     for name in ("base", "trained"):
         assert sorted(path.name for path in (tmp_path / "report" / name).iterdir()) == LEAVES
     last = rows_of(tmp_path / "report" / "difference.csv")[-1]
-    # 5 of 7 won, on four pictures of which two have several questions; four that changed are too few for an interval
-    assert last | {"stderr": "", "p": ""} == {
-        **{"modality": "all", "task": "all", "n": "7", "pictures": "4", "difference": "71.43", "stderr": ""},
-        **{"low": "", "high": "", "won": "5", "lost": "0", "p": "", "test": "clustered bootstrap"},
-        "excludes_zero": "no",
+    # 5 of 7 won, on four pictures of which two have several questions; four that changed are too few for a p-value
+    assert last | {"stderr": "", "low": "", "high": ""} == {
+        **{"modality": "all", "task": "all", "n": "7", "pictures": "4", "changed_pictures": "4"},
+        **{"difference": "71.43", "stderr": "", "low": "", "high": "", "won": "5", "lost": "0"},
+        **{"p": "", "p_holm": "", "test": "exact sign flip", "excludes_zero": "no"},
     }
-    # MRI: two questions on two pictures, both won: p = 2 / 2^2
+    assert float(last["low"]) < 0 < float(last["high"])
     mri = next(row for row in rows_of(tmp_path / "report" / "difference.csv") if row["modality"] == "MRI")
-    assert (mri["test"], mri["p"], mri["won"]) == ("exact McNemar", "0.5", "2")
+    assert (mri["test"], mri["p"], mri["won"]) == ("exact McNemar", "", "2")
+    assert "5 won, 0 lost, 4 pictures changed: too few for a p-value" in summary
+    assert re.search(rf"\| all questions \| 7 \| .* \| too few \| {BLANK} \| exact sign flip \|", summary)
     assert "## trained minus base" in summary
     assert "Left out, in one file only or not asked: 0 and 1." in summary
     assert (tmp_path / "report" / "difference.png").stat().st_size > 10_000

@@ -14,7 +14,9 @@ from PIL import Image
 from open_r1.answers import Outcome
 from open_r1.errors import UserError
 from open_r1.evaluation.heatmaps import improvement_figure, picture
-from open_r1.evaluation.lineup import accuracy_matrices, load, pair_up, run_names
+from open_r1.evaluation.lineup import load, pair_up
+from open_r1.evaluation.matrices import accuracy_matrices
+from open_r1.evaluation.naming import run_names
 from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import Result, ResultWriter, Sample, judged
 from open_r1.evaluation.sheets import BLANK, Sheet, latex, markdown
@@ -125,7 +127,9 @@ def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     assert (table["CT", "MRI"]["difference"], table["CT", "MRI"]["excludes_zero"]) == ("0.00", "no")
     assert len(table) == 4
     svg = (tmp_path / "out" / "improvement_modality.svg").read_text()
-    assert re.findall(r">(-?[\d.]+\*?)</text>", svg)[:4] == ["0.00", "20.00*", "20.00*", "0.00"]
+    # p = 2 / 2^8 in two of four cells; after Holm 4 * .0078 = .031
+    assert sorted(re.findall(r">(-?\d+\.\d\d[*★]?)</text>", svg)) == ["0.00", "0.00", "20.00★", "20.00★"]
+    assert "★ also" in svg
     assert "Improvement on each modality" in svg
     assert "the 95 % interval leaves zero out" in svg
     assert "hatched" not in svg
@@ -144,14 +148,13 @@ def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     }
 
 
-def test_of_many_files_the_single_ones_are_folded_away(tmp_path):
-    paths = [
-        run(tmp_path, "CT", label.value, 20) for label in (Modality.CT, Modality.MRI, Modality.OCT, Modality.FUNDUS)
-    ]
+def test_of_many_runs_the_single_ones_are_folded_away(tmp_path):
+    labels = Modality.CT, Modality.MRI, Modality.OCT, Modality.FUNDUS
+    paths = [run(tmp_path, label.value, label.value, 20) for label in labels]
     summary = write_report(paths, tmp_path / "out")
     assert "Trained on x tested on" in summary
-    assert "## CT-OCT-nothink" not in summary
-    assert "## CT-OCT-nothink" in (tmp_path / "out" / "summary.md").read_text()
+    assert "## OCT-OCT-nothink" not in summary
+    assert "## OCT-OCT-nothink" in (tmp_path / "out" / "summary.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("each result file") == 1
     assert page.count("<summary>tables and pictures</summary>") == 4
@@ -169,16 +172,18 @@ def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     ]
 
 
-def test_shared_pictures_are_drawn_again_together(tmp_path):
+def test_questions_that_share_a_picture_are_tested_together(tmp_path):
     before = write(tmp_path / "before.jsonl", answers("CT", 10, shared=2))
     after = write(tmp_path / "after.jsonl", answers("CT", 30, shared=2))
     write_report([before, after], tmp_path / "out")
     row = rows_of(tmp_path / "out" / "difference.csv")[-1]
-    assert (row["test"], row["pictures"], row["difference"]) == ("clustered bootstrap", "20", "50.00")
+    assert (row["test"], row["pictures"], row["difference"]) == ("exact sign flip", "20", "50.00")
+    assert row["p"] == "0.00195"  # ten pictures won by both questions, none lost: 2 / 2^10
     # 10 of 20 pictures changed, by both questions: SE = sqrt(20/19 * 20 * 1) / 40
     assert float(row["stderr"]) == pytest.approx(11.47, abs=0.01)
-    assert float(row["low"]) == pytest.approx(50 - 1.96 * 11.18, abs=3)
-    assert float(row["high"]) == pytest.approx(50 + 1.96 * 11.18, abs=3)
+    # residuals 1 and -1 of 20 pictures of size 2, two more of sums 2: s = sqrt(20 + 2 * 4) / (40 + 4); t(19) = 2.093
+    assert float(row["low"]) == pytest.approx(50 - 2.093 * 12.026, abs=0.01)
+    assert float(row["high"]) == pytest.approx(50 + 2.093 * 12.026, abs=0.01)
 
 
 def test_files_without_a_counterpart_are_named_and_none_at_all_is_refused(tmp_path):
@@ -242,7 +247,8 @@ def test_floors_and_unseen_pictures_stand_beside_the_accuracy(tmp_path):
     assert {name: row[name] for name in expected} == expected
     # SE = sqrt(22/30 * 8/30 / 29)
     assert float(row["unseen_stderr"]) == pytest.approx(8.21, abs=0.01)
-    assert "| CT | 40 | 75.0 ± 6.9 | 59.8 to 85.8 | 50.0 | 75.0 | 30.0 | 73.3 ± 8.2 (30) | 0.0 |" in summary
+    # Wilson's interval with t(39) = 2.0227
+    assert "| CT | 40 | 75.0 ± 6.9 | 59.3 to 86.1 | 50.0 | 75.0 | 30.0 | 73.3 ± 8.2 (30) | 0.0 | unknown |" in summary
     averages = rows_of(tmp_path / "out" / "shown" / "averages.csv")
     assert [row["average"] for row in averages] == [
         "all questions, weighted by their number",

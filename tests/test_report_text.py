@@ -75,9 +75,9 @@ def test_one_file_of_text_questions_shows_sources_and_nothing_about_pictures(tmp
     results = [*answers("MedQA", 15, unread=2), *answers("PubMedQA", 4, asked=10)]
     summary = write_report([write(tmp_path / "base.jsonl", results)], tmp_path / "out", with_items=True)
     head, *rows = table_of(summary, "Accuracy by source")
-    assert head == ["", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "unparsed"]
+    assert head == ["", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "unparsed", "cut off"]
     # MedQA: 15 of 20, stderr sqrt(.75 * .25 / 19) = 9.9; 2 of 20 unparsed. PubMedQA: 4 of 10, sqrt(.4 * .6 / 9) = 16.3
-    assert rows[0] == ["MedQA", "20", "75.0 ± 9.9", "53.1 to 88.8", "25.0", BLANK, "10.0"]
+    assert rows[0] == ["MedQA", "20", "75.0 ± 9.9", "51.6 to 89.4", "25.0", BLANK, "10.0", "unknown"]
     assert rows[1][:3] == ["PubMedQA", "10", "40.0 ± 16.3"]
     assert rows[2][0] == "all questions, weighted by their number"
     assert rows[3][:3] == ["unweighted mean over 2 sources", "30", "57.5 ± 9.6"]  # sqrt(9.93^2 + 16.33^2) / 2
@@ -145,9 +145,10 @@ def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tm
     # 50 % of 20: sqrt(.25 / 19) = 11.5; 90 %: sqrt(.09 / 19) = 6.9; mean of 50 and 40: sqrt(11.47^2 + 11.24^2) / 2
     assert rows[0] == ["zero-shot", "50.0 ± 11.5", "40.0 ± 11.2", "45.0 ± 8.0"]
     assert rows[1] == ["grpo", "90.0 ± 6.9", "40.0 ± 11.2", "65.0 ± 6.6"]
-    # 8 of 20 won, none lost: the share of wins lies above 0.025 ** (1 / 8) = 0.631: low = (2 * .631 - 1) * 40 = 10.4,
-    # high = 8 / 22 + 1.96 * sqrt((10 / 22 - (8 / 22) ** 2) / 22) = 60.1
-    assert rows[2] == ["grpo minus zero-shot", "+40.0 ± 11.2 [10.4, 60.1] *", "+0.0", "+20.0 ± 5.6"]
+    # 8 of 20 won, none lost: s = sqrt(8 * .36 + 12 * .16 + 2) / 22 = .1185, t(19) = 2.093; p = 2 / 2^8, twice that
+    # after Holm. None of 20 changed: s = sqrt(2) / 22 = .0643
+    expected = ["+40.0 ± 11.2 [15.2, 64.8] ★", "+0.0 [-13.5, 13.5]", "+20.0 ± 5.6"]
+    assert rows[2] == ["grpo minus zero-shot", *expected]
     assert rows[3] == ["unparsed: zero-shot", "0.0", "0.0", BLANK]
     assert rows[5] == ["guessing", "25.0", "25.0", BLANK]
     found = rows_of(tmp_path / "out" / "difference_by_source.csv")
@@ -155,7 +156,7 @@ def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tm
         ("MedMCQA", "8", "0", "yes"),
         ("GPQA", "0", "0", "no"),
     ]
-    assert found[0]["p"] == "0.00781"  # 2 / 2^8
+    assert (found[0]["p"], found[0]["p_holm"]) == ("0.00781", "0.0156")  # 2 / 2^8
 
 
 def test_every_run_stands_against_the_one_before_it_or_is_left_without(tmp_path):
@@ -171,9 +172,9 @@ def test_every_run_stands_against_the_one_before_it_or_is_left_without(tmp_path)
     summary = write_report(runs, tmp_path / "out", against=[base])
     rows = table_of(summary, "Accuracy by checkpoint and benchmark")[1:]
     assert [row[:2] for row in rows[4:7]] == [
-        ["set1 minus base", "-5.0 ± 5.0"],  # one changed: no interval
-        ["set2 minus base", "-10.0 ± 6.9"],
-        ["set3 minus base", "-15.0 ± 8.2"],
+        ["set1 minus base", "-5.0 ± 5.0 [-21.3, 11.3]"],
+        ["set2 minus base", "-10.0 ± 6.9 [-28.5, 8.5]"],
+        ["set3 minus base", "-15.0 ± 8.2 [-35.3, 5.3]"],
     ]
 
 

@@ -63,7 +63,7 @@ def test_one_command_trains_tests_and_reports_and_the_next_one_finds_it_done(stu
     assert {name: len(found.results) for name, found in cells.items()} == {"CT_112.jsonl": 5, "MRI_112.jsonl": 5}
     assert {(found.manifest["trained_on"], found.manifest["method"]) for found in cells.values()} == {("CT", "grpo")}
     summary = (folder / "report" / "summary.md").read_text()
-    assert "Trained and tested on the same" in summary
+    assert "grpo (nothink), same set | grpo (nothink), other sets |" in summary
     assert (folder / "report" / "trained_on_x_tested_on_modality_nothink.png").is_file()
     assert "2 of 4 cells are complete; report: output/study/report/report.html" in done.stdout
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -17,7 +17,7 @@ from open_r1.checkpoints import fingerprint, run_record
 from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.score import ResultFile, read_results
-from open_r1.evaluation.sheets import markdown_table, percent, with_error
+from open_r1.evaluation.sheets import markdown_code, markdown_table, markdown_text, percent, with_error
 from open_r1.evaluation.tables import ALL, tabulate
 from open_r1.files import write_atomically
 from open_r1.hub_fetch import hub_errors
@@ -78,7 +78,7 @@ def card(story: Mapping[str, Any], files: Sequence[ResultFile] = (), is_adapter:
     base = public_name(str(story.get("base_model") or ""))
     sections = [
         _front_matter(base, story, is_adapter),
-        f"# {_title(base, story)}\n",
+        f"# {markdown_text(_title(base, story))}\n",
         _what_it_is(base, story, is_adapter),
         f"## Accuracy\n\n{_accuracies(files)}",
         f"## Prompt\n\n```text\n{story.get('prompt', '')}\n```\n",
@@ -129,9 +129,9 @@ def _title(base: str, story: Mapping[str, Any]) -> str:
 def _what_it_is(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
     method = _METHODS.get(str(story.get("method")), str(story.get("method")))
     kind = "A LoRA adapter for" if is_adapter else "The weights of"
-    lines = [f"{kind} `{base}`, trained by {method} to answer medical multiple-choice questions.", ""]
+    lines = [f"{kind} {markdown_code(base)}, trained by {method} to answer medical multiple-choice questions.", ""]
     rows = [
-        ("base", f"`{base}`"),
+        ("base", base),
         ("mode", str(story.get("mode"))),
         ("optimizer steps", str(story.get("steps", "not finished"))),
         ("prompts per step", str(story.get("prompts_per_step"))),

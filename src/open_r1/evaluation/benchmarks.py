@@ -9,22 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from open_r1.errors import UserError
-from open_r1.evaluation.heatmaps import MARK
-from open_r1.evaluation.lineup import LENIENT, Marks, Pairs, Scored, all_marks, by_run, matched, of_pairs
+from open_r1.evaluation.differences import DIFFERENCE_COLUMNS, by_chance, difference_figures, interval
+from open_r1.evaluation.heatmaps import HOLM_STAR, STAR, star
+from open_r1.evaluation.lineup import LENIENT, Marks, Pairs, Scored, all_marks, by_run, corrected, matched, of_pairs
 from open_r1.evaluation.score import Result
-from open_r1.evaluation.sections import (
-    COLUMNS,
-    DIFFERENCE_COLUMNS,
-    Section,
-    by_chance,
-    difference_figures,
-    figures,
-    interval,
-    marked,
-    warned,
-)
+from open_r1.evaluation.sections import COLUMNS, Section, figures, marked, warned
 from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
-from open_r1.evaluation.statistics import mean_of_means
+from open_r1.evaluation.statistics import Difference, mean_of_means
 from open_r1.evaluation.tables import ALL, TEXT, Tally, is_text, sources, tabulate
 
 MEAN = "unweighted mean"
@@ -83,6 +74,13 @@ class Benchmarks:
     def names(self) -> list[str]:
         """The sources, in the order of the published table."""
         return sources((TEXT, name) for run in self.runs for name in run.tallies)
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str], tuple[Difference, float | None]]:
+        """Of each gap (by its name) and source the difference, and its p after Holm's correction for all of these."""
+        cells = {(gap.name, name): of_pairs(pairs) for gap in self.gaps for name, pairs in gap.pairs.items()}
+        p_values = corrected([*cells.values()])
+        return {cell: (found, p) for (cell, found), p in zip(cells.items(), p_values, strict=True)}
 
     @property
     def marks(self) -> Marks:
@@ -148,19 +146,19 @@ def _sheet(found: Benchmarks) -> Sheet:
     same = {name: len(set(numbers)) == 1 for name, numbers in counts.items()}
     head = [name + f" (n{_TIE}={_TIE}{counts[name][0]:,})" * same[name] for name in found.names]
     rows = [[run.name, *_accuracies(run, same), _mean(run, found.names)] for run in found.runs]
-    rows += [[gap.name, *_differences(gap, found.names), _mean_difference(gap, found.names)] for gap in found.gaps]
+    rows += [[gap.name, *_differences(found, gap), _mean_difference(gap, found.names)] for gap in found.gaps]
     if LENIENT not in found.marks:  # it reads an answer into everything
         rows += [[f"unparsed: {run.name}", *(_share(run, name) for name in found.names), BLANK] for run in found.runs]
     rows.append(["guessing", *(_guessing(found.runs, name) for name in found.names), BLANK])
     notes = (
         [
             "Accuracy ± standard error in per cent; differences in points with their 95 % interval, on the questions "
-            f"that both runs answered. {MARK} The interval leaves zero out."
+            f"that both runs answered. {STAR} The interval leaves zero out; {HOLM_STAR} also after Holm's correction."
         ]
         if found.gaps
         else ["Accuracy ± standard error in per cent."]
     )
-    notes += by_chance([of_pairs(pairs) for gap in found.gaps for pairs in gap.pairs.values()])
+    notes += by_chance(*map(list, zip(*found.differences.values(), strict=True))) if found.gaps else []
     if not all(same.values()):
         notes.append("Where runs answered different numbers of questions, the number stands in brackets.")
     return Sheet(marked("Accuracy by checkpoint and benchmark", found.marks), ["", *head, MEAN], rows, notes)
@@ -186,15 +184,14 @@ def _mean(run: Contender, names: Sequence[str]) -> str:
     return with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in asked]))
 
 
-def _differences(gap: Gap, names: Sequence[str]) -> list[str]:
+def _differences(found: Benchmarks, gap: Gap) -> list[str]:
     cells = []
-    for name in names:
-        if name not in gap.pairs:
+    for name in found.names:
+        if (gap.name, name) not in found.differences:
             cells.append(BLANK)
             continue
-        found = of_pairs(gap.pairs[name])
-        star = f" {MARK}" if found.excludes_zero else ""
-        parts = points(found.mean, found.stderr), interval(found).strip() + star
+        here, p_holm = found.differences[gap.name, name]
+        parts = points(here.mean, here.stderr), f"{interval(here).strip()} {star(here, p_holm)}".strip()
         cells.append(" ".join(part.replace(" ", _TIE) for part in parts).strip())
     return cells
 
@@ -257,7 +254,7 @@ def _csv(found: Benchmarks) -> str:
 
 def _csv_of_gaps(found: Benchmarks) -> str:
     rows = [
-        [gap.second.name, gap.first.name, name, *difference_figures(of_pairs(gap.pairs[name]))]
+        [gap.second.name, gap.first.name, name, *difference_figures(*found.differences[gap.name, name])]
         for gap in found.gaps
         for name in found.names
         if name in gap.pairs

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from open_r1.errors import UserError
-from open_r1.evaluation.lineup import named_apart
+from open_r1.evaluation.heatmaps import AS_IT_STANDS
+from open_r1.evaluation.naming import named_apart
 from open_r1.files import parse_json
 from open_r1.metrics_file import METRICS, read_metrics
 
@@ -117,6 +118,7 @@ def _shows(log: Log, key: str) -> bool:
     return bool(series(log, key)[0] or series(log, _EVALUATED + key)[0])
 
 
+@matplotlib.rc_context(AS_IT_STANDS)
 def curves_figure(logs: Mapping[str, Log], title: str = "") -> Figure | None:
     """All curves of one or several runs, the runs overlaid; None where the logs hold nothing that is drawn.
 

@@ -122,6 +122,7 @@ class Completion:
 
     text: str
     tokens: int
+    cut_off: bool = False  # whether the token limit ended it
 
 
 class Generator:
@@ -152,7 +153,8 @@ class Generator:
         rows = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
         assert not {token for row in rows for token in row}.intersection(self.forbidden)
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        done = [Completion(text, length) for text, length in zip(texts, lengths, strict=True)]
+        ends = set(self.end_tokens)
+        done = [Completion(text, len(row), row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
         count = self.sampling.count
         return [done[start : start + count] for start in range(0, len(done), count)]
 

@@ -2,13 +2,15 @@
 
 The difference of two sets of runs has the form of the published figure: rows are what was trained on, columns what was
 tested on, red is better and blue is worse. What the published one lacks is in ours: a star where the 95 % interval
-leaves zero out, and hatching where a cell has few questions.
+leaves zero out, another where that holds after correction for the number of cells, and hatching where a cell has few
+questions.
 """
 
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,8 +20,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from open_r1.evaluation.lineup import Matrix, Pairs, of_pairs, short
-from open_r1.evaluation.statistics import Difference, Estimate
+from open_r1.evaluation.lineup import Pairs, short
+from open_r1.evaluation.matrices import Matrix
+from open_r1.evaluation.statistics import LEVEL, Difference, Estimate
 from open_r1.evaluation.tables import ALL, FEW, Cell, Table, Tally, columns, modalities
 
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
@@ -27,8 +30,12 @@ NARROW = 0.86  # width of a cell without long column names
 GAP = 0.18  # between the cells and their margins, in cells
 MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that a reader can still take in
 HATCHED = f"hatched: fewer than {FEW} questions"
-MARK = "*"
-MARKED = f"{MARK} the 95 % interval leaves zero out"
+STAR, HOLM_STAR = "*", "\u2605"
+"""What marks a cell whose interval leaves zero out; and one where p < 0.05 after Holm's correction, too."""
+STARS_MEAN = {
+    STAR: f"{STAR} the 95 % interval leaves zero out",
+    HOLM_STAR: f"{HOLM_STAR} also after Holm's correction for the number of cells of its kind",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Entry:
     label: str
     small: str = ""
     few: bool = False
-    marked: bool = False
+    star: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,9 @@ class Drawing:
     def footnote(self) -> str:
         """What hatching and stars mean, where there are any."""
         shown = self.entries.values()
-        parts = [HATCHED] * any(entry.few for entry in shown) + [MARKED] * any(entry.marked for entry in shown)
-        return "; ".join(parts)
+        stars = {entry.star for entry in shown} - {""}
+        parts = [HATCHED] * any(entry.few for entry in shown)
+        return "; ".join(parts + [text for text in STARS_MEAN.values() if stars])
 
 
 def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
@@ -72,9 +80,19 @@ def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
     return draw(Drawing(title, rows, across, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
 
 
-def difference_heatmap(differences: Mapping[Cell, Difference], title: str, note: str = "") -> Figure:
+def star(difference: Difference, p_holm: float | None) -> str:
+    """STAR, HOLM_STAR or nothing for a difference and its adjusted p, if it is one of several."""
+    return (HOLM_STAR if p_holm is not None and p_holm < LEVEL else STAR) if difference.excludes_zero else ""
+
+
+def difference_heatmap(
+    differences: Mapping[Cell, Difference], p_holm: Mapping[Cell, float | None], title: str, note: str = ""
+) -> Figure:
     """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
-    entries = {cell: _difference(found, f"{100 * found.mean:+.1f}") for cell, found in differences.items()}
+    entries = {
+        cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}")
+        for cell, difference in differences.items()
+    }
     rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
     return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", _reach(entries), note))
 
@@ -89,11 +107,17 @@ def accuracy_matrix(matrix: Matrix[Tally], title: str, note: str = "") -> Figure
     return draw(_matrix(matrix, entries, title, "accuracy (%)", "YlGnBu", (0, 100), note))
 
 
-def improvement_matrix(matrix: Matrix[Pairs], title: str, note: str = "") -> Figure:
+def improvement_matrix(
+    matrix: Matrix[Pairs],
+    differences: Mapping[Cell, Difference],
+    p_holm: Mapping[Cell, float | None],
+    title: str,
+    note: str = "",
+) -> Figure:
     """Trained on x tested on: the difference of two sets of runs in points, in the published form."""
-    found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
     entries = {
-        (short(row), short(column)): _difference(one, f"{100 * one.mean:.2f}") for (row, column), one in found.items()
+        (short(cell[0]), short(cell[1])): _difference(difference, p_holm[cell], f"{100 * difference.mean:.2f}")
+        for cell, difference in differences.items()
     }
     return draw(_matrix(matrix, entries, title, "points", "coolwarm", _reach(entries), note))
 
@@ -122,8 +146,8 @@ def _accuracy(estimate: Estimate) -> Entry:
     return Entry(value, f"{value:.1f}", f"n = {estimate.n:,}", estimate.n < FEW)
 
 
-def _difference(found: Difference, label: str) -> Entry:
-    return Entry(100 * found.mean, label, f"n = {found.n:,}", found.n < FEW, found.excludes_zero)
+def _difference(difference: Difference, p_holm: float | None, label: str) -> Entry:
+    return Entry(100 * difference.mean, label, f"n = {difference.n:,}", difference.n < FEW, star(difference, p_holm))
 
 
 def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
@@ -148,6 +172,10 @@ def _matrix(
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
+AS_IT_STANDS: Any = {"text.parse_math": False}  # a name with two dollar signs is no formula
+
+
+@matplotlib.rc_context(AS_IT_STANDS)
 def draw(drawing: Drawing) -> Figure:
     """The picture; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
     rows, columns = _kept(drawing.rows), _kept(drawing.columns)
@@ -203,10 +231,11 @@ def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tu
         inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
         axes.add_patch(inside)
-    label = f"{entry.label}{MARK}" if entry.marked else entry.label
-    weight = "bold" if entry.marked else "normal"
+    weight = "bold" if entry.star == HOLM_STAR else "normal"
     middle = y + (0.38 if entry.small else 0.5)
-    axes.text(x + 0.5, middle, label, ha="center", va="center", fontsize=12, color=ink, fontweight=weight)
+    axes.text(
+        x + 0.5, middle, entry.label + entry.star, ha="center", va="center", fontsize=12, color=ink, fontweight=weight
+    )
     if entry.small:
         axes.text(x + 0.5, y + 0.76, entry.small, ha="center", va="center", fontsize=8, color=ink)
 
@@ -242,6 +271,6 @@ def _kept(names: Sequence[str]) -> Sequence[str]:
 def picture(figure: Figure, form: str) -> bytes:
     """The figure as `png` or `svg`; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | AS_IT_STANDS):
         figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
     return stream.getvalue()

@@ -113,6 +113,9 @@ def infer_all(every: Sequence[InferenceSettings]) -> int:
             if status == INTERRUPTED:
                 return status
             worst = max(worst, status)
+        files = sorted({os.path.join(os.path.dirname(run.output_path), "*.jsonl") for run in every})
+        if launch.is_first:
+            print(f"one report of all: python eval/report.py {' '.join(files)} --output_dir REPORT")
     return worst
 
 
@@ -329,6 +332,7 @@ def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: Trainin
         blind=training and training.blind(row),
         seen=training and training.seen(row),
         asked=None if shown.problem == row["problem"] else shown.problem,
+        cut_off=sum(each.cut_off for each in done),
     )
 
 

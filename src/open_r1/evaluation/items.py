@@ -198,7 +198,7 @@ class _Rows:
     def __init__(self, scored: Sequence[Scored], image_root: Path | None):
         self.problems: list[str] = []
         self._sets: list[tuple[Any, dict[str, int]]] = []
-        manifests = [one.file.manifest for one in scored]
+        manifests = [file.manifest for one in scored for file in one.files]
         for data, split, root in _once((m.get("data"), m.get("split"), m.get("image_root")) for m in manifests):
             self._open(data, split, image_root or root)
 

@@ -1,36 +1,25 @@
 """What result files are to each other: one run on several sets, its twin without pictures, before and after."""
 
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.evaluation.naming import TELLING, entry, evaluation_names, run_names, set_names
 from open_r1.evaluation.regrade import Regraded, regraded
 from open_r1.evaluation.score import Result, ResultFile, read_results
-from open_r1.evaluation.statistics import Difference, difference
-from open_r1.evaluation.tables import ALL, TEXT, UNLABELLED, Cell, Table, Tally, cells_of, sources, tabulate
-from open_r1.runs import Family, Modality, Task, family_of, parse_label
+from open_r1.evaluation.statistics import Difference, difference, holm
+from open_r1.evaluation.tables import ALL, Cell, Table, Tally, cells_of, is_text, tabulate
+from open_r1.evaluation.together import as_one, checkpoint_of, evaluations, label_of, share_nothing
+from open_r1.runs import Family, Modality, Task, family_of
 
 Label = Modality | Task
 Pairs = list[tuple[Result, Result]]
-T = TypeVar("T")
-FAMILIES: tuple[Family, ...] = ("modality", "task")
-
-# What tells runs of one training set apart, most telling first; the value of an entry that a manifest lacks.
-_TELLING: dict[str, Any] = {
-    "method": None,
-    "mode": None,
-    "prompt_name": None,
-    "image": "shown",
-    "options": "as_given",
-    "samples": 1,
-    "checkpoint": None,
-}
-
+UNTRAINED = "zero-shot"
 
 FORCED = "FORCED across split families"
 LENIENT = "LENIENT matching of HuatuoGPT-o1"
@@ -40,14 +29,20 @@ Marks = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scored:
-    """A result file, its name in the report, its run's name, and its tables."""
+    """An evaluation: its result files, its name in the report, its run's name, and its tables."""
 
     name: str
     run: str
-    file: ResultFile
+    files: tuple[ResultFile, ...]
     table: Table
     without_picture: Table | None = None  # of the run whose questions came without their pictures
     regraded: Sequence[Regraded] = ()  # by source, where the answers were matched leniently
+    is_reference: bool = False  # whether the others are compared with it
+
+    @cached_property
+    def file(self) -> ResultFile:
+        """The results of all files, with what their manifests share."""
+        return as_one(self.files)
 
     @property
     def marks(self) -> Marks:
@@ -57,46 +52,52 @@ class Scored:
     @property
     def shown_as(self) -> tuple[Any, Any]:
         """How pictures and options were shown."""
-        return _value(self.file.manifest, "image"), _value(self.file.manifest, "options")
+        return entry(self.file.manifest, "image"), entry(self.file.manifest, "options")
 
     @property
     def perturbed(self) -> bool:
         """Whether pictures or options were not shown as they are."""
-        return self.shown_as != (_TELLING["image"], _TELLING["options"])
+        return self.shown_as != (TELLING["image"], TELLING["options"])
 
     @property
     def trained_on(self) -> Label | None:
         """The modality or task that the checkpoint was trained on, where the manifest says so."""
-        return _label(self.file.manifest.get("trained_on"))
+        return label_of(self.file.manifest.get("trained_on"))
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it is a base as it came. A trained run may not say on what: a mixture, or a set with another name."""
+        return self.trained_on is None and self.file.manifest.get("method") in (None, UNTRAINED)
 
     @property
     def tested_on(self) -> Label | None:
-        """The modality or task of the whole data set, where the manifest says so."""
-        return _label(self.file.manifest.get("tested_on"))
+        """The modality or task of all its sets, where the manifests say so."""
+        return label_of(self.file.manifest.get("tested_on"))
+
+    @property
+    def families(self) -> set[Family]:
+        """The split families that its sets are about; none where their names do not say."""
+        labels = [label_of(file.manifest.get("tested_on")) for file in self.files]
+        return {family_of(label) for label in labels if label is not None}
 
     def parts(self, family: Family) -> dict[str, list[Result]]:
-        """The results by what they test in a split family: the whole file, or by label where it is a mixture."""
-        if self.tested_on is not None:
-            return {self.tested_on: self.file.results} if family_of(self.tested_on) == family else {}
+        """The results by what they test in a split family: file by file, or by label where a file is a mixture."""
         parts: dict[str, list[Result]] = defaultdict(list)
-        for result in self.file.results:
-            label = result.modality if family == "modality" else result.task
-            if label is not None:
-                parts[label].append(result)
+        for file in self.files:
+            tested = label_of(file.manifest.get("tested_on"))
+            if tested is not None and family_of(tested) != family:
+                continue
+            for result in file.results:
+                label = tested or (result.modality if family == "modality" else result.task)
+                if label is not None:
+                    parts[label].append(result)
         return parts
-
-
-def _label(name: Any) -> Label | None:
-    try:
-        return parse_label(name) if isinstance(name, str) else None
-    except UserError:
-        return None
 
 
 def short(name: str) -> str:
     """The label of the published figures for a modality or task, with what follows it kept: `US`, `US (think)`."""
     first, bracket, rest = name.partition(" (")
-    label = _label(first)
+    label = label_of(first)
     return name if label is None else label.short + bracket + rest
 
 
@@ -107,39 +108,60 @@ def all_marks(scored: Iterable[Scored]) -> Marks:
 
 
 def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
-    """Read result files, name them and their runs apart, and find each one's twin without pictures.
+    """Read result files, put those of one evaluation together, name them, and find each one's twin without pictures.
 
     Args:
         paths: result files.
-        others: more of them, from which names must be told apart; they come last in what is returned.
+        others: more of them, those to compare with; they come last in what is returned.
         lenient: match the answers anew, as HuatuoGPT-o1's evaluation does.
 
     Raises:
         UserError: one cannot be used.
     """
-    everything = [*paths, *others]
-    files = [_shared(read_results(path)) for path in everything]
-    found: list[list[Regraded]] = [[] for _ in files]
+    files = [_shared(read_results(path)) for path in [*paths, *others]]
+    matched_anew: list[list[Regraded]] = [[] for _ in files]
     if lenient:
-        files, found = map(list, zip(*map(regraded, files), strict=True))
-    manifests = [file.manifest for file in files]
-    tables = [_tabulated(file) for file in files]
-    blind = [_twin(manifest, manifests) for manifest in manifests]
-    return [
-        Scored(name, run, file, table, None if twin is None else tables[twin], again)
-        for name, run, file, table, twin, again in zip(
-            named_apart(everything), run_names(manifests), files, tables, blind, found, strict=True
+        files, matched_anew = map(list, zip(*map(regraded, files), strict=True))
+    by_file = {id(file): sources for file, sources in zip(files, matched_anew, strict=True)}
+    for file in files:
+        _refuse_unreadable_options(file)
+    first, second = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
+    everything = [*first, *second]
+    merged = [as_one(members) for members in everything]
+    runs = run_names([file.manifest for file in merged])
+    scored = [
+        Scored(
+            name=name,
+            run=run,
+            files=members,
+            table=tabulate(file.results, _sets(members)),
+            regraded=[source for file in members for source in by_file[id(file)]],
+            is_reference=number >= len(first),
+        )
+        for number, (name, run, members, file) in enumerate(
+            zip(evaluation_names(everything, runs), runs, everything, merged, strict=True)
         )
     ]
+    return [replace(run, without_picture=_without_picture(run, scored)) for run in scored]
 
 
-def _tabulated(file: ResultFile) -> Table:
-    table = tabulate(file.results)
+def _refuse_unreadable_options(file: ResultFile) -> None:
     try:
         _ = Tally(file.results).chance  # reads the options of every question, which stay remembered
     except UserError as error:
         raise UserError(f"{file.path} cannot be reported: {error}") from None
-    return table
+
+
+def _sets(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
+    """The results of each set; none where the labels of the questions, or their sources, tell the sets apart."""
+    plain = [
+        file
+        for file in files
+        if label_of(file.manifest.get("tested_on")) is None and not all(map(is_text, file.results))
+    ]
+    if len(files) < 2 or not plain:
+        return {}
+    return {name: file.results for name, file in zip(set_names(files), files, strict=True)}
 
 
 def _shared(file: ResultFile) -> ResultFile:
@@ -156,77 +178,20 @@ def _interned(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def _value(manifest: Mapping[str, Any], key: str) -> Any:
-    return manifest.get(key, _TELLING.get(key))
+def _without_picture(run: Scored, others: Sequence[Scored]) -> Table | None:
+    """The table of the run with the same checkpoint, questions and mode that was shown no picture."""
 
+    def key(manifest: Mapping[str, Any]) -> tuple:
+        return (checkpoint_of(manifest), *(entry(manifest, name) for name in ("mode", "prompt_name")))
 
-def _checkpoint(manifest: Mapping[str, Any]) -> Any:
-    return manifest.get("checkpoint_sha256") or manifest.get("checkpoint")
-
-
-def _data(manifest: Mapping[str, Any]) -> Any:
-    return manifest.get("data_sha256") or manifest.get("data")
-
-
-def _twin(manifest: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> int | None:
-    """The place of the file with the same checkpoint, data and mode that was shown no picture."""
-    if _value(manifest, "image") != "shown" or _checkpoint(manifest) is None:
+    manifest = run.file.manifest
+    if entry(manifest, "image") != "shown" or checkpoint_of(manifest) is None:
         return None
-
-    def key(one: Mapping[str, Any]) -> tuple:
-        return (_checkpoint(one), _data(one), one.get("split"), *(_value(one, k) for k in ("mode", "prompt_name")))
-
-    fitting = [k for k, other in enumerate(others) if _value(other, "image") == "none" and key(other) == key(manifest)]
-    return fitting[0] if fitting else None
-
-
-# ------------------------------------------------------------------------------------------------------ names
-
-
-def named_apart(paths: Sequence[Path]) -> list[str]:
-    """A short name per file, its own or with its folder's before it, no two the same."""
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}-{path.stem}" for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{path.stem}" for number, path in enumerate(paths, 1)]
-    return names
-
-
-def run_names(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each run is called: what it was trained on or how, and in brackets what tells it from others of that name.
-
-    Files of one run on several data sets get one name.
-    """
-    plain = [str(one.get("trained_on") or one.get("method") or one.get("checkpoint") or "run") for one in manifests]
-    names = list(plain)
-    for name in set(plain):
-        members = [k for k, other in enumerate(plain) if other == name]
-        keys = _that_differ([manifests[k] for k in members])
-        for k in members:
-            told = ", ".join(filter(None, (_told(key, _value(manifests[k], key)) for key in keys)))
-            names[k] = f"{name} ({told})" if told else name
-    return names
-
-
-def _told(key: str, value: Any) -> str:
-    """How a name tells an entry: by its value; what is shown as usual needs no word."""
-    usual = _TELLING[key]
-    if usual is None:
-        return str(value)
-    return "" if value == usual else f"{key} {value}"
-
-
-def _that_differ(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The entries in which these runs differ; the checkpoint only where nothing else tells them apart."""
-
-    def kinds(keys: Iterable[str]) -> int:
-        return len({tuple(_value(one, key) for key in keys) for one in manifests})
-
-    keys = [key for key in _TELLING if key != "checkpoint" and kinds([key]) > 1]
-    if "mode" in keys and kinds(["mode", "prompt_name"]) == kinds(["mode"]):
-        keys = [key for key in keys if key != "prompt_name"]  # each mode has its own: nothing new
-    return [*keys, "checkpoint"] if kinds([*keys, "checkpoint"]) > kinds(keys) else keys
+    for other in others:
+        blind = other.file.manifest
+        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(run.files, other.files):
+            return other.table
+    return None
 
 
 def by_run(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
@@ -240,9 +205,8 @@ def by_run(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
 
 
 def disjoint(members: Sequence[Scored]) -> bool:
-    """Whether no question is in two of these files."""
-    counts = Counter(result.id for one in members for result in one.file.results)
-    return max(counts.values()) == 1
+    """Whether no question is in two of these."""
+    return share_nothing([one.file for one in members])
 
 
 # ------------------------------------------------------------------------------------------------ comparisons
@@ -274,15 +238,45 @@ class Comparison:
         """The difference in each cell."""
         return {cell: of_pairs(pairs) for cell, pairs in self.pairs.items()}
 
+    @property
+    def left_out(self) -> list[str]:
+        """The sets of the second that the first was not asked about."""
+        files = zip(set_names(self.second.files), self.second.files, strict=True)
+        return [name for name, file in files if not _same_questions(self.first.files, [file])]
+
+    @cached_property
+    def adjusted(self) -> dict[Cell, float | None]:
+        """The p of each cell after Holm's correction for the cells of its kind."""
+        return adjusted(self.differences)
+
     def parts(self, family: Family) -> dict[str, Pairs]:
         """The pairs by what they test in a split family."""
-        tested = self.second.tested_on
-        if tested is not None:
-            return {tested: self.pairs[ALL, ALL]} if family_of(tested) == family else {}
-        margins = {(cell[0] if family == "modality" else cell[1]): cell for cell in self.pairs if cell.count(ALL) == 1}
-        others = {ALL, UNLABELLED, TEXT, *sources(self.pairs)}
-        of_family = {name: cell for name, cell in margins.items() if name not in others}
-        return {name: self.pairs[cell] for name, cell in of_family.items()}
+        labels = {result.id: label for label, results in self.second.parts(family).items() for result in results}
+        parts: dict[str, Pairs] = defaultdict(list)
+        for pair in self.pairs[ALL, ALL]:
+            if pair[1].id in labels:
+                parts[labels[pair[1].id]].append(pair)
+        return parts
+
+
+def adjusted(differences: Mapping[Cell, Difference]) -> dict[Cell, float | None]:
+    """Holm's adjusted p of each cell, corrected for the number of its kind: single cells, or margins of one side.
+
+    None for a cell that is the only one of its kind: there is nothing to correct for.
+    """
+    kinds: dict[tuple[bool, bool], list[Cell]] = defaultdict(list)
+    for cell in differences:
+        kinds[cell[0] == ALL, cell[1] == ALL].append(cell)
+    return {
+        cell: p
+        for cells in kinds.values()
+        for cell, p in zip(cells, corrected([differences[cell] for cell in cells]), strict=True)
+    }
+
+
+def corrected(differences: Sequence[Difference]) -> list[float | None]:
+    """Holm's adjusted p of each of several differences; None of a single one."""
+    return [*holm([difference.p for difference in differences])] if len(differences) > 1 else [None] * len(differences)
 
 
 def matched(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Pairs]:
@@ -323,101 +317,56 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Dif
 
 
 def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Comparison], list[Scored]]:
-    """For each file of `second` the one of `first` with the same questions, and those without such a one.
+    """For each of `second` the one of `first` with the same questions, and those without such a one.
 
     Among several the one that was trained on the same is meant, or else the one that was not trained (a base before
     training stands against every run after it). Runs without pictures or with shuffled options are compared with their
-    like only, unless there is but one of each.
+    like only, unless there is but one of each. Several that have no question in common are compared one by one.
 
     Raises:
         UserError: several of `first` fit one of `second` equally well.
     """
-    found, alone = [], []
+    pairs, alone = [], []
     for after in second:
-        fitting = [one for one in first if _same_questions(one.file.manifest, after.file.manifest)]
+        fitting = [before for before in first if _same_questions(before.files, after.files)]
         if len(first) > 1 or len(second) > 1:
-            fitting = [one for one in fitting if one.shown_as == after.shown_as]
-        same = [one for one in fitting if one.trained_on == after.trained_on]
-        fitting = same or [one for one in fitting if one.trained_on is None] or ([] if len(fitting) > 1 else fitting)
-        if len(fitting) > 1:
+            fitting = [before for before in fitting if before.shown_as == after.shown_as]
+        same = [before for before in fitting if _trained(before) == _trained(after)]
+        apart = len(fitting) > 1 and not disjoint(fitting)
+        fitting = same or [before for before in fitting if before.is_untrained] or ([] if apart else fitting)
+        if len(fitting) > 1 and not disjoint(fitting):
             raise UserError(
                 f"{after.name} could be compared with {fitting[0].name} and with {fitting[1].name}; "
                 "leave one of them out, or report in two calls"
             )
-        if fitting:
-            found.append(Comparison(fitting[0], after))
-        else:
-            alone.append(after)
-    return found, alone
+        pairs += [Comparison(before, after) for before in fitting]
+        alone += [] if fitting else [after]
+    return pairs, alone
 
 
-def _same_questions(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    keys = ("data_sha256",) if one.get("data_sha256") and other.get("data_sha256") else ("data",)
-    return all(one.get(key) == other.get(key) for key in (*keys, "split"))
+def pair_with_base(scored: Sequence[Scored]) -> list[Comparison]:
+    """Each trained run with the untrained one that answered the same questions, of several in the same mode."""
+    bases = [run for run in scored if run.is_untrained and not run.perturbed]
+    pairs = []
+    for after in scored:
+        if after.is_untrained or after.perturbed:
+            continue
+        fitting = [base for base in bases if _same_questions(base.files, after.files)]
+        alike = [base for base in fitting if base.file.manifest.get("mode") == after.file.manifest.get("mode")]
+        if len(alike or fitting) == 1:
+            pairs.append(Comparison((alike or fitting)[0], after))
+    return pairs
 
 
-# --------------------------------------------------------------------------------------------------- matrices
+def _trained(run: Scored) -> tuple[Label | None, bool]:
+    return run.trained_on, run.is_untrained
 
 
-@dataclass(frozen=True)
-class Matrix(Generic[T]):
-    """Trained on (rows, by run name) x tested on (columns, by label), within one split family."""
-
-    family: Family
-    cells: Mapping[tuple[str, str], T]
-
-    @property
-    def rows(self) -> list[str]:
-        """Run names: those of a modality or task in the published order, then the others."""
-        return _ordered({row for row, _ in self.cells})
-
-    @property
-    def columns(self) -> list[str]:
-        """Labels in the published order."""
-        return _ordered({column for _, column in self.cells})
+def _same_questions(first: Sequence[ResultFile], second: Sequence[ResultFile]) -> bool:
+    """Whether a set is among both."""
+    return any(_same_set(file.manifest, other.manifest) for file in first for other in second)
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
-    order = [*Modality, *Task]
-
-    def key(name: str) -> tuple[int, str]:
-        label = _label(name.partition(" (")[0])
-        return (len(order) if label is None else order.index(label), name)
-
-    return sorted(names, key=key)
-
-
-def accuracy_matrices(scored: Sequence[Scored]) -> list[Matrix[Tally]]:
-    """Accuracy by what runs were trained and tested on, for each split family that holds at least two cells."""
-    found = []
-    for family in FAMILIES:
-        cells: dict[tuple[str, str], list[Result]] = {}
-        for one in scored:
-            if one.perturbed or not _belongs(one, family):
-                continue
-            for label, results in one.parts(family).items():
-                if len(results) > len(cells.get((one.run, label), ())):
-                    cells[one.run, label] = results
-        if len(cells) > 1 and any(one.trained_on for one in scored if any(one.run == row for row, _ in cells)):
-            found.append(Matrix(family, {cell: Tally(results) for cell, results in cells.items()}))
-    return found
-
-
-def difference_matrices(comparisons: Sequence[Comparison]) -> list[Matrix[Pairs]]:
-    """The pairs of answers by what the second run was trained and tested on, for each family with two cells."""
-    found = []
-    trained = [(one, one.second.trained_on) for one in comparisons if one.second.trained_on is not None]
-    several = len({one.second.run for one, _ in trained}) > len({label for _, label in trained})
-    for family in FAMILIES:
-        cells: dict[tuple[str, str], Pairs] = {}
-        for one, label in trained:
-            if family_of(label) == family:
-                row = one.second.run if several else label
-                cells |= {(row, column): pairs for column, pairs in one.parts(family).items()}
-        if len(cells) > 1:
-            found.append(Matrix(family, cells))
-    return found
-
-
-def _belongs(one: Scored, family: Family) -> bool:
-    return one.trained_on is None or family_of(one.trained_on) == family
+def _same_set(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    keys = ("data_sha256",) if first.get("data_sha256") and second.get("data_sha256") else ("data",)
+    return all(first.get(key) == second.get(key) for key in (*keys, "split"))

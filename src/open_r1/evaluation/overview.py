@@ -3,32 +3,24 @@
 All is read from the manifests: method (GRPO, SFT, zero-shot), mode, what was trained on and what was tested on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
-from open_r1.evaluation.lineup import (
-    FAMILIES,
-    Comparison,
-    Label,
-    Scored,
-    accuracy_matrices,
-    all_marks,
-    difference_matrices,
-    pair_up,
-    run_names,
-)
-from open_r1.evaluation.sections import Section, comparison_section, improvement_section, matrix_section, stem_of
+from open_r1.evaluation.differences import comparison_section, improvement_section, stem_of
+from open_r1.evaluation.lineup import UNTRAINED, Comparison, Label, Scored, all_marks, pair_up
+from open_r1.evaluation.matrices import FAMILIES, accuracy_matrices, difference_matrices
+from open_r1.evaluation.naming import run_names
+from open_r1.evaluation.sections import Section, matrix_section
 from open_r1.evaluation.sheets import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.statistics import mean_of_means
-from open_r1.evaluation.tables import ALL, Tally
+from open_r1.evaluation.tables import Tally
 from open_r1.runs import Family, Modality, Mode, Task, family_of
 
 Way = tuple[str, str]
 """How a checkpoint came about and is asked: method, mode."""
 
-UNTRAINED = "zero-shot"
 _METHODS = (UNTRAINED, "sft", "grpo")
 _MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earlier one minus a later one
 
@@ -39,14 +31,14 @@ def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]
     Files whose pictures or options were changed are left out.
 
     Args:
-        scored: result files of several runs.
+        scored: several runs.
 
     Raises:
         UserError: two files fit as the counterpart of a third.
     """
     plain = [one for one in scored if not one.perturbed]
     ways = _ordered({_way(one) for one in plain})
-    sections = [_table(plain, ways, family) for family in FAMILIES if _tested(plain, family)]
+    sections = [_table(tested, ways, family) for family in FAMILIES if (tested := _tested(plain, family))]
     found: list[Comparison] = []
     for second, first in _opposites(ways):
         pairs, _ = pair_up([one for one in plain if _way(one) == first], [one for one in plain if _way(one) == second])
@@ -89,7 +81,7 @@ def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
     matrices = difference_matrices(pairs)
     for matrix in matrices:
         cells = len(matrix.cells)
-        what = f"{name}, on the same questions ({cells} pairs of result files)"
+        what = f"{name}, on the same questions ({cells} cells)"
         yield improvement_section(matrix, what, marks, name)
     mapped = {matrix.family for matrix in matrices}
     for number, pair in enumerate(pairs, 1):
@@ -102,62 +94,60 @@ def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
 # ---------------------------------------------------------------------------------------------------- the table
 
 
-def _tested(scored: Sequence[Scored], family: Family) -> list[Label]:
-    """The labels of a split family that files are about, in the published order."""
-    found = {one.tested_on for one in scored}
-    return [label for label in ([*Modality] if family == "modality" else [*Task]) if label in found]
+def _tested(scored: Sequence[Scored], family: Family) -> dict[Label, list[tuple[Scored, Tally]]]:
+    """Runs and their answers by what a set is about, for the sets of a split family, in the published order."""
+    parts = [(run, run.parts(family)) for run in scored if family in run.families]
+    labels = [*Modality] if family == "modality" else [*Task]
+    found = {label: [(run, Tally(part[label])) for run, part in parts if label in part] for label in labels}
+    return {label: tallies for label, tallies in found.items() if tallies}
 
 
-def _table(scored: Sequence[Scored], ways: Sequence[Way], family: Family) -> Section:
-    """A row per test set, a column per way: trained on the same and on the others."""
-    section = Section(f"Every way beside the others, by {family}")
-    for title, same in (("Trained and tested on the same", True), ("Trained on another, mean over these runs", False)):
-        sheet = _sheet(scored, ways, family, title, same)
-        if sheet is not None:
-            section.sheets.append(sheet)
-    return section
+BASE, SAME, OTHER, UNSAID = "", "same set", "other sets", "mixture or unnamed set"
+"""What a checkpoint was trained on, seen from a test set: nothing, that set, another, or what no manifest says."""
 
 
-def _sheet(scored: Sequence[Scored], ways: Sequence[Way], family: Family, title: str, same: bool) -> Sheet | None:
-    rows, groups = [], {way: [] for way in ways}
-    for label in _tested(scored, family):
-        here = [one for one in scored if one.tested_on == label]
-        cells = []
-        for way in ways:
-            fitting = [one for one in here if _way(one) == way and _counts(one, label, same)]
-            tallies = [tally for one in fitting if (tally := one.table.get((ALL, ALL))) is not None and tally.asked]
-            groups[way] += [(label, _answers(tally)) for tally in tallies]
-            cells.append(_cell(tallies) if tallies else BLANK)
-        rows.append([label, _blind(here), *cells])
-    if not any(groups.values()):
-        return None
-    rows.append(["unweighted mean", BLANK, *(_mean(groups[way]) for way in ways)])
-    note = "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt."
-    return Sheet(title, ["tested on", "blind floor", *(f"{method} ({mode})" for method, mode in ways)], rows, [note])
+def _table(tested: Mapping[Label, Sequence[tuple[Scored, Tally]]], ways: Sequence[Way], family: Family) -> Section:
+    """A row per test set, a column per way and what was trained on."""
+    present = {(_way(run), _relation(run, label)) for label, tallies in tested.items() for run, _ in tallies}
+    columns = [(way, relation) for way in ways for relation in (BASE, SAME, OTHER, UNSAID)]
+    columns = [column for column in columns if column in present]
+    rows, groups = [], {column: [] for column in columns}
+    for label, tallies in tested.items():
+        row = [label, _blind(label, tallies)]
+        for column in columns:
+            fitting = [t for run, t in tallies if (_way(run), _relation(run, label)) == column and t.asked]
+            groups[column] += map(_answers, fitting)
+            row.append(with_error(*mean_of_means([*map(_answers, fitting)])) if fitting else BLANK)
+        rows.append(row)
+    means = [with_error(*mean_of_means(group)) if group else BLANK for group in groups.values()]
+    rows.append(["unweighted mean", BLANK, *means])
+    notes = [
+        "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt. "
+        f"{SAME.capitalize()}: trained on what is tested; {OTHER}: mean over the runs that were trained on another one."
+    ]
+    if any(relation == UNSAID for _, relation in columns):
+        notes.append(f"{UNSAID.capitalize()}: no result file names one modality or task that the run was trained on.")
+    sheet = Sheet("Accuracy by test set", ["tested on", "blind floor", *map(_heading, columns)], rows, notes)
+    return Section(f"Every way beside the others, by {family}", sheets=[sheet])
 
 
-def _counts(one: Scored, label: Label, same: bool) -> bool:
-    """Whether a file stands in the table: the base in both, a run by what it was trained on."""
-    return one.trained_on is None or (one.trained_on == label) == same
+def _relation(run: Scored, tested_on: Label) -> str:
+    if run.trained_on is None:
+        return BASE if run.is_untrained else UNSAID
+    return SAME if run.trained_on == tested_on else OTHER
 
 
-Answers = tuple[list[bool], list[str]]
+def _heading(column: tuple[Way, str]) -> str:
+    (method, mode), relation = column
+    return ", ".join(filter(None, [f"{method} ({mode})", relation]))
 
 
-def _answers(tally: Tally) -> Answers:
+def _answers(tally: Tally) -> tuple[list[bool], list[str]]:
     return [result.correct for result in tally.asked], [result.image for result in tally.asked]
 
 
-def _cell(tallies: Sequence[Tally]) -> str:
-    return with_error(*mean_of_means([_answers(tally) for tally in tallies]))
-
-
-def _mean(found: Sequence[tuple[Label, Answers]]) -> str:
-    return with_error(*mean_of_means([answers for _, answers in found])) if found else BLANK
-
-
-def _blind(here: Sequence[Scored]) -> str:
+def _blind(label: Label, tallies: Sequence[tuple[Scored, Tally]]) -> str:
     """What guessing by option text earns with the set's own training questions."""
-    own = [one for one in here if one.trained_on in (None, one.tested_on)]
-    floors = [t.blind for one in own if (t := one.table.get((ALL, ALL))) is not None and t.blind is not None]
-    return percent(fmean(floors), 1) if floors else BLANK
+    floors = [tally.blind for run, tally in tallies if _relation(run, label) in (BASE, SAME)]
+    known = [floor for floor in floors if floor is not None]
+    return percent(fmean(known), 1) if known else BLANK

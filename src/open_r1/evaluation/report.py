@@ -9,6 +9,7 @@ from typing import Any
 from open_r1.errors import UserError
 from open_r1.evaluation.benchmarks import Benchmarks, benchmark_section, line_up
 from open_r1.evaluation.curves import curves_figure, read_log
+from open_r1.evaluation.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.heatmaps import picture
 from open_r1.evaluation.items import Browser, browser
 from open_r1.evaluation.lineup import (
@@ -16,28 +17,20 @@ from open_r1.evaluation.lineup import (
     Comparison,
     Marks,
     Scored,
-    accuracy_matrices,
     all_marks,
-    difference_matrices,
     disjoint,
     load,
-    named_apart,
     pair_up,
+    pair_with_base,
 )
+from open_r1.evaluation.matrices import accuracy_matrices, difference_matrices
+from open_r1.evaluation.naming import named_apart, set_names
 from open_r1.evaluation.overview import overview
 from open_r1.evaluation.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.score import published_form
-from open_r1.evaluation.sections import (
-    Section,
-    comparison_section,
-    guide,
-    improvement_section,
-    marked,
-    matrix_section,
-    run_section,
-    stem_of,
-)
-from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_table
+from open_r1.evaluation.sections import Section, guide, marked, matrix_section, run_section
+from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_picture, markdown_table, markdown_text
+from open_r1.evaluation.standings import standings
 from open_r1.evaluation.tables import only_text
 from open_r1.files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.runs import family_of
@@ -82,13 +75,15 @@ def write_report(
         raise UserError(f"there is no --grader {grader!r}; choose one of {', '.join(GRADERS)}")
     scored = load(paths, against, lenient=grader == "huatuo")
     _refuse_taken(output_dir)
-    text = line_up(scored, len(paths))
-    comparisons, alone = _comparisons(scored, len(paths), text)
-    sections = [*_sections(scored, len(paths), comparisons, alone, text)]
+    own = sum(not run.is_reference for run in scored)
+    text = line_up(scored, own)
+    comparisons, alone = _comparisons(scored, own, text)
+    folders = _folders(scored)
+    sections = [*_sections(scored, own, comparisons, alone, text)]
     first = comparisons[0] if comparisons else None
     made = browser(scored, first, image_root, picture_bytes) if with_items else None
     files = {
-        f"{_folder(one, scored)}results.json": json.dumps(published_form(one.file.results) | _judge(grader), indent=2)
+        f"{folders[one.name]}results.json": json.dumps(published_form(one.file.results) | _judge(grader), indent=2)
         + "\n"
         for one in scored
     }
@@ -149,7 +144,11 @@ def publish(
     sections = [*sections, guide(sections)]
     title = marked("Accuracy", tuple(mark for mark in all_marks(scored) if mark == LENIENT))
     summary = _summary(title, sections)
-    measured = {one.name: one.file.manifest | _judge(grader) for one in scored}
+    measured = {
+        name: file.manifest | _judge(grader)
+        for one in scored
+        for name, file in zip(_file_names(one), one.files, strict=True)
+    }
     written, drawn = _Folder(output_dir), {}
     for section in sections:
         for leaf, content in section.files.items():
@@ -164,7 +163,7 @@ def publish(
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
     written.add("report.html", page(title, sections, drawn, made, measured))
-    written.finish({str(one.file.path): sha256_file(one.file.path) for one in scored}, grader)
+    written.finish({str(file.path): sha256_file(file.path) for one in scored for file in one.files}, grader)
     if len(scored) <= OPEN_RUNS:
         return summary
     return _summary(title, [section for section in sections if not section.single])
@@ -175,16 +174,28 @@ def _judge(grader: str) -> dict[str, str]:
     return {} if grader == "stored" else {"grader": grader}
 
 
-def _folder(one: Scored, scored: Sequence[Scored]) -> str:
-    return f"{one.name}/" if len(scored) > 1 else ""
+def _folders(scored: Sequence[Scored]) -> dict[str, str]:
+    """Where the files about each run lie in the report, by its name: in its folder, of a single run in the report's."""
+    if len(scored) == 1:
+        return {scored[0].name: ""}
+    names = [one.name if len(one.files) == 1 else stem_of(one.name) for one in scored]
+    if len(set(names)) < len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names, 1)]
+    return {one.name: f"{name}/" for one, name in zip(scored, names, strict=True)}
+
+
+def _file_names(one: Scored) -> list[str]:
+    """What each result file of a run is called where it is described."""
+    return [one.name] if len(one.files) == 1 else [f"{one.name}: {name}" for name in set_names(one.files)]
 
 
 def _comparisons(scored: Sequence[Scored], own: int, text: Benchmarks | None) -> tuple[list[Comparison], list[Scored]]:
     """What is compared with what, and the files that have no counterpart; the first `own` files are those to report."""
     second, first = scored[:own], scored[own:]
     if not first:
-        two_sets = own == 2 and second[0].run == second[1].run and disjoint(second)
-        return ([Comparison(second[0], second[1])] if own == 2 and not two_sets else []), []
+        if own == 2 and not (second[0].run == second[1].run and disjoint(second)):
+            return [Comparison(second[0], second[1])], []
+        return pair_with_base(second), []
     comparisons, alone = pair_up(first, second)
     if not comparisons and not (text and text.gaps):
         raise UserError(
@@ -203,30 +214,33 @@ def _sections(
 ) -> Iterable[Section]:
     """Tables of all runs, comparisons and matrices first, then each run, then the curves of training."""
     marks = all_marks(scored)
+    yield standings(scored, comparisons)
     if text is not None:
         yield benchmark_section(text)
     yield from _improvements(comparisons, alone, marks)
     for matrix in accuracy_matrices(scored[:own]):
         yield matrix_section(matrix, marks)
+    folders = _folders(scored)
     for one in scored:
-        yield run_section(one, _folder(one, scored))
+        yield run_section(one, folders[one.name])
     yield from _curves(scored)
 
 
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:
     """The difference maps, and the comparisons that neither they nor the table of text sets hold."""
-    matrices = difference_matrices(comparisons) if len(comparisons) > 1 else []
+    matrices = difference_matrices(comparisons)
     for matrix in matrices:
         what = f"{_what(comparisons)}, on the same questions"
         section = improvement_section(matrix, what, marks)
-        if alone:
-            names = ", ".join(one.name for one in alone)
-            section.texts.append(f"Left out, without a counterpart on the same questions: {names}.")
+        names = [one.name for one in alone] + [name for comparison in comparisons for name in comparison.left_out]
+        if names:
+            section.texts.append(f"Left out, without a counterpart on the same questions: {', '.join(names)}.")
         yield section
     mapped = {matrix.family for matrix in matrices}
     for number, comparison in enumerate(comparisons, 1):
-        trained, tested = comparison.second.trained_on, comparison.second.tested_on
-        if trained and tested and family_of(trained) == family_of(tested) and family_of(trained) in mapped:
+        trained = comparison.second.trained_on
+        family = None if trained is None else family_of(trained)
+        if len(comparisons) > 1 and family in mapped and comparison.second.families == {family}:
             continue
         if len(comparisons) > 1 and only_text(comparison.pairs):
             continue
@@ -241,8 +255,8 @@ def _what(comparisons: Sequence[Comparison]) -> str:
             for side in zip(*((each.second, each.first) for each in comparisons), strict=True)
         ]
         if all(len(names) == 1 and None not in names for names in sides) and sides[0] != sides[1]:
-            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of result files)"
-    return f"{len(comparisons)} result files minus their counterparts of --against"
+            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of runs)"
+    return f"{len(comparisons)} runs minus their counterparts of --against"
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
@@ -272,19 +286,20 @@ def _trained_how(one: Scored) -> str:
 
 
 def _summary(title: str, sections: Sequence[Section]) -> str:
-    return f"# {title}\n\n" + "\n".join(map(_markdown, sections))
+    return f"# {markdown_text(title)}\n\n" + "\n".join(map(_markdown, sections))
 
 
 def _markdown(section: Section) -> str:
-    parts = [f"## {section.title}\n", *(f"**{text}**\n" for text in section.warnings)]
-    parts += [f"{text}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
-    parts += [f"![{section.title}](<{stem}.png>)\n" for stem in section.figures]
+    parts = [f"## {markdown_text(section.title)}\n"]
+    parts += [f"**{markdown_text(text)}**\n" for text in section.warnings]
+    parts += [f"{markdown_text(text)}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
+    parts += [f"{markdown_picture(section.title, f'{stem}.png')}\n" for stem in section.figures]
     return "\n".join(parts)
 
 
 def _measured(name: str, manifest: Mapping[str, Any]) -> str:
     rows = [[key, short_value(value)] for key, value in manifest.items()]
-    return f"## How {name} was measured\n\n{markdown_table(['', ''], rows)}"
+    return f"## {markdown_text(f'How {name} was measured')}\n\n{markdown_table(['', ''], rows)}"
 
 
 # ----------------------------------------------------------------------------------------------------- output

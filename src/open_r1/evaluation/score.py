@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class Result:
     samples: list[Sample] | None = None
     asked: str | None = None
     """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
+    cut_off: int | None = None
+    """How many of its completions the token limit ended; None where that is not known."""
 
     @property
     def correct(self) -> bool:
@@ -305,7 +307,17 @@ def read_results(path: str | os.PathLike) -> ResultFile:
                     f"{path}, line {number} is no result line ({error!s:.200}): the file is damaged"
                 ) from None
     _refuse_duplicates(path, results)
+    limit = manifest.get("max_new_tokens")
+    if isinstance(limit, int):
+        results = [_with_cut_off(result, limit) for result in results]
     return ResultFile(path, manifest, results, torn)
+
+
+def _with_cut_off(result: Result, limit: int) -> Result:
+    """The result of a file from before lines said how many completions were cut off: none if all are shorter."""
+    longest = max((sample.tokens for sample in result.samples or ()), default=result.tokens)
+    known = result.cut_off is not None or result.outcome is None or longest >= limit
+    return result if known else replace(result, cut_off=0)
 
 
 def _lines(path: Path) -> tuple[list[bytes], bool]:
@@ -375,6 +387,8 @@ def _parse(line: bytes) -> Result:
         raise ValueError("seen should be true or false")
     if type(value["tokens"]) is not int:
         raise ValueError("tokens should be a whole number")
+    if type(value.get("cut_off")) not in (int, type(None)):
+        raise ValueError("cut_off should be a whole number")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
     known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
     if known.get("samples") is not None:

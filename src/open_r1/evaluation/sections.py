@@ -1,20 +1,20 @@
 """What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from open_r1.answers import Outcome
-from open_r1.evaluation.heatmaps import MARK, accuracy_heatmap, accuracy_matrix, difference_heatmap, improvement_matrix
-from open_r1.evaluation.lineup import FORCED, LENIENT, Comparison, Marks, Matrix, Pairs, Scored, of_pairs
-from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, points, with_error
-from open_r1.evaluation.statistics import BOOTSTRAP, MCNEMAR, Difference, holm, mean_of_means
+from open_r1.evaluation.heatmaps import HOLM_STAR, STAR, accuracy_heatmap, accuracy_matrix
+from open_r1.evaluation.lineup import FORCED, LENIENT, Marks, Scored
+from open_r1.evaluation.matrices import Matrix
+from open_r1.evaluation.sheets import BLANK, Sheet, csv_text, percent, with_error
+from open_r1.evaluation.statistics import FEWEST_CHANGED, MCNEMAR, SIGN_FLIP, mean_of_means
 from open_r1.evaluation.tables import (
     ALL,
+    SET,
     TEXT,
     Average,
     Cell,
@@ -71,7 +71,7 @@ def run_section(scored: Scored, folder: str) -> Section:
     table, title = scored.table, marked(scored.name, scored.marks)
     means = averages(table)
     section = Section(title, _warnings(scored), single=True)
-    parts = _parts(table)
+    parts = parts_of(table)
     section.sheets = [_run_sheet(scored, part) for part in parts]
     section.files = {
         f"{folder}by_{part.name}.csv": _csv(
@@ -91,23 +91,25 @@ def run_section(scored: Scored, folder: str) -> Section:
     return section
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """One way to divide the questions: what its groups are, and their names and cells."""
 
     name: str
     cells: list[tuple[str, Cell]]
 
 
-def _parts(cells: Iterable[Cell]) -> list[_Part]:
-    """By modality and by task where there are pictures, by source where there are text questions."""
-    present = set(cells)
-    found = []
+def parts_of(cells: Iterable[Cell]) -> list[Part]:
+    """By modality and by task where there are pictures, by source where there are text questions, by set if asked."""
+    present = list(cells)
+    parts = []
     if not only_text(present):
-        found.append(_Part("modality", [(name, (name, ALL)) for name in modalities(present)]))
-        found.append(_Part("task", [(name, (ALL, name)) for name in tasks(present)]))
+        parts.append(Part("modality", [(name, (name, ALL)) for name in modalities(present)]))
+        parts.append(Part("task", [(name, (ALL, name)) for name in tasks(present)]))
     if names := sources(present):
-        found.append(_Part("source", [(name, (TEXT, name)) for name in names]))
-    return found
+        parts.append(Part("source", [(name, (TEXT, name)) for name in names]))
+    if sets := [cell for cell in present if cell[0] == SET]:
+        parts.append(Part("set", [(cell[1], cell) for cell in sets]))
+    return parts
 
 
 def _warnings(scored: Scored) -> list[str]:
@@ -128,20 +130,20 @@ def _warnings(scored: Scored) -> list[str]:
 
 _HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor")
 LENIENT_ACCURACY = "accuracy, lenient"
+UNKNOWN = "unknown"
 _PICTURED = ("without picture", "pictures not in training")
 
 
-def _run_sheet(scored: Scored, part: _Part) -> Sheet:
+def _run_sheet(scored: Scored, part: Part) -> Sheet:
     """Accuracies of some cells, then the averages: weighted, and unweighted over these groups."""
     table, pictured = scored.table, part.name != "source"
     k = table[ALL, ALL].samples
     drawn = (f"one of {k} samples", f"best of {k}") if k > 1 else ()
     names = [LENIENT_ACCURACY if name == "accuracy" and LENIENT in scored.marks else name for name in _HEAD]
-    head = [*names, *(_PICTURED if pictured else ()), *drawn, "unparsed"]
+    head = [*names, *(_PICTURED if pictured else ()), *drawn, "unparsed", "cut off"]
     rows = [[name, *_row(scored, [cell], pictured)] for name, cell in part.cells]
-    stem = part.name.removesuffix("y")  # modality, modalities
     for average in averages(table):
-        if average.cells == ((ALL, ALL),) or stem in average.name:
+        if average.over in ("questions", f"{part.name.removesuffix('y')}ies", f"{part.name}s"):  # modalities, tasks
             rows.append([average.name, *_row(scored, average.cells, pictured, average)])
     return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, pictured))
 
@@ -166,12 +168,19 @@ def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average
         *([_mean_of(hidden), _unseen(tallies)] if pictured else []),
         *map(_mean_of, shares),
         _mean_of([tally.unparsed for tally in tallies]),
+        cut_off(tallies),
     ]
     return [value or BLANK for value in values]
 
 
+def cut_off(tallies: Sequence[Tally]) -> str:
+    """The plain mean of their shares of completions that the token limit ended, in per cent; blank without any."""
+    shares = [tally.cut_off for tally in tallies if tally.n]
+    return (_mean_of(shares) or UNKNOWN) if shares else ""
+
+
 def _mean_of(shares: Sequence[float | None]) -> str:
-    """Their plain mean in per cent; blank where one is not known."""
+    """Their plain mean in per cent; blank where one is not known, or there is none."""
     known = [share for share in shares if share is not None]
     return percent(mean(known), 1) if len(known) == len(shares) else ""
 
@@ -210,17 +219,19 @@ def _notes(scored: Scored, k: int, pictured: bool) -> list[str]:
 
 ACCURACY_NOTE = (
     "Accuracies are in per cent. ± is the standard error clustered by picture, of text questions by question; the "
-    "interval is Wilson's, wider where questions share pictures. Guessing: uniform over the options. Blind floor: the "
-    "option that was most often right in training, no picture and no question looked at. Unparsed: answers that could "
-    "not be read, which count as wrong. Weighted: every question counts the same; unweighted: every modality, task or "
-    "source does, as in the published averages."
+    "interval is Wilson's with the t quantile of pictures - 1, wider where questions share pictures. Guessing: uniform "
+    "over the options. Blind floor: the option that was most often right in training, no picture and no question "
+    "looked at. Unparsed: answers that could not be read, which count as wrong. Cut off: completions that the token "
+    "limit (max_new_tokens) ended; unknown where older result files do not say. Weighted: every question counts the "
+    "same; unweighted: every modality, task, source or set does, as in the published averages."
 )
 DIFFERENCE_NOTE = (
-    f"Differences are in points of accuracy on the same questions. {MARK} the 95 % interval leaves zero out. The "
-    f"paired test is the {MCNEMAR} test where every picture has one question, and the {BOOTSTRAP} over pictures "
-    "(seed 0) where questions share pictures; there is no interval where fewer than six pictures changed. Of many "
-    f"cells some bear a {MARK} by chance alone; how many remain when the p are corrected for their number (Holm 1979) "
-    "is said with each table."
+    f"Differences are in points of accuracy on the same questions. {STAR} the 95 % interval leaves zero out, which it "
+    f"does just when p < 0.05. The paired test is the {MCNEMAR} test where every picture has one question, and the "
+    f"{SIGN_FLIP} test over pictures where questions share pictures. Where fewer than {FEWEST_CHANGED} pictures "
+    "changed, too few stands instead of a p-value: none could be below 0.05. Of many cells some bear a star by chance "
+    "alone; p (Holm) is corrected for the number of cells of a kind (single cells, modalities, tasks; Holm 1979), and "
+    f"{HOLM_STAR} marks where it is below 0.05."
 )
 
 
@@ -249,7 +260,7 @@ def _both_sheet(table: Table, marks: Marks) -> Sheet:
 COLUMNS = (
     *("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "blind_floor", "without_picture"),
     *("unseen_n", "unseen_accuracy", "unseen_stderr", "correct", "wrong", "unparsed", "unparsed_share", "unreadable"),
-    *("samples", "pass_at_1", "pass_at_k"),
+    *("samples", "pass_at_1", "pass_at_k", "cut_off_share"),
 )
 
 
@@ -267,7 +278,7 @@ def figures(tally: Tally, without_picture: float | None = None) -> list[str]:
         percent(tally.unparsed if tally.n else None),
         str(tally.unreadable),
         str(k),
-        *map(percent, (tally.pass_at(1), tally.pass_at(k))),
+        *map(percent, (tally.pass_at(1), tally.pass_at(k), tally.cut_off)),
     ]
 
 
@@ -283,22 +294,14 @@ def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
         tallies = [scored.table[cell] for cell in average.cells]
         beside = [[tally.chance for tally in tallies], [tally.blind for tally in tallies]]
         beside += [[_hidden(scored, cell) for cell in average.cells], [tally.unparsed for tally in tallies]]
+        beside.append([tally.cut_off for tally in tallies])
         known = [
             None if None in shares else mean([share for share in shares if share is not None]) for shares in beside
         ]
         counts = [str(len(tallies)), str(sum(tally.n for tally in tallies))]
         rows.append([average.name, *counts, *map(percent, (average.mean, average.stderr, *known))])
-    head = [
-        "average",
-        "groups",
-        "n",
-        "accuracy",
-        "stderr",
-        "chance",
-        "blind_floor",
-        "without_picture",
-        "unparsed_share",
-    ]
+    head = ["average", "groups", "n", "accuracy", "stderr", "chance", "blind_floor", "without_picture"]
+    head += ["unparsed_share", "cut_off_share"]
     return csv_text(head, rows)
 
 
@@ -355,169 +358,3 @@ def _blind_sheet(matrix: Matrix[Tally]) -> Sheet:
     return Sheet(
         "Blind floor", ["", *matrix.columns], rows, ["Guessing by option text from each row's training split."]
     )
-
-
-# ------------------------------------------------------------------------------------------------ differences
-
-DIFFERENCE_COLUMNS = (
-    "n",
-    "pictures",
-    "difference",
-    "stderr",
-    "low",
-    "high",
-    "won",
-    "lost",
-    "p",
-    "test",
-    "excludes_zero",
-)
-
-
-def comparison_section(found: Comparison, stem: str) -> Section:
-    """Two runs on the same questions, by modality, task and both, or by source."""
-    differences = found.differences
-    whole = differences[ALL, ALL]
-    title = marked(found.name, found.marks)
-    alone = [len(one.file.results) - whole.n for one in (found.first, found.second)]
-    left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
-    section = Section(title, warned(found.marks))
-    section.texts = [
-        f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
-        f"{whole.lost:,} lost, {whole.test} p = {whole.p:.2g}.{left_out}"
-    ]
-    section.texts += by_chance([each for cell, each in differences.items() if ALL not in cell])
-    section.sheets = [_difference_sheet(differences, found.marks)]
-    if only_text(differences):
-        named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
-        section.files[f"{stem}.csv"] = _csv_of_differences(differences, ["source"], named)
-        return section
-    note = f"{found.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
-    heading = marked("Improvement on each modality / task", found.marks)
-    section.figures[stem] = difference_heatmap(differences, heading, note)
-    cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
-    cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
-    named = [(list(cell), cell) for cell in cells]
-    section.files[f"{stem}.csv"] = _csv_of_differences(differences, ["modality", "task"], named)
-    return section
-
-
-def _csv_of_differences(
-    differences: Mapping[Cell, Difference], head: list[str], named: Iterable[tuple[list[str], Cell]]
-) -> str:
-    rows = [[*name, *difference_figures(differences[cell])] for name, cell in named]
-    return csv_text([*head, *DIFFERENCE_COLUMNS], rows)
-
-
-def interval(found: Difference) -> str:
-    """` [-1.2, 3.4]` in points; blank where too few changed to tell."""
-    return "" if found.low is None else f" [{percent(found.low, 1)}, {percent(found.high, 1)}]"
-
-
-def _difference_sheet(differences: Mapping[Cell, Difference], marks: Marks) -> Sheet:
-    names = [named for part in _parts(differences) for named in part.cells] + [("all questions", (ALL, ALL))]
-    rows = [
-        [
-            name,
-            f"{found.n:,}",
-            points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else ""),
-            interval(found).strip(" []").replace(", ", " to ") or BLANK,
-            f"{found.won:,}",
-            f"{found.lost:,}",
-            f"{found.p:.2g}",
-            found.test,
-        ]
-        for name, found in ((name, differences[cell]) for name, cell in names)
-    ]
-    head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "paired test"]
-    return Sheet(marked("Difference on the same questions", marks), head, rows)
-
-
-def _tests(differences: Iterable[Difference]) -> str:
-    """Which paired tests were used, and in how many cells."""
-    counts = Counter(found.test for found in differences)
-    return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
-
-
-def by_chance(differences: Sequence[Difference]) -> list[str]:
-    """One line on what the number of tests leaves of their findings; none about a single test.
-
-    Args:
-        differences: one per cell of a table, margins left out.
-    """
-    count = len(differences)
-    if count < 2:
-        return []
-    leaving = sum(each.excludes_zero for each in differences)
-    kept = sum(p < 0.05 for p in holm([each.p for each in differences]))
-    return [
-        f"The 95 % interval leaves zero out in {leaving} of {count} cells; were there no difference anywhere, it "
-        f"would in up to about {0.05 * count:.1f}. Corrected for {count} tests (Holm), p < 0.05 in {kept}."
-    ]
-
-
-def difference_figures(found: Difference) -> list[str]:
-    """The values of a line about a difference, in points; blank where there is none."""
-    return [
-        str(found.n),
-        str(found.clusters),
-        *map(percent, (found.mean, found.stderr, found.low, found.high)),
-        str(found.won),
-        str(found.lost),
-        f"{found.p:.3g}",
-        found.test,
-        "yes" if found.excludes_zero else "no",
-    ]
-
-
-def stem_of(name: str) -> str:
-    """A name as part of a file name: `grpo_nothink_minus_zero-shot_nothink`."""
-    return re.sub(r"[^\w-]+", "_", name).strip("_")
-
-
-def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: str = "") -> Section:
-    """The difference of two sets of runs by what was trained on and tested on, in the published form.
-
-    `name` says what is subtracted from what, where a report holds several such maps of a family.
-    """
-    title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
-    stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
-    found = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
-    section = Section(title, warned(marks), [_mean_improvement(matrix), *by_chance(list(found.values()))])
-    rows = [[row, *(_improvement(found.get((row, column))) for column in matrix.columns)] for row in matrix.rows]
-    section.sheets = [
-        Sheet(
-            marked(f"{what}; rows: trained on", marks),
-            ["", *matrix.columns],
-            rows,
-            [f"Paired test: {_tests(found.values())}."],
-        )
-    ]
-    section.figures[stem] = improvement_matrix(matrix, title, f"{what}; {_tests(found.values())}")
-    adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
-    section.files[f"{stem}.csv"] = csv_text(
-        ["trained_on", "tested_on", *DIFFERENCE_COLUMNS, "p_holm"],
-        [
-            [row, column, *difference_figures(found[row, column]), f"{adjusted[row, column]:.3g}"]
-            for row in matrix.rows
-            for column in matrix.columns
-            if (row, column) in found
-        ],
-    )
-    return section
-
-
-def _improvement(found: Difference | None) -> str:
-    return BLANK if found is None else points(found.mean, found.stderr) + (f" {MARK}" if found.excludes_zero else "")
-
-
-def _mean_improvement(matrix: Matrix[Pairs]) -> str:
-    """The unweighted means over the cells on the diagonal, off it, and all."""
-    groups: dict[str, list[Any]] = {"all cells": [], "trained and tested on the same": [], "on another": []}
-    for (row, column), pairs in matrix.cells.items():
-        group = ([int(new.correct) - int(old.correct) for old, new in pairs], [new.image for _, new in pairs])
-        same = row.partition(" (")[0] == column
-        for name in ("all cells", "trained and tested on the same" if same else "on another"):
-            groups[name].append(group)
-    parts = [f"{name} {points(*mean_of_means(found))} ({len(found)})" for name, found in groups.items() if found]
-    return f"Unweighted mean difference in points (cells): {', '.join(parts)}."

@@ -1,8 +1,13 @@
-"""A table as text, once, and its four forms: CSV, Markdown, LaTeX (booktabs) and HTML."""
+"""A table as text, once, and its four forms: CSV, Markdown, LaTeX (booktabs) and HTML.
+
+Names of runs, sets and sources come from data. This is the one place where text becomes part of a CSV or Markdown file,
+so that nothing in it is run as a formula or read as markup.
+"""
 
 import csv
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,17 +24,45 @@ class Sheet:
     notes: Sequence[str] = ()
 
 
+# -------------------------------------------------------------------------------------------------------- CSV
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
+"""What a spreadsheet evaluates, wide signs included, and cells that `_inert` has made of such."""
+
+
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for programs."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
+    """A table for programs, which `read_csv` reads back as it was.
+
+    A cell that a spreadsheet would evaluate begins with an apostrophe, which says that it is text; numbers stay
+    numbers, negative ones too.
+    """
+    return "".join(map(_csv_line, [head, *rows]))
+
+
+def _csv_line(row: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(map(_inert, row))  # which has cells with either sign quoted
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def read_csv(text: str) -> list[list[str]]:
+    """Head and rows of a table of `csv_text`."""
+    rows = csv.reader(io.StringIO(text, newline=""))
+    return [[cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in row] for row in rows]
 
 
 def csv_with(text: str, column: str, value: str) -> str:
     """A table of `csv_text` with one more column, the same value in every row."""
-    head, *rows = csv.reader(io.StringIO(text))
+    head, *rows = read_csv(text)
     return csv_text([*head, column], [[*row, value] for row in rows])
+
+
+# ------------------------------------------------------------------------------------------------------ numbers
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -54,21 +87,46 @@ def points(difference: float, stderr: float | None = None) -> str:
 
 # --------------------------------------------------------------------------------------------------- Markdown
 
+_LIVE = re.compile(
+    r"[`|~]|<(?=[a-zA-Z/!?])"  # code, cells, struck out, HTML and links
+    r"|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])"  # emphasis; not a lone star, nor a line within a word
+    r"|\](?=[(\[:])"  # links, pictures and their definitions
+    r"|&(?=#?\w+;)|\\(?=[!-/:-@\[-`{-~])"  # entities, escapes
+    r"|^[#>*]|#(?=#*$)|^[-+=](?=[-+=\s]|$)|^\d+[.)](?=\s|$)"  # headings, quotations, lists, lines
+)
+
+
+_LIVE_IN_BRACKETS = re.compile(rf"{_LIVE.pattern}|[\[\]]")
+
+
+def markdown_text(text: str, live: re.Pattern[str] = _LIVE) -> str:
+    """Text on one line that Markdown shows as it stands; what means nothing there is not touched."""
+    return live.sub(lambda sign: f"{sign[0][:-1]}\\{sign[0][-1]}", " ".join(text.split()))
+
+
+def markdown_code(text: str) -> str:
+    """Text as code within a line, whatever quotes it holds."""
+    text = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def markdown_picture(name: str, path: str) -> str:
+    """A picture beside the file, with a name for those who do not see it."""
+    place = re.sub(r"[<>\\%\s]", lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), path)
+    return f"![{markdown_text(name, _LIVE_IN_BRACKETS)}](<{place}>)"
+
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; line ends and bars in cells cannot break it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """A Markdown table; nothing in a cell is markup or ends the cell."""
+    lines = [list(map(markdown_text, head)), ["---"] * len(head), *(map(markdown_text, row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def markdown(sheet: Sheet) -> str:
     """A heading, the table, and its notes."""
-    notes = "".join(f"\n{note}\n" for note in sheet.notes)
-    return f"### {sheet.title}\n\n{markdown_table(sheet.head, sheet.rows)}{notes}"
+    notes = "".join(f"\n{markdown_text(note)}\n" for note in sheet.notes)
+    return f"### {markdown_text(sheet.title)}\n\n{markdown_table(sheet.head, sheet.rows)}{notes}"
 
 
 # ------------------------------------------------------------------------------------------------------ LaTeX
@@ -83,6 +141,7 @@ _LATEX = {
     "\u00b1": "$\\pm$",
     "\u2013": "--",
     "\u00d7": "$\\times$",
+    "\u2605": "$\\star$",
 }
 
 

@@ -1,23 +1,29 @@
 """How sure an accuracy is: standard errors that know about shared pictures, intervals, paired differences.
 
-Several questions about one picture stand or fall together, so they are no independent trials: every standard error
-here is clustered by picture. Accuracies are shares between 0 and 1.
+Several questions about one picture stand or fall together, so they are no independent trials: every standard error,
+interval and test here counts pictures. Accuracies are shares between 0 and 1. `benchmarks/coverage.py` measures how
+often the intervals cover and the tests err.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaln, stdtrit, xlog1py, xlogy
 
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 TAIL = 0.025  # what a 95 % interval leaves out on either side
+LEVEL = 2 * TAIL  # of the tests
 
 MCNEMAR = "exact McNemar"
-BOOTSTRAP = "clustered bootstrap"
-DRAWS = 5000  # of the bootstrap: a tail of 2.5 % is met to 0.2 points
-FEWEST_CHANGED = 6  # pictures; five that all changed one way are no evidence yet (2 / 2^5 > 0.05)
+SIGN_FLIP = "exact sign flip"
+FEWEST_CHANGED = 6
+"""Pictures that must have changed for a p-value: five that all changed one way are no evidence yet, 2 / 2^5 > 0.05."""
+
+PRIOR_PICTURES = 0.5
+"""How much a picture whose questions all stand or fall together weighs where the spread is measured on few pictures."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +46,33 @@ class Difference:
     n: int
     clusters: int  # pictures
     stderr: float | None
-    low: float | None  # 95 % interval; None where too few pictures changed to tell
+    low: float | None  # 95 % interval; None where a single picture leaves no spread to measure
     high: float | None
     lost: int  # right in the first run only
     won: int  # right in the second run only
+    changed: int  # pictures on which the two runs have different numbers of right answers
     p: float  # two-sided, of `test`
-    test: str  # MCNEMAR or BOOTSTRAP
+    test: str  # MCNEMAR or SIGN_FLIP
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the 95 % interval leaves zero out."""
+        """Whether the 95 % interval leaves zero out, which it does just when p < 0.05."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether so few pictures changed that p could not have come out below 0.05."""
+        return self.changed < FEWEST_CHANGED
 
 
 def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
     """The mean of `correct`, with a clustered standard error and a 95 % Wilson interval.
 
-    The interval is Wilson's for n / d questions, where the design effect d >= 1 is the clustered variance over the
-    one that independent questions would have; where every question has a picture of its own, d = 1. Where all
-    answers are right (or wrong) d cannot be measured, and pictures are counted instead of questions.
+    The interval is Wilson's with the t quantile of pictures - 1, for n / d questions. The design effect d >= 1 is the
+    clustered variance over the one that independent questions would have. It is measured on the k pictures that have
+    an answer of the rarer kind (right or wrong), which may be few, so PRIOR_PICTURES more count whose questions all
+    stand or fall together, for which it is sum(m_i^2) / n with m_i questions about picture i. Where every question has
+    a picture of its own, d = 1.
 
     Args:
         correct: one entry per question.
@@ -69,14 +83,24 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
     """
     if not correct:
         raise ValueError("an accuracy of no questions does not exist")
-    n, groups = len(correct), len(set(clusters))
-    mean = sum(correct) / n
-    stderr = clustered_stderr([float(one) for one in correct], clusters)
-    if mean in (0.0, 1.0) or stderr is None:
-        effective = float(groups)
-    else:
-        effective = n / max(1.0, stderr**2 / (mean * (1 - mean) / (n - 1)))
-    return Estimate(mean, n, groups, stderr, *wilson(mean, effective))
+    values = [float(right) for right in correct]
+    right, sizes = _by_picture(values, clusters)
+    n, pictures, mean = len(values), len(sizes), sum(values) / len(values)
+    stderr = clustered_stderr(values, clusters)
+    if stderr is None:
+        return Estimate(mean, n, pictures, None, 0.0, 1.0)
+    informative = int(((right if mean <= 0.5 else sizes - right) > 0).sum())
+    measured = stderr**2 / (mean * (1 - mean) / (n - 1)) if 0 < mean < 1 else 0.0
+    together = float((sizes**2).sum()) / n
+    effect = (informative * measured + PRIOR_PICTURES * together) / (informative + PRIOR_PICTURES)
+    return Estimate(mean, n, pictures, stderr, *wilson(mean, n / max(1.0, effect), t_quantile(pictures - 1)))
+
+
+def _by_picture(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values and number of questions of each picture, in order of first appearance."""
+    places: dict[Hashable, int] = {}
+    picture = [places.setdefault(cluster, len(places)) for _, cluster in zip(values, clusters, strict=True)]
+    return np.bincount(picture, weights=values), np.bincount(picture)
 
 
 def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
@@ -86,14 +110,17 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
     SE^2 = G / (G - 1) * sum over clusters g of (sum over i in g of e_i)^2 / n^2
     (Cameron and Miller 2015, section II, for an intercept alone). With clusters of one it is s^2 / n.
     """
-    n, mean = len(values), sum(values) / len(values)
-    sums: dict[Hashable, float] = defaultdict(float)
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster] += value - mean
-    count = len(sums)
+    sums, sizes = _by_picture(values, clusters)
+    n, count = len(values), len(sizes)
     if count < 2:
         return None
-    return math.sqrt(count / (count - 1) * sum(total**2 for total in sums.values())) / n
+    residuals = sums - sums.sum() / n * sizes
+    return math.sqrt(count / (count - 1) * float(residuals @ residuals)) / n
+
+
+def t_quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's t distribution with so many degrees of freedom, at least 1."""
+    return float(stdtrit(freedom, 1 - TAIL))
 
 
 def wilson(mean: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -104,13 +131,15 @@ def wilson(mean: float, n: float, z: float = Z95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+# ------------------------------------------------------------------------------------------- paired differences
+
+
 def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]) -> Difference:
     """Second minus first on the same questions, question by question.
 
-    Where every question has a picture of its own, the test is McNemar's, exact, and the interval is
-    `_paired_interval`: it leaves zero out just when p < 0.05. Otherwise pictures are drawn again, with all their
-    questions (`bootstrap_means`, seed 0), and the interval holds the middle 95 % of the means. The standard error is
-    that of the mean paired difference, clustered by picture.
+    The test is `sign_flip` over the pictures, which is McNemar's exact test where every question has a picture of its
+    own; the interval leaves zero out just when p < 0.05. The standard error is that of the mean paired difference,
+    clustered by picture.
 
     Raises:
         ValueError: no question, or lists of unequal length.
@@ -118,95 +147,95 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
     if not first:
         raise ValueError("a difference over no questions does not exist")
     changes = [int(after) - int(before) for before, after in zip(first, second, strict=True)]
-    n, lost, won = len(changes), changes.count(-1), changes.count(1)
-    stderr, groups = clustered_stderr(changes, clusters), len(set(clusters))
-    if groups == n:
-        low, high = _paired_interval(lost, won, n) if lost + won >= FEWEST_CHANGED else (None, None)
-        return Difference((won - lost) / n, n, groups, stderr, low, high, lost, won, mcnemar(lost, won), MCNEMAR)
-    means = bootstrap_means(changes, clusters)
-    low = high = None
-    if _changed(changes, clusters) >= FEWEST_CHANGED:
-        low, high = (float(end) for end in np.quantile(means, (TAIL, 1 - TAIL)))
-    tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    p = min(1.0, (2 * tail + 1) / (len(means) + 1))
-    return Difference((won - lost) / n, n, groups, stderr, low, high, lost, won, p, BOOTSTRAP)
+    sums, sizes = _by_picture(changes, clusters)
+    n, pictures, stderr = len(changes), len(sizes), clustered_stderr(changes, clusters)
+    sums = np.rint(sums).astype(int)
+    p = sign_flip(sums)
+    low, high = (None, None) if stderr is None else _paired_interval(sums, sizes, p)
+    return Difference(
+        mean=float(sums.sum()) / n,
+        n=n,
+        clusters=pictures,
+        stderr=stderr,
+        low=low,
+        high=high,
+        lost=changes.count(-1),
+        won=changes.count(1),
+        changed=int((sums != 0).sum()),
+        p=p,
+        test=MCNEMAR if pictures == n else SIGN_FLIP,
+    )
 
 
-def _paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
-    """95 % interval of a paired difference that never contradicts the exact test.
+def sign_flip(sums: np.ndarray) -> float:
+    """Two-sided p of the sum of whole numbers, one per picture, if each had either sign with the same chance.
 
-    Given how many answers changed, the exact interval of the share of wins among them decides about zero. It knows
-    nothing of how that number varies (with no losses it ends at the estimate, and covers the truth half of the time),
-    so it is widened, on the side of zero that it leaves open, to d ± 1.96 s with d = (won - lost) / (n + 2) and
-    s^2 = ((won + lost + 2) / (n + 2) - d^2) / (n + 2) (Bonett and Price 2012).
+    Without a difference between two runs a picture's sum of changes is as likely s as -s, and pictures do not depend
+    on each other: p is the share of all 2^G ways to set the signs whose sum is at least as far from zero (Fisher 1935,
+    The Design of Experiments, section 21). It is counted, not drawn.
     """
-    low, high = ((2 * share - 1) * (lost + won) / n for share in clopper_pearson(won, lost + won))
-    centre = (won - lost) / (n + 2)
-    reach = Z95 * math.sqrt(((won + lost + 2) / (n + 2) - centre**2) / (n + 2))
-    wider_low, wider_high = max(-1.0, min(low, centre - reach)), min(1.0, max(high, centre + reach))
-    return (low if low > 0 >= wider_low else wider_low, high if high < 0 <= wider_high else wider_high)
+    sizes = np.abs(sums)
+    far = (int(sizes.sum()) + abs(int(sums.sum()))) // 2  # what the larger side has won
+    return float(f"{min(1.0, 2 * _sum_of_wins(sizes, 0.5)[far:].sum()):.12g}")  # the digits that are certain
 
 
-def _changed(changes: Sequence[int], clusters: Sequence[Hashable]) -> int:
-    """Pictures whose questions did better or worse on the whole."""
-    sums: Counter[Hashable] = Counter()
-    for change, cluster in zip(changes, clusters, strict=True):
-        sums[cluster] += change
-    return sum(total != 0 for total in sums.values())
+def _sum_of_wins(sizes: np.ndarray, share: float) -> np.ndarray:
+    """The distribution of the sum of those sizes that win, each with the chance `share`; (sum of all sizes + 1,).
 
-
-def bootstrap_means(
-    values: Sequence[float], clusters: Sequence[Hashable], draws: int = DRAWS, seed: int = 0
-) -> np.ndarray:
-    """Means of `values` over clusters that are drawn with replacement; shape (draws,).
-
-    Clusters of one size and one sum are interchangeable, so only how often each kind is drawn is drawn, from a
-    multinomial distribution: the same law as drawing 18,000 clusters one by one, in a thousandth of the time.
+    Pictures of one size win a binomial number of times; the sums of different sizes are convolved.
     """
-    size: Counter[Hashable] = Counter()
-    total: dict[Hashable, float] = defaultdict(float)
-    for value, cluster in zip(values, clusters, strict=True):
-        size[cluster] += 1
-        total[cluster] += value
-    kinds = Counter((size[cluster], total[cluster]) for cluster in size)
-    drawn = np.random.default_rng(seed).multinomial(
-        len(size), [count / len(size) for _, count in sorted(kinds.items())], size=draws
-    )  # (draws, kinds)
-    sizes, sums = np.array(sorted(kinds), dtype=float).T
-    return drawn @ sums / (drawn @ sizes)
+    law = np.ones(1)
+    for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
+        k = np.arange(count + 1)
+        ways = gammaln(count + 1) - gammaln(k + 1) - gammaln(count - k + 1)
+        step = np.zeros(size * count + 1)
+        step[::size] = np.exp(ways + xlogy(k, share) + xlog1py(count - k, -share))
+        law = np.convolve(law, step)
+    return law
 
 
-def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share (Clopper and Pearson 1934); (0, 1) without a trial."""
-    if n == 0:
-        return 0.0, 1.0
-    high = 1.0 if successes == n else _share_where_few(successes, n)
-    low = 0.0 if successes == 0 else 1 - _share_where_few(n - successes, n)
-    return low, high
+def _paired_interval(sums: np.ndarray, sizes: np.ndarray, p: float) -> tuple[float, float]:
+    """95 % interval of a paired difference that agrees with its test, from each picture's sum of changes and size.
+
+    With d = S / n, residuals r_i = s_i - d m_i and mean size m: d ± t s, s^2 = (sum of r_i^2 + 2 a^2) / (n + 2 m)^2,
+    t with pictures - 1 degrees of freedom. As in Bonett and Price (2012), whose variance it has where all m_i are 1,
+    there are two pictures more than were seen, one that won and one that lost, of size m. Their a^2 is the mean square
+    of the sums of those that changed, among which PRIOR_PICTURES count that changed in all their questions.
+
+    An end that contradicts the test is replaced by the one that `_exact_low` gives.
+    """
+    n, pictures, changed = int(sizes.sum()), len(sizes), int((sums != 0).sum())
+    mean = float(sums.sum()) / n
+    residuals = sums - mean * sizes
+    prior = PRIOR_PICTURES * float((sizes**2).mean())
+    more = (float((sums**2).sum()) + prior) / (changed + PRIOR_PICTURES)
+    error = math.sqrt(float(residuals @ residuals) + 2 * more) / (n + 2 * n / pictures)
+    low, high = (mean + sign * t_quantile(pictures - 1) * error for sign in (-1, 1))
+    if (low > 0) != (mean > 0 and p < LEVEL):
+        low = _exact_low(sums, n)
+    if (high < 0) != (mean < 0 and p < LEVEL):
+        high = -_exact_low(-sums, n)
+    return max(-1.0, low), min(1.0, high)
 
 
-def _share_where_few(most: int, n: int) -> float:
-    """The share at which at most `most` successes in n trials have a probability of 2.5 %."""
-    factorials = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))  # of 0 to n, as logarithms
-    k = np.arange(most + 1)
-    ways = factorials[n] - factorials[k] - factorials[n - k]
-    low, high = most / n, 1.0
-    for _ in range(60):  # halvings: to the last bit
+def _exact_low(sums: np.ndarray, n: int) -> float:
+    """The lower end of the interval of a paired difference that takes as given by how much each picture changed.
+
+    Each change is a win with the same chance q; the end is where as many wins as were seen, or more, have a probability
+    of 2.5 %. It is above zero just where q is above 1/2 there, which is where the sign-flip test has p < 0.05. With
+    sums of one it is the exact interval of a share (Clopper and Pearson 1934).
+    """
+    sizes = np.abs(sums)
+    total = int(sizes.sum())
+    won = (total + int(sums.sum())) // 2
+    low, high = 0.0, 1.0
+    for _ in range(40):  # halvings
         share = (low + high) / 2
-        if np.exp(ways + k * math.log(share) + (n - k) * math.log1p(-share)).sum() > TAIL:
+        if _sum_of_wins(sizes, share)[won:].sum() < TAIL:
             low = share
         else:
             high = share
-    return (low + high) / 2
-
-
-def mcnemar(lost: int, won: int) -> float:
-    """Two-sided p of `lost` against `won` under a fair coin: min(1, 2 P(X <= min)), X ~ Bin(lost + won, 1/2)."""
-    tosses, term, total = lost + won, 1, 0
-    for k in range(min(lost, won) + 1):
-        total += term
-        term = term * (tosses - k) // (k + 1)  # the next binomial coefficient
-    return min(1.0, 2 * total / 2**tosses)
+    return (2 * low - 1) * total / n
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

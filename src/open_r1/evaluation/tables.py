@@ -17,10 +17,11 @@ from open_r1.runs import Modality, Task
 ALL = "all"
 UNLABELLED = "unlabelled"
 TEXT = "text"
+SET = "set"
 UNNAMED = "no source"  # a text question that does not say where it is from
 FEW = 30  # a cell with fewer questions is hatched in the pictures: its error is larger than most differences
 
-Cell = tuple[str, str]  # (modality, task) or (TEXT, source); ALL in either place is a margin
+Cell = tuple[str, str]  # (modality, task), (TEXT, source) or (SET, name); ALL in either place is a margin
 
 # How the names of text sets begin, in the order of the published table.
 _SOURCES = ("MedMCQA", "MedQA", "PubMedQA", "MMLU-Pro", "GPQA", "MedXpertQA")
@@ -57,6 +58,14 @@ class Tally:
     def unparsed(self) -> float:
         """Share of the answers that could not be read; 0 where nothing was asked."""
         return self.count(Outcome.UNPARSED) / self.n if self.n else 0.0
+
+    @property
+    def cut_off(self) -> float | None:
+        """Share of the completions that the token limit ended; None where that is not known of all."""
+        counts = [result.cut_off for result in self.asked]
+        known = [count for count in counts if count is not None]
+        completions = sum(len(result.samples or ()) or 1 for result in self.asked)
+        return sum(known) / completions if known and len(known) == len(counts) else None
 
     @cached_property
     def estimate(self) -> Estimate | None:
@@ -112,15 +121,24 @@ def mean(values: Sequence[float]) -> float | None:
 Table = Mapping[Cell, Tally]
 
 
-def tabulate(results: Iterable[Result]) -> Table:
-    """All cells that hold a question, with the margins (modality, ALL), (ALL, task) and (ALL, ALL)."""
+def tabulate(results: Iterable[Result], sets: Mapping[str, Sequence[Result]] | None = None) -> Table:
+    """All cells that hold a question, with the margins (modality, ALL), (ALL, task) and (ALL, ALL).
+
+    Args:
+        results: of all questions.
+        sets: those of each set, for a cell (SET, name) each.
+
+    Raises:
+        UserError: there is no result.
+    """
     cells: dict[Cell, list[Result]] = defaultdict(list)
     for result in results:
         for cell in cells_of(result):
             cells[cell].append(result)
     if not cells:
         raise UserError("there is no result line to make a table of; run eval/infer.py first")
-    return {cell: Tally(members) for cell, members in cells.items()}
+    of_sets = {(SET, name): members for name, members in (sets or {}).items()}
+    return {cell: Tally(members) for cell, members in (cells | of_sets).items()}
 
 
 def cells_of(result: Result) -> list[Cell]:
@@ -143,14 +161,15 @@ def is_text(result: Result) -> bool:
 
 def modalities(cells: Iterable[Cell]) -> list[str]:
     """The modalities that occur, in the published order, then others by name; TEXT is the last."""
-    names = {modality for modality, _ in cells} - {ALL}
+    names = {modality for modality, _ in cells} - {ALL, SET}
     return _in_order(names - {TEXT}, [modality.value for modality in Modality]) + [TEXT] * (TEXT in names)
 
 
 def tasks(cells: Iterable[Cell]) -> list[str]:
     """The tasks that occur, in the published order, then others by name; sources are none."""
     present = set(cells)
-    return _in_order({task for _, task in present} - {ALL, *sources(present)}, [task.value for task in Task])
+    names = {task for row, task in present if row != SET}
+    return _in_order(names - {ALL, *sources(present)}, [task.value for task in Task])
 
 
 def sources(cells: Iterable[Cell]) -> list[str]:
@@ -193,13 +212,14 @@ class Average:
     """One way to average, named."""
 
     name: str
+    over: str  # "questions", "modalities", "tasks", "sources" or "sets"
     mean: float
     stderr: float | None
     cells: tuple[Cell, ...]  # the cells whose plain mean it is
 
 
 def averages(table: Table) -> list[Average]:
-    """The weighted mean (every question counts the same) and the unweighted means over modalities, tasks and sources.
+    """The weighted mean, where every question counts the same, and unweighted means over modalities, tasks and so on.
 
     The papers quote the unweighted ones. Questions without a label are in the weighted mean alone.
     """
@@ -207,18 +227,19 @@ def averages(table: Table) -> list[Average]:
     whole = table[ALL, ALL].estimate
     if whole is not None:
         name = "all questions, weighted by their number"
-        found.append(Average(name, whole.mean, whole.stderr, ((ALL, ALL),)))
+        found.append(Average(name, "questions", whole.mean, whole.stderr, ((ALL, ALL),)))
     margins = {
         ("modality", "modalities"): [(name, ALL) for name in modalities(table)],
         ("task", "tasks"): [(ALL, name) for name in tasks(table)],
         ("source", "sources"): [(TEXT, name) for name in sources(table)],
+        ("set", "sets"): [cell for cell in table if cell[0] == SET],
     }
     for (one, many), cells in margins.items():
         known = tuple(cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].asked)
         if known:
             mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in known])
             kind = one if len(known) == 1 else many
-            found.append(Average(f"unweighted mean over {len(known)} {kind}", mean, stderr, known))
+            found.append(Average(f"unweighted mean over {len(known)} {kind}", many, mean, stderr, known))
     return found
 
 

@@ -103,7 +103,8 @@ class VllmGenerator:
         prompts = [prompt for prompt in encoded.prompts for _ in range(count)]
         given = decoding(self._sampling, names, self._longest, self._ends, self._forbidden)
         outputs = self._model.generate(prompts, [self._parameters(**each) for each in given], use_tqdm=False)
-        done = [Completion(output.outputs[0].text, len(output.outputs[0].token_ids)) for output in outputs]
+        first = [output.outputs[0] for output in outputs]
+        done = [Completion(each.text, len(each.token_ids), each.finish_reason == "length") for each in first]
         return [done[start : start + count] for start in range(0, len(done), count)]
 
 
