@@ -10,7 +10,6 @@ in 93 to 97.5 % from 15 pictures on, and in 90 % with fewer. The upper bound can
 there the exact test sees a difference that is not there less often than in 2.5 %, and the interval agrees with it.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -18,6 +17,8 @@ from itertools import product
 import numpy as np
 from scipy.special import ndtri
 
+from open_r1.command_line import CommandParser
+from open_r1.errors import run_command
 from open_r1.evaluation.statistics import accuracy, difference, holm, sign_flip
 
 MOST = 5  # questions about one picture
@@ -117,7 +118,7 @@ SETTINGS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1000, help="of each setting (1000)")
     draws = parser.parse_args().draws
     measured = [(setting, *coverage(setting, draws, seed)) for seed, setting in enumerate(SETTINGS)]
@@ -157,4 +158,4 @@ def _line(name: str, shares: list[tuple[Setting, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
