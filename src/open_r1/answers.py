@@ -27,6 +27,10 @@ from open_r1.runs import Mode
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+GRADER_VERSION = 1
+"""Raised whenever some completion is read differently than before. Result files record it, and a file graded by one
+version is not continued with another. tests/test_grader_version.py compares many readings with this number."""
+
 
 # ---------------------------------------------------------------------------------------------- the question
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from open_r1 import answers, claims
+from open_r1.answers import GRADER_VERSION
 from open_r1.checkpoints import (
     attention_or_fallback,
     fingerprint,
@@ -23,7 +23,6 @@ from open_r1.errors import UserError
 from open_r1.evaluation.generate import Encoder
 from open_r1.evaluation.settings import InferenceSettings
 from open_r1.evaluation.training_set import TrainingSet
-from open_r1.files import sha256_file
 from open_r1.prompts import prompt_name, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Task, parse_label, refuse_other_family, released
@@ -122,12 +121,6 @@ def data_fingerprint(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def grader_fingerprint() -> str:
-    """SHA-256 over the source of the grader."""
-    files = [Path(str(module.__file__)) for module in (answers, claims)]
-    return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
-
-
 def build_manifest(
     settings: InferenceSettings,
     folder: Path,
@@ -183,7 +176,7 @@ def build_manifest(
         "seed": settings.seed,
         "dtype": str(resolve_dtype(settings.dtype, settings.where)).removeprefix("torch."),
         "attention": attention_or_fallback(settings.attn_implementation, settings.where)[0],
-        "grader_sha256": grader_fingerprint(),
+        "grader_version": GRADER_VERSION,
         "device": settings.where,
         "hardware": hardware(),
         "packages": package_versions(),

@@ -39,6 +39,9 @@ BEFORE = {
     "seed_used": None,
 }
 
+# Before graders had versions, manifests held the hash of the grader's source.
+_HASHED_GRADERS = {"442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb": 1}
+
 _BEGINNING = b'{"manifest"'
 _RESULT = b'{"id": '
 
@@ -253,9 +256,17 @@ def _whole_result(line: bytes) -> bytes:
     return line
 
 
+def with_grader_version(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest that names its grader by version, also where it was written with a hash of the grader's source."""
+    if manifest.get("grader_sha256") not in _HASHED_GRADERS:
+        return dict(manifest)
+    entries = {key: value for key, value in manifest.items() if key != "grader_sha256"}
+    return {**entries, "grader_version": _HASHED_GRADERS[manifest["grader_sha256"]]}
+
+
 def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(here))  # tuples and string enums become what they are in the file
-    there = {**{key: value for key, value in BEFORE.items() if key in plain}, **there}
+    there = {**{key: value for key, value in BEFORE.items() if key in plain}, **with_grader_version(there)}
     keys = sorted((there.keys() | plain.keys()) - VOLATILE)
     other = [
         f"{key} ({there.get(key)!r} there, {plain.get(key)!r} now)" for key in keys if there.get(key) != plain.get(key)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.score import BEFORE, VOLATILE, ResultFile
+from open_r1.evaluation.score import BEFORE, VOLATILE, ResultFile, with_grader_version
 from open_r1.runs import Modality, Task, family_of, parse_label
 
 OF_THE_SET = frozenset(
@@ -46,7 +46,8 @@ def label_of(name: Any) -> Modality | Task | None:
 def _how_asked(manifest: Mapping[str, Any]) -> str | None:
     if checkpoint_of(manifest) is None:
         return None
-    entries = {key: value for key, value in {**BEFORE, **manifest}.items() if key not in VOLATILE | OF_THE_SET}
+    manifest = {**BEFORE, **with_grader_version(manifest)}
+    entries = {key: value for key, value in manifest.items() if key not in VOLATILE | OF_THE_SET}
     return json.dumps([str(checkpoint_of(manifest)), entries], sort_keys=True)
 
 
