@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,9 @@ def layers(data: bytes, name: str) -> Iterator[bytes]:
             yield zlib.decompressobj().decompress(data[at:], 2**24)
         except zlib.error:
             continue
+    if zipfile.is_zipfile(io.BytesIO(data)):  # of torch.save
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            yield from map(packed.read, packed.namelist())
     if data[:2] == b"\x1f\x8b":
         yield gzip.decompress(data)
     for match in re.finditer(rb"base64,([A-Za-z0-9+/=]+)", data):

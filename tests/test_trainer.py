@@ -116,6 +116,7 @@ def test_private_seams_of_trl_are_as_this_code_expects() -> None:
     }
     for name, parameters in seams.items():
         assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == parameters, name
+    assert "torch.save(self.args," in inspect.getsource(GRPOTrainer._save)  # `Durable._save` gives it args of its own
     scoring = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
     assert list(scoring)[:8] == [
         "self",

@@ -18,13 +18,22 @@ from trl import GRPOConfig, ModelConfig
 from open_r1.arguments import GRPODefaults, QuestionArguments, VQAArguments
 from open_r1.errors import UserError
 from open_r1.model_card import take_over_push
+from open_r1.redaction import known_secrets, redacted
 from open_r1.sharding import shard_on_cpu
 from open_r1.tracking import prepare_trackers
 from open_r1.training_flags import TrainingParser
 
 
+class PublicSettings:
+    """In front of a training configuration: what trackers are told of it holds no secret."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `TrainingArguments.to_dict`, which run.json and every tracker take, without secrets."""
+        return redacted(super().to_dict(), known_secrets(vars(self)))  # type: ignore[misc]
+
+
 @dataclass
-class GRPOTrainingConfig(GRPODefaults, GRPOConfig):
+class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
     """`trl.GRPOConfig` with the defaults of the published runs and batch sizes counted in prompts.
 
     After construction `per_device_train_batch_size` and `per_device_eval_batch_size` hold completions, as TRL wants

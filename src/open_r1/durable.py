@@ -27,6 +27,7 @@ from open_r1.checkpoints import load_model, require_adapter
 from open_r1.errors import UserError
 from open_r1.files import DiskError
 from open_r1.guards import Rewards, StopOnSignal, Watchdog, all_finite, stop_everywhere
+from open_r1.redaction import public_copy
 from open_r1.saving import STAGE, clear_stage, full_disk, prune, publish_files, require, seal
 
 _Trainer = Trainer if TYPE_CHECKING else object
@@ -148,6 +149,14 @@ class Durable(_Trainer):
         self._saved_at = step
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(final))
+
+    def _save(self, *arguments: Any, **options: Any) -> None:
+        """As the Trainer's; training_args.bin, which is a pickle of `args`, gets them without secrets."""
+        given, self.args = self.args, public_copy(self.args)
+        try:
+            super()._save(*arguments, **options)
+        finally:
+            self.args = given
 
     @contextmanager
     def _agreed_on_disk_errors(self, run: Path) -> Iterator[None]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from open_r1.redaction import known_secrets, redacted
+
 EXIT_INTERRUPTED = 75
 """Exit status of what was told to stop and goes on with the same command (EX_TEMPFAIL of sysexits.h)."""
 
@@ -44,9 +46,11 @@ def run_command(main: Callable[[], int | None]) -> None:
 def _report(line: str) -> int:
     """Print the line unless another process of this machine has printed the same; returns the exit status.
 
+    Secrets of the command line are hidden: what is printed ends up in logs.
     Before torch is loaded no process can wait for another, so those that have nothing to add end with 0 and the one
     that printed ends last: torchrun's own report, which names every process that failed, is then as short as it gets.
     """
+    line = redacted(line, known_secrets())
     folder, others = _shared_folder(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
     is_early = "torch" not in sys.modules
     name = hashlib.sha256(line.encode(errors="replace")).hexdigest()[:16]

@@ -21,6 +21,7 @@ from open_r1.evaluation.sheets import markdown_code, markdown_table, markdown_te
 from open_r1.evaluation.tables import ALL, tabulate
 from open_r1.files import write_atomically
 from open_r1.hub_fetch import hub_errors
+from open_r1.redaction import known_secrets, redacted, split_secrets
 
 CARD = "README.md"
 # What of an output folder is published. Not run.json and its like: they name paths and single rows of the data.
@@ -34,7 +35,6 @@ _LICENCES = {
     "Qwen/Qwen2.5-1.5B-Instruct": "apache-2.0",
     "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
 }
-_SECRET = re.compile(r"--\w*(token|key|password|secret)\b.*")
 _METHODS = {"grpo": "GRPO (group relative policy optimisation)", "sft": "supervised fine-tuning"}
 
 
@@ -75,6 +75,8 @@ def card(story: Mapping[str, Any], files: Sequence[ResultFile] = (), is_adapter:
         files: results of the checkpoint.
         is_adapter: whether the folder holds LoRA weights alone.
     """
+    command = _words(str(story.get("command") or ""))
+    story = redacted(story, known_secrets(story, words=command)) | {"command": public_command(shlex.join(command))}
     base = public_name(str(story.get("base_model") or ""))
     sections = [
         _front_matter(base, story, is_adapter),
@@ -204,26 +206,25 @@ def _data(report: Mapping[str, Any]) -> str:
 def _training(story: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted((story.get("packages") or {}).items()))
     return (
-        f"```bash\n{public_command(str(story.get('command') or ''))}\n```\n\n"
+        f"```bash\n{story.get('command')}\n```\n\n"
         f"Commit `{story.get('commit')}`; {versions}. Started {story.get('started')}.\n"
     )
 
 
 def public_command(command: str) -> str:
     """A command without secrets, and with the last part alone of every absolute path."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    kept: list[str] = []
-    hidden = False
-    for word in words:
-        if hidden or _SECRET.fullmatch(word):
-            hidden = not hidden and "=" not in word
-            continue
+    kept = []
+    for word in split_secrets(_words(command))[0]:
         flag, equals, value = word.rpartition("=")
-        kept.append(shlex.quote(f"{flag}{equals}{_last_part(value)}"))
-    return " ".join(kept)
+        kept.append(f"{flag}{equals}{_last_part(value)}")
+    return shlex.join(kept)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
 def _last_part(word: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.files import parse_json
+from open_r1.redaction import known_secrets, redacted
 from open_r1.saving import damage, newest_first, read_about, set_aside, step_of
 
 RUN_FILE = "run.json"
@@ -136,7 +137,8 @@ def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: P
     Raises:
         UserError: with every difference.
     """
-    changed = list(_differences(earlier, json.loads(json.dumps(now))))
+    # hidden in both, or a run of before secrets were hidden could not be continued
+    changed = list(_differences(redacted(earlier, known_secrets()), json.loads(json.dumps(now))))
     had = read_about(checkpoint).get("processes")
     if had != processes:
         changed.insert(0, f"{had} processes then, {processes} now")

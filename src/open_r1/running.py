@@ -20,6 +20,7 @@ from open_r1.guards import stop_everywhere
 from open_r1.model_card import conclude, open_repository
 from open_r1.prompts import question_text
 from open_r1.provenance import commit, hardware, package_versions
+from open_r1.redaction import known_secrets, recorded_command, redacted
 from open_r1.resuming import (
     DONE,
     INTERRUPTED,
@@ -135,12 +136,13 @@ def run_story(
     model_config: ModelConfig,
     report: dict[str, Any],
 ) -> dict[str, Any]:
-    """What run.json records about a run, enough to repeat it."""
-    return {
+    """What run.json records about a run, enough to repeat it, without secrets."""
+    secrets = known_secrets(vars(training), vars(script), vars(model_config))
+    story = {
         "method": "grpo",
         "mode": mode.value,
         "base_model": model_config.model_name_or_path,
-        "command": " ".join(sys.argv),
+        "command": recorded_command(sys.argv, secrets),
         "prompt": question_text("{Question}", mode),
         "prompts_per_step": training.prompts_per_step,
         "completions_per_step": training.completions_per_step,
@@ -153,6 +155,7 @@ def run_story(
         "hardware": hardware(),
         "started": _now(),
     }
+    return redacted(story, secrets)
 
 
 def _now() -> str:

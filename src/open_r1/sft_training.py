@@ -16,7 +16,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from open_r1.answers import solution_letter
 from open_r1.arguments import SFTDefaults
 from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
-from open_r1.config import GRPOTrainingConfig, QuestionArguments, parse_into
+from open_r1.config import GRPOTrainingConfig, PublicSettings, QuestionArguments, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
 from open_r1.launch import lora_config, quantization
@@ -31,7 +31,7 @@ Examples = dict[str, list[Any]]
 
 
 @dataclass
-class SFTTrainingConfig(SFTDefaults, SFTConfig):
+class SFTTrainingConfig(PublicSettings, SFTDefaults, SFTConfig):
     """`trl.SFTConfig` with the settings of Med-R1's baseline: 1 epoch, 2e-5 cosine, 128 sequences per step."""
 
     _fit_to_hardware = GRPOTrainingConfig._fit_to_hardware

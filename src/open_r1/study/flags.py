@@ -2,20 +2,21 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.command_line import CommandParser
 from open_r1.errors import UserError
 from open_r1.files import sha256_file
+from open_r1.redaction import split_secrets
 from open_r1.runs import Family, Mode, parse_label
 from open_r1.study.leases import PATIENCE
 from open_r1.study.sets import Label
 
 FAMILIES: tuple[Family, ...] = ("modality", "task")
 SCHEDULERS = ("slurm", "shell")
-PASSED_ON = ("--train_args", "--sft_args", "--infer_args")
+PASSED_ON = ("train_args", "sft_args", "infer_args")
 
 # What the study sets itself for each run or cell.
 _OURS_IN_TRAINING = {
@@ -45,10 +46,24 @@ class StudyFlags:
     dry_run: bool
     emit: str | None
 
+    def recorded(self) -> dict[str, list[str]]:
+        """The flags to pass on as study.json has them, without secrets."""
+        return recorded_words({key: getattr(self, key) for key in PASSED_ON})
+
+    @property
+    def secret_flags(self) -> list[str]:
+        """Which of the flags hold a secret."""
+        return [f"--{key}" for key in PASSED_ON if list(getattr(self, key)) != self.recorded()[key]]
+
     def files(self) -> dict[str, str]:
         """The SHA-256 of each file that is named among the flags to pass on: a recipe, a DeepSpeed configuration."""
         words = (*self.train_args, *self.sft_args, *self.infer_args)
         return {word: sha256_file(word) for word in sorted(set(words)) if Path(word).is_file()}
+
+
+def recorded_words(passed_on: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Flags to pass on, by the flag of the study that holds them, without secrets."""
+    return {key: split_secrets(words)[0] for key, words in passed_on.items()}
 
 
 def parser(description: str | None) -> CommandParser:
@@ -122,7 +137,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """`--train_args X` as `--train_args=X`: argparse takes an X that begins with dashes for a flag otherwise."""
     found: list[str] = []
     for word in arguments:
-        if found and found[-1] in PASSED_ON:
+        if found and found[-1].removeprefix("--") in PASSED_ON:
             found[-1] += f"={word}"
         else:
             found.append(word)

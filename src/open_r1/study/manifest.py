@@ -11,7 +11,8 @@ from typing import Any
 from open_r1.errors import UserError
 from open_r1.files import disk_errors, write_json
 from open_r1.provenance import commit, package_versions
-from open_r1.study.flags import StudyFlags
+from open_r1.redaction import known_secrets, recorded_command
+from open_r1.study.flags import PASSED_ON, StudyFlags, recorded_words
 from open_r1.study.leases import created
 from open_r1.study.plan import Plan
 from open_r1.study.sets import DataSet
@@ -44,9 +45,7 @@ def make_manifest(
         "base": flags.base,
         "base_sha256": checked["base_sha256"],
         "nproc_per_node": flags.nproc_per_node,
-        "train_args": list(flags.train_args),
-        "sft_args": list(flags.sft_args),
-        "infer_args": list(flags.infer_args),
+        **flags.recorded(),
         "published": {way: list(words) for way, words in published.items()},
         "files": flags.files(),
         "checked": dict(checked),
@@ -56,7 +55,7 @@ def make_manifest(
         },
         "runs": [subject.name for subject in plan.runs],
         "cells": [f"{subject.name}/{Path(each.path).name}" for subject, each in plan.cells],
-        "command": shlex.join(sys.argv),
+        "command": recorded_command(sys.argv, known_secrets()),
         "packages": package_versions(),
         "commit": commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -86,7 +85,7 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read ({error}); name another --output_dir") from None
-    return found
+    return found | recorded_words({key: found.get(key) or () for key in PASSED_ON})  # of before secrets were hidden
 
 
 def begin_or_continue(folder: Path, manifest: dict[str, Any]) -> list[str]:

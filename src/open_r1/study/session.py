@@ -40,6 +40,11 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
         UserError: flags, data or base cannot be used, or the folder holds another study; nothing was run then.
     """
     flags = read_flags(description, arguments)
+    if flags.emit and flags.secret_flags:
+        raise UserError(
+            f"{flags.secret_flags[0]} holds a secret, which would stand in the job script for all to read; leave it "
+            "out and set the environment variable (HF_TOKEN for the hub), or log in with `hf auth login`"
+        )
     sets, others = find_sets(flags.data, flags.by)
     whole = make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
     part = whole.only(flags.only)
@@ -91,7 +96,7 @@ def _checked(commands: Commands, whole: Plan, there: Mapping[str, Any] | None) -
 def _as_then(flags: StudyFlags, there: Mapping[str, Any]) -> bool:
     """Whether the flags for runs and cells are those that the study was begun with."""
     now = {"base": flags.base, "nproc_per_node": flags.nproc_per_node, "files": flags.files()}
-    now |= {key: list(getattr(flags, key)) for key in ("train_args", "sft_args", "infer_args")}
+    now |= flags.recorded()
     return all(there[key] == value for key, value in now.items())
 
 

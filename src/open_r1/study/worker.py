@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from open_r1.durations import duration
 from open_r1.errors import UserError
 from open_r1.files import disk_errors
+from open_r1.redaction import recorded_command
 from open_r1.study import leash
 from open_r1.study.commands import Commands
 from open_r1.study.forecast import Forecast
@@ -255,7 +255,7 @@ class Worker:
         with disk_errors(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "ab") as file:
-                head = f"\n== {datetime.now(UTC).isoformat(timespec='seconds')}\n$ {shlex.join(command)}\n"
+                head = f"\n== {datetime.now(UTC).isoformat(timespec='seconds')}\n$ {recorded_command(command)}\n"
                 file.write(head.encode())
                 file.flush()
                 # a session of its own: Ctrl-C is for us, and we pass it on
