@@ -94,6 +94,7 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
         "samples": None,
         "asked": None,
         "cut_off": None,
+        "content": None,
     }
     last = json.loads(lines[8])
     assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated picture")

@@ -8,9 +8,10 @@ from typing import Any
 from datasets import Dataset
 
 from open_r1.errors import UserError
+from open_r1.omnimedvqa import row_id
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.vqa_data import picture_key, row_pictures
+from open_r1.vqa_data import data_fingerprint, picture_digest, picture_key, row_pictures
 
 BATCH = 256
 Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
@@ -28,6 +29,8 @@ class Checked:
     """(id, reason) of the rows whose picture does not open."""
     lengths: list[int]
     """Tokens of each kept prompt, the picture's included."""
+    content: str = ""
+    """SHA-256 over ids, texts and pictures of the kept rows."""
 
     @property
     def longest(self) -> int:
@@ -46,16 +49,17 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
     kept: list[int] = []
     too_long: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
-    opened: dict[str, Size] = {}  # a picture is asked about up to five times
+    opened: dict[str, tuple[Size, str]] = {}  # a picture is asked about up to five times
     kept_lengths: list[int] = []
+    contents: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
             keys = [picture_key(row) for row in rows]
             fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
-            opened.update(zip(fresh, pool.map(_picture_size, fresh.values()), strict=True))
-            sizes = [opened[key] for key in keys]
+            opened.update(zip(fresh, pool.map(_size_and_digest, fresh.values()), strict=True))
+            sizes = [opened[key][0] for key in keys]
             lengths = _prompt_lengths(rows, sizes, processor, mode)
-            for offset, (row, size, length) in enumerate(zip(rows, sizes, lengths, strict=True)):
+            for offset, (row, key, size, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
                 if isinstance(size, str):
                     unreadable.append((row["id"], size))
                 elif length > limit:
@@ -63,7 +67,8 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
                 else:
                     kept.append(start + offset)
                     kept_lengths.append(length)
-    return Checked(kept, too_long, unreadable, kept_lengths)
+                    contents.append(f"{row['id']} {row_id(opened[key][1], row['problem'], row['solution'])}")
+    return Checked(kept, too_long, unreadable, kept_lengths, data_fingerprint(contents))
 
 
 def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -71,12 +76,13 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
 
 
-def _picture_size(row: dict[str, Any]) -> Size:
+def _size_and_digest(row: dict[str, Any]) -> tuple[Size, str]:
+    """The size of a row's picture, or why it does not open, and the hash of its bytes."""
     try:
         pictures = row_pictures(row)
     except UserError as error:
-        return str(error)
-    return pictures[0].size if pictures else None
+        return str(error), ""
+    return (pictures[0].size if pictures else None), picture_digest(row["image"])
 
 
 def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:

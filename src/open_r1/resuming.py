@@ -161,6 +161,8 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
                 yield f"--{name} was {then.get(name)!r}, is {today.get(name)!r}"
     if earlier.get("data", {}).get("ids_sha256") != now.get("data", {}).get("ids_sha256"):
         yield "the questions that are trained on, or their order, are others"
+    elif earlier.get("data", {}).get("content_sha256") not in (None, now.get("data", {}).get("content_sha256")):
+        yield "the pictures or texts of the questions that are trained on are others (content_sha256)"
 
 
 def _read_story(folder: Path) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def _data_report(
         "pictures": pictures,
         "prompts": len(ids),
         "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        "content_sha256": checked.content,
         "longest_prompt": checked.longest,
         "dropped": [str(row) for row in dropped],
         "too_long": checked.too_long,

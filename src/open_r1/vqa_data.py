@@ -19,7 +19,7 @@ from pyarrow import ArrowNotImplementedError
 from open_r1.data_names import missing_data
 from open_r1.errors import UnusableInput, UserError
 from open_r1.files import parse_json
-from open_r1.images import SIZE, decode, open_image, resolve, shown
+from open_r1.images import SIZE, ImageError, decode, open_image, read_file, resolve, shown
 from open_r1.omnimedvqa import (
     TEXT_KEYS,
     Dropped,
@@ -120,6 +120,32 @@ def picture_key(row: Mapping[str, Any]) -> str:
     if value["bytes"] is None:
         return str(value["path"])
     return hashlib.sha256(value["bytes"]).hexdigest()[:16]
+
+
+def picture_digest(picture: Mapping[str, Any] | None) -> str:
+    """SHA-256 of every byte of an undecoded picture; "" for none, the reason of one that cannot be read."""
+    if picture is None:
+        return ""
+    try:
+        data = read_file(picture["path"]) if picture["bytes"] is None else picture["bytes"]
+    except ImageError as error:
+        return error.reason
+    return hashlib.sha256(data).hexdigest()
+
+
+def content_digest(row: Mapping[str, Any], picture: Mapping[str, Any] | None) -> str:
+    """Everything that a model is shown of a question, as 16 hexadecimal digits; ids need not know about the picture.
+
+    Args:
+        row: `problem` and `solution` count.
+        picture: the undecoded picture that is shown; None: none is.
+    """
+    return row_id(picture_digest(picture), row["problem"], row["solution"])
+
+
+def data_fingerprint(lines: Iterable[str]) -> str:
+    """SHA-256 over what stands for each question of a set, whatever the order; 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def summary(dropped: Sequence[Dropped]) -> str:

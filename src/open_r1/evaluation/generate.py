@@ -25,6 +25,7 @@ from open_r1.pictures import spell_out
 from open_r1.prompts import build_messages
 from open_r1.rollout import completion_lengths
 from open_r1.runs import Mode
+from open_r1.vqa_data import content_digest
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -104,6 +105,10 @@ class Encoder:
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]
         pixels = torch.as_tensor(patches["pixel_values"])
         return Prompts(tokens, picture_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
+
+    def content(self, row: Row) -> str:
+        """Everything that the model is shown of a row, as 16 hexadecimal digits; see `vqa_data.content_digest`."""
+        return self.view.content(row) if self.has_vision else content_digest(row, None)
 
     def render(self, problem: str, has_image: bool = True) -> str:
         """The prompt as the chat template writes it, with one placeholder for the picture."""

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from open_r1.answers import Outcome, grade, options_in, solution_letter
 from open_r1.checkpoints import load_model, load_processor, model_source, read_family
 from open_r1.errors import UserError
+from open_r1.evaluation.content import contents, require_same_content
 from open_r1.evaluation.generate import (
     Completion,
     Encoded,
@@ -49,7 +50,7 @@ from open_r1.evaluation.score import (
 from open_r1.evaluation.statistics import clustered_stderr, pass_at_k
 from open_r1.evaluation.training_set import TrainingSet, find_training_set
 from open_r1.files import disk_errors, write_atomically
-from open_r1.vqa_data import load_vqa, picture_key, summary
+from open_r1.vqa_data import data_fingerprint, load_vqa, picture_key, summary
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
 
@@ -135,7 +136,9 @@ class _Job:
 def _infer(settings: InferenceSettings, launch: Launch, kept: Kept) -> int:
     job = launch.agreed(lambda: _prepare(settings, launch))
     output = Path(settings.output_path)
-    with opened(output, job.manifest, launch) as writer:
+    shown = launch.from_first(lambda: contents(job.questions, job.encoder.content))
+    job.manifest["content_sha256"] = data_fingerprint(f"{name} {content}" for name, content in shown.items())
+    with opened(output, job.manifest, launch, shown) as writer:
         places = {name: index for index, name in enumerate(job.questions["id"]) if name not in writer.done}
         left = job.questions.select(places.values())
         launch.say(f"mode: {job.mode}; {len(left)} of {len(job.questions)} questions to ask")
@@ -185,7 +188,7 @@ def _donors(settings: InferenceSettings, rows: Any) -> Mapping[str, Row]:
 
 
 @contextmanager
-def opened(path: Path, manifest: Mapping[str, Any], launch: Launch) -> Iterator[ResultWriter]:
+def opened(path: Path, manifest: Mapping[str, Any], launch: Launch, shown: Mapping[str, str]) -> Iterator[ResultWriter]:
     """The result file, begun or continued, for the processes of this launch alone.
 
     The first process mends it, and forgets questions that could not be asked: they are asked again. Every process
@@ -196,12 +199,12 @@ def opened(path: Path, manifest: Mapping[str, Any], launch: Launch) -> Iterator[
         UserError: another launch writes it, it belongs to another run, or it cannot be written.
     """
     with ExitStack() as stack:
-        done = launch.from_first(lambda: _mend(path, manifest))
+        done = launch.from_first(lambda: _mend(path, manifest, shown, launch.say))
         launch.agreed(lambda: stack.enter_context(_locked(path, fcntl.LOCK_SH)))
         yield stack.enter_context(ResultWriter(path, manifest, done))
 
 
-def _mend(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+def _mend(path: Path, manifest: Mapping[str, Any], shown: Mapping[str, str], say: Callable[[str], object]) -> list[str]:
     """Make the file ready to append to; returns the ids that are answered."""
     if path.is_dir():
         raise UserError(f"--output_path {path} is a folder; name a file in it")
@@ -209,6 +212,7 @@ def _mend(path: Path, manifest: Mapping[str, Any]) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, fcntl.LOCK_EX):
         ResultWriter(path, manifest).close()  # refuses what is not ours, mends torn lines
+        require_same_content(path, shown, manifest["content_sha256"], say)
         _forget_failures(path)
         return [result.id for result in read_results(path).results]
 
@@ -311,14 +315,14 @@ def answer_rows(
     for encoded in ahead(lambda indices: encoder(list(rows.select(indices))), batches):
         completions = answer(encoded) if encoded.rows else []
         answered = [
-            _judge(row, shown, done, training)
+            _judge(row, shown, done, training, encoder.content(row))
             for row, shown, done in zip(encoded.rows, encoded.shown, completions, strict=True)
         ]
         failed = [unreadable(row, cluster(row), reason) for row, reason in encoded.failed]
         yield answered + failed
 
 
-def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: TrainingSet | None) -> Result:
+def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: TrainingSet | None, content: str) -> Result:
     """Judge what was written against the problem as it was shown; letters are given as the row itself has them."""
     options, solution = options_in(shown.problem), shown.letter(solution_letter(row["solution"]))
     samples = []
@@ -333,6 +337,7 @@ def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: Trainin
         seen=training and training.seen(row),
         asked=None if shown.problem == row["problem"] else shown.problem,
         cut_off=sum(each.cut_off for each in done),
+        content=content,
     )
 
 

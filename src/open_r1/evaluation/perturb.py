@@ -15,7 +15,7 @@ from open_r1.answers import LETTERS, options_in, render_lines, render_problem
 from open_r1.errors import UserError
 from open_r1.evaluation.sampling import keyed
 from open_r1.evaluation.settings import ImageChange, OptionsChange
-from open_r1.vqa_data import picture_key, row_image
+from open_r1.vqa_data import content_digest, picture_key, row_image
 
 Row = Mapping[str, Any]
 
@@ -63,6 +63,11 @@ class View:
         if self.image == "noise":
             return f"noise {row['id']}"
         return picture_key(self._donor(row))
+
+    def content(self, row: Row) -> str:
+        """Everything that is shown of a question, as 16 hexadecimal digits; see `content_digest`."""
+        hidden = row["image"] is None or self.image == "none"
+        return content_digest(row, None if hidden else self._donor(row)["image"])
 
     def open(self, row: Row) -> Image.Image:
         """The picture that is shown. Raises `ImageError` if it cannot be used."""

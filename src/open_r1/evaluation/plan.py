@@ -26,6 +26,7 @@ from open_r1.evaluation.training_set import TrainingSet
 from open_r1.prompts import prompt_name, question_text
 from open_r1.provenance import commit, hardware, package_versions
 from open_r1.runs import HUB_REPOSITORY, Modality, Mode, Task, parse_label, refuse_other_family, released
+from open_r1.vqa_data import data_fingerprint
 
 
 def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) -> tuple[Mode, str]:
@@ -116,11 +117,6 @@ def choose_rows(ids: list[str], limit: int | None) -> list[int]:
     return sorted(sorted(everything, key=lambda index: hashlib.sha256(ids[index].encode()).digest())[:limit])
 
 
-def data_fingerprint(ids: list[str]) -> str:
-    """SHA-256 over ids, which are hashes of the questions' content, whatever their order; 64 hex digits."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-
-
 def build_manifest(
     settings: InferenceSettings,
     folder: Path,
@@ -162,6 +158,7 @@ def build_manifest(
         "tested_on": _label(Path(settings.prompt_path).name),
         "train_data": training and training.path,
         "train_data_sha256": training and data_fingerprint(training.ids),
+        "train_content_sha256": training and training.content,
         "run_dir": run_folder(folder),
         "forced": forced,
         "image": settings.image,

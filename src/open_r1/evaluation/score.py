@@ -24,6 +24,7 @@ VOLATILE = frozenset(
     {
         *{"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed"},
         *{"checkpoint", "data", "image_root", "method", "trained_on", "tested_on", "train_data", "run_dir"},
+        "content_sha256",  # every answer says itself what was shown, see `content.require_same_content`
     }
 )
 
@@ -41,6 +42,9 @@ BEFORE = {
 
 # Before graders had versions, manifests held the hash of the grader's source.
 _HASHED_GRADERS = {"442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb": 1}
+
+# What files of before these entries existed cannot say; it is taken as it is.
+_UNKNOWN_BEFORE = frozenset({"train_content_sha256"})
 
 _BEGINNING = b'{"manifest"'
 _RESULT = b'{"id": '
@@ -84,6 +88,8 @@ class Result:
     """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
     cut_off: int | None = None
     """How many of its completions the token limit ended; None where that is not known."""
+    content: str | None = None
+    """What the model was shown of the question, as 16 hexadecimal digits; None where that was not recorded."""
 
     @property
     def correct(self) -> bool:
@@ -267,7 +273,7 @@ def with_grader_version(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(here))  # tuples and string enums become what they are in the file
     there = {**{key: value for key, value in BEFORE.items() if key in plain}, **with_grader_version(there)}
-    keys = sorted((there.keys() | plain.keys()) - VOLATILE)
+    keys = sorted((there.keys() | plain.keys()) - VOLATILE - (_UNKNOWN_BEFORE - there.keys()))
     other = [
         f"{key} ({there.get(key)!r} there, {plain.get(key)!r} now)" for key in keys if there.get(key) != plain.get(key)
     ]
@@ -375,7 +381,7 @@ _TEXT_ENTRIES = (
     *("trained_on", "tested_on", "prompt_name", "image", "options"),
 )
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
-_OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked")
+_OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked", "content")
 _NAMES = frozenset(field.name for field in fields(Result))
 _NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
 

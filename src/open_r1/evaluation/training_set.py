@@ -12,7 +12,8 @@ from typing import Any
 from open_r1.checkpoints import run_record
 from open_r1.errors import UserError
 from open_r1.evaluation.blind import BlindGuesser
-from open_r1.vqa_data import load_vqa, picture_key
+from open_r1.omnimedvqa import row_id
+from open_r1.vqa_data import data_fingerprint, load_vqa, picture_key
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class TrainingSet:
 
     path: str
     ids: list[str]
+    content: str
+    """SHA-256 over ids, texts and, where pictures are told apart by content, pictures."""
     guesser: BlindGuesser
     pictures: frozenset[str]
     has_bytes: bool
@@ -45,13 +48,17 @@ def load_training_set(path: str, image_root: str | None) -> TrainingSet:
     """
     rows, _ = load_vqa(path, "train", image_root)
     texts = rows.select_columns(["problem", "solution"])
-    keys, has_bytes = set(), True
-    for row in rows.select_columns(["image"]):
+    keys, contents, has_bytes = set(), [], True
+    for row in rows.select_columns(["id", "image", "problem", "solution"]):
         assert isinstance(row, dict)
+        key = ""
         if row["image"] is not None:
             has_bytes = row["image"]["bytes"] is not None
             keys.add(picture_key(row))
-    return TrainingSet(path, list(rows["id"]), BlindGuesser(texts), frozenset(keys), has_bytes)  # pyright: ignore[reportArgumentType]
+            key = picture_key(row) if has_bytes else ""  # a path is a place, which may change
+        contents.append(f"{row['id']} {row_id(key, row['problem'], row['solution'])}")
+    content, guesser = data_fingerprint(contents), BlindGuesser(texts)  # pyright: ignore[reportArgumentType]
+    return TrainingSet(path, list(rows["id"]), content, guesser, frozenset(keys), has_bytes)
 
 
 def find_training_set(
