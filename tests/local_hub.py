@@ -50,6 +50,8 @@ class LocalHub:
     requests: list[Request] = field(default_factory=list)
     pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    public: set[str] = field(default_factory=set)
+    """Repositories that everybody can read; one that is not created as private joins them."""
 
     def __enter__(self) -> "LocalHub":
         self.over = threading.Event()
@@ -127,11 +129,12 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             if noted.path.startswith("/cdn/"):
                 return self._send_file(noted, *hub.file_of(noted.path.rsplit("/", 1)[-1]))
             api = re.fullmatch(
-                r"/api/models/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+(?:/(?P<under>.*))?)?", noted.path
+                r"/api/(?:models|datasets)/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+(?:/(?P<under>.*))?)?", noted.path
             )
             name = api[1] if api else "/".join(noted.path.split("/")[1:3])
             if name in hub.pushed and name not in hub.repositories:
-                return self._answer(200, {"id": name, "sha": COMMIT, "siblings": [], "tags": []})
+                about = {"id": name, "sha": COMMIT, "siblings": [], "tags": [], "private": name not in hub.public}
+                return self._answer(200, about)
             if name not in hub.repositories:
                 return self._answer(404, {"error": "no"}, X_Error_Code="RepoNotFound", X_Error_Message="no")
             files = hub.repositories[name]
@@ -197,6 +200,8 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             value: Any = None if "/commit/" in noted.path else json.loads(noted.body)
             if noted.path == "/api/repos/create":
                 name = f"{value.get('organization') or 'somebody'}/{value['name']}"
+                if name not in hub.pushed and value.get("visibility") != "private":
+                    hub.public.add(name)
                 hub.pushed.setdefault(name, {})
                 return self._answer(200, {"url": f"{hub.url}/{name}", "id": name, "name": name})
             if noted.path == "/api/validate-yaml":

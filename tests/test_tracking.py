@@ -153,8 +153,8 @@ def test_a_tracker_that_cannot_be_is_one_line(
     ("flags", "said"),
     [
         ("--report_to comet_ml", "--report_to comet_ml is not supported"),
-        ("--log_completions true --log_multimodal true", "--log_multimodal would upload"),
-        ("--trust_remote_code true", "--trust_remote_code would run code"),
+        ("--log_completions true --log_multimodal true", "--log_multimodal true: it would upload"),
+        ("--trust_remote_code true", "--trust_remote_code true: it would run code"),
         ("--push_to_hub true", "--push_to_hub needs the hub, and HF_HUB_OFFLINE switches it off"),
     ],
 )

@@ -138,6 +138,10 @@ class VQAArguments(RewardSettings, QuestionArguments):
         default=None,
         metadata={"help": "Pass the longest possible batch before step 1. Default: on a GPU, where memory may end."},
     )
+    log_completions_publicly: bool = field(
+        default=False,
+        metadata={"help": "With --log_completions_hub_repo, which is private otherwise: let everybody read it."},
+    )
 
     difficulty: str | None = field(
         default=None,

@@ -22,6 +22,7 @@ from open_r1.redaction import known_secrets, redacted
 from open_r1.sharding import shard_on_cpu
 from open_r1.tracking import prepare_trackers
 from open_r1.training_flags import TrainingParser
+from open_r1.trl_options import refuse_unserved
 
 
 class PublicSettings:
@@ -42,6 +43,7 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
 
     def __post_init__(self) -> None:
         GRPODefaults.__post_init__(self)
+        refuse_unserved(vars(self))
         self.notes: list[str] = []
         self._fit_to_hardware()
         group = int(self.num_generations or 0)

@@ -99,6 +99,7 @@ def _train_grpo(
         resample_dead_groups=script.resample_dead_groups,
         vision_cache_gib=script.vision_cache_gib,
         order=order,
+        publish_completions=script.log_completions_publicly,
     )
     look_ahead(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())

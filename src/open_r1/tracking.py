@@ -8,11 +8,15 @@ the machine is off unless its own environment variables say otherwise.
 import importlib.util
 import os
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import TrainerCallback
 
 from open_r1.errors import UserError
+from open_r1.guards import stop_everywhere
+from open_r1.hub_fetch import hub_errors
 from open_r1.metrics_file import append_metrics, begin_metrics
 
 PACKAGES = {
@@ -21,6 +25,7 @@ PACKAGES = {
     "trackio": "pip install trackio (which takes an older pillow than requirements.txt names)",
 }
 
+_ON = ("1", "true", "yes", "on")
 # wandb 0.31 reads each as the setting of that name; two underscores begin one that it writes `x_`.
 _QUIET_WANDB = {
     "WANDB_CONSOLE": "off",  # TRL prints prompts and completions there
@@ -58,10 +63,76 @@ def prepare_trackers(training: Any) -> None:
         for name, value in _QUIET_WANDB.items():
             os.environ.setdefault(name, value)
         _without_login(training)
+    if getattr(training, "log_completions", False):
+        _require_private_places(training)
     if trackers and getattr(training, "log_completions", False):
         training.notes.append(
             f"--log_completions: prompts and completions go to {', '.join(trackers)}, as text, without pictures"
         )
+
+
+def _require_private_places(training: Any) -> None:
+    """Refuse to log completions to a place on the hub that cannot be reached, or that everybody can read."""
+    if training.log_completions_hub_repo and os.environ.get("HF_HUB_OFFLINE", "0").lower() in _ON:
+        raise UserError(
+            "--log_completions_hub_repo needs the hub, and HF_HUB_OFFLINE switches it off; unset one of them"
+        )
+    space = training.trackio_space_id or training.trackio_static_space_id
+    if "trackio" in training.report_to and space and not training.hub_private_repo:
+        raise UserError(
+            f"--log_completions would send questions of patients to the space {space}, which everybody can read unless "
+            "--hub_private_repo true is given; add it, or leave one of them out"
+        )
+
+
+@contextmanager
+def completions_repository(training: Any, publicly: bool) -> Iterator[None]:
+    """Have TRL send completions to a data set on the hub that is private, unless that was asked for twice.
+
+    TRL 1.16 creates it when a trainer is built, with the privacy of `hub_private_repo`: public where nothing is said.
+
+    Args:
+        training: training arguments; `log_completions_hub_repo` names the data set.
+        publicly: whether everybody may read it.
+
+    Raises:
+        UserError: on all processes, if the data set cannot be created or everybody can read it already.
+    """
+    repository = training.log_completions_hub_repo
+    if not (repository and training.log_completions):
+        if publicly:
+            raise UserError("--log_completions_publicly does nothing without --log_completions_hub_repo; leave it out")
+        yield
+        return
+    problem = None
+    if training.process_index == 0:
+        try:
+            _create_completions_repository(repository, training.hub_token, publicly)
+        except UserError as error:
+            problem = str(error)
+    stop_everywhere(problem, training.device)
+    asked, training.hub_private_repo = training.hub_private_repo, not publicly
+    try:
+        with hub_errors(repository, None):
+            yield
+    finally:
+        training.hub_private_repo = asked
+
+
+def _create_completions_repository(repository: str, token: str | None, publicly: bool) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with hub_errors(repository, None):
+        name = api.create_repo(repository, repo_type="dataset", private=not publicly, exist_ok=True).repo_id
+        is_private = api.repo_info(name, repo_type="dataset").private
+    if not is_private and not publicly:
+        raise UserError(
+            f"--log_completions_hub_repo {name} can be read by everybody, and questions of patients would go there: "
+            "make it private, name another, or add --log_completions_publicly true"
+        )
+    readers = "you and those you let in" if is_private else "EVERYBODY"
+    print(f"--log_completions_hub_repo: prompts and completions go to the data set {name}; it is read by {readers}")
 
 
 def _without_login(training: Any) -> None:

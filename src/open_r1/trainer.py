@@ -27,6 +27,8 @@ from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, with
 from open_r1.sharding import fsdp_is_asked, weights_are_sharded
 from open_r1.shared_prefix import ATTENTION, adapt_backbone, pack
 from open_r1.step_meter import StepMeter, peak_flops, useful_flops
+from open_r1.tracking import completions_repository
+from open_r1.trl_options import refuse_beside_shared_prefix, refuse_unserved
 
 # Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
 # at 16 x 128 a pass took 875 ms under it and 278 ms by segment (benchmarks/grpo_step.py).
@@ -56,10 +58,12 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         resample_dead_groups: rounds of further prompts to draw for groups whose completions all earned the same.
         vision_cache_gib: memory for the features of a vision tower that is frozen.
         order: places of the questions of an epoch, as `ordered_sampler` wants them; None lets TRL shuffle.
+        publish_completions: let all the world read what `args.log_completions_hub_repo` is sent.
         **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
 
     Raises:
-        UserError: if a micro-batch would not hold whole groups, or options exclude each other.
+        UserError: if a micro-batch would not hold whole groups, options exclude each other, or one is not served
+            (`trl_options`).
     """
 
     # The base classes allow None or less here than this trainer ever holds.
@@ -84,6 +88,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         resample_dead_groups: int = 0,
         vision_cache_gib: float = 8.0,
         order: EpochOrder | None = None,
+        publish_completions: bool = False,
         **kwargs: Any,
     ) -> None:
         self._order = order
@@ -94,7 +99,9 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         self._filler: torch.Tensor | None = None
         self._rewards = torch.empty(0)
         self.meter = StepMeter()
-        super().__init__(**kwargs)
+        _refuse_unserved(kwargs, shared_prefix)
+        with completions_repository(kwargs["args"], publish_completions):
+            super().__init__(**kwargs)
         self.reward_funcs = [self.rewards_guard.guarded(each) for each in self.reward_funcs]
         self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
         self.shared_prefix = shared_prefix and not self.windowed
@@ -108,7 +115,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         )
         self._refuse_what_does_not_fit()
         if not self.use_vllm:
-            self.generation_config.suppress_tokens = forbidden_token_ids(self.model.config)
+            asked = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
+            self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *asked]
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
                 prepare_model(each)
@@ -626,6 +634,14 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 self.accelerator.unwrap_model(self.model), ours, float(completions.sum()), patches, backward
             )
             self.meter.count("flops", flops)
+
+
+def _refuse_unserved(given: dict[str, Any], shared_prefix: bool) -> None:
+    """Refuse options of TRL that a trainer of these arguments would not serve."""
+    arguments, model = given["args"], given["model"]
+    refuse_unserved(vars(arguments) | ({"model_init_kwargs": None} if isinstance(model, str) else {}))
+    if shared_prefix and (isinstance(model, str) or not windowed_layers(model.config)):
+        refuse_beside_shared_prefix(arguments, given)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from open_r1.errors import UserError, is_first_process
 from open_r1.library_flags import as_dataclass, library_kinds
 from open_r1.old_keys import ELSEWHERE, translated, translated_flags
 from open_r1.training_help import help_text
+from open_r1.trl_options import refuse_unserved
 
 Method = Literal["grpo", "sft"]
 
@@ -123,6 +124,8 @@ def read_training_flags(
         value, choices = getattr(flags.defaults, name), kinds[name]
         if isinstance(choices, list) and value not in choices:
             raise UserError(f"--{name} {value!r} does not exist; choose one of {', '.join(choices)}")
+    if method == "grpo":
+        refuse_unserved(vars(flags.library) | vars(flags.defaults))
     return flags
 
 
