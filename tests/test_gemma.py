@@ -18,13 +18,13 @@ from open_r1.evaluation.generate import Encoder, Generator
 from open_r1.evaluation.inference import infer
 from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.score import read_results
-from open_r1.launch import lora_config
 from open_r1.phantoms import make_phantoms, save_prepared
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.text_prepare import Benchmark, prepare_benchmark
 from open_r1.tiny_gemma import END_OF_TURN, WINDOW
 from open_r1.tiny_models import build_tiny_checkpoint
+from open_r1.trainable import lora_config
 
 # A reward that tells random completions apart: the longer a wrong answer the less, and some end before others.
 MOVES = ["--reward_funcs", "cosine", "--max_completion_length", "200"]

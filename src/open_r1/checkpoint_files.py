@@ -113,17 +113,47 @@ def whole_name(folder: Path) -> str:
 
 
 def adapter_base(folder: Path) -> Path:
-    """The folder of the model that a LoRA adapter was trained on, as its adapter_config.json names it."""
+    """The folder of the model that a LoRA adapter was trained on, which may be an adapter itself.
+
+    Raises:
+        UserError: see `adapter_chain`.
+    """
+    return adapter_chain(folder)[1]
+
+
+def adapter_chain(folder: Path) -> list[Path]:
+    """A LoRA adapter, the adapters that it was trained on top of, and the whole model below them, from the top down.
+
+    Raises:
+        UserError: a base is not named or not there, or the adapters are each other's bases.
+    """
+    chain = [folder]
+    while is_adapter(chain[-1]):
+        base = _recorded_base(chain[-1])
+        if any(base.samefile(earlier) for earlier in chain):
+            names = " -> ".join(str(each) for each in [*chain, base])
+            raise UserError(
+                f"the LoRA adapters are each other's bases ({names}), so there is no model to put them on; correct "
+                f"base_model_name_or_path in {chain[-1] / ADAPTER}"
+            )
+        chain.append(base)
+    return chain
+
+
+def base_names(folder: Path) -> list[str]:
+    """What each adapter of `adapter_chain` names as its base, from the top down; none for a whole model."""
+    return [str(read_json(each / ADAPTER)["base_model_name_or_path"]) for each in adapter_chain(folder)[:-1]]
+
+
+def _recorded_base(folder: Path) -> Path:
+    """The model that one adapter names as its base."""
     name = read_json(folder / ADAPTER).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / ADAPTER} names no base model; write it there as base_model_name_or_path")
     try:
-        base = model_source(name)
+        return model_source(name)
     except UserError as error:
-        raise UserError(f"{folder} is a LoRA adapter, and its base model cannot be had: {error}") from error
-    if is_adapter(base):
-        raise UserError(f"{folder} is a LoRA adapter whose base {base} is an adapter too; merge that one first")
-    return base
+        raise UserError(f"{folder} is a LoRA adapter, and its base model is not available: {error}") from error
 
 
 def fingerprint(folder: Path) -> str:

@@ -22,6 +22,7 @@ from open_r1.checkpoint_files import (
     RUN_FILE,
     Family,
     adapter_base,
+    adapter_chain,
     fingerprint,
     forbidden_token_ids,
     is_adapter,
@@ -32,7 +33,7 @@ from open_r1.checkpoint_files import (
     whole_name,
     windowed_layers,
 )
-from open_r1.checkpoint_names import ADAPTER, model_source
+from open_r1.checkpoint_names import ADAPTER, local_source, model_source
 from open_r1.errors import UserError, run_command
 from open_r1.hub_fetch import download_patterns, one_line
 from open_r1.processors import load_processor, processor_fingerprint, processor_source, quiet_transformers
@@ -47,12 +48,16 @@ __all__ = [
     "RUN_FILE",
     "Family",
     "adapter_base",
+    "adapter_chain",
     "attention_or_fallback",
     "download_patterns",
     "fingerprint",
     "forbidden_token_ids",
+    "is_adapter",
     "load_model",
     "load_processor",
+    "local_source",
+    "merge_adapter",
     "model_source",
     "processor_fingerprint",
     "processor_source",
@@ -76,7 +81,7 @@ def load_model(
     """The model of a checkpoint, in evaluation mode, with every weight taken from the files.
 
     Args:
-        name: see `model_source`. A LoRA adapter is merged into its base.
+        name: see `model_source`. A LoRA adapter is merged into its base, which may be a base with adapters itself.
         dtype: a torch dtype or its name; "auto" is bfloat16 on a GPU that has it and float32 otherwise.
         attn_implementation: see `attention_or_fallback`; what cannot be had here falls back with one line.
         device: where to put it; None leaves it on the CPU.
@@ -161,11 +166,24 @@ def _require_exact(folder: Path, info: dict[str, Any]) -> None:
 
 
 def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) -> Any:
-    """The base model with a LoRA adapter merged in, every tensor of the adapter accounted for."""
+    """The base model with a LoRA adapter, and those that it was trained on top of, merged in."""
+    weight_files(folder, whole_name(folder))
+    merged = merge_adapter(load_model(adapter_base(folder), dtype, attention), folder)
+    return merged if device is None else merged.to(device)
+
+
+def merge_adapter(base: Any, folder: Path) -> Any:
+    """A model with a LoRA adapter merged in, in evaluation mode; every tensor of the adapter is accounted for.
+
+    Args:
+        base: the model that the adapter was trained on, which is changed.
+        folder: the adapter's.
+
+    Raises:
+        UserError: the adapter does not fit.
+    """
     import peft
 
-    weight_files(folder, whole_name(folder))
-    base = load_model(adapter_base(folder), dtype, attention)
     with quiet_transformers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with names
         try:
@@ -174,7 +192,7 @@ def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) 
             raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
     require_adapter(model, folder)
     merged: Any = model.merge_and_unload()
-    return merged.eval() if device is None else merged.eval().to(device)
+    return merged.eval()
 
 
 def require_adapter(model: Any, folder: Path) -> None:

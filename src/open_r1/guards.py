@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from open_r1.errors import UserError
 
 EXIT_HUNG = 76
+Result = TypeVar("Result")
 _GRACE = 3.0  # seconds that a process which only waits leaves the hanging one to print its stacks
 _SHOWN = 300
 
@@ -32,7 +33,7 @@ def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
     """Whether the flag is set on any process; all of them must call it. About 0.5 ms."""
     if not _together():
         return flag
-    number = torch.tensor([float(flag)], device=device)
+    number = torch.tensor([float(flag)], dtype=torch.float32, device=device)
     dist.all_reduce(number, op=dist.ReduceOp.MAX)
     return bool(number.item())
 
@@ -54,6 +55,38 @@ def stop_everywhere(problem: str | None, device: torch.device | str = "cpu") -> 
         raise SystemExit(2)
     told = {text: rank for rank, text in reversed(list(enumerate(found))) if text is not None}
     raise UserError("; ".join(f"{text} (process {rank})" for text, rank in sorted(told.items(), key=lambda i: i[1])))
+
+
+def on_first_process(work: Callable[[], Result], device: torch.device | str = "cpu") -> Result | None:
+    """What the first process makes of `work`; None on the others, which wait without a limit of time.
+
+    A collective call ends after `--ddp_timeout`, so one is made every half second until the work is done. All
+    processes must call this, and `work` must make no collective calls.
+
+    Raises:
+        UserError: the work raised one; see `stop_everywhere`.
+    """
+    if not _together():
+        return work()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    if dist.get_rank() == 0:
+        thread.start()
+    while on_any_process(thread.is_alive(), device):
+        thread.join(0.5) if dist.get_rank() == 0 else None
+    unexpected = [error for error in errors if not isinstance(error, UserError)]
+    if unexpected:
+        raise unexpected[0]
+    stop_everywhere(str(errors[0]) if errors else None, device)
+    return results[0] if results else None
 
 
 def _together() -> bool:

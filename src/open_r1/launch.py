@@ -2,16 +2,15 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import BitsAndBytesConfig
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
-from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, resolve_dtype, torch_dtype
-from open_r1.config import GRPOTrainingConfig, QuestionArguments, VQAArguments, parse
+from open_r1.checkpoints import load_processor, resolve_dtype, torch_dtype
+from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
 from open_r1.curriculum import Curriculum, Order
 from open_r1.difficulty import training_order
 from open_r1.errors import UserError
@@ -19,8 +18,9 @@ from open_r1.foresight import Estimate, TryLongest
 from open_r1.rewards import rewards_for
 from open_r1.running import own_folder, run_story, run_training
 from open_r1.runs import Mode
+from open_r1.starting_model import starting_model
 from open_r1.tracking import CompletionsAsText, MetricsLog
-from open_r1.trainable import VISION, freeze_vision_tower, lora_targets, trainable_table
+from open_r1.trainable import VISION, require_trainable, trainable_table
 from open_r1.trainer import SharedPrefixGRPOTrainer
 from open_r1.training_rows import load_evaluation_rows, load_training_rows, require_one_step
 from open_r1.vllm_extra import require_vllm
@@ -75,32 +75,26 @@ def _train_grpo(
         say(order.line())
         report["curriculum"] = order.line()
 
-    attention, note = attention_or_fallback(model_config.attn_implementation)
-    if note:
-        say(note)
-    model = load_model(
-        checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
-    )
-    if script.freeze_vision_tower:
-        freeze_vision_tower(model)
-    trainer = SharedPrefixGRPOTrainer(
-        model=model,
-        args=training,
-        reward_funcs=list(rewards),
-        train_dataset=dataset,
-        eval_dataset=evaluation,
-        processing_class=processor,
-        peft_config=lora_config(model, script, model_config),
-        open_pictures=row_pictures,
-        picture_key=picture_key,
-        shared_prefix=script.shared_prefix,
-        verify=script.verify_shared_prefix,
-        tokens_per_micro_batch=script.tokens_per_micro_batch,
-        resample_dead_groups=script.resample_dead_groups,
-        vision_cache_gib=script.vision_cache_gib,
-        order=order,
-        publish_completions=script.log_completions_publicly,
-    )
+    with starting_model(script, training, model_config, packed, say) as (model, adapters):
+        trainer = SharedPrefixGRPOTrainer(
+            model=model,
+            args=training,
+            reward_funcs=list(rewards),
+            train_dataset=dataset,
+            eval_dataset=evaluation,
+            processing_class=processor,
+            peft_config=adapters,
+            open_pictures=row_pictures,
+            picture_key=picture_key,
+            shared_prefix=script.shared_prefix,
+            verify=script.verify_shared_prefix,
+            tokens_per_micro_batch=script.tokens_per_micro_batch,
+            resample_dead_groups=script.resample_dead_groups,
+            vision_cache_gib=script.vision_cache_gib,
+            order=order,
+            publish_completions=script.log_completions_publicly,
+        )
+    require_trainable(trainer.model)
     look_ahead(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())
     trainer.add_callback(CompletionsAsText(trainer))
@@ -122,25 +116,6 @@ def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset
     window = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
     path, ids = Path(str(script.difficulty)), dataset.with_format(None)["id"][:]
     return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
-
-
-def lora_config(model: Any, script: QuestionArguments, model_config: ModelConfig) -> LoraConfig | None:
-    """The LoRA settings of the flags, on the layers that `--lora_on` or `--lora_target_modules` names.
-
-    Raises:
-        UserError: `--lora_on` without `--use_peft`, beside `--lora_target_modules`, or on a tower that is not there.
-    """
-    config = cast(LoraConfig | None, get_peft_config(model_config))
-    if config is None:
-        if script.lora_on:
-            raise UserError(f"--lora_on {script.lora_on} does nothing without --use_peft; add it or leave the flag out")
-        return None
-    if model_config.lora_target_modules:
-        if script.lora_on:
-            raise UserError("--lora_on and --lora_target_modules both name the layers to adapt; leave one out")
-    else:
-        config.target_modules = lora_targets(model, script.lora_on or "language")
-    return config
 
 
 def look_ahead(

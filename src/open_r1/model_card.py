@@ -132,8 +132,9 @@ def _what_it_is(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
     method = _METHODS.get(str(story.get("method")), str(story.get("method")))
     kind = "A LoRA adapter for" if is_adapter else "The weights of"
     lines = [f"{kind} {markdown_code(base)}, trained by {method} to answer medical multiple-choice questions.", ""]
+    bases = [base, *(public_name(str(name)) for name in story.get("base_model_bases") or ())]
     rows = [
-        ("base", base),
+        ("base", ", itself a LoRA adapter on ".join(bases)),
         ("mode", str(story.get("mode"))),
         ("optimizer steps", str(story.get("steps", "not finished"))),
         ("prompts per step", str(story.get("prompts_per_step"))),

@@ -16,7 +16,7 @@ from open_r1.redaction import known_secrets, redacted
 from open_r1.saving import damage, newest_first, read_about, set_aside, step_of
 
 RUN_FILE = "run.json"
-DONE, RUNNING, INTERRUPTED = "done", "running", "interrupted"
+DONE, RUNNING, INTERRUPTED, NOT_READ_BACK = "done", "running", "interrupted", "not read back"
 # Training arguments that do not decide what is learnt.
 _FREE = (
     *("output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "ddp_timeout"),
@@ -55,7 +55,7 @@ def refuse_foreign_output(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file; name a folder")
     if (folder / RUN_FILE).is_file():
-        if _read_story(folder).get("status") == DONE:
+        if _read_story(folder).get("status") in (DONE, NOT_READ_BACK):
             raise UserError(
                 f"--output_dir {folder} holds a finished run, which would be overwritten; "
                 "name another folder or remove this one"

@@ -12,6 +12,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from trl import ModelConfig
 
+from open_r1.checkpoint_files import base_names
+from open_r1.checkpoint_names import model_source
 from open_r1.config import QuestionArguments
 from open_r1.durable import full_disk_in_one_line
 from open_r1.errors import EXIT_INTERRUPTED, UserError
@@ -20,10 +22,12 @@ from open_r1.guards import stop_everywhere
 from open_r1.model_card import conclude, open_repository
 from open_r1.prompts import question_text
 from open_r1.provenance import commit, hardware, package_versions
+from open_r1.read_back import read_back
 from open_r1.redaction import known_secrets, recorded_command, redacted
 from open_r1.resuming import (
     DONE,
     INTERRUPTED,
+    NOT_READ_BACK,
     RUN_FILE,
     RUNNING,
     checkpoint_to_continue,
@@ -77,7 +81,8 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
         The exit status: 0, or `EXIT_INTERRUPTED` after a signal.
 
     Raises:
-        UserError: the checkpoint is of another run, the disk is full, or the numbers are not finite.
+        UserError: the checkpoint is of another run, the disk is full, the numbers are not finite, or what was saved is
+            not the model that was trained.
     """
     folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
     problem = None
@@ -104,9 +109,16 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
                 print(f"stopped by a signal after step {trainer.state.global_step}; the same command continues")
             return EXIT_INTERRUPTED
         trainer.save_model()
+        if main_process:
+            trainer.state.save_to_json(str(folder / "trainer_state.json"))
+            print(f"saved: {folder}")
+        try:
+            line = read_back(trainer, folder)
+        except UserError as error:
+            record(status=NOT_READ_BACK, steps=trainer.state.global_step, problem=str(error))
+            raise
     if main_process:
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
-        print(f"saved: {folder}")
+        print(line)
     ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
     record(**ending)
     if main_process:
@@ -142,6 +154,7 @@ def run_story(
         "method": "grpo",
         "mode": mode.value,
         "base_model": model_config.model_name_or_path,
+        "base_model_bases": base_names(model_source(str(model_config.model_name_or_path))),
         "command": recorded_command(sys.argv, secrets),
         "prompt": question_text("{Question}", mode),
         "prompts_per_step": training.prompts_per_step,

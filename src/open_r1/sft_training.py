@@ -15,15 +15,17 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from open_r1.answers import solution_letter
 from open_r1.arguments import SFTDefaults
-from open_r1.checkpoints import attention_or_fallback, load_model, load_processor, torch_dtype
+from open_r1.checkpoints import load_processor
 from open_r1.config import GRPOTrainingConfig, PublicSettings, QuestionArguments, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
-from open_r1.launch import lora_config, quantization
+from open_r1.launch import quantization
 from open_r1.prompts import build_messages
 from open_r1.running import own_folder, run_story, run_training
 from open_r1.runs import Mode
+from open_r1.starting_model import starting_model
 from open_r1.tracking import MetricsLog
+from open_r1.trainable import require_trainable, trainable_table
 from open_r1.training_rows import load_evaluation_rows, load_training_rows
 from open_r1.vqa_data import row_pictures
 
@@ -98,18 +100,14 @@ def _train_sft(
     asked = load_evaluation_rows(script, training, processor, mode, rows, report)
     if asked is not None:
         say(report["evaluation"]["line"])
-    attention, note = attention_or_fallback(model_config.attn_implementation)
-    if note:
-        say(note)
-    model = load_model(
-        checkpoint, dtype=torch_dtype(model_config.dtype), attn_implementation=attention, quantization=packed
-    )
-    peft_config = lora_config(model, script, model_config)
-    trainer = build_trainer(model, processor, rows, mode, training, peft_config, asked)
+    with starting_model(script, training, model_config, packed, say) as (model, adapters):
+        trainer = build_trainer(model, processor, rows, mode, training, adapters, asked)
+    require_trainable(trainer.model)
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
         f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"
     )
+    say(f"what trains:\n{trainable_table(trainer.model)}")
     trainer.add_callback(MetricsLog())
     story = run_story(mode, script, training, model_config, report) | {"method": "sft"}
     return run_training(trainer, story, continued)

@@ -1,6 +1,8 @@
 """Whether the weights are spread over the processes (ZeRO-3, FSDP), and FSDP where there is no GPU."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate.state import PartialState
@@ -16,6 +18,41 @@ def weights_are_sharded() -> bool:
 def fsdp_is_asked() -> bool:
     """Whether this is an FSDP run: `accelerate launch` tells so, and accelerate itself where `--fsdp` was given."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+@contextmanager
+def unsharded_loading() -> Iterator[None]:
+    """Within the block `from_pretrained` loads whole weights on this process alone, whatever the run's engine is.
+
+    Under ZeRO-3 it would spread them over the processes, all of which would have to load together.
+    """
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.23; tests/test_read_back.py pins it
+    settings = None if held is None else held()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if settings is not None:
+            deepspeed.set_hf_deepspeed_config(settings)
+
+
+def whole_weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """(name, weight) of every parameter, gathered one at a time; under ZeRO-3 and FSDP all processes must iterate.
+
+    A weight is good until the next one is asked for.
+    """
+    for name, weight in model.named_parameters():
+        if hasattr(weight, "ds_id"):  # ZeRO-3
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([weight]):
+                yield name, weight.detach()
+        elif hasattr(weight, "full_tensor"):  # FSDP
+            yield name, weight.full_tensor().detach()
+        else:  # a packed one keeps its class
+            yield name, weight if hasattr(weight, "quant_state") else weight.detach()
 
 
 def shard_on_cpu(training: Any) -> None:

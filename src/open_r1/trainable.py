@@ -1,15 +1,42 @@
 """Which weights train: a frozen vision tower, LoRA on one tower or both, and the table that says so."""
 
 import re
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
+import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from trl import ModelConfig, get_peft_config
 
-from open_r1.arguments import TOWERS
+from open_r1.arguments import TOWERS, QuestionArguments
 from open_r1.errors import UserError
+from open_r1.sharding import unsharded_loading
 
 VISION = ("visual", "vision_tower", "multi_modal_projector")
 """What the parts that see are called: the first in Qwen, the others in Gemma."""
+
+
+def train_all(model: Any) -> None:
+    """Let every weight train, however it was loaded: what an adapter was merged into comes frozen.
+
+    What stays frozen (a vision tower, the base of new adapters) is frozen after this, as the flags say.
+    """
+    for weight in model.parameters():
+        weight.requires_grad_(weight.is_floating_point())
+
+
+def require_trainable(model: Any) -> None:
+    """Refuse to run with nothing to train.
+
+    Raises:
+        UserError: no weight requires a gradient.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError(
+            f"nothing would train: of the {model.config.model_type}'s weights every one is frozen; with --use_peft "
+            "name layers by --lora_on or --lora_target_modules, without it leave out what freezes the rest"
+        )
 
 
 def freeze_vision_tower(model: Any) -> None:
@@ -49,6 +76,43 @@ def lora_targets(model: Any, towers: str) -> str:
         {re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name)) for each in wanted for name in found[each]}
     )
     return "|".join(patterns)
+
+
+def lora_config(model: Any, script: QuestionArguments, model_config: ModelConfig) -> LoraConfig | None:
+    """The LoRA settings of the flags, on the layers that `--lora_on` or `--lora_target_modules` names.
+
+    Raises:
+        UserError: `--lora_on` without `--use_peft`, beside `--lora_target_modules`, or on a tower that is not there;
+            or settings that PEFT refuses or that would train nothing.
+    """
+    config = cast(LoraConfig | None, get_peft_config(model_config))
+    if config is None:
+        if script.lora_on:
+            raise UserError(f"--lora_on {script.lora_on} does nothing without --use_peft; add it or leave the flag out")
+        return None
+    if model_config.lora_target_modules:
+        if script.lora_on:
+            raise UserError("--lora_on and --lora_target_modules both name the layers to adapt; leave one out")
+    else:
+        config.target_modules = lora_targets(model, script.lora_on or "language")
+    _require_adapters(model, config)
+    return config
+
+
+def _require_adapters(model: Any, config: LoraConfig) -> None:
+    """Put the adapters on a copy of the model that holds no numbers: PEFT itself says whether they go there."""
+    with unsharded_loading(), torch.device("meta"):
+        copy = type(model)(model.config)
+    try:
+        adapted: Any = get_peft_model(copy, deepcopy(config), low_cpu_mem_usage=True)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        layers = sorted({name.rpartition(".")[2] for name, part in copy.named_modules() if isinstance(part, nn.Linear)})
+        raise UserError(
+            f"no LoRA adapters can be put on this {model.config.model_type}: {' '.join(str(error).split())[:300]} "
+            f"(its linear layers are called {', '.join(layers)}); correct --lora_target_modules, or leave it out and "
+            "choose with --lora_on"
+        ) from error
+    require_trainable(adapted)
 
 
 def _is_vision(name: str) -> bool:
