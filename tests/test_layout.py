@@ -15,7 +15,7 @@ COMMANDS = ("eval", "scripts", "benchmarks")
 
 FLOORS: list[set[str]] = [
     {
-        *{"errors", "runs", "prompts", "answers", "claims", "rewards", "provenance"},
+        *{"errors", "runs", "prompts", "answers", "answer_texts", "claims", "rewards", "provenance"},
         *{"reward_settings", "text_rewards", "old_keys", "curriculum", "vllm_extra", "durations"},
         *{"arguments", "command_line", "data_names", "library_flags", "training_help", "redaction", "trl_options"},
     },

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_r1.answers import options_in, render_problem, solution_letter
+from open_r1.answer_texts import letter_by_text, published_form, without_marks
+from open_r1.answers import LETTERS, options_in, render_problem, solution_letter
 from open_r1.errors import UnusableInput, UserError
 from open_r1.images import check_reference, shown
 from open_r1.runs import Modality, SplitFile, Task, parse_modality, parse_split_file, parse_task
@@ -174,35 +175,36 @@ def _whole(digits: str) -> int | float:
 
 
 def check_row(entry: Any) -> tuple[str, str, str]:
-    """Check one object of the published form; returns its image path, problem and solution.
+    """Check one object of the published form; returns its image path, and problem and solution as published.
 
     Raises:
         RowError: it cannot be used (`not-an-object`, `missing-key`, `not-text` or as `check_texts` says).
         ImageError: the image is no path that may be opened.
     """
     image, problem, solution = _texts(entry, TEXT_KEYS)
-    check_texts(problem, solution)
+    problem, solution = check_texts(problem, solution)
     return check_reference(image), problem, solution
 
 
-def check_texts(problem: str, solution: str) -> None:
-    """Check that a problem offers distinct options and the solution is one of them.
+def check_texts(problem: str, solution: str) -> tuple[str, str]:
+    """Check that a problem offers distinct options and the solution is one of them; returns both as published.
 
     Raises:
-        RowError: `no-options`, `repeated-option`, `bad-solution` or `solution-not-offered`.
+        UnusableInput: `no-options`, `ambiguous-options`, `repeated-option`, `bad-solution` or `solution-not-offered`.
     """
     try:
+        problem, solution = published_form(problem, solution)
         options = options_in(problem)
+    except UnusableInput:
+        raise
     except UserError as error:
         raise RowError("no-options", str(error)) from None
     if len(set(options.values())) < len(options):
         raise RowError("repeated-option", f"an option is repeated in {shown(problem)}")
-    try:
-        letter = solution_letter(solution)
-    except UserError as error:
-        raise RowError("bad-solution", str(error)) from None
+    letter = solution_letter(solution)
     if letter not in options:
         raise RowError("solution-not-offered", f"the solution {letter} is not offered in {shown(problem)}")
+    return problem, solution
 
 
 def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
@@ -288,6 +290,7 @@ def _release_options(entry: dict[str, Any]) -> list[str]:
     texts = [_text(key, entry[key]).strip() for key in keys if entry[key] not in (None, "")]
     if len(texts) < 2:
         raise RowError("no-options", f"{len(texts)} options are offered; option_A and option_B are expected")
+    texts = list(without_marks(dict(zip(LETTERS, texts, strict=False))).values())
     if len(set(texts)) < len(texts):
         raise RowError("repeated-option", f"an option is repeated in {shown(texts)}")
     return texts
@@ -298,18 +301,8 @@ def _published_form(question: str, answer: str, options: list[str]) -> tuple[str
         problem = render_problem(question, options)
     except UserError as error:
         raise RowError("no-options", str(error)) from None
-    solution = f"<answer> {_letter_of(answer, options)} </answer>"
-    check_texts(problem, solution)
-    return problem, solution
-
-
-def _letter_of(answer: str, options: list[str]) -> str:
-    """The letter of the option that reads like the answer; case decides only where two differ in nothing else."""
-    same = [index for index, text in enumerate(options) if text == answer]
-    same = same or [index for index, text in enumerate(options) if text.casefold() == answer.casefold()]
-    if len(same) != 1:
-        raise RowError("solution-not-offered", f"the answer {shown(answer)} is not one of {shown(options)}")
-    return chr(ord("A") + same[0])
+    letter = letter_by_text(answer, dict(zip(LETTERS, options, strict=False)))
+    return check_texts(problem, f"<answer> {letter} </answer>")
 
 
 # ---------------------------------------------------------------------------------------------- split files

@@ -21,7 +21,7 @@ from open_r1.runs import Split
 from open_r1.text_sources import Reading, TextQuestion, read_file
 from open_r1.vqa_data import FEATURES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same inputs and settings come to mean other bytes."""
 
 COLUMNS = ("id", "problem", "solution", "question", "options", "answer", "source", "question_type", "origin")

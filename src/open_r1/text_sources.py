@@ -6,13 +6,14 @@ that cannot be used becomes a `Dropped` with its reason; a row of another subjec
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from open_r1.answer_texts import as_read, bare_letter, letter_by_name, letter_by_text, without_marks
 from open_r1.answers import LETTERS, render_lines
-from open_r1.errors import UserError
+from open_r1.errors import UnusableInput, UserError
 from open_r1.omnimedvqa import Dropped, RowError, row_id
 from open_r1.text_files import Row, rows_of
 
@@ -82,7 +83,7 @@ def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Read
             _refuse_known(question, ids, answers)
         except OtherSubject:
             reading.other_subjects += 1
-        except RowError as error:
+        except UnusableInput as error:
             reading.dropped.append(Dropped(where, error.reason, str(error)))
         else:
             reading.questions.append(question)
@@ -162,25 +163,36 @@ def _lettered(value: Any) -> dict[str, str]:
         raise RowError("no-options", f"options are expected, not {value!r:.80}")
     found: dict[str, str] = {}
     for letter, text in pairs:
-        name = str(letter).strip().strip("().").upper()
-        if len(name) != 1 or name not in LETTERS:
+        name = bare_letter(str(letter))
+        if name is None:
             raise RowError("bad-letter", f"an option is named {letter!r}; a letter from A to Z is expected")
         if name in found:
             raise RowError("repeated-letter", f"two options are named {name}")
         found[name] = _text({name: text}, name)
-    return dict(sorted(found.items()))
+    return without_marks(dict(sorted(found.items())))
 
 
-def _gold(letter: Any, offered: Sequence[str]) -> int:
-    """The place of the right letter; evaluation files write it as a list of one."""
+def _gold(letter: Any, options: Mapping[str, str]) -> int:
+    """The place of the right option, which its letter or its text names; evaluation files write a list of one."""
     if isinstance(letter, list | tuple):
         if len(letter) != 1:
             raise RowError("not-one-answer", f"one answer is expected, not {list(letter)!r:.80}")
         letter = letter[0]
-    name = str(letter).strip().strip("().").upper()
-    if name not in offered:
-        raise RowError("answer-not-offered", f"the answer {letter!r} is none of {', '.join(offered)}")
-    return list(offered).index(name)
+    try:
+        return list(options).index(letter_by_name(str(letter), options))
+    except UnusableInput as error:
+        reason = "answer-not-offered" if error.reason == "solution-not-offered" else error.reason
+        raise RowError(reason, str(error)) from None
+
+
+def _means(answer: str, gold: int, options: Mapping[str, str]) -> bool:
+    """Whether an answer's text is that of the right option, as a reader sees it."""
+    if " ".join(answer.split()) == " ".join(list(options.values())[gold].split()):
+        return True  # also where another option is the same, which is said later
+    try:
+        return list(options).index(letter_by_text(answer, options)) == gold
+    except UnusableInput:
+        return False
 
 
 _CHOICES = re.compile(r"(?:^|\n)\s{0,4}Answer Choices:\s{0,4}(?=\(A\))")
@@ -212,10 +224,10 @@ def split_choices(text: str) -> tuple[str, dict[str, str]]:
 def medqa(row: Row) -> TextQuestion:
     """MedQA, 4 or 5 options: question, options {letter: text}, answer, answer_idx[, meta_info]."""
     options = _lettered(row.get("options"))
-    gold = _gold(_text(row, "answer_idx"), list(options))
+    gold = _gold(_text(row, "answer_idx"), options)
     texts = list(options.values())
     answer = _optional(row, "answer")
-    if answer is not None and " ".join(answer.split()) != " ".join(texts[gold].split()):
+    if answer is not None and not _means(answer, gold, options):
         raise RowError("answer-contradicts", f"answer_idx names {texts[gold]!r:.60}, answer says {answer!r:.60}")
     return make_question(_text(row, "question"), texts, gold, "MedQA", _optional(row, "meta_info"), row.get("id"))
 
@@ -229,7 +241,7 @@ def choices(source: str) -> Reader:
         options = _lettered(row["options"]) if row.get("options") else within
         if not options:
             raise RowError("no-options", "there are neither options nor 'Answer Choices: (A) ...' in the question")
-        gold = _gold(row.get("label"), list(options))
+        gold = _gold(row.get("label"), options)
         kind = _optional(row, "question_type", "subject")
         return make_question(question, list(options.values()), gold, source, kind, row.get("id"))
 
@@ -240,7 +252,7 @@ def medmcqa(first: int) -> Reader:
     """MedMCQA: question, opa..opd, cop, which counts from `first` (0 or 1), subject_name."""
 
     def read(row: Row) -> TextQuestion:
-        texts = [_text(row, key) for key in ("opa", "opb", "opc", "opd")]
+        texts = [*without_marks({key[-1].upper(): _text(row, key) for key in ("opa", "opb", "opc", "opd")}).values()]
         key = _cop(row)
         if key is None or key < 0:
             raise RowError("no-label", f"cop is {row.get('cop')!r}: the test split is published without answers")
@@ -307,7 +319,7 @@ def pubmedqa(row: Row) -> TextQuestion:
         contexts = row["context"].get("contexts")
     if not isinstance(contexts, list | tuple) or not all(isinstance(each, str) for each in contexts):
         raise RowError("no-context", f"CONTEXTS must be a list of texts, not {contexts!r:.80}")
-    decision = _text(row, "final_decision").strip().lower()
+    decision = as_read(_text(row, "final_decision")).lower()
     if decision not in PUBMEDQA_OPTIONS:
         raise RowError("answer-not-offered", f"final_decision {decision!r} is none of {', '.join(PUBMEDQA_OPTIONS)}")
     if not question.strip():
@@ -333,7 +345,7 @@ def mmlu_medical(row: Row) -> TextQuestion:
         return choices("MMLU-medical")(row)
     options = _lettered(row["choices"])
     answer = _text(row, "answer")
-    gold = int(answer) if re.fullmatch(r"\d{1,2}", answer) else _gold(answer, list(options))
+    gold = int(answer) if re.fullmatch(r"\d{1,2}", answer) else _gold(answer, options)
     return make_question(_text(row, "question"), list(options.values()), gold, "MMLU-medical", subject, row.get("id"))
 
 
@@ -346,7 +358,7 @@ def mmlu_pro_medical(row: Row) -> TextQuestion:
     if category not in MMLU_PRO_CATEGORIES:
         raise OtherSubject
     options = _lettered(row.get("options"))
-    right = list(options)[_gold(_text(row, "answer"), list(options))]
+    right = list(options)[_gold(_text(row, "answer"), options)]
     kept = {letter: text for letter, text in options.items() if text.strip().upper() != "N/A"}
     if right not in kept:
         raise RowError("answer-not-offered", f"the answer {right} is an option 'N/A'")
@@ -382,7 +394,7 @@ def gpqa(seed: int) -> Reader:
 def huatuo_file(row: Row) -> TextQuestion:
     """HuatuoGPT-o1's evaluation file: question, options, answer, answer_idx, under the name of its source."""
     options = _lettered(row.get("options"))
-    gold = _gold(_text(row, "answer_idx"), list(options))
+    gold = _gold(_text(row, "answer_idx"), options)
     source = _optional(row, "source")
     if source is None:
         raise RowError("no-source", "the row stands under no source; the file is an object of source -> list")

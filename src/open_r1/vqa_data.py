@@ -234,8 +234,8 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     if "id" not in rows.column_names:
         rows = _with_ids(rows)
     rows = _with_labels(rows, _label_of(path.name))
-    keep, dropped = _check_saved(rows, path.name if folder == path else f"{path.name} {folder.name}")
-    rows = rows.select_columns(list(FEATURES))
+    keep, dropped, rewritten = _check_saved(rows, path.name if folder == path else f"{path.name} {folder.name}")
+    rows = _with_texts(rows, rewritten).select_columns(list(FEATURES))
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
 
 
@@ -320,26 +320,41 @@ def _with_labels(rows: datasets.Dataset, label: Modality | Task | None) -> datas
     return rows
 
 
-def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dropped]]:
+def _with_texts(rows: datasets.Dataset, rewritten: Mapping[int, tuple[str, str]]) -> datasets.Dataset:
+    """The rows with other problems and solutions at some places."""
+    for part, name in enumerate(("problem", "solution") if rewritten else ()):
+        column = rows[name][:]
+        for number, texts in rewritten.items():
+            column[number] = texts[part]
+        rows = rows.remove_columns(name)
+        rows = rows.add_column(name, column, feature=FEATURES[name])  # pyright: ignore[reportCallIssue]
+    return rows
+
+
+def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dropped], dict[int, tuple[str, str]]]:
+    """The places of usable rows, the others, and the texts of rows that were not in the published form."""
     keep: list[int] = []
+    rewritten: dict[int, tuple[str, str]] = {}
     dropped: list[Dropped] = []
     seen: set[str] = set()
-    texts = rows.select_columns(["problem", "solution", "id"])
+    asked = rows.select_columns(["problem", "solution", "id"])
     usable = zip(_has_bytes(rows), _is_text(rows), strict=True)
-    for number, (row, (has_picture, is_text)) in enumerate(zip(texts, usable, strict=True)):
+    for number, (row, (has_picture, is_text)) in enumerate(zip(asked, usable, strict=True)):
         assert isinstance(row, dict)
         try:
             if not has_picture and not is_text:
                 raise RowError("no-picture", "the row holds no picture, at most the name of one")
             if not all(isinstance(row[key], str) for key in row):
                 raise RowError("not-text", f"problem, solution and id must be texts, not {row}")
-            check_texts(row["problem"], row["solution"])
+            texts = check_texts(row["problem"], row["solution"])
             _refuse_repeated(row["id"], seen)
         except UnusableInput as error:
             dropped.append(Dropped(f"{name} row {number}", error.reason, str(error)))
         else:
             keep.append(number)
-    return keep, dropped
+            if texts != (row["problem"], row["solution"]):
+                rewritten[number] = texts
+    return keep, dropped, rewritten
 
 
 def _has_bytes(rows: datasets.Dataset) -> Iterable[bool]:

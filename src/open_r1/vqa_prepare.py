@@ -42,8 +42,8 @@ from open_r1.vqa_splits import draw_per_picture, draw_per_question
 
 SplitKind = Literal["published", "random", "image_disjoint"]
 
-FORMAT_VERSION = 1
-"""Raised when the same inputs and settings come to mean other bytes."""
+FORMAT_VERSION = 2
+"""Raised when the same inputs and settings come to mean other bytes. 2 reads answers that 1 dropped."""
 
 _STAGE = ".partial"
 
@@ -264,7 +264,7 @@ class _Build:
             return None
         wanted = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
         found = {
-            "version": manifest.get("version"),
+            "version": _version(manifest),
             **manifest.get("settings", {}),
             **manifest.get("inputs", {}),
         }
@@ -392,6 +392,12 @@ class _Build:
     def _of_no_set(self) -> list[dict[str, Any]]:
         """Rows that were dropped before it was known which sets they belong to."""
         return [asdict(row) for row in self.questions.dropped if row.modality is None and row.task is None]
+
+
+def _version(manifest: dict[str, Any]) -> Any:
+    """The format of a complete set; one of version 1 that dropped nothing is as version 2 makes it."""
+    version = manifest.get("version")
+    return FORMAT_VERSION if version == 1 and not manifest.get("report", {}).get("dropped") else version
 
 
 def _number(text: str) -> int:
