@@ -252,13 +252,19 @@ def orders_of(problem: str, start: str, seeds: int) -> set[str]:
     return orders
 
 
-def test_permuted_options_are_the_same_options():
+@pytest.fixture
+def all_movable(monkeypatch):
+    """As if no option spoke of another, so that problems that are hard to read again can be permuted."""
+    monkeypatch.setattr("open_r1.evaluation.perturb.fixed_options", lambda question, options: frozenset())
+
+
+def test_permuted_options_are_the_same_options(all_movable):
     problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
     assert len(orders_of(problem, "Which, A) or B), is it? A)", seeds=30)) > 10  # of 24
     assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
 
 
-def test_options_on_lines_of_their_own_stay_on_lines():
+def test_options_on_lines_of_their_own_stay_on_lines(all_movable):
     problem = "A 3-year-old has a cough.\nWhat next?\nA) Wait, B) is wrong\nB) A) and more\nC) Treat (see A) above)"
     assert len(orders_of(problem, "A 3-year-old has a cough.\nWhat next?\nA) ", seeds=20)) == 6
 

@@ -106,6 +106,7 @@ class Shape:
     window: int = 112  # pixels; Qwen2.5-VL only
     vocabulary: int = 850  # entries before the special tokens; own tokenizer only
     longest_edge: int = 113 * 113  # pixels in a picture; 112 * 112 would be floored to 84 x 84
+    rope_theta: float = 10000.0  # the published models': 1,000,000
     spread: float = 0.02  # standard deviation of the first language weights; the published models' own
 
 
@@ -215,10 +216,10 @@ def _config(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int]) 
         "initializer_range": shape.spread,
     }
     if family == "qwen2":
-        return Qwen2Config(**text, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
+        return Qwen2Config(**text, rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta})
     text["rope_parameters"] = {
         "rope_type": "default",
-        "rope_theta": 10000.0,
+        "rope_theta": shape.rope_theta,
         "mrope_section": _mrope_section(shape.hidden // shape.heads),
     }
     outer = {

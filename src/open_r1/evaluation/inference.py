@@ -30,7 +30,7 @@ from open_r1.evaluation.generate import (
     batches_by_length,
     grouped,
 )
-from open_r1.evaluation.perturb import Donors, Shown, View
+from open_r1.evaluation.perturb import Donors, Shown, View, count_fixed
 from open_r1.evaluation.plan import (
     InferenceSettings,
     build_manifest,
@@ -168,6 +168,14 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
     chosen = rows.select(choose_rows(rows["id"], settings.limit))
     manifest = build_manifest(settings, folder, encoder, rows["id"], len(chosen), training, bool(forced))
+    counts = count_fixed(view, chosen.select_columns(["id", "problem"]))
+    if counts:
+        some, whole = counts["options_some_fixed"], counts["options_all_fixed"]
+        launch.say(
+            f"options shuffled: in {some} of {len(chosen)} questions those like 'none of these' keep their place, "
+            f"{whole} keep their order, as 'both A and B' would mean something else in another"
+        )
+    manifest |= counts
     return _Job(folder, encoder, chosen, len(dropped), training, manifest, f"{mode} ({why})")
 
 

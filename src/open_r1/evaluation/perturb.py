@@ -13,6 +13,7 @@ from PIL import Image
 
 from open_r1.answers import LETTERS, options_in, render_lines, render_problem
 from open_r1.errors import UserError
+from open_r1.evaluation.references import fixed_options
 from open_r1.evaluation.sampling import keyed
 from open_r1.evaluation.settings import ImageChange, OptionsChange
 from open_r1.vqa_data import content_digest, picture_key, row_image
@@ -30,6 +31,8 @@ class Shown:
     problem: str
     letters: dict[str, str]
     """Letter in this problem -> letter of the same option in the row's own."""
+    fixed: frozenset[str] = frozenset()
+    """Letters that were not permuted with the others, because of what the options say."""
 
     def letter(self, original: str) -> str:
         """The letter that the row's own `original` has in this problem."""
@@ -82,21 +85,37 @@ class View:
 def permuted(problem: str, name: str, seed: int) -> Shown:
     """The problem with its options in an order drawn from (seed, name).
 
-    A few problems cannot be written with permuted options so that they could be read again; those stay as they are.
+    Options that speak of others keep their place, and with them the whole order where options are named by letter
+    (`fixed_options`). A few problems cannot be written with permuted options so that they could be read again; those
+    stay as they are too.
     """
     options = options_in(problem)
     letters = list(options)
     stem = problem[: _first_option(problem, options)]
     write = render_lines if stem.endswith("\n") else render_problem
+    fixed = fixed_options(stem, options)
+    movable = [letter for letter in letters if letter not in fixed]
     draw = keyed(seed, name, "options")
-    for _ in range(_TRIES):
-        order = [letters[index] for index in draw.permutation(len(letters))]
+    for _ in range(_TRIES if movable else 0):
+        moved = dict(zip(movable, (movable[index] for index in draw.permutation(len(movable))), strict=True))
+        order = [moved.get(letter, letter) for letter in letters]
         try:
             written = write(stem, [options[letter] for letter in order])
         except UserError:
             continue
-        return Shown(written, dict(zip(LETTERS, order, strict=False)))
-    return Shown(problem, {letter: letter for letter in letters})
+        return Shown(written, dict(zip(LETTERS, order, strict=False)), fixed)
+    return Shown(problem, {letter: letter for letter in letters}, frozenset(letters))
+
+
+def count_fixed(view: View, rows: Iterable[Any]) -> dict[str, int]:
+    """How many questions keep some of their options in place, and how many all; {} where options are not permuted."""
+    if view.options != "shuffled":
+        return {}
+    shown = [view.problem(row) for row in rows]
+    return {
+        "options_some_fixed": sum(0 < len(each.fixed) < len(each.letters) for each in shown),
+        "options_all_fixed": sum(len(each.fixed) == len(each.letters) for each in shown),
+    }
 
 
 def _first_option(problem: str, options: Mapping[str, str]) -> int:
