@@ -17,11 +17,12 @@ from test_launch import save_published_form
 
 from open_r1.errors import UserError, run_command
 from open_r1.evaluation.curves import read_log
+from open_r1.guards import StopOnSignal
 from open_r1.launch import train_grpo
 from open_r1.metrics_file import METRICS, append_metrics, begin_metrics, read_metrics
 from open_r1.runs import Mode
 from open_r1.tiny_models import build_tiny_checkpoint
-from open_r1.tracking import as_text, prepare_trackers
+from open_r1.tracking import as_text, prepare_trackers, tracker_ids
 
 QUESTION = b"What is shown in slice"  # stands in every prompt
 FLAGS = (
@@ -126,6 +127,97 @@ def test_the_other_trackers_record_numbers_and_no_question(train: Any, workplace
     data = contents(*recorded)
     assert b"mean_length" in data
     assert QUESTION not in data
+
+
+def recorded_runs(folder: Path) -> set[str]:
+    """The ids of the wandb runs below a folder: a folder of its own for each process that recorded one."""
+    return {path.name.rpartition("-")[2] for path in folder.glob("offline-run-*")}
+
+
+def continued(
+    train: Any, output: str, *flags: str, between: Callable[[dict[str, Any]], object] = lambda story: None
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """A run that is stopped after its first step, as by a signal, and goes on; and run.json of both."""
+    flags = ("--save_strategy", "steps", "--save_steps", "1", *flags)
+    stop = StopOnSignal.on_step_end
+
+    def stop_at_once(self: StopOnSignal, *arguments: Any, **more: Any) -> None:
+        self._asked = True
+        stop(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_step_end", stop_at_once)
+        folder = train(output, *flags)
+    first = json.loads((folder / "run.json").read_text())
+    assert (first["status"], first["steps"]) == ("interrupted", 1)
+    between(first)
+    train(output, *flags)
+    return folder, first, json.loads((folder / "run.json").read_text())
+
+
+def test_a_continued_run_is_one_wandb_run(train: Any, workplace: Path) -> None:
+    wandb = pytest.importorskip("wandb")
+    wandb.finish()
+    before = recorded_runs(workplace / "wandb")
+    finished: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:  # two processes, as it would be
+        begin = wandb.init
+        patch.setattr(wandb, "init", lambda **more: finished.append(os.environ["WANDB_RESUME"]) or begin(**more))
+        train_one = train
+
+        def fresh(*words: str) -> Path:
+            sys.modules["wandb"].finish()
+            return train_one(*words)
+
+        _, first, story = continued(fresh, "wandb-continued", "--report_to", "wandb")
+    wandb.finish()
+    assert story["trackers"] == first["trackers"]
+    assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"]}
+    assert finished == ["allow", "allow"]
+    assert "WANDB_RUN_ID" not in os.environ  # another run of this process is another one
+    train("wandb-other", "--report_to", "wandb")
+    wandb.finish()
+    other = json.loads((workplace / "wandb-other" / "run.json").read_text())["trackers"]["wandb"]
+    assert other != story["trackers"]["wandb"]
+
+
+def test_a_continued_run_is_one_tensorboard_run_without_steps_that_are_made_again(train: Any) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    name = "tensorboard-continued"
+
+    def log_more(story: dict[str, Any]) -> None:
+        """As if the first process had logged a second step before it was killed."""
+        with SummaryWriter(os.path.join(name, story["trackers"]["tensorboard"])) as writer:
+            writer.add_scalar("train/loss", 99.0, 2)
+
+    folder, first, story = continued(train, name, "--report_to", "tensorboard", between=log_more)
+    assert story["trackers"] == first["trackers"]
+    (place,) = (folder / "runs").iterdir()
+    assert str(place) == str(folder / story["trackers"]["tensorboard"])
+    assert len(list(place.iterdir())) == 3  # a file for each process
+    losses = EventAccumulator(str(place)).Reload().Scalars("train/loss")
+    assert [event.step for event in losses] == [1, 2]
+    assert losses[1].value != 99.0
+
+
+def test_trackio_goes_on_by_its_name(tmp_path: Path) -> None:
+    training = arguments(report_to=["trackio"], run_name=None, output_dir=str(tmp_path / "mine"))
+    ids = tracker_ids(training, {})
+    assert ids["trackio"].startswith("mine-")
+    assert training.run_name == ids["trackio"]
+    again = arguments(report_to=["trackio"], run_name=None, output_dir=str(tmp_path / "mine"))
+    assert tracker_ids(again, {"trackers": ids}) == ids
+    assert again.run_name == ids["trackio"]
+    named = arguments(report_to=["trackio"], run_name="CT", output_dir=str(tmp_path / "mine"))
+    assert tracker_ids(named, {})["trackio"] == "CT"
+
+
+def test_an_id_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "chosen")
+    assert tracker_ids(arguments(report_to=["wandb"], run_name=None, output_dir="x"), {}) == {"wandb": "chosen"}
 
 
 def arguments(**more: Any) -> Any:

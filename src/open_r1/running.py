@@ -36,6 +36,7 @@ from open_r1.resuming import (
 )
 from open_r1.runs import Mode
 from open_r1.saving import step_of
+from open_r1.tracking import joined_trackers, tracker_ids
 
 # Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
 PATIENCE = 15.0
@@ -85,7 +86,7 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
             not the model that was trained.
     """
     folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
-    problem = None
+    earlier, problem = {}, None
     if checkpoint is not None and main_process:
         begun = {"at_step": step_of(checkpoint), "time": _now()}
         try:
@@ -95,13 +96,15 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
         except UserError as error:
             problem = str(error)
     stop_everywhere(problem, trainer.accelerator.device)
+    story["trackers"] = ids = tracker_ids(trainer.args, earlier)
 
     def record(**more: Any) -> None:
         if main_process:
             write_json(folder / RUN_FILE, story | more)
 
     record(status=RUNNING)
-    with full_disk_in_one_line(folder), lost_process_in_one_line():
+    begin = 0 if checkpoint is None else step_of(checkpoint)
+    with full_disk_in_one_line(folder), lost_process_in_one_line(), joined_trackers(trainer, ids, begin):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
             record(status=INTERRUPTED, steps=trainer.state.global_step)

@@ -7,12 +7,15 @@ the machine is off unless its own environment variables say otherwise.
 
 import importlib.util
 import os
+import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
 
 from open_r1.errors import UserError
 from open_r1.guards import stop_everywhere
@@ -156,6 +159,54 @@ def _wandb_login() -> bool:
     except (OSError, netrc.NetrcParseError):
         return False
     return any("wandb" in host for host in hosts)
+
+
+# --- one run, however often it is continued --------------------------------------------------------------------------
+
+
+def tracker_ids(training: Any, earlier: Mapping[str, Any]) -> dict[str, str]:
+    """By which name each tracker knows the run; run.json keeps it.
+
+    Args:
+        training: training arguments; trackio's `run_name` is set where it has none.
+        earlier: run.json of the run that is continued, empty for a new one.
+
+    Returns:
+        Of wandb the run's id, of tensorboard the folder below the run's own, of trackio the run's name.
+    """
+    known = dict(earlier.get("trackers") or {})
+    new = {
+        "wandb": os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4),
+        "tensorboard": os.environ.get("TENSORBOARD_LOGGING_DIR") or default_logdir(),
+        "trackio": training.run_name or f"{Path(training.output_dir).resolve().name}-{secrets.token_hex(4)}",
+    }
+    ids = known | {name: new[name] for name in new if name in training.report_to and name not in known}
+    if "trackio" in training.report_to and training.run_name is None:
+        training.run_name = ids["trackio"]
+    return ids
+
+
+@contextmanager
+def joined_trackers(trainer: Any, ids: Mapping[str, str], step: int) -> Iterator[None]:
+    """Have the trackers go on with the runs of these ids while the block trains.
+
+    Args:
+        trainer: whose trackers they are.
+        ids: of `tracker_ids`.
+        step: that the training goes on from; what tensorboard had of later steps, which are made again, is replaced.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and trainer.is_world_process_zero():
+            callback.logging_dir = os.path.join(trainer.args.output_dir, ids["tensorboard"])
+            callback.tb_writer = callback._SummaryWriter(log_dir=callback.logging_dir, purge_step=step + 1)
+    variables = {"WANDB_RUN_ID": ids.get("wandb"), "WANDB_RESUME": "allow"} if "wandb" in ids else {}
+    added = {name: str(value) for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 class MetricsLog(TrainerCallback):
