@@ -36,7 +36,7 @@ from open_r1.resuming import (
 )
 from open_r1.runs import Mode
 from open_r1.saving import step_of
-from open_r1.tracking import joined_trackers, tracker_ids
+from open_r1.tracking import join_trackers, tracker_ids
 
 # Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
 PATIENCE = 15.0
@@ -104,7 +104,8 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
 
     record(status=RUNNING)
     begin = 0 if checkpoint is None else step_of(checkpoint)
-    with full_disk_in_one_line(folder), lost_process_in_one_line(), joined_trackers(trainer, ids, begin):
+    with full_disk_in_one_line(folder), lost_process_in_one_line():
+        join_trackers(trainer, ids, begin)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
             record(status=INTERRUPTED, steps=trainer.state.global_step)

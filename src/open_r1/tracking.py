@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback, default_logdir
+from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback, default_logdir
 
 from open_r1.errors import UserError
 from open_r1.guards import stop_everywhere
@@ -186,27 +186,22 @@ def tracker_ids(training: Any, earlier: Mapping[str, Any]) -> dict[str, str]:
     return ids
 
 
-@contextmanager
-def joined_trackers(trainer: Any, ids: Mapping[str, str], step: int) -> Iterator[None]:
-    """Have the trackers go on with the runs of these ids while the block trains.
+def join_trackers(trainer: Any, ids: Mapping[str, str], step: int) -> None:
+    """Have the trackers go on with the runs of these ids; before training begins.
 
     Args:
         trainer: whose trackers they are.
         ids: of `tracker_ids`.
         step: that the training goes on from; what tensorboard had of later steps, which are made again, is replaced.
     """
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback) and trainer.is_world_process_zero():
+    for callback in trainer.callback_handler.callbacks if trainer.is_world_process_zero() else ():
+        if isinstance(callback, WandbCallback) and callback._wandb.run is None:
+            # as transformers 5.23 would begin it; an id from the environment is read once per process, this one always
+            project, name = os.environ.get("WANDB_PROJECT", "huggingface"), trainer.args.run_name
+            callback._wandb.init(project=project, name=name, id=ids["wandb"], resume="allow")
+        if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = os.path.join(trainer.args.output_dir, ids["tensorboard"])
             callback.tb_writer = callback._SummaryWriter(log_dir=callback.logging_dir, purge_step=step + 1)
-    variables = {"WANDB_RUN_ID": ids.get("wandb"), "WANDB_RESUME": "allow"} if "wandb" in ids else {}
-    added = {name: str(value) for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 class MetricsLog(TrainerCallback):
