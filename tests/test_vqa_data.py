@@ -1,8 +1,12 @@
 """Questions from a release, from split files, from saved sets: what is read, what is dropped, and why."""
 
 import json
+from array import array
 from collections import Counter
 from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pytest
@@ -24,6 +28,7 @@ from open_r1.omnimedvqa import (
 )
 from open_r1.runs import Modality, Task, parse_label
 from open_r1.vqa_data import FEATURES, TEXT_KEYS, load_vqa, picture_key, row_image, summary
+from open_r1.vqa_report import Outcome, Prepared, report_lines, set_report
 
 PROBLEM = "Which imaging method is it? A)CT, B)MRI, C)OCT (B) scan, D)X-Ray, lateral"
 ROW = {"image": "Images/S/a.png", "problem": PROBLEM, "solution": "<answer> B </answer>"}
@@ -357,6 +362,28 @@ def test_the_leak_counts_test_questions_not_pictures():
     found = leak(["a", "c", "c"], ["a", "a", "b", "c"])
     assert (found.questions, found.shared, found.percent) == (4, 3, 75.0)
     assert leak(["a"], []).percent == 0.0
+
+
+def leak_line(shared: int, test: int, train: int) -> str:
+    """What a preparation prints of a set in which `shared` of its test questions show a picture of train."""
+    pictures = [*range(train), *range(shared), *range(train, train + test - shared)]
+    questions: Any = SimpleNamespace(picture=pictures, task=lambda index: Task.GRADING)
+    used = {"train": array("I", range(train)), "test": array("I", range(train, train + test))}
+    report = set_report(Modality.CT, questions, used, lambda picture: picture, [])  # type: ignore[arg-type]
+    lines = report_lines(Outcome([Prepared(Path("CT_384"), True, report)], [], {}))
+    return next(line for line in lines if "leak" in line)
+
+
+def test_shares_are_rounded_once_from_their_counts():
+    # 100 * 241 / 1306 = 18.4533 and 100 * 308 / 1110 = 27.7477; rounded to 18.45 and 27.75 first they became 18.4, 27.8
+    assert "18.5 % of the test questions (241)" in leak_line(241, 1306, 400)
+    assert "27.7 % of the test questions (308)" in leak_line(308, 1110, 400)
+    assert "27.7 % by its content" in leak_line(308, 1110, 400)
+
+
+def test_no_share_is_named_where_one_side_is_missing():
+    assert leak_line(0, 10, 0) == "  leak: not known, as there is no train question here"
+    assert leak_line(0, 0, 10) == "  leak: not known, as there is no test question here"
 
 
 # ---------------------------------------------------------------------------------------------- the real files

@@ -182,6 +182,8 @@ def check_row(entry: Any) -> tuple[str, str, str]:
         ImageError: the image is no path that may be opened.
     """
     image, problem, solution = _texts(entry, TEXT_KEYS)
+    for key, value in entry.items():
+        refuse_more_pictures(key, value)
     problem, solution = check_texts(problem, solution)
     return check_reference(image), problem, solution
 
@@ -205,6 +207,23 @@ def check_texts(problem: str, solution: str) -> tuple[str, str]:
     if letter not in options:
         raise RowError("solution-not-offered", f"the solution {letter} is not offered in {shown(problem)}")
     return problem, solution
+
+
+MORE_PICTURES = re.compile(r"(?:images|pictures|figures|videos?|audios?|(?:image|picture)_?\d{1,3})", re.IGNORECASE)
+"""Keys beside `image` that make a question one about several pictures, or about something else than a picture."""
+
+
+def refuse_more_pictures(key: Any, value: Any) -> None:
+    """Refuse a question about more than its one picture: without the others it is another question.
+
+    Raises:
+        RowError: `several-pictures`.
+    """
+    one_again = isinstance(value, list | tuple) and len(value) == 1 and str(key).casefold() in ("images", "pictures")
+    if value and not one_again and MORE_PICTURES.fullmatch(str(key)):
+        raise RowError(
+            "several-pictures", f"the question shows more than one picture ({key}: {shown(value)}); one is read"
+        )
 
 
 def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
@@ -273,6 +292,8 @@ def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
         # Grades are numbers in places: they are meant as texts.
         entry = {key: str(value) if _is_number(value) else value for key, value in entry.items()}
         question, answer, image = _texts(entry, ("question", "gt_answer", "image_path"))
+        for key, value in entry.items():
+            refuse_more_pictures(key, value)
         problem, solution = _published_form(question, answer.strip(), _release_options(entry))
         source = _text("dataset", entry["dataset"]) if entry.get("dataset") else stem
         return Question(check_reference(image), problem, solution, source, modality, task)

@@ -14,13 +14,14 @@ from typing import Any
 
 import datasets
 from PIL import Image
-from pyarrow import ArrowNotImplementedError
+from pyarrow import ArrowNotImplementedError, compute, types
 
 from open_r1.data_names import missing_data
 from open_r1.errors import UnusableInput, UserError
 from open_r1.files import parse_json
 from open_r1.images import SIZE, ImageError, decode, open_image, read_file, resolve, shown
 from open_r1.omnimedvqa import (
+    MORE_PICTURES,
     TEXT_KEYS,
     Dropped,
     RowError,
@@ -29,6 +30,7 @@ from open_r1.omnimedvqa import (
     json_entries,
     labels_beside,
     question_key,
+    refuse_more_pictures,
     row_id,
     source_of,
 )
@@ -225,6 +227,7 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     absent = [name for name in TEXT_KEYS if name not in rows.column_names]
     if absent:
         raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
+    several = _with_more_pictures(rows)
     rows = rows.select_columns([name for name in FEATURES if name in rows.column_names])
     _refuse_other_columns(rows, path)
     try:
@@ -234,9 +237,30 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     if "id" not in rows.column_names:
         rows = _with_ids(rows)
     rows = _with_labels(rows, _label_of(path.name))
-    keep, dropped, rewritten = _check_saved(rows, path.name if folder == path else f"{path.name} {folder.name}")
+    name = path.name if folder == path else f"{path.name} {folder.name}"
+    keep, dropped, rewritten = _check_saved(rows, name, several)
     rows = _with_texts(rows, rewritten).select_columns(list(FEATURES))
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
+
+
+def _with_more_pictures(rows: datasets.Dataset) -> dict[int, RowError]:
+    """The places of rows that show more than the one picture of the column `image`, and why they are left out."""
+    refused: dict[int, RowError] = {}
+    for name in filter(MORE_PICTURES.fullmatch, rows.column_names):
+        for number, count in enumerate(_pictures_in(rows, name)):
+            try:
+                refuse_more_pictures(name, ["..."] * count)
+            except RowError as error:
+                refused[number] = error
+    return refused
+
+
+def _pictures_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
+    """For every row how many values a column holds, 0 or 1 where it is no list, without reading them."""
+    for batch in rows.select_columns([name]).with_format("arrow").iter(batch_size=1000):
+        column: Any = batch[name]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        count: Any = vars(compute)["list_value_length" if types.is_list(column.type) else "is_valid"]
+        yield from (int(length or 0) for length in count(column).to_pylist())
 
 
 def _refuse_other_columns(rows: datasets.Dataset, path: Path) -> None:
@@ -331,7 +355,9 @@ def _with_texts(rows: datasets.Dataset, rewritten: Mapping[int, tuple[str, str]]
     return rows
 
 
-def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dropped], dict[int, tuple[str, str]]]:
+def _check_saved(
+    rows: datasets.Dataset, name: str, refused: Mapping[int, RowError]
+) -> tuple[list[int], list[Dropped], dict[int, tuple[str, str]]]:
     """The places of usable rows, the others, and the texts of rows that were not in the published form."""
     keep: list[int] = []
     rewritten: dict[int, tuple[str, str]] = {}
@@ -342,6 +368,8 @@ def _check_saved(rows: datasets.Dataset, name: str) -> tuple[list[int], list[Dro
     for number, (row, (has_picture, is_text)) in enumerate(zip(asked, usable, strict=True)):
         assert isinstance(row, dict)
         try:
+            if number in refused:
+                raise refused[number]
             if not has_picture and not is_text:
                 raise RowError("no-picture", "the row holds no picture, at most the name of one")
             if not all(isinstance(row[key], str) for key in row):

@@ -1,7 +1,7 @@
 """What a preparation says about itself: counts, what was dropped and why, and how far train and test share pictures."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,16 @@ def set_report(
         "pictures": len({*train, *test}),
         "cells": {other: {side: cells[other, side] for side in SIDES} for other in sorted({cell[0] for cell in cells})},
         "leak": {
-            "by path": _leak_entry(leak(train, test)),
-            "by content": _leak_entry(leak(map(content, train), map(content, test))),
+            "by path": _leak_entry(leak(train, test), len(train)),
+            "by content": _leak_entry(leak(map(content, train), map(content, test)), len(train)),
         },
         "dropped": [asdict(row) for row in dropped],
     }
 
 
-def _leak_entry(found: Leak) -> dict[str, Any]:
-    return {**asdict(found), "percent": round(found.percent, 2)}
+def _leak_entry(found: Leak, trained: int) -> dict[str, Any]:
+    """The counts, and the share in per cent to its last digit: whoever shows it rounds it, once."""
+    return {**asdict(found), "percent": found.percent if trained and found.questions else None}
 
 
 def report_lines(outcome: Outcome) -> Iterator[str]:
@@ -95,8 +96,17 @@ def _set_lines(done: Prepared) -> Iterator[str]:
     )
     yield "  " + ", ".join(f"{name} {sum(cell.values()):,}" for name, cell in report["cells"].items())
     by_path, by_content = report["leak"]["by path"], report["leak"]["by content"]
+    empty = [side for side in SIDES if not report["questions"][side]]
+    if empty:
+        yield f"  leak: not known, as there is no {empty[0]} question here"
+        return
     yield (
-        f"  leak: {by_path['percent']:.1f} % of the test questions ({by_path['shared']:,}) show a picture of "
-        f"train by its path, {by_content['percent']:.1f} % by its content"
+        f"  leak: {_percent(by_path)} % of the test questions ({by_path['shared']:,}) show a picture of "
+        f"train by its path, {_percent(by_content)} % by its content"
         + ("; --split image_disjoint avoids that" if by_content["shared"] else "")
     )
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    """The share of a leak entry, from its counts: early reports hold it rounded."""
+    return f"{Leak(entry['questions'], entry['shared']).percent:.1f}"
