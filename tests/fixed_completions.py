@@ -16,6 +16,8 @@ from test_trainer import length_reward, make_trainer
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from open_r1.packed_scoring import GroupPass
+
 STEPS = 2
 
 
@@ -46,13 +48,13 @@ def sampled_in_earnest(trainer: Any) -> None:
 
     A process that stopped decoding before the others would leave them waiting for its share of the weights.
     """
-    trainer._prompts = trainer._encode_rows([trainer.train_dataset[trainer.accelerator.process_index]])
+    prompts = trainer._encode_rows([trainer.train_dataset[trainer.accelerator.process_index]])
     config = trainer.generation_config
     before = config.max_new_tokens
     config.max_new_tokens = 2 + 3 * trainer.accelerator.process_index
-    trainer._generate_single_turn([], None, {}, None)
+    with trainer._working_on(GroupPass(prompts)):
+        trainer._generate_single_turn([], None, {}, None)
     config.max_new_tokens = before
-    trainer._prompts = None
 
 
 def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:

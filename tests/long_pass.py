@@ -18,6 +18,7 @@ from open_r1.checkpoints import load_model, load_processor
 from open_r1.config import GRPOTrainingConfig
 from open_r1.tiny_models import SPECIAL_TOKENS, Shape, build_model, build_tiny_checkpoint
 from open_r1.trainer import SharedPrefixGRPOTrainer
+from open_r1.trial_pass import try_pass
 
 MIB = 2**20
 VOCABULARY = 151_936  # rows of Qwen2.5-VL-3B's embedding
@@ -67,7 +68,7 @@ def main() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun = time.process_time()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        tokens = trainer.try_pass([row])
+        tokens = try_pass(trainer, [row])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result = {"tokens": tokens, "grown": peak - before, "kept": sum(kept.values()) / MIB}
     print(json.dumps(result | {"before": before, "cpu_seconds": time.process_time() - begun}))

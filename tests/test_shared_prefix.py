@@ -19,9 +19,9 @@ from open_r1.shared_prefix import (
     packed_mask,
     packed_positions,
     tokens_computed,
+    use_attention,
 )
 from open_r1.tiny_models import Shape, build_model
-from open_r1.trainer import use_attention
 
 IDS = {
     "<|endoftext|>": 300,

@@ -14,6 +14,7 @@ from trl import GRPOTrainer
 
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.config import GRPOTrainingConfig
+from open_r1.packed_scoring import GroupPass
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.tiny_models import build_tiny_checkpoint
@@ -203,7 +204,7 @@ def test_a_batch_of_dead_groups_still_makes_its_step(checkpoint: Path, tmp_path:
 def test_a_wrong_packing_is_stopped_at_the_first_step(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from open_r1 import shared_prefix, trainer
+    from open_r1 import shared_prefix, verification
 
     def leaking(mask: torch.Tensor, group: int, length: int) -> torch.Tensor:
         """Plain causal attention: every completion sees those before it."""
@@ -213,7 +214,7 @@ def test_a_wrong_packing_is_stopped_at_the_first_step(
     monkeypatch.setattr(shared_prefix, "packed_mask", leaking)
     with pytest.raises(RuntimeError, match="does not agree with a row per completion"):
         make_trainer(checkpoint, tmp_path, [0, 1]).train()
-    assert trainer.VERIFY_LIMIT <= 1e-4
+    assert verification.VERIFY_LIMIT <= 1e-4
 
 
 def test_a_step_reports_its_seconds_and_tokens(checkpoint: Path, tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_step_reports_its_seconds_and_tokens(checkpoint: Path, tmp_path: Path)
     assert sum(seconds) == pytest.approx(2 / log["prompts_per_second"], rel=0.01)
     assert log["completions_per_second"] == pytest.approx(3 * log["prompts_per_second"])
     # Policy and reference each pass over 2 prompts with 3 completions: stock repeats each prompt's tokens but one
-    prompts = run._prompts.mask.sum().item()
+    prompts = run._buffered_prompts["train"].mask.sum().item()
     assert log["tokens/stock"] - log["tokens/computed"] == 2 * (3 * prompts - (prompts - 2))
 
 
@@ -263,9 +264,8 @@ def test_a_planted_mismatch_of_pictures_changes_the_log_probabilities(checkpoint
     completion = torch.tensor([[65, 66, 67]]).expand(2, 3)
 
     def scores(batch: Any) -> torch.Tensor:
-        trainer._prompts = batch
         ids = torch.cat([batch.ids, completion[: len(batch.ids)]], 1)
-        with torch.no_grad():
+        with torch.no_grad(), trainer._working_on(GroupPass(batch)):
             return trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 3)[0]
 
     together = scores(prompts)

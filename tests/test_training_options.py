@@ -12,10 +12,12 @@ from test_trainer import LOSSES, PROBLEMS, length_reward, make_trainer, open_col
 from open_r1.checkpoints import load_model, load_processor
 from open_r1.errors import UserError
 from open_r1.foresight import TryLongest, duration
+from open_r1.grpo_options import path_line
+from open_r1.micro_batches import by_tokens, divided, trimmed
 from open_r1.pictures import PictureFeed, encode_prompts
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.scored_groups import by_tokens, trimmed, without_spread
+from open_r1.scored_groups import without_spread
 from open_r1.tiny_models import build_tiny_checkpoint
 from open_r1.trainable import freeze_vision_tower, lora_targets, trainable_table
 
@@ -75,9 +77,10 @@ def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, 
         metrics = dict(trainer._metrics["train"])
         gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
         found.append((loss.item(), gradient, metrics))
-    assert len(trainer._parts(trainer._held["train"], batch)) > 1
-    (whole, gradient, metrics), (divided, own_gradient, own_metrics) = found
-    assert divided == pytest.approx(whole, abs=1e-7)
+    prompts, mask = trainer._buffered_prompts["train"], batch["completion_mask"]
+    assert len(divided(prompts.mask, mask, 300, trainer.accelerator.gather)) > 1
+    (whole, gradient, metrics), (in_parts, own_gradient, own_metrics) = found
+    assert in_parts == pytest.approx(whole, abs=1e-7)
     cosine = torch.cosine_similarity(gradient, own_gradient, dim=0).item()
     print(f"{loss_type}: 1 - cosine {1 - cosine:.1e}, norms {gradient.norm():.6f} {own_gradient.norm():.6f}")
     assert cosine > 1 - 1e-9
@@ -155,7 +158,7 @@ def test_several_pictures_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_
         gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
         logs.append((batch["completion_ids"].flatten(0, -2), loss.item(), gradient))
         if shared:
-            assert trainer._held["train"].pictures_per_prompt == [2, 1]
+            assert trainer._buffered_prompts["train"].pictures_per_prompt == [2, 1]
     (ids, loss, gradient), (stock_ids, stock_loss, stock_gradient) = logs
     assert torch.equal(ids, stock_ids)
     assert loss == pytest.approx(stock_loss, abs=1e-6)
@@ -200,7 +203,7 @@ def test_a_frozen_tower_looks_at_each_picture_once_and_the_step_stays_the_same(
     moved = {name for name, value in weights(kept).items() if not torch.equal(value, before[name])}
     assert moved
     assert not any(".visual." in name for name in moved)
-    assert "once per picture and run" in kept.path_line()
+    assert "once per picture and run" in path_line(kept)
 
 
 def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
@@ -276,7 +279,7 @@ def test_dead_groups_are_replaced_by_prompts_that_are_right_in_part(tiny: Path, 
     rows = list(trainer.train_dataset)
     batch = trainer._generate_and_score_completions([row for row in (rows[0], rows[3]) for _ in range(3)])
     assert batch["advantages"].abs().amax(dim=1).min() > 0  # both groups teach something now
-    pixels = [trainer._held["train"].slice(i, i + 1).vision["pixel_values"] for i in range(2)]
+    pixels = [trainer._buffered_prompts["train"].slice(i, i + 1).vision["pixel_values"] for i in range(2)]
     assert torch.equal(pixels[0], pixels[1])  # the only prompt that could replace the first is the live one
     assert trainer._metrics["train"]["groups_dead"] == [0.5]
     assert trainer._metrics["train"]["groups_replaced"] == [0.5]
@@ -305,7 +308,7 @@ def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> N
 
 def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
     half, ours = trained(checkpoint, tmp_path / "half", [0, 1], share_rollout=False)
-    assert "on in training; stock TRL samples" in half.path_line()
+    assert "on in training; stock TRL samples" in path_line(half)
     _, stock = trained(checkpoint, tmp_path / "stock", [0, 1], shared_prefix=False)
     assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from open_r1.durations import duration
 from open_r1.errors import UserError
+from open_r1.trial_pass import try_pass
 
 GIB = 2**30
 WARM_UP, TIMED = 1, 3  # optimizer steps: the first pays for compilation and caches
@@ -73,7 +74,7 @@ class TryLongest(TrainerCallback):
         """
         begun = time.perf_counter()
         try:
-            tokens = self._trainer.try_pass(self._rows)
+            tokens = try_pass(self._trainer, self._rows)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the longest batch of this run does not fit: {len(self._rows)} prompts with "

@@ -15,6 +15,7 @@ from open_r1.curriculum import Curriculum, Order
 from open_r1.difficulty import training_order
 from open_r1.errors import UserError
 from open_r1.foresight import Estimate, TryLongest
+from open_r1.grpo_options import path_line
 from open_r1.rewards import rewards_for
 from open_r1.running import own_folder, run_story, run_training
 from open_r1.runs import Mode
@@ -99,7 +100,7 @@ def _train_grpo(
     trainer.add_callback(MetricsLog())
     trainer.add_callback(CompletionsAsText(trainer))
     say(plan_line(mode, training, len(dataset if order is None else order(0))))
-    say(trainer.path_line())
+    say(path_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
     return run_training(trainer, run_story(mode, script, training, model_config, report), continued)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from open_r1.rollout import PromptBatch
+from open_r1.rollout import PromptBatch, inner_model
 
 Row = dict[str, Any]
 OpenPictures = Callable[[Row], list[Image.Image]]
@@ -104,6 +104,17 @@ class PictureFeed:
             print(f"kept features fill their memory at {len(self._kept)} pictures; --vision_cache_gib sets how much")
             self._room = 0
         return encoded
+
+
+@torch.no_grad()
+def encode_picture(accelerator: Any, model: Any, picture: Picture) -> torch.Tensor:
+    """What a model's frozen vision tower makes of one picture, (tokens, hidden)."""
+    inner = inner_model(accelerator.unwrap_model(model))
+    with accelerator.autocast():
+        outputs = inner.get_image_features(
+            picture.values.to(accelerator.device), picture.grid[None].to(accelerator.device)
+        )
+    return outputs.pooler_output[0]
 
 
 def encode_prompts(

@@ -57,39 +57,3 @@ def without_spread(rewards: torch.Tensor) -> torch.Tensor:
     known = rewards.masked_fill(rewards.isnan(), -torch.inf).amax(dim=1)
     least = rewards.masked_fill(rewards.isnan(), torch.inf).amin(dim=1)
     return ~(known > least)
-
-
-def trimmed(values: Values) -> Values:
-    """The same completions without the columns that are padding in all of them."""
-    mask = values["completion_mask"]
-    width = mask.size(2)
-    length = max(1, int(mask.flatten(0, 1).sum(dim=1).max()))
-    return {
-        name: value[:, :, :length] if value.ndim == 3 and value.size(2) == width else value
-        for name, value in values.items()
-    }
-
-
-def by_tokens(prompts: list[int], completions: list[int], group: int, budget: int) -> list[list[int]]:
-    """Divide groups into micro-batches of at most `budget` tokens, padding included; a group is never divided.
-
-    Args:
-        prompts: tokens of each group's prompt.
-        completions: tokens of each group's longest completion.
-        group: completions per group (G).
-        budget: tokens that one forward pass may hold.
-
-    Returns:
-        Indices by micro-batch, the largest groups first.
-    """
-    sizes = [prompt - 1 + group * length for prompt, length in zip(prompts, completions, strict=True)]
-    parts: list[list[int]] = []
-    widest, longest = 0, 0
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        widest, longest = max(widest, prompts[index]), max(longest, completions[index])
-        if parts and (len(parts[-1]) + 1) * (widest - 1 + group * longest) <= budget:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
-            widest, longest = prompts[index], completions[index]
-    return parts

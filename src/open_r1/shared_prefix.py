@@ -19,6 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from trl.kernels import chunked_logprob
 
+from open_r1.rollout import inner_model
+
 IGNORED = -100
 ATTENTION = "shared_prefix"
 """Name of the attention implementation below; without a `segments` argument it is SDPA."""
@@ -266,3 +268,18 @@ def _blank_features(backbone: Any) -> torch.Tensor:
 def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:
     """Tokens of one group's training pass: (ours, what a row per completion would compute)."""
     return prompt_length - 1 + group * length, group * (prompt_length + length)
+
+
+def prepare_model(model: Any) -> None:
+    """Let a model take packed rows: its language model's attention and its head's share of the work."""
+    if model is None:
+        return
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = getattr(inner, "module", inner)
+    use_attention(inner, ATTENTION)
+    adapt_backbone(inner_model(inner))
+
+
+def use_attention(model: Any, name: str) -> None:
+    """Give the language model another attention implementation; the vision tower keeps its own."""
+    model.set_attn_implementation({"text_config": name} if hasattr(model.config, "vision_config") else name)

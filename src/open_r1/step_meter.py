@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from open_r1.rollout import PromptBatch
+
 # Dense bfloat16 peak in FLOP/s by a word of the device's name, as its vendor publishes it.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
 
@@ -44,6 +46,28 @@ class StepMeter:
     def count(self, name: str, amount: float) -> None:
         """Add to a counter of this step."""
         self._counts[name] += amount
+
+    def count_pass(self, model: Any, prompts: PromptBatch, completion_mask: torch.Tensor) -> None:
+        """Count what one pass over groups computed, and what a row per completion would have.
+
+        Args:
+            model: the policy, without a wrapper.
+            prompts: B of them.
+            completion_mask: (B, G, C) 1 where a token is real.
+        """
+        backward = torch.is_grad_enabled()
+        prefix = prompts.mask.sum(dim=1) - 1  # (B,)
+        completions = completion_mask.sum(dim=(1, 2))  # (B,)
+        group = completion_mask.size(1)
+        computed = float((prefix + completions).sum())
+        self.count("computed", computed)
+        self.count("stock", float((group * (prefix + 1) + completions).sum()))
+        if backward:
+            self.count("prompts", len(prompts.ids))
+            self.count("completions", len(prompts.ids) * group)
+        if torch.cuda.is_available():
+            patches = float(prompts.vision["image_grid_thw"].prod(dim=-1).sum()) if prompts.vision else 0.0
+            self.count("flops", useful_flops(model, computed, float(completions.sum()), patches, backward))
 
     def flush(self, peak_flops: float | None = None) -> dict[str, float]:
         """The metrics of the step that ends here, and begin the next one.

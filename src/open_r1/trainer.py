@@ -7,8 +7,9 @@ below only change what travels through TRL's own steps: one prompt where it expe
 Written for trl 1.16.0; tests/test_trainer.py pins the signatures of the private methods overridden here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,29 +20,21 @@ from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints import forbidden_token_ids, windowed_layers
 from open_r1.durable import Durable
-from open_r1.errors import UserError
+from open_r1.grpo_options import require_compatible, require_served
+from open_r1.micro_batches import divided, loss_weights, merge_metrics, token_shares, trimmed
 from open_r1.ordered_sampler import EpochOrder, OrderedSampler, order_of
-from open_r1.pictures import OpenPictures, Picture, PictureFeed, PictureKey, encode_prompts, take_features
-from open_r1.rollout import PromptBatch, completion_lengths, inner_model, prompt_positions, sample_groups
-from open_r1.scored_groups import ScoredGroups, Values, by_tokens, trimmed, without_spread
+from open_r1.packed_scoring import GroupPass, live_groups, score_groups
+from open_r1.pictures import OpenPictures, PictureFeed, PictureKey, encode_picture, encode_prompts, take_features
+from open_r1.resampling import CORRECT, further_rows, replace_dead_groups
+from open_r1.rollout import PromptBatch, completion_lengths, inner_model, sample_groups
+from open_r1.scored_groups import ScoredGroups, Values
 from open_r1.sharding import fsdp_is_asked, weights_are_sharded
-from open_r1.shared_prefix import ATTENTION, adapt_backbone, pack
-from open_r1.step_meter import StepMeter, peak_flops, useful_flops
+from open_r1.shared_prefix import prepare_model
+from open_r1.step_meter import StepMeter, peak_flops
 from open_r1.tracking import completions_repository
-from open_r1.trl_options import refuse_beside_shared_prefix, refuse_unserved
+from open_r1.verification import active_dropout, evaluating, require_agreement, stock_rows
 
-# Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
-# at 16 x 128 a pass took 875 ms under it and 278 ms by segment (benchmarks/grpo_step.py).
-LONG_SEGMENTS = 256
-# Mean difference of log-probabilities between the two ways. Observed on tiny models: 3e-7 in float32, 2.4e-3 in
-# bfloat16. Large models round more; what is wrong (a picture, a position, a leak) moves them further still.
-VERIFY_LIMIT = 1e-4
-VERIFY_LIMIT_HALF = 0.1
 PICTURE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-# The rewards that tell right from wrong, each with spread where only some completions are right.
-CORRECT = ("accuracy_reward", "medical_accuracy_reward")
-# How the losses of micro-batches add up to that of their union: by sequences, by tokens, or as they are.
-BY_SEQUENCES, BY_TOKENS = {"grpo", "sapo", "luspo", "dr_grpo"}, {"bnpo"}
 
 
 class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
@@ -92,14 +85,11 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         self._order = order
-        self._prompts: PromptBatch | None = None
-        self._held: dict[str, PromptBatch] = {}
+        self._pass: GroupPass | None = None
+        self._buffered_prompts: dict[str, PromptBatch] = {}
         self._verify_next = verify
-        self._live: list[int] | None = None
-        self._filler: torch.Tensor | None = None
-        self._rewards = torch.empty(0)
         self.meter = StepMeter()
-        _refuse_unserved(kwargs, shared_prefix)
+        require_served(kwargs, shared_prefix)
         with completions_repository(kwargs["args"], publish_completions):
             super().__init__(**kwargs)
         self.reward_funcs = [self.rewards_guard.guarded(each) for each in self.reward_funcs]
@@ -113,7 +103,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             getattr(self.processing_class, "image_processor", None),
             self.accelerator.device,
         )
-        self._refuse_what_does_not_fit()
+        require_compatible(self)
         if not self.use_vllm:
             asked = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
             self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *asked]
@@ -125,33 +115,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 for each in (self.model, self.ref_model):
                     if each is not None:
                         take_features(inner_model(each).visual)
-                self.pictures.keep_features(self._features, vision_cache_gib)
-
-    def _refuse_what_does_not_fit(self) -> None:
-        if not self.shared_prefix:
-            if self.tokens_per_micro_batch or self.resample_dead_groups:
-                raise UserError(
-                    "tokens_per_micro_batch and resample_dead_groups work on whole groups, which stock TRL's rows are "
-                    "not: leave them out or leave shared_prefix on"
-                )
-            return
-        if self.args.per_device_train_batch_size % self.num_generations:
-            raise UserError(
-                f"per_device_train_batch_size ({self.args.per_device_train_batch_size} completions) is no multiple "
-                f"of num_generations ({self.num_generations}): a group must lie in one micro-batch to share its prefix"
-            )
-        if self.tokens_per_micro_batch and (self._entropy_bonus_enabled or self.top_entropy_quantile < 1):
-            raise UserError(
-                "tokens_per_micro_batch divides a batch whose entropy terms are means over all its tokens: "
-                "leave out the entropy bonus and top_entropy_quantile, or tokens_per_micro_batch"
-            )
-        if self.resample_dead_groups and not set(CORRECT) & set(self.reward_func_names):
-            raise UserError(
-                "resample_dead_groups takes groups that are right in part, which the other rewards cannot tell: "
-                "add the accuracy reward or leave resample_dead_groups out"
-            )
-        if self.resample_dead_groups and self.scale_rewards == "batch":
-            raise UserError("resample_dead_groups mixes batches, so it does not go with scale_rewards batch; use group")
+                self.pictures.keep_features(partial(encode_picture, self.accelerator, self.model), vision_cache_gib)
 
     def _get_train_sampler(self, dataset=None) -> Any:
         like: Any = super()._get_train_sampler(dataset)
@@ -184,33 +148,6 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         tower = getattr(inner_model(self.model), "visual", None)
         return tower is not None and not any(weight.requires_grad for weight in tower.parameters())
 
-    @torch.no_grad()
-    def _features(self, picture: Picture) -> torch.Tensor:
-        """What the frozen tower makes of one picture, (tokens, hidden)."""
-        inner = inner_model(self.accelerator.unwrap_model(self.model))
-        device = self.accelerator.device
-        with self.accelerator.autocast():
-            outputs = inner.get_image_features(picture.values.to(device), picture.grid[None].to(device))
-        return outputs.pooler_output[0]
-
-    def path_line(self) -> str:
-        """One line: which way sampling and training go, and why where it is not the shared prefix."""
-        if self.windowed:
-            return (
-                f"shared prefix: off, because {self.windowed} of the {self.model.config.model_type}'s layers look back "
-                "over a window only, which the packed rows do not keep; stock TRL computes every prompt once per "
-                "completion"
-            )
-        if not self.shared_prefix:
-            return "shared prefix: off (--shared_prefix false); stock TRL computes every prompt once per completion"
-        if not self.share_rollout:
-            sampler = "vLLM" if self.use_vllm else "stock TRL"
-            return f"shared prefix: on in training; {sampler} samples, with its own handling of the prompts of a group"
-        frozen = "; vision features once per picture and run" if self.pictures.keeps_features else ""
-        if self.vision_tower_is_frozen and weights_are_sharded():
-            frozen = "; with sharded weights the frozen tower's features are not kept"
-        return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
-
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """As the Trainer's; it is no part of a step, so what it costs is not counted as such."""
         with self.meter.paused():
@@ -236,7 +173,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             groups = self._resampled(groups)
             total = self.accelerator.gather(groups.values["completion_mask"].sum()).sum()
         # The prompts stay here and TRL's buffer carries their numbers: pictures need no shuffling and splitting.
-        self._held[mode] = groups.prompts
+        self._buffered_prompts[mode] = groups.prompts
         numbers = torch.arange(len(groups.prompts.ids), device=groups.prompts.ids.device)
         return groups.values | {"prompt_number": numbers, "num_items_in_batch": total}
 
@@ -245,9 +182,9 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         group = self._group_size
         firsts = inputs[::group]
         assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
-        self._prompts = prompts = self._encode_rows(firsts)
         rows = _without_pictures(inputs) if self.share_rollout else self._with_pictures(inputs)
-        scored = super()._generate_and_score_completions(rows)
+        with self._working_on(GroupPass(self._encode_rows(firsts))) as current:
+            scored = super()._generate_and_score_completions(rows)
         taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *PICTURE_TENSORS)
         values = {
             name: value.reshape(len(firsts), group, *value.shape[1:])
@@ -255,52 +192,53 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             if isinstance(value, torch.Tensor) and name not in taken
         }
         mine = self.accelerator.process_index * len(inputs)
-        rewards = self._rewards[mine : mine + len(inputs)].view(len(firsts), group, -1)
-        return ScoredGroups(prompts, values, rewards), scored["num_items_in_batch"]
+        rewards = current.rewards[mine : mine + len(inputs)].view(len(firsts), group, -1)
+        return ScoredGroups(current.prompts, values, rewards), scored["num_items_in_batch"]
+
+    @contextmanager
+    def _working_on(self, groups: GroupPass) -> Iterator[GroupPass]:
+        """TRL's own steps within the block are about these groups."""
+        outer, self._pass = self._pass, groups
+        try:
+            yield groups
+        finally:
+            self._pass = outer
+
+    @property
+    def _current(self) -> GroupPass:
+        assert self._pass is not None, "TRL asks about rows outside of a pass"
+        return self._pass
 
     def _resampled(self, groups: ScoredGroups) -> ScoredGroups:
-        """Dead groups replaced, as far as further prompts have completions of which some are right and some wrong.
-
-        Every process draws as many prompts as the one that lacks most, so all make the same calls. What is drawn
-        leaves no trace in the logged rewards: those are the batch's own.
-        """
+        """`groups` with dead ones replaced. What is drawn leaves no trace in the logged rewards."""
         metrics = self._metrics["train"]
         before = {name: len(values) for name, values in metrics.items()}
-        weights = self.reward_weights.to(groups.rewards.device)
-        correct = next(i for i, name in enumerate(self.reward_func_names) if name in CORRECT)
-        at_first = replaced = 0
-        for attempt in range(self.resample_dead_groups):
-            dead = without_spread((groups.rewards * weights).nansum(dim=2)).nonzero().flatten().tolist()
-            at_first = at_first or len(dead)
-            wanted = int(self._over_processes(len(dead), "max"))
-            if wanted == 0:
-                break
-            rows = [row for row in self._further_rows(wanted, attempt) for _ in range(self._group_size)]
-            further, _ = self._sample_and_score(rows)
-            live = (~without_spread(further.rewards[:, :, correct])).nonzero().flatten().tolist()
-            chosen = list(range(len(groups.prompts.ids)))
-            for place, found in zip(dead, live, strict=False):
-                chosen[place] = len(chosen) + found
-                replaced += 1
-            groups = ScoredGroups.join(groups, further, cast(int, self._tokenizer.pad_token_id)).select(chosen)
+        groups, dead, replaced = replace_dead_groups(
+            groups,
+            self.resample_dead_groups,
+            self._further_groups,
+            lambda number: self._over_processes(number, "max"),
+            self.reward_weights.to(groups.rewards.device),
+            next(i for i, name in enumerate(self.reward_func_names) if name in CORRECT),
+            cast(int, self._tokenizer.pad_token_id),
+        )
         for name, values in metrics.items():
             del values[before.get(name, 0) :]
         count = len(groups.prompts.ids)
-        metrics["groups_dead"].append(self._over_processes(at_first, "mean") / count)
+        metrics["groups_dead"].append(self._over_processes(dead, "mean") / count)
         metrics["groups_replaced"].append(self._over_processes(replaced, "mean") / count)
+        return groups
+
+    def _further_groups(self, count: int, attempt: int) -> ScoredGroups:
+        seed = self.args.seed, self.state.global_step, self._step % self.args.gradient_accumulation_steps, attempt
+        processes = self.accelerator.process_index, self.accelerator.num_processes
+        indices = further_rows(len(self.train_dataset), count, seed, *processes)
+        groups, _ = self._sample_and_score([self.train_dataset[i] for i in indices for _ in range(self._group_size)])
         return groups
 
     def _over_processes(self, number: float, reduction: str) -> float:
         gathered = self.accelerator.gather(torch.tensor([float(number)], device=self.accelerator.device))
         return (gathered.max() if reduction == "max" else gathered.mean()).item()
-
-    def _further_rows(self, count: int, attempt: int) -> list[dict[str, Any]]:
-        """This process's share of `count` prompts for each, drawn by seed and step, so a resumed run draws the same."""
-        rollout = self.state.global_step, self._step % self.args.gradient_accumulation_steps, attempt
-        random = torch.Generator().manual_seed(hash((self.args.seed, *rollout)) % 2**63)
-        order = torch.randperm(len(self.train_dataset), generator=random).tolist()
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        return [self.train_dataset[order[(rank + processes * i) % len(order)]] for i in range(count)]
 
     def _with_pictures(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows as stock TRL wants them, with decoded pictures."""
@@ -324,9 +262,11 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
         with self.meter.phase("reward"):
-            self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             self.rewards_guard.require_sound(self.accelerator.device)
-        return self._rewards
+        if self._pass is not None:
+            self._pass.rewards = rewards
+        return rewards
 
     def training_step(self, model, inputs, num_items_in_batch) -> torch.Tensor:
         """TRL's micro-step; at the end of an optimizer step its cost joins the logged metrics."""
@@ -342,8 +282,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], list | None, dict[str, Any]]:
         if not self.share_rollout:
             return super()._tokenize_prompts(prompts)
-        assert self._prompts is not None
-        tokens = [row[mask.bool()].tolist() for row, mask in zip(self._prompts.ids, self._prompts.mask, strict=True)]
+        encoded = self._current.prompts
+        tokens = [row[mask.bool()].tolist() for row, mask in zip(encoded.ids, encoded.mask, strict=True)]
         return [row for row in tokens for _ in range(self._group_size)], None, {}
 
     def _generate_single_turn(
@@ -353,7 +293,6 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        assert self._prompts is not None
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -366,7 +305,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         ):
             tokens = sample_groups(
                 cast(PreTrainedModel, unwrapped),
-                self._prompts,
+                self._current.prompts,
                 self._group_size,
                 self.generation_config,
                 in_step=fsdp_is_asked() and self.accelerator.num_processes > 1,
@@ -383,20 +322,25 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         if not self.shared_prefix:
             return super()._compute_loss(model, inputs)
         training = self.model.training
-        held = self._held["train" if training else "eval"].select(inputs["prompt_number"].tolist())
+        held = self._buffered_prompts["train" if training else "eval"].select(inputs["prompt_number"].tolist())
         batch = len(held.ids)
         values = {
             name: value
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor) and value.ndim >= 2 and len(value) == batch
         }
-        parts = self._parts(held, values) if training else [list(range(batch))]
+        parts = (
+            divided(held.mask, values["completion_mask"], self.tokens_per_micro_batch, self.accelerator.gather)
+            if training
+            else [list(range(batch))]
+        )
         if len(parts) == 1:
             return self._loss_of(model, held, values, inputs["num_items_in_batch"])
-        shares = self._shares(values, parts)
+        shares = token_shares(values["completion_mask"], parts)
+        loss_shares = loss_weights(self.loss_type, parts, shares)
         before = {name: len(entries) for name, entries in self._metrics["train"].items()}
         loss = torch.zeros((), device=self.accelerator.device)
-        for number, (part, share) in enumerate(zip(parts, shares["loss"], strict=True)):
+        for number, (part, share) in enumerate(zip(parts, loss_shares, strict=True)):
             last = number == len(parts) - 1
             own = {name: value[part] for name, value in values.items()}
             with nullcontext() if last else self.accelerator.no_sync(model):
@@ -404,66 +348,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 if not last:
                     self._backward_part(one)
             loss = loss.detach() + one
-        self._merge_metrics(before, shares["tokens"])
+        merge_metrics(self._metrics["train"], before, shares)
         return loss
-
-    def try_pass(self, rows: list[dict[str, Any]]) -> int:
-        """Forward and backward of one micro-batch whose completions all have the full length; nothing is changed.
-
-        Under DeepSpeed the forward pass alone: its engine takes every backward pass for a part of a step.
-
-        Args:
-            rows: the prompts, as many as a micro-batch holds.
-
-        Returns:
-            Tokens that went through the model.
-        """
-        assert self.shared_prefix, "stock TRL's rows are tried by their first step"
-        group, length = self.num_generations, int(self.max_completion_length or 1)
-        self.current_gradient_accumulation_steps = 1
-        prompts = self._held["train"] = self._encode_rows(rows)
-        ordinary = int(prompts.ids[0, -1])  # the end of a chat template's opening: text, never a picture
-        shape = (len(rows), group, length)
-        ids = prompts.ids.new_full(shape, ordinary)
-        values = {"completion_ids": ids, "completion_mask": torch.ones_like(ids)}
-        values["advantages"] = torch.ones(shape[:2], device=ids.device)
-        if self.beta:
-            values["ref_per_token_logps"] = torch.zeros(shape, device=ids.device)
-        numbers = torch.arange(len(rows), device=ids.device)
-        inputs = values | {"prompt_number": numbers, "num_items_in_batch": torch.tensor(ids.numel(), device=ids.device)}
-        verify, self._verify_next = self._verify_next, False
-        self.model.train()
-        with torch.random.fork_rng():
-            loss = self._compute_loss(self.model_wrapped, inputs)
-            if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
-                self.accelerator.backward(loss)
-        self.model_wrapped.zero_grad()
-        self._verify_next = verify
-        self._metrics["train"].clear()
-        self.meter.clear()
-        return int(prompts.mask.sum()) - len(rows) + ids.numel()
-
-    def _parts(self, prompts: PromptBatch, values: Values) -> list[list[int]]:
-        """The groups of a micro-batch by forward pass. All processes divide alike, by the longest at each place."""
-        count = len(prompts.ids)
-        if not self.tokens_per_micro_batch:
-            return [list(range(count))]
-        group = values["completion_mask"].size(1)
-        sizes = torch.stack([prompts.mask.sum(dim=1), values["completion_mask"].sum(dim=2).amax(dim=1)], dim=1)
-        order = sorted(range(count), key=lambda i: (-int(sizes[i, 0] + group * sizes[i, 1]), i))
-        longest = self.accelerator.gather(sizes[order].contiguous()).view(-1, count, 2).amax(dim=0)
-        prompt_lengths, completion_lengths_ = longest.T.tolist()
-        parts = by_tokens(prompt_lengths, completion_lengths_, group, self.tokens_per_micro_batch)
-        return [[order[place] for place in part] for part in parts]
-
-    def _shares(self, values: Values, parts: list[list[int]]) -> dict[str, list[float]]:
-        """What each part's loss counts for in the whole, and its share of the completion tokens."""
-        tokens = [float(values["completion_mask"][part].sum()) for part in parts]
-        by_tokens_ = [own / max(1.0, sum(tokens)) for own in tokens]
-        if self.loss_type in BY_SEQUENCES:
-            count = sum(map(len, parts))
-            return {"loss": [len(part) / count for part in parts], "tokens": by_tokens_}
-        return {"loss": by_tokens_ if self.loss_type in BY_TOKENS else [1.0] * len(parts), "tokens": by_tokens_}
 
     def _backward_part(self, loss: torch.Tensor) -> None:
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -472,42 +358,24 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         else:
             self.accelerator.backward(loss)
 
-    def _merge_metrics(self, before: dict[str, int], shares: list[float]) -> None:
-        """One entry per micro-batch where the parts have left one each: extremes of extremes, means by tokens."""
-        for name, entries in self._metrics["train"].items():
-            own = entries[before.get(name, 0) :]
-            if len(own) != len(shares):
-                continue
-            kind = name.rsplit("_", 1)[-1]
-            mean = sum(share * value for share, value in zip(shares, own, strict=True))
-            entries[before.get(name, 0) :] = [{"min": min, "max": max}[kind](own) if kind in ("min", "max") else mean]
-
     def _loss_of(self, model: Any, prompts: PromptBatch, values: Values, total: torch.Tensor) -> torch.Tensor:
         """TRL's loss of some whole groups."""
-        self._prompts = prompts = prompts.trimmed()
-        values = trimmed(values)
+        prompts, values = prompts.trimmed(), trimmed(values)
         group = values["completion_ids"].size(1)
         rows = {name: value.flatten(0, 1) for name, value in values.items()}
-        self._live = self._groups_with_a_gradient(values["advantages"])
-        self._filler = values.get("old_per_token_logps")
         rows["prompt_ids"] = prompts.ids.repeat_interleave(group, dim=0)
         rows["prompt_mask"] = prompts.mask.repeat_interleave(group, dim=0)
-        try:
+        live = self._groups_with_a_gradient(values["advantages"])
+        with self._working_on(GroupPass(prompts, live, values.get("old_per_token_logps"))):
             return super()._compute_loss(model, rows | {"num_items_in_batch": total})
-        finally:
-            self._live = None
 
     def _groups_with_a_gradient(self, advantages: torch.Tensor) -> list[int] | None:
-        """Groups (B, G) to compute in this pass; None for all.
-
-        Where all completions earned the same the advantages are zero, and without a KL or entropy term so is the
-        gradient. One group is always computed, so that every process makes the same calls.
-        """
+        """Groups of (B, G) advantages to compute in this pass; None for all."""
         if not self.model.training or self.beta or self._entropy_bonus_enabled:
             return None
-        live = advantages.abs().amax(dim=1).nonzero().flatten().tolist()
-        self._metrics["train"]["groups_left_out"].append(1 - max(len(live), 1) / len(advantages))
-        return (live or [0]) if len(live) < len(advantages) else None
+        live = live_groups(advantages)
+        self._metrics["train"]["groups_left_out"].append(1 - len(live) / len(advantages))
+        return live if len(live) < len(advantages) else None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -532,43 +400,27 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 compute_aux_loss=compute_aux_loss,
                 **kwargs,
             )
-        prompts = self._prompts
-        assert prompts is not None
-        total, length = len(prompts.ids), logits_to_keep
-        group = input_ids.size(0) // total
-        completions = input_ids[:, -length:].reshape(total, group, length)
-        mask = attention_mask[:, -length:].reshape(total, group, length)
-        all_groups = total
-        if self._live is not None:
-            prompts, completions, mask = prompts.select(self._live), completions[self._live], mask[self._live]
-            total = len(self._live)
-        step = max(1, (batch_size or total * group) // group)
-        logps, entropies = [], []
-        for start in range(0, total, step):
-            part = slice(start, start + step)
-            chunk = prompts.slice(start, min(start + step, total))
-            with torch.no_grad():
-                positions, _ = prompt_positions(self.accelerator.unwrap_model(model), chunk)
-                by_segment = group * length > LONG_SEGMENTS
-                packed = pack(chunk.ids, chunk.mask, positions, completions[part], mask[part], by_segment)
-            with self.accelerator.autocast():
-                touch = {"touch_vision": True} if self._vision_is_shared and not chunk.vision else {}
-                outputs = model(**packed.model_inputs(), **chunk.model_inputs(), **touch)
-            logps.append(outputs.log_probs.view(-1, length))
-            entropies.append(outputs.entropy.view(-1, length) if compute_entropy else None)
-        self._count_tokens(prompts, mask)
+        current, prompts = self._current, self._current.live_prompts()
+        group = input_ids.size(0) // len(current.prompts.ids)
+        shape = (-1, group, logits_to_keep)
+        completions = current.live(input_ids[:, -logits_to_keep:].reshape(shape))
+        mask = current.live(attention_mask[:, -logits_to_keep:].reshape(shape))
+        groups_per_forward = max(1, (batch_size or len(mask) * group) // group)
+        log_probs, entropies = score_groups(
+            self.accelerator,
+            model,
+            prompts,
+            completions,
+            mask,
+            groups_per_forward,
+            compute_entropy,
+            touch_vision=self._vision_is_shared,
+        )
+        self.meter.count_pass(self.accelerator.unwrap_model(self.model), prompts, mask)
         if self._verify_next and torch.is_grad_enabled() and self._verifiable(prompts):
             self._verify_next = False
-            self._verify(model, prompts.slice(0, 1), completions[0], mask[0], logps[0][:group])
-        joined, entropy = torch.cat(logps), torch.cat(entropies) if compute_entropy else None
-        if self._live is not None:
-            # A group that was left out has advantage zero; a ratio of one keeps its zero from becoming 0 * inf.
-            filler = joined.new_zeros(all_groups, group, length) if self._filler is None else self._filler
-            joined = _spread(joined, self._live, filler)
-            if entropy is not None:  # it does not show in the mean that is logged
-                mean = (entropy.detach() * mask.flatten(0, 1)).sum() / mask.sum().clamp(min=1)
-                entropy = _spread(entropy, self._live, mean.expand(all_groups, group, length))
-        return joined, entropy, None
+            self._verify(model, prompts.slice(0, 1), completions[0], mask[0], log_probs[:group])
+        return *current.spread_scores(log_probs, entropies, mask), None
 
     def _verifiable(self, prompts: PromptBatch) -> bool:
         """Of sharded weights only where the first prompts of all processes have pictures or none has: stock TRL's rows
@@ -579,103 +431,21 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         return self._over_processes(pictured, "mean") in (0.0, 1.0)
 
     def _verify(
-        self, model: Any, prompt: PromptBatch, ids: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
+        self, model: Any, prompt: PromptBatch, completions: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
     ) -> None:
-        """Compare one group's log-probabilities with those of stock TRL's rows.
-
-        Raises:
-            RuntimeError: they differ by more than rounding, with the difference.
-        """
-        group, length = ids.shape
-        rows = torch.cat([prompt.ids.expand(group, -1), ids], dim=1)
-        rows_mask = torch.cat([prompt.mask.expand(group, -1), mask], dim=1)
-        repeated: dict[str, Any] = {name: torch.cat([value] * group) for name, value in prompt.vision.items()}
-        if repeated:
-            kinds = repeated["mm_token_type_ids"]
-            repeated["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(group, length)], dim=1)
-            repeated["num_images"] = prompt.pictures_per_prompt * group
-        dropped = [each for each in model.modules() if isinstance(each, torch.nn.Dropout) and each.p and each.training]
-        with torch.no_grad(), _evaluating(dropped), self.meter.paused():
-            if dropped:  # LoRA's: drawn anew in each pass, so the pass that trains cannot be compared
-                everything, self._prompts, self._live = (self._prompts, self._live), prompt, None
-                ours, _, _ = self._get_per_token_logps_and_entropies(model, rows, rows_mask, length)
-                self._prompts, self._live = everything
-            stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **repeated)
-        difference = ((ours.detach() - stock).abs() * mask).float()
-        mean, largest = (difference.sum() / mask.sum().clamp(min=1)).item(), difference.max().item()
-        half = torch.is_autocast_enabled(stock.device.type) or self.model.dtype != torch.float32
-        limit = VERIFY_LIMIT_HALF if half else VERIFY_LIMIT
-        if not mean <= limit:
-            raise RuntimeError(
-                f"the shared prefix does not agree with a row per completion: log-probabilities differ by {mean:.2e} "
-                f"on average and {largest:.2e} at most, over the limit of {limit:.0e}; training would be wrong. "
-                "Run with --shared_prefix false, and report this with the versions in run.json"
-            )
+        """Compare one group's log-probabilities with those of stock TRL's rows; raises RuntimeError if they differ."""
+        rows, rows_mask, pictures = stock_rows(prompt, completions, mask)
+        length, dropout = completions.size(1), active_dropout(model)
+        with torch.no_grad(), evaluating(dropout), self.meter.paused():
+            if dropout:  # LoRA's: drawn anew in each pass, so the pass that trains cannot be compared
+                with self._working_on(GroupPass(prompt)):
+                    ours, _, _ = self._get_per_token_logps_and_entropies(model, rows, rows_mask, length)
+            stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **pictures)
+        half_precision = torch.is_autocast_enabled(stock.device.type) or self.model.dtype != torch.float32
+        agreement = require_agreement(ours, stock, mask, half_precision)
         if self.accelerator.is_main_process:
-            print(
-                f"shared prefix verified on {int(mask.sum())} tokens: mean difference {mean:.1e}, largest {largest:.1e}"
-            )
-
-    def _count_tokens(self, prompts: PromptBatch, completion_mask: torch.Tensor) -> None:
-        """Count what one pass over these groups computed, and what a row per completion would have."""
-        backward = torch.is_grad_enabled()
-        prefix = prompts.mask.sum(dim=1) - 1  # (B,)
-        completions = completion_mask.sum(dim=(1, 2))  # (B,)
-        group = completion_mask.size(1)
-        ours = float((prefix + completions).sum())
-        self.meter.count("computed", ours)
-        self.meter.count("stock", float((group * (prefix + 1) + completions).sum()))
-        if backward:
-            self.meter.count("prompts", len(prompts.ids))
-            self.meter.count("completions", len(prompts.ids) * group)
-        if torch.cuda.is_available():
-            patches = float(prompts.vision["image_grid_thw"].prod(dim=-1).sum()) if prompts.vision else 0.0
-            flops = useful_flops(
-                self.accelerator.unwrap_model(self.model), ours, float(completions.sum()), patches, backward
-            )
-            self.meter.count("flops", flops)
-
-
-def _refuse_unserved(given: dict[str, Any], shared_prefix: bool) -> None:
-    """Refuse options of TRL that a trainer of these arguments would not serve."""
-    arguments, model = given["args"], given["model"]
-    refuse_unserved(vars(arguments) | ({"model_init_kwargs": None} if isinstance(model, str) else {}))
-    if shared_prefix and (isinstance(model, str) or not windowed_layers(model.config)):
-        refuse_beside_shared_prefix(arguments, given)
-
-
-@contextmanager
-def _evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Modules in evaluation mode for a while; the others stay as they are."""
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.train()
-
-
-def _spread(values: torch.Tensor, groups: list[int], filler: torch.Tensor) -> torch.Tensor:
-    """(len(groups) * G, C) values at their places among all groups (B, G, C), `filler` elsewhere; (B * G, C)."""
-    index = torch.tensor(groups, device=values.device)
-    return filler.clone().index_copy(0, index, values.view(len(groups), *filler.shape[1:])).flatten(0, 1)
+            print(agreement)
 
 
 def _without_pictures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]
-
-
-def prepare_model(model: Any) -> None:
-    """Let a model take packed rows: its language model's attention and its head's share of the work."""
-    if model is None:
-        return
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner = getattr(inner, "module", inner)
-    use_attention(inner, ATTENTION)
-    adapt_backbone(inner_model(inner))
-
-
-def use_attention(model: Any, name: str) -> None:
-    """Give the language model another attention implementation; the vision tower keeps its own."""
-    model.set_attn_implementation({"text_config": name} if hasattr(model.config, "vision_config") else name)
