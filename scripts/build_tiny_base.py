@@ -25,6 +25,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
+from open_r1.files import usual_modes
 from open_r1.format_start import MANNERS
 from open_r1.phantoms import (
     LETTERS,
@@ -242,6 +243,7 @@ def main() -> None:
     phantoms = stream(flags.pictures, flags.seed)
     teach(pupil, phantoms, flags.naming_steps, flags.asking_steps, flags.learning_rate, flags.seed, log)
     pupil.model.save_pretrained(flags.output_dir)
+    usual_modes(flags.output_dir)
     reached = accuracy(pupil, stream(16, flags.seed + 1), flags.seed)
     print("own prompt, 128 unseen pictures:", {task.value: round(share, 3) for task, share in reached.items()})
     print(f"mean {sum(reached.values()) / len(reached):.3f}; {flags.output_dir}")

@@ -14,9 +14,11 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from open_r1.checkpoint_checks import require_sound
 from open_r1.checkpoint_files import (
     FAMILIES,
     RUN_FILE,
@@ -41,6 +43,9 @@ from open_r1.weights import some, weight_files
 
 if TYPE_CHECKING:
     import torch
+
+_SLACK = 10**8
+"""Weights that a config.json may describe beyond those in the files, before the missing ones are named."""
 
 __all__ = [
     "ADAPTER",
@@ -98,6 +103,7 @@ def load_model(
         return _load_adapter(folder, dtype, attn_implementation, device)
     import transformers
 
+    require_sound(folder)
     family = read_family(folder)
     if method := (read_config(folder).get("quantization_config") or {}).get("quant_method"):
         raise UserError(f"{folder} is quantised ({method}), which is not supported; take the bfloat16 checkpoint")
@@ -105,9 +111,11 @@ def load_model(
     attention, note = attention_or_fallback(attn_implementation, device)
     if note:
         print(note, file=sys.stderr)
+    kind = getattr(transformers, family.model_class)
     with quiet_transformers():
         try:
-            model, info = getattr(transformers, family.model_class).from_pretrained(
+            _require_size(folder, kind)
+            model, info = kind.from_pretrained(
                 folder,
                 dtype=resolve_dtype(dtype, device),
                 attn_implementation=attention,
@@ -117,18 +125,60 @@ def load_model(
                 output_loading_info=True,
                 **({} if quantization is None else {"quantization_config": quantization}),
             )
-        except (OSError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{folder} cannot be loaded as {family.model_class}: {one_line(error)}") from error
-        except Exception as error:
-            if type(error).__name__ not in ("SafetensorError", "StrictDataclassFieldValidationError"):
-                raise
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library makes of files that somebody else wrote
             raise UserError(f"{folder} cannot be loaded as {family.model_class}: {one_line(error)}") from error
     if quantization is not None:
         info["mismatched_keys"] = [*info["mismatched_keys"], *_packed_otherwise(model)]
     _require_exact(folder, info)
+    _require_finite(folder, model, quantization is not None)
     return model if device is None else model.to(device)
+
+
+def _require_size(folder: Path, kind: Any) -> None:
+    """Refuse a config.json of a far larger model than the files hold: weights that are missing would fill the memory."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    config = kind.config_class.from_pretrained(folder)
+    with torch.device("meta"), no_init_weights():
+        described = sum(weight.numel() for weight in kind(config).parameters())
+    stored = sum(file.stat().st_size for file in weight_files(folder))  # at most one weight a byte
+    if described > 2 * stored + _SLACK:
+        raise UserError(
+            f"{folder / 'config.json'} describes a model of {described:,} weights, and the files have {stored:,} "
+            "bytes; fetch both again"
+        )
+
+
+def _require_finite(folder: Path, model: Any, packed: bool) -> None:
+    """Refuse weights that are NaN or infinite, by name; of packed ones those in the files are looked at."""
+    from safetensors import safe_open
+
+    wrong: list[str] = []
+    for file in weight_files(folder) if packed else []:
+        with safe_open(file, "pt") as tensors:
+            wrong += not_finite((name, tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118
+    wrong += not_finite(model.named_parameters())
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} tensors of {folder} hold NaN or infinite numbers as {model.dtype} ({some(wrong)}): every "
+            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or choose "
+            "another number format with --dtype"
+        )
+
+
+def not_finite(tensors: "Iterable[tuple[str, torch.Tensor]]") -> list[str]:
+    """Names of the tensors that hold NaN or infinite numbers. About 2 GB a second and core, without a copy."""
+    import torch
+
+    wrong = []
+    for name, tensor in tensors:
+        local = getattr(tensor, "ds_tensor", tensor).detach()  # this process's part under ZeRO-3
+        if local.is_floating_point() and local.numel() and not torch.stack(torch.aminmax(local)).isfinite().all():
+            wrong.append(name)
+    return wrong
 
 
 def _packed_otherwise(model: Any) -> list[tuple[str, Any, Any]]:
@@ -167,6 +217,7 @@ def _require_exact(folder: Path, info: dict[str, Any]) -> None:
 
 def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) -> Any:
     """The base model with a LoRA adapter, and those that it was trained on top of, merged in."""
+    require_sound(folder)
     weight_files(folder, whole_name(folder))
     merged = merge_adapter(load_model(adapter_base(folder), dtype, attention), folder)
     return merged if device is None else merged.to(device)
@@ -187,8 +238,9 @@ def merge_adapter(base: Any, folder: Path) -> Any:
     with quiet_transformers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with names
         try:
-            model = peft.PeftModel.from_pretrained(base, folder)
-        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            # its weights are read, not drawn first in whatever size adapter_config.json says
+            model = peft.PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=True)
+        except Exception as error:  # whatever a library makes of files that somebody else wrote
             raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
     require_adapter(model, folder)
     merged: Any = model.merge_and_unload()
@@ -203,7 +255,7 @@ def require_adapter(model: Any, folder: Path) -> None:
         folder: with adapter_model.safetensors.
 
     Raises:
-        UserError: tensors are missing or left over.
+        UserError: tensors are missing or left over, or hold numbers that are not finite.
     """
     import peft
     import torch
@@ -215,6 +267,11 @@ def require_adapter(model: Any, folder: Path) -> None:
         raise UserError(
             f"{len(strange)} tensors of the adapter {folder} do not match its base model: {some(strange)}; "
             "base_model_name_or_path in its adapter_config.json must name the model that it was trained on"
+        )
+    if wrong := not_finite(stored.items()):
+        raise UserError(
+            f"{len(wrong)} tensors of the adapter {folder} hold NaN or infinite numbers ({some(wrong)}): every answer "
+            "would be noise, which an accuracy does not show. Take an earlier checkpoint"
         )
     assert all(torch.equal(loaded[key].cpu(), stored[key].to(loaded[key].dtype)) for key in stored)
 

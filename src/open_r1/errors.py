@@ -34,12 +34,17 @@ class UnusableInput(UserError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2.
 
+    So does a file that may not be read or written, wherever that is noticed.
+
     Of processes that torchrun has started on one machine, the first to meet an error prints it for all.
     """
     try:
         code = main()
     except UserError as error:
         raise SystemExit(_report(f"error: {error}")) from None
+    except PermissionError as error:
+        line = f"error: {error.filename or error}: permission is denied; ask its owner for the right to it, or copy it"
+        raise SystemExit(_report(line)) from None
     raise SystemExit(code or 0)
 
 

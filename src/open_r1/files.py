@@ -54,6 +54,20 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def usual_modes(folder: str | os.PathLike) -> None:
+    """Give each file below a folder the mode that new files get there (umask, default ACL); safetensors writes 0600."""
+    probe = os.path.join(folder, f".mode.{os.getpid()}")
+    handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        mode = os.fstat(handle).st_mode & 0o777
+    finally:
+        os.close(handle)
+        os.unlink(probe)
+    for place, _, names in os.walk(folder):
+        for name in names:
+            os.chmod(os.path.join(place, name), mode)
+
+
 def sync_folder(folder: str | os.PathLike) -> None:
     """Force a folder's entries (a rename, a new file) to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -211,6 +225,7 @@ def publish_folder(stage: str | os.PathLike, final: str | os.PathLike) -> None:
     if read_manifest(final) is not None:
         raise UserError(f"{final} is complete already; remove it or choose another output folder")
     with disk_errors(final):
+        usual_modes(stage)
         for folder, _, names in os.walk(stage):
             for name in names:
                 with open(os.path.join(folder, name), "rb") as file:

@@ -1,19 +1,29 @@
 """The processor of a checkpoint: how a prompt becomes tokens and a picture becomes patches."""
 
 import hashlib
+import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from open_r1.checkpoint_files import Family, adapter_base, is_adapter, read_config, read_family
+from PIL import Image
+
+from open_r1.chat_templates import require_bounded
+from open_r1.checkpoint_checks import require_pixels, require_sound
+from open_r1.checkpoint_files import Family, adapter_base, adapter_chain, is_adapter, read_config, read_family
 from open_r1.checkpoint_names import model_source, processor_folder
 from open_r1.errors import UserError
 from open_r1.files import sha256_file
 from open_r1.hub_fetch import one_line
+from open_r1.prompts import build_messages
+from open_r1.runs import Mode
+from open_r1.weights import read_json
 
 PROCESSOR_FILES = (
     "tokenizer.json",
@@ -28,6 +38,12 @@ PROCESSOR_FILES = (
     "processor_config.json",
     "video_preprocessor_config.json",
 )
+
+# transformers 4.49 was released without the class that checkpoints of the weeks before name; it was the same.
+_RENAMED = {
+    "Qwen2_5_VLImageProcessor": "Qwen2VLImageProcessor",
+    "Qwen2_5_VLImageProcessorFast": "Qwen2VLImageProcessorFast",
+}
 
 
 def load_processor(
@@ -52,7 +68,10 @@ def load_processor(
     """
     folder = model_source(name)
     family = read_family(folder)
+    for each in adapter_chain(folder):
+        require_sound(each)
     source = processor_source(folder, processor)
+    require_sound(source)
     loaded = _read_processor(source, family)
     tokenizer = loaded.tokenizer if family.has_vision else loaded
     tokenizer.padding_side = "left"  # generation continues at the right edge of every row
@@ -63,8 +82,33 @@ def load_processor(
     if not loaded.chat_template:
         raise UserError(f"{source} has no chat template; pass --processor {family.base}")
     if family.has_vision:
+        require_pixels(source, loaded.image_processor.size)
         _set_pixels(loaded.image_processor, min_pixels, max_pixels)
+    _require_usable(loaded, source, family)
     return loaded
+
+
+def _require_usable(loaded: Any, source: Path, family: Family) -> None:
+    """Put a short question through a processor, with and without a picture, before anything waits for it."""
+    tokenizer = loaded.tokenizer if family.has_vision else loaded
+    problem = "What is shown? A)CT, B)MRI"
+    conversations = [build_messages(problem, Mode.NOTHINK, pictured) for pictured in {False, family.has_vision}]
+    names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    templates = loaded.chat_template if isinstance(loaded.chat_template, dict) else {"default": loaded.chat_template}
+    for template in templates.values():
+        require_bounded(str(template), conversations, names | {"tools": None, "documents": None}, str(source))
+    try:
+        for messages in conversations:
+            text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            pictured = isinstance(messages[0]["content"], list)
+            pictures = {"images": [Image.new("RGB", (56, 84))]} if pictured else {}
+            values = loaded(text=[text], return_tensors="np", **pictures)
+            if pictured and not bool((abs(values["pixel_values"]) < 1e6).all()):
+                raise ValueError("pictures become numbers that are not finite")
+    except Exception as error:  # whatever a library makes of files that somebody else wrote
+        raise UserError(
+            f"the processor in {source} cannot encode a question: {one_line(error)}; pass --processor {family.base}"
+        ) from error
 
 
 def _read_processor(source: Path, family: Family) -> Any:
@@ -73,14 +117,33 @@ def _read_processor(source: Path, family: Family) -> Any:
     kind = AutoProcessor if family.has_vision else AutoTokenizer
     with quiet_transformers():
         try:
-            loaded = kind.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            with _with_names_of_today(source) as folder:
+                loaded = kind.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # whatever a library makes of files that somebody else wrote
             raise UserError(
                 f"the processor in {source} does not load: {one_line(error)}; pass --processor {family.base}"
             ) from error
     if family.has_vision and not hasattr(loaded, "image_processor"):
         raise UserError(f"{source} holds a tokenizer but no image processor; pass --processor {family.base}")
     return loaded
+
+
+@contextmanager
+def _with_names_of_today(source: Path) -> Iterator[Path]:
+    """The folder, or a copy of its processor in which a class of early 2025 has the name that it has had since."""
+    path = source / "preprocessor_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    today = _RENAMED.get(str(settings.get("image_processor_type")))
+    if today is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for file in (*PROCESSOR_FILES, "config.json"):
+            if (source / file).is_file():
+                shutil.copyfile(source / file, copy / file)
+        (copy / path.name).write_text(json.dumps(settings | {"image_processor_type": today}))
+        yield copy
 
 
 def processor_source(folder: Path, processor: str | None = None) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.files import MANIFEST, parse_json, publish_folder, sha256_file, sync_folder, write_json
+from open_r1.files import MANIFEST, parse_json, publish_folder, sha256_file, sync_folder, usual_modes, write_json
 
 STAGE = ".saving"
 _REMOVING = ".removing-"
@@ -136,6 +136,7 @@ def prune(run: Path, limit: int | None, spare: Iterable[Path] = ()) -> None:
 
 def publish_files(stage: Path, folder: Path) -> None:
     """Move the files of `stage` to `folder`, each forced to the disk and whole under its name; weights come last."""
+    usual_modes(stage)
     names = sorted(_files(stage), key=lambda name: (name.endswith(".safetensors"), name))
     for name in names:
         with open(stage / name, "rb") as file:

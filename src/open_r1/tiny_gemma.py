@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GemmaTokenizer, GenerationConfig
 
+from open_r1.files import usual_modes
+
 TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
 PICTURE = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", TURN, END_OF_TURN, *PICTURE)
@@ -37,6 +39,7 @@ def write_tiny_gemma(folder: Path, texts: Iterable[str], shape: Any, seed: int) 
     tokenizer.save_pretrained(folder)
     model = gemma_model(tokenizer, shape, seed)
     model.save_pretrained(folder)
+    usual_modes(folder)
     return folder
 
 

@@ -34,6 +34,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from open_r1.errors import UserError
+from open_r1.files import usual_modes
 from open_r1.tiny_gemma import write_tiny_gemma
 
 TINY_BASE = Path(__file__).parent / "tiny_base"
@@ -145,6 +146,7 @@ def build_tiny_checkpoint(
     ids = {token: _token_id(tokenizer, token) for token in SPECIAL_TOKENS}
     model = build_model(family, shape, embeddings, ids, seed)
     model.save_pretrained(folder)
+    usual_modes(folder)
     return folder
 
 

@@ -15,15 +15,18 @@ from open_r1.files import parse_json
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt")
-_HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library itself
+_HEADER_LIMIT = 2**24  # bytes, for about 100,000 tensors; the largest model that is supported has 2,000
+_JSON_LIMIT = 2**26  # bytes
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 5
 
 
 def weight_files(folder: Path, whole_name: str = WEIGHTS) -> list[Path]:
-    """The safetensors files of a checkpoint, each complete as far as its header tells.
+    """The safetensors files of a checkpoint, each complete and holding what belongs there, as far as headers tell.
 
     Raises:
-        UserError: there are none (pickles are refused), a shard is absent, or a file is cut off or damaged.
+        UserError: there are none (pickles are refused), a shard is absent, a file is cut off or damaged, shards hold
+            other tensors than the index says, or a tensor holds whole numbers that no configuration explains.
     """
     whole, index = folder / whole_name, folder / INDEX
     if whole.is_file() and index.is_file():
@@ -31,20 +34,52 @@ def weight_files(folder: Path, whole_name: str = WEIGHTS) -> list[Path]:
             f"{folder} holds both {WEIGHTS} and {INDEX}: it is not clear which weights are meant; remove the old ones"
         )
     if whole.is_file():
-        files = [whole]
+        headers = {whole: _check_complete(whole)}
     elif index.is_file():
-        files = _shards(folder, read_json(index))
+        headers = _checked_shards(folder, read_json(index))
     else:
         raise UserError(_no_weights(folder))
-    for file in files:
-        _check_complete(file)
-    return files
+    for file, header in headers.items():
+        _require_floats(folder, file, header)
+    return list(headers)
 
 
-def _shards(folder: Path, index: dict[str, Any]) -> list[Path]:
+def _checked_shards(folder: Path, index: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """The header of every shard; each holds exactly the tensors that the index places there.
+
+    Libraries load whatever a shard holds, so a tensor that is in two of them may come from the wrong one.
+    """
     placed = index.get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise UserError(f"{folder / INDEX} has no weight_map; fetch it again")
+    headers = {}
+    for file in _shards(folder, placed):
+        header = headers[file] = _check_complete(file)
+        expected = {name for name, place in placed.items() if place == file.name}
+        if differing := sorted(header.keys() ^ expected):
+            elsewhere = sum(placed.get(name, file.name) != file.name for name in header)
+            raise UserError(
+                f"{file} holds {len(header)} tensors and {INDEX} places {len(expected)} there; {len(differing)} differ"
+                f"{f', {elsewhere} belong into another file' * bool(elsewhere)}: {some(differing)}. Which weights are "
+                "meant is not clear; fetch the files again"
+            )
+    return headers
+
+
+def _require_floats(folder: Path, file: Path, header: dict[str, Any]) -> None:
+    """Refuse tensors of whole numbers, unless config.json says how they are packed."""
+    other = {name: str(entry.get("dtype")) for name, entry in header.items() if entry.get("dtype") not in _FLOATS}
+    if not other or ((folder / "config.json").is_file() and "quantization_config" in read_json(folder / "config.json")):
+        return
+    kinds = ", ".join(sorted(set(other.values())))
+    raise UserError(
+        f"{file} holds {len(other)} tensors of {kinds} ({some(sorted(other))}) and config.json has no "
+        "quantization_config that says what they mean; read as they are they would answer at random. Fetch the "
+        "bfloat16 checkpoint"
+    )
+
+
+def _shards(folder: Path, placed: dict[str, Any]) -> list[Path]:
     names = sorted({str(name) for name in placed.values()})
     outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if outside:
@@ -78,7 +113,8 @@ def pickle_refusal(where: str | Path, pickles: list[str]) -> str:
     )
 
 
-def _check_complete(file: Path) -> None:
+def _check_complete(file: Path) -> dict[str, Any]:
+    """The header of a file that is as long as it says."""
     header, start = _read_header(file)
     try:
         end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
@@ -86,6 +122,7 @@ def _check_complete(file: Path) -> None:
         raise UserError(f"{file} has a damaged header; fetch it again") from error
     if file.stat().st_size != end:
         raise UserError(f"{file} has {file.stat().st_size:,} bytes, its header says {end:,}; fetch it again")
+    return header
 
 
 def _read_header(file: Path) -> tuple[dict[str, Any], int]:
@@ -93,14 +130,19 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
     size = file.stat().st_size
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+        if not 2 <= length <= size - 8:
             raise UserError(f"{file} ({size:,} bytes) is cut off or no safetensors file; fetch it again")
+        if length > _HEADER_LIMIT:
+            raise UserError(
+                f"{file} has a header of {length:,} bytes, for far more tensors than any model that is supported has "
+                f"(limit: {_HEADER_LIMIT:,}); fetch it again"
+            )
         text = handle.read(length)
     try:
         header = parse_json(text)
     except ValueError as error:
         raise UserError(f"{file} has a damaged header ({error}); fetch it again") from error
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise UserError(f"{file} has a damaged header; fetch it again")
     header.pop("__metadata__", None)
     return header, 8 + length
@@ -113,7 +155,11 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is missing, no UTF-8, no JSON or no object.
     """
     try:
+        if (size := path.stat().st_size) > _JSON_LIMIT:
+            raise UserError(f"{path} has {size:,} bytes, more than such a file has; fetch it again")
         value = parse_json(path.read_text(encoding="utf-8"))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; the checkpoint is incomplete") from error
     except ValueError as error:
