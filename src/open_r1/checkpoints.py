@@ -137,7 +137,7 @@ def load_model(
 
 
 def _require_size(folder: Path, kind: Any) -> None:
-    """Refuse a config.json of a far larger model than the files hold: weights that are missing would fill the memory."""
+    """Refuse a config.json of a far larger model than the files hold: what is missing would fill the memory."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -164,8 +164,8 @@ def _require_finite(folder: Path, model: Any, packed: bool) -> None:
     if wrong:
         raise UserError(
             f"{len(wrong)} tensors of {folder} hold NaN or infinite numbers as {model.dtype} ({some(wrong)}): every "
-            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or choose "
-            "another number format with --dtype"
+            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or choose"
+            " another number format with --dtype"
         )
 
 
