@@ -164,8 +164,8 @@ def _require_finite(folder: Path, model: Any, packed: bool) -> None:
     if wrong:
         raise UserError(
             f"{len(wrong)} tensors of {folder} hold NaN or infinite numbers as {model.dtype} ({some(wrong)}): every "
-            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or choose"
-            " another number format with --dtype"
+            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or"
+            " choose another number format with --dtype"
         )
 
 
