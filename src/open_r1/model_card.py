@@ -194,7 +194,7 @@ def _data(report: Mapping[str, Any]) -> str:
     left_out = {
         "unusable": report.get("dropped"),
         "over the prompt limit": report.get("too_long"),
-        "with a picture that does not open": report.get("unreadable"),
+        "with a picture that does not open or is not taken": report.get("unreadable"),
     }
     counts = [f"{len(rows_)} {why}" for why, rows_ in left_out.items() if rows_]
     text = markdown_table(["set", "questions trained on", "split", "with pictures"], rows)

@@ -213,6 +213,22 @@ def _set_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | 
     image_processor.size = {"shortest_edge": least, "longest_edge": most}  # areas, in spite of their names (5.23)
 
 
+def picture_refusal(size: tuple[int, int], processor: Any) -> str | None:
+    """Why the image processor of a checkpoint takes no picture of (width, height) pixels; None if it does.
+
+    Qwen's raises for one whose sides differ by more than a factor of 200.
+    """
+    rules = getattr(processor, "image_processor", None)
+    if rules is None:
+        return None
+    width, height = size
+    try:
+        rules.get_number_of_image_patches(height, width, images_kwargs={})
+    except ValueError as error:
+        return f"the picture is {width} x {height} pixels, which the model's image processor refuses: {error}"
+    return None
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars or load reports of transformers: what matters in them we raise as an error."""

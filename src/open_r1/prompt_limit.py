@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from open_r1.errors import UserError
 from open_r1.omnimedvqa import row_id
+from open_r1.processors import picture_refusal
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.vqa_data import data_fingerprint, picture_digest, picture_key, row_pictures
@@ -26,7 +27,7 @@ class Checked:
     too_long: list[tuple[str, int]]
     """(id, tokens) of the prompts over the limit."""
     unreadable: list[tuple[str, str]]
-    """(id, reason) of the rows whose picture does not open."""
+    """(id, reason) of the rows whose picture does not open, or is not taken by the image processor."""
     lengths: list[int]
     """Tokens of each kept prompt, the picture's included."""
     content: str = ""
@@ -56,7 +57,8 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
         for start, rows in _batches(dataset):
             keys = [picture_key(row) for row in rows]
             fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
-            opened.update(zip(fresh, pool.map(_size_and_digest, fresh.values()), strict=True))
+            found = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
+            opened.update(zip(fresh, found, strict=True))
             sizes = [opened[key][0] for key in keys]
             lengths = _prompt_lengths(rows, sizes, processor, mode)
             for offset, (row, key, size, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
@@ -76,13 +78,15 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
 
 
-def _size_and_digest(row: dict[str, Any]) -> tuple[Size, str]:
-    """The size of a row's picture, or why it does not open, and the hash of its bytes."""
+def _size_and_digest(row: dict[str, Any], processor: Any) -> tuple[Size, str]:
+    """The size of a row's picture, or why it does not open or is not taken, and the hash of its bytes."""
     try:
         pictures = row_pictures(row)
     except UserError as error:
         return str(error), ""
-    return (pictures[0].size if pictures else None), picture_digest(row["image"])
+    if not pictures:
+        return None, ""
+    return picture_refusal(pictures[0].size, processor) or pictures[0].size, picture_digest(row["image"])
 
 
 def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:

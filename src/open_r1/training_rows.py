@@ -47,7 +47,7 @@ def load_training_rows(
     if not checked.kept:
         raise UserError(
             f"no question of the {split} split is left: {len(checked.too_long)} of {len(rows)} prompts are longer than "
-            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} pictures do not open"
+            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} pictures do not open or fit"
             + (f" (first: {checked.unreadable[0][1]})" if checked.unreadable else "; raise it or lower --max_pixels")
         )
     kept = rows.select(checked.kept) if len(checked.kept) < len(rows) else rows
@@ -141,7 +141,7 @@ def _data_report(
     kinds = {each["pictures"] for each in sets}
     pictures = kinds.pop() if len(kinds) == 1 else "some"
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
-    left_out.append((len(checked.unreadable), "with a picture that does not open"))
+    left_out.append((len(checked.unreadable), "with a picture that does not open or is not taken"))
     details = [f"{count} {why}" for count, why in left_out if count]
     names = ", ".join(f"{each['path']} ({each['prompts']})" if len(sets) > 1 else each["path"] for each in sets)
     line = f"data: {len(ids)} prompts from {names}, longest {checked.longest} tokens"

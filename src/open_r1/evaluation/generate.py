@@ -22,6 +22,7 @@ from open_r1.evaluation.perturb import Shown, View
 from open_r1.evaluation.sampling import Sampling, draw, uniforms
 from open_r1.images import ImageError
 from open_r1.pictures import spell_out
+from open_r1.processors import picture_refusal
 from open_r1.prompts import build_messages
 from open_r1.rollout import completion_lengths
 from open_r1.runs import Mode
@@ -82,9 +83,11 @@ class Encoder:
 
         def attempt(row: Row) -> Image.Image | ImageError:
             try:
-                return self.view.open(row)
+                picture = self.view.open(row)
             except ImageError as error:
                 return error
+            refusal = picture_refusal(picture.size, self.processor)
+            return picture if refusal is None else ImageError("not-taken", refusal)
 
         with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
             return dict(zip(first, pool.map(attempt, first.values()), strict=True))
