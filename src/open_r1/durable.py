@@ -11,7 +11,6 @@
   evaluation, which the continued run then makes from its beginning (`guards`).
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,7 +22,7 @@ from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from open_r1.checkpoints import load_model, require_adapter
+from open_r1.continuing import PROGRESS, Continuing
 from open_r1.errors import UserError
 from open_r1.files import DiskError
 from open_r1.guards import Rewards, StopOnSignal, Watchdog, all_finite, stop_everywhere
@@ -31,7 +30,6 @@ from open_r1.redaction import public_copy
 from open_r1.saving import STAGE, clear_stage, full_disk, prune, publish_files, require, seal
 
 _Trainer = Trainer if TYPE_CHECKING else object
-_PROGRESS = "progress_{rank}.json"
 
 
 @contextmanager
@@ -50,7 +48,7 @@ class _ToldToStop(Exception):
     """A signal has come within an evaluation."""
 
 
-class Durable(_Trainer):
+class Durable(Continuing, _Trainer):
     """In front of a TRL trainer: `class X(Durable, GRPOTrainer)`."""
 
     args: Any
@@ -188,6 +186,7 @@ class Durable(_Trainer):
             "resumable": self._can_be_continued,
             "processes": self.accelerator.num_processes,
             "engine": self._engine(),
+            "ends_rollout": self._may_save_here(),
         }
 
     def _engine(self) -> str:
@@ -199,7 +198,7 @@ class Durable(_Trainer):
     def _needed(self) -> list[str]:
         """Patterns of the files without which a checkpoint is not complete."""
         ranks = [self.accelerator.process_index] if self.args.save_on_each_node else range(self.args.world_size)
-        needed = ["trainer_state.json", *(_PROGRESS.format(rank=rank) for rank in ranks)]
+        needed = ["trainer_state.json", *(PROGRESS.format(rank=rank) for rank in ranks)]
         engine = self._engine()
         if engine == "FSDP":
             needed += ["pytorch_model_fsdp*"]
@@ -232,34 +231,6 @@ class Durable(_Trainer):
 
     # --- continuing ----------------------------------------------------------------------------------------------
 
-    def _write_progress(self, folder: Path) -> None:
-        """What this process has summed up for the next logged line, and how long the run has taken."""
-        progress = {
-            "loss": self._tr_loss.item(),
-            "total_loss": self._total_loss_scalar,
-            "last_logged": self._globalstep_last_logged,
-            "seconds": self._seconds_so_far(),
-            "evaluation_is_due": self._evaluation_is_due,
-            "metrics": {name: dict(values) for name, values in self._metrics.items()},
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _PROGRESS.format(rank=self.accelerator.process_index)).write_text(json.dumps(progress))
-
-    def _seconds_so_far(self) -> float:
-        return self._earlier_seconds + time.time() - (self._begun or time.time())
-
-    def _read_progress(self, folder: Path) -> None:
-        path = folder / _PROGRESS.format(rank=self.accelerator.process_index)
-        progress = json.loads(path.read_text())
-        self._tr_loss = torch.tensor(progress["loss"], device=self.args.device)
-        self._total_loss_scalar = progress["total_loss"]
-        self._globalstep_last_logged = progress["last_logged"]
-        self._earlier_seconds = progress["seconds"]
-        self._evaluation_is_due = progress["evaluation_is_due"]
-        for name, values in progress["metrics"].items():
-            self._metrics[name].clear()
-            self._metrics[name].update(values)
-
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         """The epoch, in its own order; a continued run takes up its sums, and one that had all its steps adds none."""
         self._take_up()
@@ -287,21 +258,6 @@ class Durable(_Trainer):
         self._take_up()  # no epoch was left where the last step was made before
         self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self._earlier_seconds)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Put a checkpoint's weights into the model, every one of them.
-
-        Raises:
-            UserError: a tensor is missing, left over or of another shape.
-        """
-        if model is not None or self.accelerator.distributed_type == DistributedType.FSDP:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        elif hasattr(self.model, "peft_config"):
-            super()._load_from_checkpoint(resume_from_checkpoint)
-            require_adapter(self.model, Path(resume_from_checkpoint))
-        else:
-            saved = load_model(resume_from_checkpoint, dtype=self.model.dtype, device="cpu")
-            self.model.load_state_dict(saved.state_dict(), strict=True)
 
     # --- evaluating ----------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from open_r1.resuming import (
     NOT_READ_BACK,
     RUN_FILE,
     RUNNING,
+    changes,
     checkpoint_to_continue,
     earlier_story,
     require_same_run,
@@ -62,7 +63,8 @@ def own_folder(training: Any) -> Iterator[Path | None]:
             folder = Path(training.output_dir or ".")
             try:
                 held.enter_context(claimed(folder, PATIENCE))
-                found = checkpoint_to_continue(folder, training.resume_from_checkpoint)
+                length = training.num_train_epochs, training.max_steps
+                found = checkpoint_to_continue(folder, training.resume_from_checkpoint, length=length)
                 open_repository(training)
             except UserError as error:
                 problem = str(error)
@@ -88,10 +90,15 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
     folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
     earlier, problem = {}, None
     if checkpoint is not None and main_process:
-        begun = {"at_step": step_of(checkpoint), "time": _now()}
+        processes = trainer.accelerator.num_processes
+        begun = {"at_step": step_of(checkpoint), "time": _now(), "processes": processes}
         try:
             earlier = earlier_story(checkpoint)
-            require_same_run(earlier, story, checkpoint, trainer.accelerator.num_processes)
+            require_same_run(earlier, story, checkpoint, processes)
+            for line in changes(earlier, checkpoint, processes):
+                print(line)
+            if earlier.get("status") == DONE:
+                begun["finished_before"] = earlier.get("finished")
             story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
         except UserError as error:
             problem = str(error)
