@@ -55,6 +55,7 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     add("--max_pixels", type=int, help="largest area of a picture in pixels (the checkpoint's own)")
     add("--limit", type=int, help="ask only that many questions, drawn by their ids")
     add("--processor", help="another checkpoint to take the processor from")
+    add("--base", help="of a LoRA adapter: the model that it was trained on, where the one that it names is not found")
     add("--dtype", metavar=one_of(DTYPES), help="auto (default): bfloat16 on a GPU that has it, otherwise float32")
     add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
     add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")

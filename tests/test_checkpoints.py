@@ -359,8 +359,14 @@ def test_a_subfolder_on_the_hub_is_read_from_the_cache_without_a_network(tiny, t
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert model_source("yuxianglai117/Med-R1:VQA_CT") == snapshot / "VQA_CT"
     assert type(load_model("yuxianglai117/Med-R1:VQA_CT")).__name__ == "Qwen2VLForConditionalGeneration"
-    with pytest.raises(UserError, match=r"no folder VQA_XRay; known are: .*Med-R1:VQA_X-Ray,"):
+    with pytest.raises(UserError, match=r"VQA_XRay is not in the hub's cache .* known are: .*Med-R1:VQA_X-Ray,"):
         model_source("yuxianglai117/Med-R1:VQA_XRay")
+    with pytest.raises(UserError) as error:
+        model_source("yuxianglai117/Med-R1:VQA_MRI")  # which exists, only not here
+    assert "VQA_MRI is not in the hub's cache here" in str(error.value)
+    assert "HF_HUB_OFFLINE switches the hub off" in str(error.value)
+    assert "python -m open_r1.checkpoints fetch yuxianglai117/Med-R1:VQA_MRI" in str(error.value)
+    assert "known are" not in str(error.value)
 
 
 def test_only_weights_and_texts_of_the_one_checkpoint_are_fetched():

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},
         *{"vqa_prepare", "vqa_report", "vqa_data", "checkpoints", "weights"},
-        *{"checkpoint_checks", "chat_templates"},
+        *{"checkpoint_checks", "chat_templates", "adapter_names"},
         *{"hub_fetch", "checkpoint_names", "checkpoint_files", "processors", "fetch_command", "metrics_file"},
         *{"text_files", "text_sources", "text_prepare", "saving"},
     },

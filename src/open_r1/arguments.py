@@ -64,6 +64,13 @@ class QuestionArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "With --eval_strategy: ask so many of those questions, the same each time."}
     )
+    base: str | None = field(
+        default=None,
+        metadata={
+            "help": "With a LoRA adapter as --model_name_or_path: the model that it was trained on, where the one that "
+            "it names is not found."
+        },
+    )
     lora_on: str | None = field(
         default=None,
         metadata={

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_r1.checkpoint_names import ADAPTER, model_source
+from open_r1.checkpoint_names import ADAPTER, HUB_NAME, model_source
 from open_r1.errors import UserError
 from open_r1.files import sha256_file
 from open_r1.weights import WEIGHTS, read_json, weight_files
 
 RUN_FILE = "run.json"
+_BY_HAND: dict[Path, Path] = {}
+"""Adapter -> base, as `name_base` was told."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def adapter_chain(folder: Path) -> list[Path]:
     """
     chain = [folder]
     while is_adapter(chain[-1]):
-        base = _recorded_base(chain[-1])
+        base = _base(chain[-1], _BY_HAND.get(chain[-1].resolve()) or _BY_HAND.get(folder.resolve()))
         if any(base.samefile(earlier) for earlier in chain):
             names = " -> ".join(str(each) for each in [*chain, base])
             raise UserError(
@@ -145,15 +147,68 @@ def base_names(folder: Path) -> list[str]:
     return [str(read_json(each / ADAPTER)["base_model_name_or_path"]) for each in adapter_chain(folder)[:-1]]
 
 
+def name_base(folder: Path, base: str) -> None:
+    """Say for this process on which model an adapter stands, whatever adapter_config.json names.
+
+    It takes the place of the whole model below the adapter, or of the first base that is not found.
+
+    Raises:
+        UserError: the folder holds no adapter, or there is no such model.
+    """
+    if not is_adapter(folder):
+        raise UserError(f"--base {base} does nothing: {folder} is no LoRA adapter, it has weights of its own")
+    _BY_HAND[folder.resolve()] = model_source(base)
+    adapter_chain(folder)
+
+
+def _base(folder: Path, by_hand: Path | None) -> Path:
+    """The model that an adapter stands on: as it names it, or as `name_base` does."""
+    try:
+        recorded = _recorded_base(folder)
+    except UserError:
+        if by_hand is None:
+            raise
+        recorded = None
+    if by_hand is None or (recorded is not None and is_adapter(recorded)):
+        assert recorded is not None
+        return recorded
+    below = (run_record(folder) or {}).get("base_model_bases")
+    if below and not is_adapter(by_hand):
+        raise UserError(
+            f"{folder} was trained on top of an adapter, which is not found, and --base {by_hand} is a whole model: "
+            "what that adapter learnt would be missing; name the adapter with --base"
+        )
+    _BY_HAND[folder.resolve()] = by_hand
+    return by_hand
+
+
 def _recorded_base(folder: Path) -> Path:
-    """The model that one adapter names as its base."""
+    """The model that an adapter's files name as its base: adapter_config.json, or run.json as the command was typed."""
     name = read_json(folder / ADAPTER).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / ADAPTER} names no base model; write it there as base_model_name_or_path")
+    typed = (run_record(folder) or {}).get("base_model")
+    for each in dict.fromkeys((name, typed)):
+        if isinstance(each, str) and each and (found := _found_from(folder, each)) is not None:
+            return found
     try:
         return model_source(name)
     except UserError as error:
-        raise UserError(f"{folder} is a LoRA adapter, and its base model is not available: {error}") from error
+        if isinstance(typed, str) and typed != name and HUB_NAME.fullmatch(typed) and not Path(name).is_dir():
+            return model_source(typed)
+        raise UserError(
+            f"{folder} is a LoRA adapter, and its base model is not available: {error}; say where it is with --base"
+        ) from error
+
+
+def _found_from(folder: Path, name: str) -> Path | None:
+    """A checkpoint folder by its whole path, or relative to the adapter's folder or to one above it."""
+    path = Path(name).expanduser()
+    own = folder.resolve()
+    for place in [path] if path.is_absolute() else [above / path for above in (own, *own.parents)]:
+        if ((place / "config.json").is_file() or (place / ADAPTER).is_file()) and place.resolve() != own:
+            return place
+    return None
 
 
 def fingerprint(folder: Path) -> str:

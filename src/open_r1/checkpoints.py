@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from open_r1.adapter_names import names_of_today
 from open_r1.checkpoint_checks import require_sound
 from open_r1.checkpoint_files import (
     FAMILIES,
@@ -28,6 +29,7 @@ from open_r1.checkpoint_files import (
     fingerprint,
     forbidden_token_ids,
     is_adapter,
+    name_base,
     read_config,
     read_family,
     run_record,
@@ -64,6 +66,7 @@ __all__ = [
     "local_source",
     "merge_adapter",
     "model_source",
+    "name_base",
     "processor_fingerprint",
     "processor_source",
     "read_config",
@@ -238,21 +241,25 @@ def merge_adapter(base: Any, folder: Path) -> Any:
     with quiet_transformers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with names
         try:
+            config, names = names_of_today(base, folder)
             # its weights are read, not drawn first in whatever size adapter_config.json says
-            model = peft.PeftModel.from_pretrained(base, folder, low_cpu_mem_usage=True)
+            model = peft.PeftModel.from_pretrained(
+                base, folder, config=config, key_mapping=names, low_cpu_mem_usage=True
+            )
         except Exception as error:  # whatever a library makes of files that somebody else wrote
             raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
-    require_adapter(model, folder)
+    require_adapter(model, folder, names)
     merged: Any = model.merge_and_unload()
     return merged.eval()
 
 
-def require_adapter(model: Any, folder: Path) -> None:
+def require_adapter(model: Any, folder: Path, names: dict[str, str] | None = None) -> None:
     """Refuse a model whose adapter is not the one of `folder`, tensor by tensor.
 
     Args:
         model: a `peft.PeftModel` that has loaded it.
         folder: with adapter_model.safetensors.
+        names: PEFT's `key_mapping`, where the stored names are old ones.
 
     Raises:
         UserError: tensors are missing or left over, or hold numbers that are not finite.
@@ -260,7 +267,7 @@ def require_adapter(model: Any, folder: Path) -> None:
     import peft
     import torch
 
-    stored = peft.load_peft_weights(str(folder), device="cpu")
+    stored = peft.load_peft_weights(str(folder), device="cpu", key_mapping=names)
     loaded = peft.get_peft_model_state_dict(model)
     strange = sorted(set(stored) ^ set(loaded))
     if strange:

@@ -78,7 +78,7 @@ def download(repo: str, subfolder: str | None, local_dir: str | None = None) -> 
     if plan is not None:
         require_room(plan.missing, _existing(Path(plan.files[0].place)))
         _fetch_weights(plan)
-    return fetch_texts(repo, subfolder, local_dir)
+    return fetch_texts(repo, subfolder, local_dir, hub_answers=plan is not None)
 
 
 def plan_download(repo: str, subfolder: str | None, local_dir: str | None = None) -> Plan | None:
@@ -217,7 +217,9 @@ def _place(file: RemoteFile, digest: str) -> Path:
     return file.place
 
 
-def fetch_texts(repo: str, subfolder: str | None, local_dir: str | None = None, weights: bool = True) -> Path:
+def fetch_texts(
+    repo: str, subfolder: str | None, local_dir: str | None = None, weights: bool = True, hub_answers: bool = True
+) -> Path:
     """The folder of a checkpoint, after fetching what is small; weights that are in their place are linked.
 
     Args:
@@ -225,11 +227,12 @@ def fetch_texts(repo: str, subfolder: str | None, local_dir: str | None = None, 
         subfolder: the checkpoint's folder in it.
         local_dir: where to put the files instead of the cache.
         weights: False leaves them out, for a processor.
+        hub_answers: whether the hub has been heard; what is missing may be there otherwise.
 
     Raises:
         UserError: as `download`.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import is_offline_mode, snapshot_download
 
     allow, ignore = download_patterns(subfolder)
     if not weights:
@@ -238,7 +241,15 @@ def fetch_texts(repo: str, subfolder: str | None, local_dir: str | None = None, 
         root = Path(snapshot_download(repo, allow_patterns=allow, ignore_patterns=ignore, local_dir=local_dir))
     folder = root / subfolder if subfolder else root
     if not folder.is_dir():
-        raise UserError(f"{repo} has no folder {subfolder}{_other_names(repo)}")
+        is_off = is_offline_mode()
+        if hub_answers and not is_off:
+            raise UserError(f"{repo} has no folder {subfolder}{_other_names(repo)}")
+        why = "HF_HUB_OFFLINE switches the hub off" if is_off else "the hub cannot be reached"
+        raise UserError(
+            f"{shown(repo, subfolder)} is not in the hub's cache here ({root}), and {why}, so nobody can say whether "
+            f"it exists; with a network run: python -m open_r1.checkpoints fetch {shown(repo, subfolder)}"
+            f"{'' if shown(repo, subfolder) in released_names() else _other_names(repo)}"
+        )
     return folder
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import BitsAndBytesConfig
 from trl import ModelConfig
 
-from open_r1.checkpoints import load_processor, resolve_dtype, torch_dtype
+from open_r1.checkpoints import load_processor, model_source, name_base, resolve_dtype, torch_dtype
 from open_r1.config import GRPOTrainingConfig, VQAArguments, parse
 from open_r1.curriculum import Curriculum, Order
 from open_r1.difficulty import training_order
@@ -59,6 +59,8 @@ def _train_grpo(
         require_vllm("--use_vllm true", "give --use_vllm false to sample with transformers")
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
+    if script.base is not None:
+        name_base(model_source(checkpoint), script.base)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])

@@ -15,7 +15,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from open_r1.answers import solution_letter
 from open_r1.arguments import SFTDefaults
-from open_r1.checkpoints import load_processor
+from open_r1.checkpoints import load_processor, model_source, name_base
 from open_r1.config import GRPOTrainingConfig, PublicSettings, QuestionArguments, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
@@ -94,6 +94,8 @@ def _train_sft(
         say(note)
     packed = quantization(model_config)
     checkpoint = str(model_config.model_name_or_path)
+    if script.base is not None:
+        name_base(model_source(checkpoint), script.base)
     processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     rows, report, _ = load_training_rows(script, processor, mode)
     say(report["line"])

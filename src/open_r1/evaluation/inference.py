@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from open_r1.answers import Outcome, grade, options_in, solution_letter
-from open_r1.checkpoints import load_model, load_processor, model_source, read_family
+from open_r1.checkpoints import load_model, load_processor, model_source, name_base, read_family
 from open_r1.errors import UserError
 from open_r1.evaluation.content import contents, require_same_content
 from open_r1.evaluation.generate import (
@@ -156,6 +156,8 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     if dropped:
         launch.say(summary(dropped))
     folder = model_source(settings.model_path)
+    if settings.base is not None:
+        name_base(folder, settings.base)
     forced = refuse_mixed_families(settings.model_path, folder, Path(settings.prompt_path), settings.force)
     if forced:
         launch.say(f"forced: {forced}")

@@ -50,6 +50,7 @@ class InferenceSettings:
     image_root: str | None = None
     split: Split = "test"
     processor: str | None = None
+    base: str | None = None
     mode: str | None = None
     prompt: str | None = None
     batch_size: int = 64

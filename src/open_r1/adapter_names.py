@@ -1,0 +1,50 @@
+"""LoRA adapters that were saved under the names that transformers before 4.52 gave to the parts of a model.
+
+Whole checkpoints of that time load through the conversions of transformers; PEFT knows nothing of them (0.21).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+_PREFIX = "base_model.model."
+
+
+def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
+    """How to load an adapter whose names are old: its settings, None to read them, and PEFT's `key_mapping`.
+
+    Args:
+        base: the model that it is put on.
+        folder: with adapter_config.json and adapter_model.safetensors.
+
+    Returns:
+        (None, {}) for an adapter whose names are those of the model.
+    """
+    import peft
+    from safetensors import safe_open
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import PrefixChange, WeightRenaming, apply_renamings
+
+    modules = {name for name, _ in base.named_modules()}
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        stored = {key: key.removeprefix(_PREFIX) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    if all(_module(plain) in modules for plain in stored.values()):
+        return None, {}
+    rules = [each for each in get_model_conversion_mapping(base) if isinstance(each, WeightRenaming)]
+    rules = [each for each in rules if not isinstance(each, PrefixChange)]
+    today = {plain: str(apply_renamings(plain, rules)) for plain in stored.values()}
+    today = {old: new for old, new in today.items() if _module(old) not in modules and _module(new) in modules}
+    config: Any = peft.PeftConfig.from_pretrained(str(folder))
+    # exactly the layers that have weights: a pattern of old names would match none
+    config.target_modules = sorted({_module(today.get(p, p)) for p in stored.values() if ".lora_" in p})
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    for pattern in (config.rank_pattern, config.alpha_pattern):
+        renamed = {apply_renamings(name, rules): value for name, value in pattern.items()}
+        pattern.clear()
+        pattern.update(renamed)
+    return config, {f"^{re.escape(old)}$": new for old, new in today.items()}
+
+
+def _module(name: str) -> str:
+    """`model.layers.0.mlp.up_proj` of `model.layers.0.mlp.up_proj.lora_A.weight`; of other weights their part."""
+    return name.partition(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0]
