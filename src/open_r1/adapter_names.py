@@ -27,12 +27,12 @@ def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
 
     modules = {name for name, _ in base.named_modules()}
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        stored = {key: key.removeprefix(_PREFIX) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+        stored = {str(key): str(key).removeprefix(_PREFIX) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     if all(_module(plain) in modules for plain in stored.values()):
         return None, {}
     rules = [each for each in get_model_conversion_mapping(base) if isinstance(each, WeightRenaming)]
     rules = [each for each in rules if not isinstance(each, PrefixChange)]
-    today = {plain: str(apply_renamings(plain, rules)) for plain in stored.values()}
+    today = {plain: apply_renamings(plain, rules) for plain in stored.values()}
     today = {old: new for old, new in today.items() if _module(old) not in modules and _module(new) in modules}
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
     # exactly the layers that have weights: a pattern of old names would match none
