@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 
 from open_r1 import images
 from open_r1.images import ImageError, decode, open_image, read_file, resolve
+from open_r1.vqa_data import picture_digest, row_image
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -319,6 +320,60 @@ def test_a_file_that_is_exchanged_after_the_check_is_still_refused(root):
     os.mkfifo(checked)
     assert reason_of(read_file, checked) == "not-a-file"  # and does not wait for a writer
     assert reason_of(read_file, "/dev/zero") == "not-a-file"
+
+
+def test_a_folder_that_is_exchanged_for_a_link_after_the_check_is_not_followed(root):
+    """No race is needed: a path is checked once, and its picture is opened all through a training."""
+    checked = resolve("Images/a.png", root)
+    assert read_file(checked, resolved=True) == read_file(checked)
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "a.png").write_bytes(encoded(Image.new("RGB", (4, 4), "red")))
+    (root / "Images").rename(root / "Before")
+    (root / "Images").symlink_to(outside)
+    assert reason_of(read_file, checked, resolved=True) == "outside-root"
+    row = {"id": "0", "image": {"bytes": None, "path": str(checked)}}
+    assert reason_of(row_image, row) == "outside-root"
+    assert picture_digest(row["image"]) == "outside-root"
+    (root / "Images").unlink()
+    (root / "Before").rename(root / "Images")
+    assert row_image(row).size == (384, 384)
+
+
+def test_a_picture_that_is_exchanged_while_it_is_read_is_a_whole_one(root, monkeypatch):
+    """Whoever rewrites a set renames new files over old ones: the old one is read to its end."""
+    checked = resolve("Images/a.png", root)
+    before = checked.read_bytes()
+    real = os.fstat
+
+    def replaced(handle: int) -> os.stat_result:
+        monkeypatch.setattr(os, "fstat", real)
+        (root / "new.png").write_bytes(b"new")
+        (root / "new.png").rename(checked)
+        return real(handle)
+
+    monkeypatch.setattr(os, "fstat", replaced)
+    assert read_file(checked, resolved=True) == before
+    assert read_file(checked, resolved=True) == b"new"
+
+
+def test_without_proc_the_path_is_looked_at_again(root, monkeypatch):
+    checked = resolve("Images/a.png", root)
+
+    def no_proc(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    (root.parent / "outside").mkdir()
+    (root.parent / "outside" / "a.png").write_bytes(b"x")
+    (root / "Images").rename(root / "Before")
+    (root / "Images").symlink_to(root.parent / "outside")
+    handle = os.open(checked, os.O_RDONLY)
+    try:
+        monkeypatch.setattr(os, "readlink", no_proc)
+        monkeypatch.setattr(os.path, "realpath", lambda path: str(root.parent / "outside" / "a.png"))
+        assert not images._lies_at(handle, checked)
+    finally:
+        os.close(handle)
 
 
 @pytest.mark.parametrize(

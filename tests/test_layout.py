@@ -44,7 +44,7 @@ FLOORS: list[set[str]] = [
             "foresight",
         },
         *{"prompt_limit", "step_meter", "trainer", "launch", "running", "training_rows", "sft_training", "evaluation"},
-        *{"ordered_sampler", "difficulty", "durable", "guards", "resuming", "continuing"},
+        *{"ordered_sampler", "difficulty", "durable", "guards", "resuming", "continuing", "readable_rows"},
         *{"sharding", "tracking", "model_card", "starting_model", "read_back"},
     },
     {

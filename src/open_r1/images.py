@@ -44,6 +44,7 @@ _SCAN = b"\xff\xda"  # in coded data 0xff is followed by zero, so these bytes be
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SEPARATORS = re.compile(r"[/\\]")
 _NAME_BYTES = 255  # longest file name of every common file system
+_DELETED = " (deleted)"  # what Linux appends to the place of an open file that was replaced meanwhile
 _SHOWN = 100  # characters of a reference that an error message repeats
 
 
@@ -124,11 +125,17 @@ def resolve(reference: str, root: str | os.PathLike) -> Path:
     return Path(real)
 
 
-def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES, resolved: bool = False) -> bytes:
     """The bytes of one regular file of at most `max_bytes`; never waits on a pipe, follows no link.
 
+    Args:
+        path: the file.
+        max_bytes: longest file that is read.
+        resolved: whether `resolve` returned the path. Then nothing on the way may have become a link since: what was
+            opened is looked at, not the path, so that nobody can exchange a folder in between.
+
     Raises:
-        ImageError: `missing`, `not-a-file`, `empty`, `too-many-bytes` or `unreadable`.
+        ImageError: `missing`, `not-a-file`, `outside-root`, `empty`, `too-many-bytes` or `unreadable`.
     """
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer. Both flags do nothing to a regular file.
@@ -139,6 +146,10 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
         raise ImageError("not-a-file", f"{shown(str(path))} cannot be opened: {error.strerror}") from None
     try:
         found = os.fstat(handle)
+        if resolved and not _lies_at(handle, path):
+            raise ImageError(
+                "outside-root", f"{shown(str(path))} leads elsewhere since a folder on the way was exchanged; refused"
+            )
         if not stat.S_ISREG(found.st_mode):
             raise ImageError("not-a-file", f"{shown(str(path))} is no regular file; refused")
         if found.st_size > max_bytes:
@@ -157,10 +168,23 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
+def _lies_at(handle: int, path: str | os.PathLike) -> bool:
+    """Whether an open file is the one at `path` with no link on the way, by what the system says of the open file."""
+    try:
+        place = os.readlink(f"/proc/self/fd/{handle}")
+    except OSError:  # a system without /proc: the path is looked at once more
+        try:
+            return os.path.realpath(path) == os.fspath(path) and os.path.samestat(os.fstat(handle), os.lstat(path))
+        except OSError:
+            return False
+    return place.removesuffix(_DELETED) == os.fspath(path).removesuffix(_DELETED)
+
+
 def open_image(
     source: str | os.PathLike | bytes,
     root: str | os.PathLike | None = None,
     size: tuple[int, int] | None = None,
+    resolved: bool = False,
 ) -> Image.Image:
     """Open one picture as RGB.
 
@@ -169,6 +193,7 @@ def open_image(
         root: folder that a path must be relative to and may not leave. Without it the path is one that the
             caller chose or that `resolve` returned.
         size: (width, height) in pixels to resize to, aspect ratio not kept, as the published data was made.
+        resolved: whether `resolve` returned the path; see `read_file`.
 
     Raises:
         ImageError: with the reason; nothing but this is raised for a bad picture.
@@ -177,11 +202,11 @@ def open_image(
     if isinstance(source, bytes):
         data = source
     elif root is not None:
-        data = read_file(resolve(os.fspath(source), root))
+        data = read_file(resolve(os.fspath(source), root), resolved=True)
     else:
         if isinstance(source, str) and not os.path.isabs(source) and _SCHEME.match(source):
             check_reference(source)
-        data = read_file(source)
+        data = read_file(source, resolved=resolved)
     return decode(data, size, name)
 
 

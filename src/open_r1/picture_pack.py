@@ -170,7 +170,7 @@ class Pack:
         reference = self.references[index]
         try:
             stamp = self._stamp(reference)
-        except FileNotFoundError:  # moved away since it was read: another run shall look for itself
+        except OSError:  # moved away since it was read: another run shall look for itself
             return
         self._index.write(json.dumps([reference, *stamp, *stored]) + "\n")
 
@@ -267,7 +267,7 @@ def _do(work: _Work, chunk: _Chunk) -> _Results:
 
 def _do_one(folder: str, image_root: str, encoding: Encoding, job: Job) -> Stored | ImageError:
     try:
-        data = read_file(resolve(job.reference, image_root))
+        data = read_file(resolve(job.reference, image_root), resolved=True)
         content = hashlib.sha256(data).hexdigest()[:16]
         if not job.wanted:
             return Stored(content)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from open_r1.errors import UserError
 from open_r1.rollout import PromptBatch, inner_model
 
 Row = dict[str, Any]
@@ -52,6 +53,7 @@ class PictureFeed:
         self._encode: Callable[[Picture], torch.Tensor] | None = None
         self._kept: dict[Hashable, list[Picture]] = {}
         self._room = 0
+        self._at_hand: dict[Hashable, list[Image.Image]] = {}
         self.opened = 0
         """Rows whose pictures were opened so far."""
 
@@ -70,9 +72,33 @@ class PictureFeed:
         """Whether pictures come as the features of a frozen tower."""
         return self._encode is not None
 
+    def problems(self, rows: Sequence[Row]) -> dict[int, str]:
+        """Why the pictures of rows do not open: place -> reason. Those that do are at hand for the calls that follow.
+
+        Without a key rows cannot be told apart again, and nothing is looked at.
+        """
+        if self._key is None:
+            return {}
+        self._at_hand = {}
+        keys = [self._key(row) for row in rows]
+        fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._kept}
+        found = dict(zip(fresh, self._pool.map(self._attempt, fresh.values()), strict=True))
+        self._at_hand = {key: opened for key, opened in found.items() if not isinstance(opened, str)}
+        return {place: why for place, key in enumerate(keys) if isinstance(why := found.get(key), str)}
+
+    def _attempt(self, row: Row) -> list[Image.Image] | str:
+        try:
+            return self._opened(row)
+        except UserError as error:
+            return str(error)
+
+    def _opened(self, row: Row) -> list[Image.Image]:
+        at_hand = None if self._key is None else self._at_hand.get(self._key(row))
+        return self._open(row) if at_hand is None else at_hand
+
     def images(self, rows: Sequence[Row]) -> list[list[Image.Image]]:
         """The opened pictures of each row, as they are."""
-        return list(self._pool.map(self._open, rows))
+        return list(self._pool.map(self._opened, rows))
 
     def __call__(self, rows: Sequence[Row]) -> list[list[Picture]]:
         """The processed pictures of each row."""
@@ -85,7 +111,7 @@ class PictureFeed:
         return [found[key] for key in keys]
 
     def _process(self, row: Row) -> list[Picture]:
-        pictures = self._open(row)
+        pictures = self._opened(row)
         if not pictures:
             return []
         made = self._processor(images=pictures, return_tensors="pt", **self._on_gpu)

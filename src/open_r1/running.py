@@ -131,6 +131,8 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
     if main_process:
         print(line)
     ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
+    if (readable := getattr(trainer, "readable", None)) and readable.left_out:
+        ending["left_out_while_training"] = readable.left_out
     record(**ending)
     if main_process:
         conclude(trainer.args, story | ending)

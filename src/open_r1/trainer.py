@@ -25,6 +25,7 @@ from open_r1.micro_batches import divided, loss_weights, merge_metrics, token_sh
 from open_r1.ordered_sampler import EpochOrder, OrderedSampler, order_of
 from open_r1.packed_scoring import GroupPass, live_groups, score_groups
 from open_r1.pictures import OpenPictures, PictureFeed, PictureKey, encode_picture, encode_prompts, take_features
+from open_r1.readable_rows import ReadableRows
 from open_r1.resampling import CORRECT, further_rows, replace_dead_groups
 from open_r1.rollout import PromptBatch, completion_lengths, inner_model, sample_groups
 from open_r1.scored_groups import ScoredGroups, Values
@@ -103,6 +104,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             getattr(self.processing_class, "image_processor", None),
             self.accelerator.device,
         )
+        self.readable = ReadableRows(self.pictures)
         require_compatible(self)
         if not self.use_vllm:
             asked = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
@@ -163,8 +165,13 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         """TRL's step over B * G rows; its tensors come back group-major, (B, G, ...), so that groups stay whole."""
         with self.meter.phase("rollout"):
             if not self.shared_prefix:
-                return super()._generate_and_score_completions(self._with_pictures(inputs))
+                return super()._generate_and_score_completions(self._with_pictures(self._that_open(inputs)))
             return self._generate_and_score_groups(inputs)
+
+    def _that_open(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows, without those whose pictures have stopped to open since training began."""
+        dataset = self.train_dataset if self.model.training else self.eval_dataset
+        return self.readable(inputs, self._group_size, dataset)
 
     def _generate_and_score_groups(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
@@ -180,6 +187,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[ScoredGroups, torch.Tensor]:
         """TRL's rollout of B prompts, given as B * G rows; and the completion tokens of all processes."""
         group = self._group_size
+        inputs = self._that_open(inputs)
         firsts = inputs[::group]
         assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
         rows = _without_pictures(inputs) if self.share_rollout else self._with_pictures(inputs)

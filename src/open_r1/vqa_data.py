@@ -99,7 +99,7 @@ def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Im
     assert isinstance(value, Mapping), "rows of load_vqa hold undecoded pictures"
     if value["bytes"] is not None:
         return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
-    return open_image(Path(value["path"]), size=size or (SIZE, SIZE))
+    return open_image(Path(value["path"]), size=size or (SIZE, SIZE), resolved=True)
 
 
 def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
@@ -129,7 +129,7 @@ def picture_digest(picture: Mapping[str, Any] | None) -> str:
     if picture is None:
         return ""
     try:
-        data = read_file(picture["path"]) if picture["bytes"] is None else picture["bytes"]
+        data = read_file(picture["path"], resolved=True) if picture["bytes"] is None else picture["bytes"]
     except ImageError as error:
         return error.reason
     return hashlib.sha256(data).hexdigest()
