@@ -17,7 +17,16 @@ FLOORS: list[set[str]] = [
     {
         *{"errors", "runs", "prompts", "answers", "answer_texts", "claims", "rewards", "provenance"},
         *{"reward_settings", "text_rewards", "old_keys", "curriculum", "vllm_extra", "durations"},
-        *{"arguments", "command_line", "data_names", "library_flags", "training_help", "redaction", "trl_options"},
+        *{
+            "arguments",
+            "command_line",
+            "data_names",
+            "library_flags",
+            "training_help",
+            "redaction",
+            "trl_options",
+            "launcher",
+        },
     },
     {
         *{"files", "images", "arrow_sets", "picture_pack", "omnimedvqa", "vqa_questions", "vqa_splits"},

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from open_r1.launcher import end_with_launcher
 from open_r1.redaction import known_secrets, redacted
 
 EXIT_INTERRUPTED = 75
@@ -36,8 +37,10 @@ def run_command(main: Callable[[], int | None]) -> None:
 
     So does a file that may not be read or written, wherever that is noticed.
 
-    Of processes that torchrun has started on one machine, the first to meet an error prints it for all.
+    Of processes that torchrun has started on one machine, the first to meet an error prints it for all. They end with
+    torchrun, even if that is killed.
     """
+    end_with_launcher()
     try:
         code = main()
     except UserError as error:
