@@ -84,6 +84,19 @@ def test_a_second_lora_stage_keeps_the_first(first_stage, text_folder, text_chec
     assert "| base | A, itself a LoRA adapter on tiny |" in card
 
 
+def test_every_file_of_a_run_has_the_mode_of_the_umask(text_folder, text_checkpoint, tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        for name, flags in (("full", ()), ("lora", LORA)):
+            saving = ("--save_strategy", "steps", "--save_steps", "1")
+            fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / name, *flags, *saving)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sum(path.suffix == ".safetensors" for path in files) == 2 * 3  # two checkpoints and the end
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}
+
+
 def test_full_training_from_an_adapter_trains_every_weight(first_stage, text_folder, tmp_path, monkeypatch, capsys):
     fine_tune(monkeypatch, first_stage, text_folder, tmp_path / "sft")
     assert " train (100.00%)" in capsys.readouterr().out.split("  all ")[1].splitlines()[0]
