@@ -21,11 +21,10 @@ from test_text_path import train
 from transformers.integrations import deepspeed
 
 from open_r1 import read_back as module
-from open_r1.checkpoints import adapter_chain, load_model, load_processor
+from open_r1.checkpoints import adapter_chain, load_model, load_processor, unsharded_loading
 from open_r1.errors import UserError
 from open_r1.guards import on_first_process
 from open_r1.model_card import CARD
-from open_r1.sharding import unsharded_loading
 from open_r1.starting_model import MERGED
 from open_r1.text_prepare import write_set
 from open_r1.tiny_models import build_tiny_checkpoint

@@ -14,7 +14,8 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ __all__ = [
     "run_record",
     "run_record_folder",
     "torch_dtype",
+    "unsharded_loading",
     "windowed_layers",
 ]
 
@@ -139,13 +141,31 @@ def load_model(
     return model if device is None else model.to(device)
 
 
+@contextmanager
+def unsharded_loading() -> Iterator[None]:
+    """Within the block `from_pretrained` loads whole weights on this process alone, whatever the run's engine is.
+
+    Under ZeRO-3 it would spread them over the processes, all of which would have to load together.
+    """
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.23; tests/test_read_back.py pins it
+    settings = None if held is None else held()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if settings is not None:
+            deepspeed.set_hf_deepspeed_config(settings)
+
+
 def _require_size(folder: Path, kind: Any) -> None:
     """Refuse a config.json of a far larger model than the files hold: what is missing would fill the memory."""
     import torch
     from transformers.initialization import no_init_weights
 
     config = kind.config_class.from_pretrained(folder)
-    with torch.device("meta"), no_init_weights():
+    with unsharded_loading(), torch.device("meta"), no_init_weights():
         described = sum(weight.numel() for weight in kind(config).parameters())
     stored = sum(file.stat().st_size for file in weight_files(folder))  # at most one weight a byte
     if described > 2 * stored + _SLACK:

@@ -20,13 +20,21 @@ from safetensors import safe_open
 from transformers.core_model_loading import revert_weight_conversion
 
 from open_r1.checkpoint_files import whole_name
-from open_r1.checkpoints import adapter_base, is_adapter, load_model, load_processor, merge_adapter, resolve_dtype
+from open_r1.checkpoints import (
+    adapter_base,
+    is_adapter,
+    load_model,
+    load_processor,
+    merge_adapter,
+    resolve_dtype,
+    unsharded_loading,
+)
 from open_r1.errors import UserError
 from open_r1.guards import on_first_process
 from open_r1.hub_fetch import in_gigabytes
 from open_r1.prompts import build_messages
 from open_r1.runs import Mode
-from open_r1.sharding import unsharded_loading, weights_are_sharded, whole_weights
+from open_r1.sharding import weights_are_sharded, whole_weights
 from open_r1.weights import some, weight_files
 
 LOGITS_LIMIT = 1e-3

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from accelerate.state import PartialState
@@ -18,24 +17,6 @@ def weights_are_sharded() -> bool:
 def fsdp_is_asked() -> bool:
     """Whether this is an FSDP run: `accelerate launch` tells so, and accelerate itself where `--fsdp` was given."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-
-
-@contextmanager
-def unsharded_loading() -> Iterator[None]:
-    """Within the block `from_pretrained` loads whole weights on this process alone, whatever the run's engine is.
-
-    Under ZeRO-3 it would spread them over the processes, all of which would have to load together.
-    """
-    from transformers.integrations import deepspeed
-
-    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.23; tests/test_read_back.py pins it
-    settings = None if held is None else held()
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if settings is not None:
-            deepspeed.set_hf_deepspeed_config(settings)
 
 
 def whole_weights(model: Any) -> Iterator[tuple[str, Any]]:

@@ -24,11 +24,11 @@ from open_r1.checkpoints import (
     model_source,
     resolve_dtype,
     torch_dtype,
+    unsharded_loading,
 )
 from open_r1.config import QuestionArguments
 from open_r1.durable import full_disk_in_one_line
 from open_r1.guards import on_first_process, stop_everywhere
-from open_r1.sharding import unsharded_loading
 from open_r1.trainable import freeze_vision_tower, lora_config, train_all
 
 MERGED = ".merged-start"

@@ -10,8 +10,8 @@ from torch import nn
 from trl import ModelConfig, get_peft_config
 
 from open_r1.arguments import TOWERS, QuestionArguments
+from open_r1.checkpoints import unsharded_loading
 from open_r1.errors import UserError
-from open_r1.sharding import unsharded_loading
 
 VISION = ("visual", "vision_tower", "multi_modal_projector")
 """What the parts that see are called: the first in Qwen, the others in Gemma."""
