@@ -2,7 +2,8 @@
 
 Every picture of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
 that leaves the image root is refused before any file is opened. The size is read from the header before a
-pixel is decoded, so a small file that unpacks to gigabytes costs nothing. Time is bounded too: by the pixels, by
+pixel is decoded, so a small file that unpacks to gigabytes costs nothing. Memory is bounded to about half a GiB:
+conversions go over strips, and what would need more is refused. Time is bounded too: by the pixels, by
 the scans of a JPEG, of which each goes over all pixels again, and by a clock that every further read looks at.
 
 What becomes of the modes: grey, palette, CMYK and YCbCr are converted; transparent pixels are laid on white,
@@ -15,6 +16,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -28,6 +30,9 @@ SIZE = 384
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded (width x height): 8000 x 8000, 192 MB as RGB."""
 
+MAX_MEMORY = 576 * 2**20
+"""Most memory in bytes that decoding one picture takes beside its file, by estimate: a worker has one at a time."""
+
 MAX_BYTES = 128 * 2**20
 """Largest file that is read: a 16-bit grey picture of MAX_PIXELS, uncompressed, just fits."""
 
@@ -40,6 +45,10 @@ MAX_SCANS = 64
 MAX_SECONDS = 30.0
 """Longest reading of one picture, wall time. MAX_PIXELS take 1 to 3 s on one core."""
 
+_LARGE = 16_000_000  # pixels from which a JPEG that is to be resized is decoded at a fraction of its sides
+_FINER = 4  # how many times finer than it is wanted at least
+_STRIP = 2**20  # pixels that are converted at once
+_ONE_BYTE = ("1", "L", "P")  # modes with a byte for each pixel in memory; I;16 has two, all others four
 _SCAN = b"\xff\xda"  # in coded data 0xff is followed by zero, so these bytes begin a scan
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SEPARATORS = re.compile(r"[/\\]")
@@ -214,14 +223,16 @@ def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the pi
     """Bytes of one picture file -> RGB, resized with an antialiased bicubic filter where `size` is given.
 
     Raises:
-        ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `too-slow`, `animated`, `unreadable`.
+        ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `too-much-memory`, `too-slow`,
+            `animated`, `unreadable`.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
     if len(data) > MAX_BYTES:
         raise ImageError("too-many-bytes", f"{name} has {len(data):,} bytes, more than {MAX_BYTES:,}")
-    if data[:2] == b"\xff\xd8" and data.count(_SCAN) > MAX_SCANS:
-        raise ImageError("too-slow", f"{name} is a JPEG of {data.count(_SCAN):,} scans, more than {MAX_SCANS}; refused")
+    scans = data.count(_SCAN) if data[:2] == b"\xff\xd8" else 0
+    if scans > MAX_SCANS:
+        raise ImageError("too-slow", f"{name} is a JPEG of {scans:,} scans, more than {MAX_SCANS}; refused")
     try:
         picture = Image.open(_Timed(data), formats=FORMATS)
     except _TooSlow:
@@ -241,8 +252,15 @@ def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the pi
             )
         try:
             _refuse_frames(picture, name)
+            if size is not None and width * height > _LARGE:
+                picture.draft(None, (_FINER * size[0], _FINER * size[1]))  # does nothing but to a JPEG
+            _refuse_memory(picture, width * height, scans, name)
             picture.load()
-            plain = _to_grey_or_rgb(_upright(picture))
+            upright = _upright(picture)
+            if upright is not picture:
+                picture.close()  # two copies at once are enough
+            plain = _to_grey_or_rgb(upright)
+            del upright
             if size is not None and plain.size != tuple(size):
                 # Grey is resized as grey: the same pixels as in RGB for a third of the work.
                 plain = plain.resize(size, Image.Resampling.BICUBIC)
@@ -269,6 +287,32 @@ def _refuse_frames(picture: Image.Image, name: str) -> None:
         raise ImageError("animated", f"{name} holds several frames or pages; save the one you mean by itself")
 
 
+def _refuse_memory(picture: Image.Image, pixels: int, scans: int, name: str) -> None:
+    """Refuse a picture that cannot be decoded within MAX_MEMORY.
+
+    Args:
+        picture: opened and not yet decoded, perhaps to be decoded at a fraction of its sides.
+        pixels: of the file.
+        scans: of a JPEG.
+        name: for the message.
+    """
+    width, height = picture.size
+    each = 1 if picture.mode in _ONE_BYTE else 2 if picture.mode.startswith("I;16") else 4
+    needed = each * width * height
+    if scans > 1:
+        needed += 2 * len(picture.getbands()) * pixels  # all coefficients, two bytes each, until the last scan
+    elif picture.format == "TIFF":
+        needed += each * pixels  # a strip, which may be all of it, is decoded into a buffer of its library first
+    elif picture.format == "WEBP":
+        needed = 16 * pixels  # measured: two canvases of an animation and two copies, four bytes for a pixel each
+    if needed > MAX_MEMORY:
+        raise ImageError(
+            "too-much-memory",
+            f"{name} takes {needed / 2**20:,.0f} MiB to decode, more than {MAX_MEMORY / 2**20:,.0f}; refused. "
+            "Save it with fewer pixels, or as PNG",
+        )
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -282,9 +326,30 @@ def _to_grey_or_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         return _to_eight_bits(picture)
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return _in_strips(picture, "RGB", _on_white)
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+
+
+def _on_white(part: Image.Image) -> Image.Image:
+    part = part.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB")
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    """A picture in strips of full width: where each lies, and the strip."""
+    width, height = picture.size
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        yield box, picture.crop(box)
+
+
+def _in_strips(picture: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A picture of another mode, converted strip by strip: what a conversion needs beside it stays small."""
+    made = Image.new(mode, picture.size)
+    for box, strip in _strips(picture):
+        made.paste(convert(strip), box)
+    return made
 
 
 def _to_eight_bits(picture: Image.Image) -> Image.Image:
@@ -295,13 +360,20 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
     """
     import numpy as np  # a tenth of a second in every worker process, for a few pictures
 
-    stored = np.asarray(picture)
-    values = stored.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds values that are no numbers")
-    low, high = min(float(values.min()), 0.0), float(values.max())
-    if low == 0 and high <= 1 and stored.dtype.kind == "f":
-        values = values * 255
-    elif low < 0 or high > 255:
-        values = (values - low) * (255 / (max(high, 0.0) - low))
-    return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
+    low, high = 0.0, -np.inf
+    for _, strip in _strips(picture):
+        values = np.asarray(strip)
+        if not np.isfinite(values).all():
+            raise ValueError("it holds values that are no numbers")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    is_share = low == 0 and high <= 1 and picture.mode.startswith("F")
+
+    def scaled(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip).astype(np.float64)
+        if is_share:
+            values = values * 255
+        elif low < 0 or high > 255:
+            values = (values - low) * (255 / (max(high, 0.0) - low))
+        return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
+
+    return _in_strips(picture, "L", scaled)
