@@ -216,20 +216,35 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert not (workplace / "output" / "bad" / "run.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "limit", "reason"),  # bytes: 789,376 of weights, twice as many of AdamW
+    [
+        ("", 60_000, "the file grew over the size"),
+        ("--save_strategy steps --save_steps 1", 1_000_000, "the disk takes no more"),
+    ],
+    ids=["weights", "optimizer"],
+)
 def test_a_disk_that_fills_up_while_saving_is_one_line(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], file_size_limit: Any
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    file_size_limit: Any,
+    flags: str,
+    limit: int,
+    reason: str,
 ) -> None:
     from open_r1.errors import run_command
     from open_r1.launch import train_grpo
     from open_r1.runs import Mode
 
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(sys, "argv", [*BASE.split(), "output/full"])
-    with pytest.raises(SystemExit) as stopped, file_size_limit(60_000):  # bytes: run.json fits, the weights do not
+    monkeypatch.setattr(sys, "argv", [*BASE.split(), "output/full", *flags.split()])
+    with pytest.raises(SystemExit) as stopped, file_size_limit(limit):
         run_command(lambda: train_grpo(Mode.THINK))
     assert stopped.value.code == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: cannot write the checkpoint to output/full: File too large")
+    assert last.startswith(f"error: cannot write the checkpoint to output/full: {reason}")
+    assert "no checkpoint of this run can be gone on from: the same command begins it anew" in last  # none was to be
     assert json.loads((workplace / "output" / "full" / "run.json").read_text())["status"] == "running"
 
 

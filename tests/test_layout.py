@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
             "redaction",
             "trl_options",
             "launcher",
+            "full_disk",
         },
     },
     {

@@ -37,7 +37,7 @@ def full_disk_in_one_line(run: Path) -> Iterator[None]:
     """Turn a disk that fills up while a checkpoint of this run is written into a `DiskError`."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         problem = full_disk(error, run)
         if problem is None:
             raise

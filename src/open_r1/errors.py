@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from open_r1.full_disk import refused_write
 from open_r1.launcher import end_with_launcher
 from open_r1.redaction import known_secrets, redacted
 
@@ -35,7 +36,7 @@ class UnusableInput(UserError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2.
 
-    So does a file that may not be read or written, wherever that is noticed.
+    So does a file that may not be read or written, and a disk that takes no more, wherever that is noticed.
 
     Of processes that torchrun has started on one machine, the first to meet an error prints it for all. They end with
     torchrun, even if that is killed.
@@ -47,6 +48,13 @@ def run_command(main: Callable[[], int | None]) -> None:
         raise SystemExit(_report(f"error: {error}")) from None
     except PermissionError as error:
         line = f"error: {error.filename or error}: permission is denied; ask its owner for the right to it, or copy it"
+        raise SystemExit(_report(line)) from None
+    except Exception as error:
+        reason = refused_write(error)
+        if reason is None:
+            raise
+        name = getattr(error, "filename", None)
+        line = f"error: cannot write{f' {name}' if name else ''}: {reason}; make room and run the same command again"
         raise SystemExit(_report(line)) from None
     raise SystemExit(code or 0)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.full_disk import REFUSALS
 
 MANIFEST = "manifest.json"
 """Written last into every folder that we build: its presence means that the folder is complete."""
@@ -27,29 +28,25 @@ class DiskError(UserError):
     """The disk is full, read-only or forbidden: nothing that was written there can be kept."""
 
 
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file grew over the size that the system allows",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission is denied",
-    errno.EPERM: "permission is denied",
-}
-
-
+_DISK = {**REFUSALS, errno.EACCES: "permission is denied", errno.EPERM: "permission is denied"}
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def disk_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn a full disk, a quota or a lack of permission while writing `path` into one clear `UserError`."""
+def disk_errors(path: str | os.PathLike, left: str = "nothing half-made was left") -> Iterator[None]:
+    """Turn a full disk, a quota or a lack of permission while writing `path` into one clear `UserError`.
+
+    Args:
+        path: a file or a folder.
+        left: what to say of what is there now.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK:
             raise
         raise DiskError(
-            f"cannot write {path}: {_DISK[error.errno]}; nothing half-made was left. "
+            f"cannot write {path}: {_DISK[error.errno]}; {left}. "
             "Make room or choose another output folder, then run again"
         ) from error
 

@@ -27,6 +27,7 @@ from PIL import Image
 
 from open_r1.demo_steps import read_set_flags
 from open_r1.errors import UserError, run_command
+from open_r1.files import disk_errors, write_atomically
 from open_r1.runs import Modality, Task
 
 SIZE = 384  # pixels of a picture's side
@@ -356,7 +357,8 @@ def make_phantoms(
     if _is_finished(folder, wanted):
         return folder
     entries = [entry for modality in chosen for entry in _plan(modality, train, test, seed)]
-    _write_pictures(folder, entries, workers or os.cpu_count() or 1)
+    with disk_errors(folder, "what is there is drawn anew"):
+        _write_pictures(folder, entries, workers or os.cpu_count() or 1)
     _write_questions(folder, entries, seed)
     _write_json(folder / MANIFEST, wanted)
     return folder
@@ -463,10 +465,7 @@ def _release_row(row: dict[str, str], identity: str) -> dict[str, str]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ that continuing needs is in it. Its manifest.json holds size and SHA-256 of each
 goes on from it, and never silently. Standard library only.
 """
 
-import errno
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.files import MANIFEST, parse_json, publish_folder, sha256_file, sync_folder, usual_modes, write_json
+from open_r1.full_disk import refused_write
 
 STAGE = ".saving"
 _REMOVING = ".removing-"
@@ -106,14 +106,22 @@ def set_aside(folder: Path) -> Path:
 
 def full_disk(error: Exception, folder: Path) -> str | None:
     """What to say if an error means that no more can be written to a run's folder; None if it means something else."""
-    told = re.search(r"os error (\d+)", str(error))  # safetensors hides the number in its text
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    reason = refused_write(error)
+    if reason is None:
         return None
-    return (
-        f"cannot write the checkpoint to {folder}: {os.strerror(number)}; earlier complete checkpoints are still "
-        "there. Make room and run the same command again: it continues from the newest of them"
-    )
+    whole = next((path for path in newest_first(folder) if _looks_resumable(path)), None)
+    left = "no checkpoint of this run can be gone on from: the same command begins it anew"
+    if whole is not None:
+        left = f"{whole.name} is complete, and the same command continues from it"
+    return f"cannot write the checkpoint to {folder}: {reason}. Make room; {left}"
+
+
+def _looks_resumable(folder: Path) -> bool:
+    """Whether a checkpoint was complete and can be gone on from; its bytes are not read."""
+    try:
+        return bool(read_about(folder).get("resumable"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def prune(run: Path, limit: int | None, spare: Iterable[Path] = ()) -> None:
