@@ -55,7 +55,7 @@ FLOORS: list[set[str]] = [
         },
         *{"prompt_limit", "step_meter", "trainer", "launch", "running", "training_rows", "sft_training", "evaluation"},
         *{"ordered_sampler", "difficulty", "durable", "guards", "resuming", "continuing", "readable_rows"},
-        *{"sharding", "tracking", "model_card", "starting_model", "read_back"},
+        *{"sharding", "tracking", "model_card", "publishing", "markdown_text", "starting_model", "read_back"},
     },
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},

@@ -14,9 +14,12 @@ from test_launch import save_published_form
 
 from open_r1.checkpoints import fingerprint
 from open_r1.errors import UserError
+from open_r1.evaluation.model_card import accuracy_table
 from open_r1.evaluation.score import ResultWriter, judged
 from open_r1.model_card import card, public_command, public_name, write_card
 from open_r1.tiny_models import build_tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
 
 STORY: dict[str, Any] = {
     "method": "grpo",
@@ -134,13 +137,13 @@ def results(path: Path, checkpoint: str, right: int, wrong: int) -> Path:
 
 def test_accuracies_stand_with_n_and_standard_error(trained: Path, tmp_path: Path) -> None:
     file = results(tmp_path / "CT.jsonl", fingerprint(trained), 75, 25)
-    text = write_card(trained, STORY, [file]).read_text()
+    text = write_card(trained, STORY, accuracy_table(trained, [file])).read_text()
     # sqrt(0.75 * 0.25 / 99) = 4.35 points: 100 pictures, one question each
     assert "| CT_384 (test, nothink) | all | 100 | 75.0 ± 4.4 | " in text
     assert "| 50.0 | 0.0 |" in text  # chance of two options; all were read
     assert "patient-" not in text
     with pytest.raises(UserError, match="whose weights are not those of"):
-        write_card(trained, STORY, [results(tmp_path / "other.jsonl", "00", 1, 1)])
+        accuracy_table(trained, [results(tmp_path / "other.jsonl", "00", 1, 1)])
 
 
 def online(hub: LocalHub, home: Path) -> dict[str, str]:
@@ -162,7 +165,7 @@ def run(hub: LocalHub, place: Path, *words: str) -> subprocess.CompletedProcess[
 
 def test_publishing_sends_weights_and_card_and_nothing_else(trained: Path, tmp_path: Path) -> None:
     with LocalHub({}) as hub:
-        done = run(hub, tmp_path, "-m", "open_r1.model_card", str(trained), "--push_to", "org/mine")
+        done = run(hub, tmp_path, str(ROOT / "eval" / "model_card.py"), str(trained), "--push_to", "org/mine")
         assert done.returncode == 0, done.stderr[-3000:]
         assert f"published: {hub.url}/org/mine" in done.stdout
         sent = hub.pushed["org/mine"]
@@ -195,7 +198,7 @@ def test_push_to_hub_publishes_once_when_the_run_is_done(tmp_path: Path, reposit
 
 
 def test_without_run_json_there_is_no_card(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from open_r1.model_card import main
+    from open_r1.evaluation.model_card import main
 
     monkeypatch.setattr(sys, "argv", ["model_card", str(tmp_path)])
     with pytest.raises(UserError, match=r"holds no run\.json"):

@@ -15,16 +15,9 @@ from open_r1.evaluation.curves import curves_figure
 from open_r1.evaluation.heatmaps import accuracy_heatmap, picture
 from open_r1.evaluation.report import write_overview, write_report
 from open_r1.evaluation.score import Result, ResultWriter, judged
-from open_r1.evaluation.sheets import (
-    csv_text,
-    csv_with,
-    markdown_code,
-    markdown_picture,
-    markdown_table,
-    markdown_text,
-    read_csv,
-)
+from open_r1.evaluation.sheets import csv_text, csv_with, read_csv
 from open_r1.evaluation.tables import tabulate
+from open_r1.markdown_text import markdown_code, markdown_picture, markdown_table, markdown_text
 from open_r1.model_card import card
 
 LIVE = [

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from trl import GRPOConfig, ModelConfig
 
-from open_r1.arguments import GRPODefaults, QuestionArguments, VQAArguments
+from open_r1.arguments import GRPODefaults, VQAArguments
 from open_r1.errors import UserError
-from open_r1.model_card import take_over_push
+from open_r1.publishing import take_over_push
 from open_r1.redaction import known_secrets, redacted
 from open_r1.sharding import shard_on_cpu
 from open_r1.tracking import prepare_trackers
@@ -152,6 +152,3 @@ def refuse_remote_code(*arguments: Any) -> None:
         raise UserError(
             "--trust_remote_code would run code that a checkpoint brings, which nothing here needs; leave it out"
         )
-
-
-__all__ = ["GRPOTrainingConfig", "QuestionArguments", "VQAArguments", "open_process_group", "parse", "parse_into"]

@@ -1,32 +1,23 @@
-"""The model card of a trained checkpoint, and publishing it: what was trained on what, how, and how well it does.
+"""The model card of a trained checkpoint: what was trained on what, how, and how well it does.
 
 The card is written into every output folder at the end of a run. It says nothing about single questions or pictures
-and names no path of the machine. `python -m open_r1.model_card FOLDER --results FILE ...` writes it anew with the
-accuracies of an evaluation, and `--push_to ORG/REPO` publishes it with the weights.
+and names no path of the machine. `python eval/model_card.py FOLDER --results FILE ...` writes it anew with the
+accuracies of an evaluation, and `--push_to ORG/REPO` publishes it with the weights (`publishing`).
 """
 
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from open_r1.checkpoint_names import ADAPTER, HUB_NAME
-from open_r1.checkpoints import fingerprint, run_record
-from open_r1.command_line import CommandParser
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.score import ResultFile, read_results
-from open_r1.evaluation.sheets import markdown_code, markdown_table, markdown_text, percent, with_error
-from open_r1.evaluation.tables import ALL, tabulate
 from open_r1.files import write_atomically
-from open_r1.hub_fetch import hub_errors
+from open_r1.markdown_text import markdown_code, markdown_table, markdown_text
 from open_r1.redaction import known_secrets, redacted, split_secrets
 
 CARD = "README.md"
-# What of an output folder is published. Not run.json and its like: they name paths and single rows of the data.
-PUBLISHED = ("*.safetensors", "*.json", "*.txt", "*.jinja", CARD)
-KEPT_BACK = ("run.json", "trainer_state.json", "manifest.json", "all_results.json", "train_results.json", "*/*", ".*")
 
 _LICENCES = {
     "Qwen/Qwen2-VL-2B-Instruct": "apache-2.0",
@@ -38,41 +29,30 @@ _LICENCES = {
 _METHODS = {"grpo": "GRPO (group relative policy optimisation)", "sft": "supervised fine-tuning"}
 
 
-def write_card(folder: str | os.PathLike, story: Mapping[str, Any], results: Sequence[str | os.PathLike] = ()) -> Path:
+NOT_MEASURED = (
+    "Not measured yet. `eval/infer.py` measures it, and `eval/model_card.py` with `--results` puts the table here.\n"
+)
+
+
+def write_card(folder: str | os.PathLike, story: Mapping[str, Any], accuracy: str = NOT_MEASURED) -> Path:
     """Write README.md of a trained checkpoint.
 
     Args:
         folder: the checkpoint's.
         story: as run.json has it.
-        results: result files of eval/infer.py, all of this checkpoint.
-
-    Raises:
-        UserError: a result file that is none, or is another checkpoint's.
+        accuracy: Markdown; `evaluation.model_card.accuracy_table` makes it of result files.
     """
     path = Path(folder) / CARD
-    files = [read_results(each) for each in results]
-    if files:
-        _refuse_others(Path(folder), files)
-    write_atomically(path, card(story, files, is_adapter=(Path(folder) / ADAPTER).is_file()))
+    write_atomically(path, card(story, accuracy, is_adapter=(Path(folder) / ADAPTER).is_file()))
     return path
 
 
-def _refuse_others(folder: Path, files: Sequence[ResultFile]) -> None:
-    own = fingerprint(folder)
-    for file in files:
-        if file.manifest.get("checkpoint_sha256") != own:
-            raise UserError(
-                f"{file.path} holds answers of {file.manifest.get('checkpoint')}, whose weights are not those of "
-                f"{folder}; a card must show the accuracy of its own weights"
-            )
-
-
-def card(story: Mapping[str, Any], files: Sequence[ResultFile] = (), is_adapter: bool = False) -> str:
+def card(story: Mapping[str, Any], accuracy: str = NOT_MEASURED, is_adapter: bool = False) -> str:
     """The text of a model card.
 
     Args:
         story: as run.json has it.
-        files: results of the checkpoint.
+        accuracy: Markdown.
         is_adapter: whether the folder holds LoRA weights alone.
     """
     command = _words(str(story.get("command") or ""))
@@ -82,7 +62,7 @@ def card(story: Mapping[str, Any], files: Sequence[ResultFile] = (), is_adapter:
         _front_matter(base, story, is_adapter),
         f"# {markdown_text(_title(base, story))}\n",
         _what_it_is(base, story, is_adapter),
-        f"## Accuracy\n\n{_accuracies(files)}",
+        f"## Accuracy\n\n{accuracy}",
         f"## Prompt\n\n```text\n{story.get('prompt', '')}\n```\n",
         f"## Data\n\n{_data(story.get('data') or {})}",
         f"## Training\n\n{_training(story)}",
@@ -144,42 +124,6 @@ def _what_it_is(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
     return "\n".join(lines) + "\n" + markdown_table(["", ""], rows)
 
 
-def _accuracies(files: Sequence[ResultFile]) -> str:
-    """Per test set and modality: n, accuracy with its standard error, what could not be read."""
-    if not files:
-        return (
-            "Not measured yet. `eval/infer.py` measures it, and `python -m open_r1.model_card` with `--results` puts "
-            "the table here.\n"
-        )
-    rows = []
-    for file in files:
-        table = tabulate(file.results)
-        names = sorted({row for row, column in table if column == ALL and row != ALL})
-        for name in [*(names if len(names) > 1 else []), ALL]:
-            tally = table[name, ALL]
-            estimate = tally.estimate
-            measured = ["", ""]
-            if estimate is not None:
-                interval = f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)}"
-                measured = [with_error(estimate.mean, estimate.stderr), interval]
-            beside = [percent(tally.chance, 1), percent(tally.unparsed, 1)]
-            rows.append([_test_set(file), name, str(tally.n), *measured, *beside])
-    head = ["test set", "part", "n", "accuracy, % ± standard error", "95 % interval", "chance", "unparsed"]
-    return (
-        markdown_table(head, rows) + "\nStandard errors are clustered by picture. Every answer was read by one grader; "
-        "what it could not read is counted as wrong.\n"
-    )
-
-
-def _test_set(file: ResultFile) -> str:
-    manifest = file.manifest
-    name = f"{Path(str(manifest.get('data'))).name} ({manifest.get('split')}, {manifest.get('mode')})"
-    usual = {"image": "shown", "options": "as_given"}
-    changed = [f"{key} {manifest[key]}" for key in usual if manifest.get(key, usual[key]) != usual[key]]
-    unfinished = [f"{file.missing} questions not answered yet"] if file.missing else []
-    return "; ".join([name, *changed, *unfinished])
-
-
 def _data(report: Mapping[str, Any]) -> str:
     """Counts and hashes of what was trained on; no row of it."""
     rows, hashes = [], []
@@ -233,106 +177,3 @@ def _last_part(word: str) -> str:
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------
-
-
-def take_over_push(training: Any) -> None:
-    """Let `--push_to_hub` mean: the finished checkpoint, once, and nothing that names a row or a path.
-
-    transformers 5.23 would upload the whole output folder at every save: run.json, logged completions, pickles.
-
-    Args:
-        training: training arguments; `publish_to` becomes the repository, None without the flag.
-
-    Raises:
-        UserError: the hub is switched off by HF_HUB_OFFLINE.
-    """
-    training.publish_to = None
-    if not training.push_to_hub:
-        return
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        raise UserError("--push_to_hub needs the hub, and HF_HUB_OFFLINE switches it off; unset one of them")
-    training.publish_to = training.hub_model_id or Path(training.output_dir or ".").resolve().name
-    training.push_to_hub = False
-    training.notes.append(f"--push_to_hub: {training.publish_to} gets weights and model card when training ends")
-
-
-def open_repository(training: Any) -> None:
-    """Make sure, before training, that the place to publish to exists and may be written.
-
-    Raises:
-        UserError: it cannot be created: no login, no right, no network.
-    """
-    if training.publish_to:
-        training.publish_to = _created(training.publish_to, training.hub_token, training.hub_private_repo)
-
-
-def _created(repo: str, token: str | None, private: bool | None) -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    try:
-        with hub_errors(repo, None):
-            return HfApi(token=token).create_repo(repo, private=private, exist_ok=True).repo_id
-    except UserError as error:
-        if isinstance(error.__cause__, HfHubHTTPError | LocalTokenNotFoundError):
-            raise UserError(f"{repo} cannot be created on the hub ({error}); log in with `hf auth login`") from error
-        raise UserError(f"the hub cannot be reached to publish {repo}: {error}") from error
-
-
-def publish(folder: str | os.PathLike, repo: str, token: str | None = None) -> str:
-    """Upload a checkpoint's weights, configuration, processor and card in one commit.
-
-    Returns:
-        The repository's address.
-
-    Raises:
-        UserError: the hub refuses or cannot be reached; the folder is as it was.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    with hub_errors(repo, None):
-        api.upload_folder(
-            repo_id=repo,
-            folder_path=Path(folder),
-            allow_patterns=list(PUBLISHED),
-            ignore_patterns=list(KEPT_BACK),
-            commit_message="Trained checkpoint and model card",
-        )
-    return f"{api.endpoint}/{repo}"
-
-
-def conclude(training: Any, story: Mapping[str, Any]) -> None:
-    """Write the card of a run that is done, and publish it where that was asked for. For the first process.
-
-    Raises:
-        UserError: publishing failed; the checkpoint and its card are in the output folder.
-    """
-    write_card(training.output_dir, story)
-    if training.publish_to:
-        print(f"published: {publish(training.output_dir, training.publish_to, training.hub_token)}")
-
-
-def main() -> int:
-    """`python -m open_r1.model_card`: the card of a folder anew, and publishing it.
-
-    Raises:
-        UserError: no checkpoint with run.json, or results of another one.
-    """
-    parser = CommandParser(prog="python -m open_r1.model_card", description="A checkpoint's model card.")
-    parser.add_argument("folder", help="output folder of a training")
-    parser.add_argument("--results", nargs="*", default=[], help="result files of eval/infer.py for this checkpoint")
-    parser.add_argument("--push_to", metavar="ORG/REPO", help="publish weights and card")
-    parser.add_argument("--private", action="store_true", help="make the repository private when it is created")
-    options = parser.parse_args()
-    story = run_record(Path(options.folder))
-    if story is None:
-        raise UserError(f"{options.folder} holds no run.json, so nobody knows what was trained; name an output folder")
-    print(f"written: {write_card(options.folder, story, options.results)}")
-    if options.push_to:
-        print(f"published: {publish(options.folder, _created(options.push_to, None, options.private or None))}")
-    return 0
-
-
-if __name__ == "__main__":
-    run_command(main)

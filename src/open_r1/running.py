@@ -12,16 +12,16 @@ import torch
 from accelerate.utils import broadcast_object_list
 from trl import ModelConfig
 
+from open_r1.arguments import QuestionArguments
 from open_r1.checkpoint_files import base_names
 from open_r1.checkpoint_names import model_source
-from open_r1.config import QuestionArguments
 from open_r1.durable import full_disk_in_one_line
 from open_r1.errors import EXIT_INTERRUPTED, UserError
 from open_r1.files import claimed, write_json
 from open_r1.guards import stop_everywhere
-from open_r1.model_card import conclude, open_repository
 from open_r1.prompts import question_text
 from open_r1.provenance import commit, hardware, package_versions
+from open_r1.publishing import conclude, open_repository
 from open_r1.read_back import read_back
 from open_r1.redaction import known_secrets, recorded_command, redacted
 from open_r1.resuming import (

@@ -14,9 +14,9 @@ from peft import LoraConfig
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from open_r1.answers import solution_letter
-from open_r1.arguments import SFTDefaults
+from open_r1.arguments import QuestionArguments, SFTDefaults
 from open_r1.checkpoints import load_processor, model_source, name_base
-from open_r1.config import GRPOTrainingConfig, PublicSettings, QuestionArguments, parse_into
+from open_r1.config import GRPOTrainingConfig, PublicSettings, parse_into
 from open_r1.durable import Durable
 from open_r1.errors import UserError
 from open_r1.launch import quantization

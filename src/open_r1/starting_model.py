@@ -16,6 +16,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 from trl import ModelConfig
 
+from open_r1.arguments import QuestionArguments
 from open_r1.checkpoints import (
     attention_or_fallback,
     is_adapter,
@@ -26,7 +27,6 @@ from open_r1.checkpoints import (
     torch_dtype,
     unsharded_loading,
 )
-from open_r1.config import QuestionArguments
 from open_r1.durable import full_disk_in_one_line
 from open_r1.guards import on_first_process, stop_everywhere
 from open_r1.trainable import freeze_vision_tower, lora_config, train_all

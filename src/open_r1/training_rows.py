@@ -5,7 +5,8 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from open_r1.config import GRPOTrainingConfig, QuestionArguments
+from open_r1.arguments import QuestionArguments
+from open_r1.config import GRPOTrainingConfig
 from open_r1.errors import UserError
 from open_r1.files import read_manifest
 from open_r1.omnimedvqa import Dropped

@@ -29,10 +29,11 @@ from open_r1.evaluation.overview import overview
 from open_r1.evaluation.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.score import published_form
 from open_r1.evaluation.sections import Section, guide, marked, matrix_section, run_section
-from open_r1.evaluation.sheets import csv_with, latex, markdown, markdown_picture, markdown_table, markdown_text
+from open_r1.evaluation.sheets import csv_with, latex, markdown
 from open_r1.evaluation.standings import standings
 from open_r1.evaluation.tables import only_text
 from open_r1.files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
+from open_r1.markdown_text import markdown_picture, markdown_table, markdown_text
 from open_r1.runs import family_of
 
 PICTURE_BYTES = 8 * 2**20

@@ -58,13 +58,14 @@ def _infer_flags(script: str, flags: list[str]) -> None:
 
 
 def _grpo() -> tuple[type, type]:
-    from open_r1.config import GRPOTrainingConfig, VQAArguments
+    from open_r1.arguments import VQAArguments
+    from open_r1.config import GRPOTrainingConfig
 
     return VQAArguments, GRPOTrainingConfig
 
 
 def _sft() -> tuple[type, type]:
-    from open_r1.config import QuestionArguments
+    from open_r1.arguments import QuestionArguments
     from open_r1.sft_training import SFTTrainingConfig
 
     return QuestionArguments, SFTTrainingConfig
