@@ -278,6 +278,7 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
     training: Any = SimpleNamespace(
         process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", publish_to=None
     )
+    training.num_train_epochs, training.max_steps = 1.0, -1
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
         patch.setattr(running, "PATIENCE", 0.2)
         with pytest.raises(UserError, match=r"another process .* is writing to"), running.own_folder(training):
