@@ -3,7 +3,8 @@
     python scripts/fuzz.py --files 20000 --seed 0
 
 Pictures and JSON files are changed in ways that disks, downloads, spreadsheets and malice know: flipped bits, cuts,
-parts of other files, values of another type, deep nesting, huge numbers, names that lead elsewhere. Each goes in
+parts of other files, values of another type, deep nesting, huge numbers, keys that stand twice, texts without end,
+names that lead elsewhere. Each goes in
 between good ones. Three things must hold: nothing but a `UserError` ends a reading, every good row beside a damaged one
 comes through, and no file takes longer than SLOW. What breaks one is kept in --keep, and the exit status is 1.
 
@@ -14,6 +15,7 @@ import copy
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -38,7 +40,9 @@ from open_r1.evaluation.plan import InferenceSettings
 from open_r1.evaluation.report import write_report
 from open_r1.evaluation.score import ResultWriter, judged, published_form, read_results
 from open_r1.evaluation.tables import tabulate
+from open_r1.files import object_of, parse_json, repeated_key
 from open_r1.images import ImageError
+from open_r1.omnimedvqa import LONGEST_ENTRY
 from open_r1.picture_pack import Encoding
 from open_r1.runs import Modality, Task
 from open_r1.text_files import rows_of
@@ -50,6 +54,7 @@ SLOW = 5.0  # seconds of processor time for one file, or per file of a batch: a 
 BATCH = 200  # pictures in one release
 LISTS = 60  # question files in one release
 FULL_REPORT = 12  # of so many result files that can be read one is reported in full, with figures and items
+ENDLESS = 0.03  # of the rows that get a long text one gets a text that no row may have
 MODEL = 2000  # of so many pictures one batch is answered by a model
 ENCODING = Encoding(size=32)
 GOOD = 6  # pictures of every release that nobody touched
@@ -288,7 +293,7 @@ def written(value: Value, draw: Draw) -> str:
 
 def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
     """A JSON text damaged as bytes, or with a number or nesting that no parser likes."""
-    kinds: list[Any] = [*BYTES, texts_otherwise, "digits", "nested", "doubled"]
+    kinds: list[Any] = [*BYTES, texts_otherwise, "digits", "nested", "doubled", "twice", "endless"]
     kind = draw.choice(kinds)
     if kind == "digits":
         return kind, text.replace('"', "9" * 6000 + '"', 1).replace("[{", "[" + "8" * 6000 + ",{", 1).encode()
@@ -297,6 +302,13 @@ def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
         return kind, text.replace("{", '{"deep": ' + "[" * levels + "]" * draw.choice([levels, 3]) + ",", 1).encode()
     if kind == "doubled":
         return kind, text.replace("{", '{"image": 5, "image": "x", "id": "1", "id": "1", ', 1).encode()
+    if kind in ("twice", "endless"):  # one key of one row, with another value before its own or after a long one
+        places = [match.start(1) for match in re.finditer(r'[{,]\s*("\w+": )', text)] or [0]
+        at = draw.choice(places)
+        key = text[at : text.find(":", at) + 2] if kind == "twice" else '"endless": '
+        length = LONGEST_ENTRY + 5 if draw.random() < ENDLESS else 9000
+        value = '"x", ' if kind == "twice" else f'"{chr(92) * 2 * 9}{"x" * length}", '
+        return kind, (text[:at] + key + value + text[at:]).encode()
     return kind.__name__, kind(text.encode(), other.encode(), draw)
 
 
@@ -633,12 +645,13 @@ def problems(outcome: Any) -> Iterator[str]:
 
 
 def good_rows(data: bytes, entries: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows of a JSON list that were left as they were, read by Python's own parser."""
+    """The rows of a JSON list that were left as they were and have no key twice, read by Python's own parser."""
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        value = parse_json(data.decode("utf-8-sig"), object_of)
+    except ValueError:
         return []
-    return [entry for entry in entries if isinstance(value, list) and entry in value]
+    whole = [each for each in value if repeated_key(each) is None] if isinstance(value, list) else []
+    return [entry for entry in entries if entry in whole]
 
 
 def lines(fuzz: Fuzz, seconds: float) -> Iterator[str]:

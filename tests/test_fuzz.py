@@ -7,24 +7,29 @@ damages whole files, here some hundred of the 20,000 that it is made for.
 import json
 import random
 import string
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from open_r1 import omnimedvqa, text_files
 from open_r1.answers import FORMS, LETTERS, Outcome, follows_format, grade, options_in, render_lines, render_problem
 from open_r1.config import parse
 from open_r1.errors import UnusableInput, UserError
 from open_r1.evaluation.huatuo import match_choice
 from open_r1.evaluation.score import Result, ResultWriter, Sample, published_form, read_results
-from open_r1.omnimedvqa import Question, check_row, json_entries, read_release
+from open_r1.omnimedvqa import Question, RowError, check_row, json_entries, read_release
 from open_r1.reward_settings import RewardSettings
 from open_r1.rewards import REWARDS
 from open_r1.runs import Mode
 from open_r1.text_files import rows_of
+from open_r1.vqa_data import load_vqa
 from open_r1.vqa_splits import draw_per_picture, draw_per_question
 
 quick = settings(
@@ -196,6 +201,98 @@ def test_a_number_of_thousands_of_digits_costs_its_row_alone(tmp_path: Path) -> 
     path = tmp_path / "x.json"
     path.write_text(f'[{{"image": {"9" * 5000}}}, {{"image": "a"}}]')  # int() refuses more than 4,300 digits
     assert list(json_entries(path))[1] == {"image": "a"}
+
+
+GOOD = {"image": "a.png", "problem": "Which? A)x, B)y", "solution": "A"}
+
+
+@pytest.mark.parametrize("chunk", [5, 64, 4096])
+def test_a_text_without_end_costs_its_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(omnimedvqa, "_CHUNK", chunk)
+    monkeypatch.setattr(omnimedvqa, "LONGEST_ENTRY", 300)
+    path = tmp_path / "x.json"
+    for long in ("x" * 5000, "\\" * 999 + '"],[{', "\u00e9]}," * 200):
+        for row in ({**GOOD, "problem": long}, [[long]], long, {"a": [{"b": long}, {}]}):
+            for ascii_only in (True, False):
+                path.write_text(json.dumps([GOOD, row, GOOD, 7], ensure_ascii=ascii_only), encoding="utf-8")
+                first, second, third, last = json_entries(path)
+                assert (first, third, last) == (GOOD, GOOD, 7)
+                assert isinstance(second, RowError)
+                assert second.reason == "too-long"
+    path.write_text(json.dumps([GOOD, "x" * 5000])[:-2])
+    with pytest.raises(UserError, match="is no valid JSON at entry 1"):
+        list(json_entries(path))
+
+
+def test_300_megabytes_in_one_text_cost_that_row_and_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with path.open("w") as file:
+        file.write(f'[{json.dumps(GOOD)}, {{"image": "b.png", "problem": "')
+        for _ in range(300):
+            file.write("x" * 2**20)
+        file.write(f'"}}, {json.dumps(GOOD)}]')
+    tracemalloc.start()
+    try:
+        found = list(json_entries(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [isinstance(each, RowError) for each in found] == [False, True, False]
+    assert peak < 100 * 2**20  # bytes; 300 MB of text stay on the disk
+
+
+def test_long_texts_cost_their_rows_in_every_form_of_text_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (omnimedvqa, text_files):
+        monkeypatch.setattr(module, "LONGEST_ENTRY", 300)
+    rows = [{"question": "a"}, {"question": "x" * 5000}, {"question": "b"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.json").write_text(json.dumps(rows))
+    (tmp_path / "c.json").write_text(json.dumps({"S": rows}))
+    (tmp_path / "d.csv").write_text("question\n" + "".join(row["question"] + "\n" for row in rows))
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "e.parquet"))
+    for path in sorted(tmp_path.iterdir()):
+        found = [row for _, row in rows_of(path)]
+        assert [row["question"] if isinstance(row, dict) else row.reason for row in found] == ["a", "too-long", "b"]
+
+
+@pytest.mark.parametrize("twice", ['"solution": "B"', '"more": {"k": 1, "k": 1}', '"more": [{"k": 1, "k": 2}]'])
+def test_a_key_that_stands_twice_costs_its_row_by_name(tmp_path: Path, twice: str) -> None:
+    row = json.dumps(GOOD)[:-1] + f", {twice}}}"
+    other = json.dumps({**GOOD, "problem": "What? A)x, B)y"})
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "x.json").write_text(f"[{row}, {other}]")
+    kept, dropped = load_vqa(tmp_path / "x.json", None, tmp_path)
+    assert len(kept) == 1
+    assert [each.reason for each in dropped] == ["repeated-key"]
+    assert "stands twice" in dropped[0].detail
+    forms = {
+        "a.jsonl": f"{row}\n{other}\n",
+        "b.json": f"[{row}, {other}]",
+        "c.json": f'{{"S": [{row}, {other}]}}',
+        "d.json": f'{{"1": {row}, "2": {other}}}',
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        first, second = (found for _, found in rows_of(tmp_path / name))
+        assert isinstance(first, RowError), name
+        assert first.reason == "repeated-key"
+        assert isinstance(second, dict)
+
+
+def test_an_id_that_stands_twice_in_a_file_of_ids_loses_no_row_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"7": {"question": "a"}, "7": {"question": "b"}}')
+    assert [row for _, row in rows_of(tmp_path / "x.json")] == [
+        {"question": "a", "id": "7"},
+        {"question": "b", "id": "7"},
+    ]
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("question,answer,question\na,b,c\n")
+    with pytest.raises(UserError, match="column 'question' twice"):
+        list(rows_of(tmp_path / "x.csv"))
 
 
 # ------------------------------------------------------------------------------------------------ result files

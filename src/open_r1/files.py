@@ -12,7 +12,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,41 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def parse_json(text: str | bytes) -> Any:
+class RepeatedKeys(dict):
+    """An object of JSON that has a key twice. As a dict it holds the last value, as every parser does."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.pairs = pairs
+        """Everything that stands there."""
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook`: an object whose repeated keys are not forgotten."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+
+
+def repeated_key(value: Any) -> str | None:
+    """A key that stands twice in one object within a value parsed with `object_of`; None if there is none."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, RepeatedKeys):
+            counts = Counter(name for name, _ in each.pairs)
+            return next(name for name, count in counts.items() if count > 1)
+        waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+    return None
+
+
+def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """`json.loads` of text that somebody else wrote.
 
     Raises:
         ValueError: it is no JSON, nested too deeply, or holds a number of more than 4,300 digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -18,6 +18,7 @@ from typing import Any
 from open_r1.answer_texts import letter_by_text, published_form, without_marks
 from open_r1.answers import LETTERS, options_in, render_problem, solution_letter
 from open_r1.errors import UnusableInput, UserError
+from open_r1.files import object_of, repeated_key
 from open_r1.images import check_reference, shown
 from open_r1.runs import Modality, SplitFile, Task, parse_modality, parse_split_file, parse_task
 
@@ -26,7 +27,11 @@ TEXT_KEYS = ("image", "problem", "solution")
 
 _LONGEST_NUMBER = 4300  # digits; Python turns no longer text into a whole number
 _CHUNK = 2**20  # characters read at once
-_LONGEST_ENTRY = 2**24  # characters; a longer entry is a damaged file, not a question
+LONGEST_ENTRY = 2**24
+"""Characters of the longest row that is read; a longer one is damage, not a question."""
+_TOKEN = 64  # characters before the end of a piece in which an entry that goes on may look wrong
+_PLAIN = re.compile(r'[^"\[\]{},]*+')
+_QUOTED = re.compile(r'(?>[^"\\]+|\\.)*+', re.DOTALL)
 
 
 class RowError(UnusableInput):
@@ -100,6 +105,9 @@ def row_id(image: bytes | str, problem: str, solution: str) -> str:
 def json_entries(path: str | os.PathLike) -> Iterator[Any]:
     """The entries of a JSON file that holds one list, in order, in constant memory.
 
+    An entry with a key twice, or longer than LONGEST_ENTRY, comes as the `RowError` that says so: whoever reads counts
+    it, and the others come through.
+
     Raises:
         UserError: the file is missing, not UTF-8, not JSON, or not a list (possibly after some entries).
     """
@@ -118,7 +126,7 @@ def json_entries(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def _entries(file: Any, path: Path) -> Iterator[Any]:
-    decode = json.JSONDecoder(parse_int=_whole).raw_decode
+    decode = json.JSONDecoder(parse_int=_whole, object_pairs_hook=object_of).raw_decode
     text, at = "", 0
 
     def next_sign() -> str:
@@ -141,20 +149,25 @@ def _entries(file: Any, path: Path) -> Iterator[Any]:
         return
     while True:
         next_sign()
-        more = " "
-        while more:
+        while True:
             try:
                 value, end = decode(text, at)
                 if end < len(text) and text[end] in " \t\r\n,]":
+                    value = value if end - at <= LONGEST_ENTRY else too_long()
                     break
-                problem = "the file ends, or the entry is followed by something else"  # a number may go on
+                problem, goes_on = "the file ends, or the entry is followed by something else", True  # a number may
             except json.JSONDecodeError as error:
+                goes_on = error.msg.startswith("Unterminated string") or error.pos >= len(text) - _TOKEN
                 problem = error.msg
-            more = file.read(_CHUNK) if len(text) - at <= _LONGEST_ENTRY else ""
+            if len(text) - at > LONGEST_ENTRY and goes_on and (rest := _after_entry(file, text, at)):
+                (text, end), value = rest, too_long()
+                break
+            more = file.read(_CHUNK) if len(text) - at <= LONGEST_ENTRY else ""
+            if not more:
+                raise UserError(f"{path} is no valid JSON at entry {entry}: {problem}; is the file complete?")
             text, at = text[at:] + more, 0
-        else:
-            raise UserError(f"{path} is no valid JSON at entry {entry}: {problem}; is the file complete?")
-        yield value
+        key = repeated_key(value)
+        yield value if key is None else key_twice(key)
         entry, at = entry + 1, end
         sign = next_sign()
         at += 1
@@ -164,6 +177,38 @@ def _entries(file: Any, path: Path) -> Iterator[Any]:
             raise UserError(f"{path} is no valid JSON after entry {entry - 1}: expected ',' or ']'")
     if next_sign():
         raise UserError(f"{path} is no valid JSON: there is more text after the list")
+
+
+def _after_entry(file: Any, text: str, at: int) -> tuple[str, int] | None:
+    """A piece of text and the place in it of the sign after the entry that begins at `at`; None if the file ends."""
+    depth, quoted = 0, False
+    while True:
+        while at < len(text):
+            jump = (_QUOTED if quoted else _PLAIN).match(text, at)
+            assert jump is not None
+            at = jump.end()
+            if at == len(text) or (text[at] == "\\" and quoted):  # an escape goes on in the next piece
+                break
+            sign = text[at]
+            if not quoted and depth == 0 and sign in ",]":
+                return text, at
+            depth += 0 if quoted else (sign in "[{") - (sign in "]}")
+            quoted = sign == '"' and not quoted
+            at += 1
+        more = file.read(_CHUNK)
+        if not more:
+            return None
+        text, at = text[at:] + more, 0
+
+
+def too_long() -> RowError:
+    """What is wrong with a row of more than LONGEST_ENTRY characters."""
+    return RowError("too-long", f"it has more than {LONGEST_ENTRY:,} characters")
+
+
+def key_twice(key: str) -> RowError:
+    """What is wrong with a row in which a key stands twice."""
+    return RowError("repeated-key", f"the key {shown(key)} stands twice in it, and which value is meant nobody can say")
 
 
 def _whole(digits: str) -> int | float:
@@ -227,6 +272,8 @@ def refuse_more_pictures(key: Any, value: Any) -> None:
 
 
 def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
+    if isinstance(entry, RowError):
+        raise entry
     if not isinstance(entry, dict):
         raise RowError("not-an-object", f"an object is expected, not {shown(entry)}")
     absent = [key for key in keys if key not in entry]
@@ -282,6 +329,8 @@ def read_release(release: str | os.PathLike) -> Iterator[Question | Dropped]:
 def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
     modality = task = None
     try:
+        if isinstance(entry, RowError):
+            raise entry
         if not isinstance(entry, dict):
             raise RowError("not-an-object", f"an object is expected, not {shown(entry)}")
         try:

@@ -6,16 +6,16 @@ that whoever reads can count it.
 
 import csv
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.files import parse_json
-from open_r1.omnimedvqa import RowError, json_entries
+from open_r1.files import RepeatedKeys, object_of, parse_json, repeated_key
+from open_r1.omnimedvqa import LONGEST_ENTRY, RowError, json_entries, key_twice, too_long
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
-_FIELD_LIMIT = 2**24  # characters in one CSV field; Python's own limit is 131,072
 
 Row = dict[str, Any]
 
@@ -37,21 +37,35 @@ def rows_of(path: str | os.PathLike) -> Iterator[tuple[str, Row | RowError]]:
         raise UserError(f"{path} is no file of questions that can be read; give one of {', '.join(SUFFIXES)}")
     try:
         for number, row in enumerate(readers[path.suffix](path)):
-            if not isinstance(row, dict | RowError):
-                row = RowError("not-an-object", f"an object is expected, not {row!r:.80}")
-            yield f"{path.name} row {number}", row
+            yield f"{path.name} row {number}", _usable(row)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def _usable(row: Any) -> Row | RowError:
+    if isinstance(row, RowError):
+        return row
+    if not isinstance(row, dict):
+        return RowError("not-an-object", f"an object is expected, not {row!r:.80}")
+    if (key := repeated_key(row)) is not None:
+        return key_twice(key)
+    if any(isinstance(value, str) and len(value) > LONGEST_ENTRY for value in row.values()):
+        return too_long()
+    return row
+
+
 def _json_lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
+        while line := file.readline(LONGEST_ENTRY):
+            if len(line) == LONGEST_ENTRY and not line.endswith("\n"):
+                while (rest := file.readline(LONGEST_ENTRY)) and not rest.endswith("\n"):
+                    pass
+                yield too_long()
+            elif line.strip():
                 try:
-                    yield parse_json(line)
+                    yield parse_json(line, object_of)
                 except ValueError as error:
                     yield RowError("not-json", f"the line is no JSON: {error}")
 
@@ -61,7 +75,7 @@ def _json(path: Path) -> Iterator[Any]:
         yield from json_entries(path)
         return
     try:
-        value = parse_json(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"), object_of)
     except UnicodeDecodeError:
         raise
     except ValueError:
@@ -72,10 +86,11 @@ def _json(path: Path) -> Iterator[Any]:
     if not all(isinstance(held, dict) or _lists_rows(held) for held in value.values()):
         yield value  # JSON lines with a single line
         return
-    for key, held in value.items():
+    for key, held in value.pairs if isinstance(value, RepeatedKeys) else value.items():
         rows = held if isinstance(held, list) else [held]
         name = "source" if isinstance(held, list) else "id"
-        yield from ({**row, name: key} if isinstance(row, dict) else row for row in rows)
+        for row in rows:
+            yield {**row, name: key} if isinstance(row, dict) and repeated_key(row) is None else row
 
 
 def _lists_rows(value: Any) -> bool:
@@ -96,6 +111,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
     try:
         file = pq.ParquetFile(path)
+        _refuse_repeated(file.schema_arrow.names, path)
         for batch in file.iter_batches():
             yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
@@ -103,11 +119,30 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _csv(path: Path) -> Iterator[Any]:
-    csv.field_size_limit(_FIELD_LIMIT)
+    csv.field_size_limit(LONGEST_ENTRY)  # Python's own limit is 131,072
     with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
         try:
-            for row in csv.DictReader(file):
+            _refuse_repeated(rows.fieldnames or (), path)
+            while True:
+                try:
+                    row = next(rows)
+                except csv.Error as error:
+                    if "field larger" not in str(error):
+                        raise
+                    yield too_long()
+                    continue
                 short = None in row or None in row.values()
                 yield RowError("not-csv", "the row has not as many fields as the header") if short else row
+        except StopIteration:
+            return
         except csv.Error as error:
             raise UserError(f"{path} is no CSV file that can be read: {error}") from None
+
+
+def _refuse_repeated(columns: Sequence[str], path: Path) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        raise UserError(
+            f"{path} has the column {twice[0]!r} twice, and which is meant nobody can say; rename one of them"
+        )
