@@ -2,19 +2,22 @@
 
 python scripts/prepare_text_benchmarks.py --medqa test.jsonl --medmcqa dev.json --output_dir data/text
 
-Every flag names one file as published: JSON lines, JSON, Parquet or CSV. HuatuoGPT-o1's evaluation file becomes one
-folder per source in it.
+Every flag names one file as published: JSON lines, JSON, Parquet or CSV; MedQA, MedMCQA, PubMedQA and MMLU-medical also
+in the form of MedXpertQA's evaluation. HuatuoGPT-o1's evaluation file becomes one folder per source in it. A file that
+cannot be used keeps no other from being prepared; the exit status is 2 then.
 """
 
+import sys
 from pathlib import Path
 
 from open_r1.command_line import CommandParser
 from open_r1.errors import UserError, run_command
+from open_r1.files import DiskError
 from open_r1.text_prepare import Benchmark, prepare_benchmark, report_lines
 from open_r1.text_sources import SETS
 
 
-def main() -> None:
+def main() -> int:
     parser = CommandParser(description=__doc__)
     for name in SETS:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE")
@@ -30,10 +33,20 @@ def main() -> None:
     files = {name: path for name in SETS if (path := getattr(flags, name)) is not None}
     if not files:
         raise UserError(f"no file is named: give at least one of {', '.join(f'--{name}' for name in SETS)}")
+    failed = 0
     for name, path in files.items():
         benchmark = Benchmark(name, path, flags.split, flags.seed, flags.medmcqa_cop)
-        for folder, manifest in prepare_benchmark(benchmark, flags.output_dir):
-            print("\n".join(report_lines(folder, manifest)))
+        try:
+            for folder, manifest in prepare_benchmark(benchmark, flags.output_dir):
+                print("\n".join(report_lines(folder, manifest)))
+        except DiskError:
+            raise
+        except UserError as error:  # the other files are none the worse for it
+            print(f"error: --{name}: {error}", file=sys.stderr)
+            failed += 1
+    if failed and len(files) > 1:
+        print(f"{len(files) - failed} of {len(files)} files were prepared", file=sys.stderr)
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from test_text_data import medqa_row, write_lines, xpert_row
 
+from open_r1.errors import UserError
 from open_r1.evaluation.inference import infer_all
+from open_r1.text_prepare import Benchmark, prepare_benchmark
+from open_r1.text_sources import read_file
 from open_r1.tiny_models import build_tiny_checkpoint
 
 ASKED = 6  # of every set; the two real ones hold 300 and 244
@@ -66,6 +69,46 @@ def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Iterato
         yield
 
 
+EVALUATION = {"question": "Which?\nAnswer Choices: (A) x (B) y", "label": ["B"], "medical_task": "Diagnosis"} | {
+    "options": [{"letter": "A", "content": "x"}, {"letter": "B", "content": "y"}]
+}
+
+
+@pytest.mark.parametrize("name", ["medqa", "medmcqa", "pubmedqa", "mmlu_medical"])
+def test_the_evaluation_form_is_taken_by_every_set_that_is_published_in_it(tmp_path: Path, name: str):
+    sources = {"medqa": "MedQA", "medmcqa": "MedMCQA", "pubmedqa": "PubMedQA", "mmlu_medical": "MMLU-medical"}
+    reading = read_file(name, write_lines(tmp_path / "a.jsonl", [EVALUATION]))
+    (question,) = reading.questions
+    assert (question.question, question.options, question.letter) == ("Which?", ("x", "y"), "B")
+    assert (question.source, reading.notes) == (sources[name], [])
+
+
+def test_a_file_that_fails_keeps_no_other_from_being_prepared(
+    tmp_path: Path, load_script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    good = {name: write_lines(tmp_path / f"{name}.jsonl", raw_rows(name)) for name in ("medqa", "gpqa")}
+    (tmp_path / "bad.json").write_text("[1, 2")
+    files = ["--medmcqa", tmp_path / "bad.json", "--pubmedqa", tmp_path / "none.json"]
+    files += [part for name, path in good.items() for part in (f"--{name}", path)]
+    with command_line(monkeypatch, "prepare_text_benchmarks.py", *files, "--output_dir", tmp_path / "sets"):
+        assert load_script("scripts/prepare_text_benchmarks.py").main() == 2
+    assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == ["GPQA", "MedQA"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in said[:2]] == ["--medmcqa", "--pubmedqa"]
+    assert said[2] == "2 of 4 files were prepared"
+
+
+def test_a_source_that_is_there_already_keeps_no_other_of_its_file_from_being_written(tmp_path: Path):
+    row = {"question": "Q?", "options": {"A": "x", "B": "y"}, "answer": "y", "answer_idx": "B"}
+    (tmp_path / "eval.json").write_text(json.dumps({"First": [row], "Second": [row]}))
+    (tmp_path / "sets" / "First").mkdir(parents=True)
+    (tmp_path / "sets" / "First" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"First .*something else.*; written: .*Second"):
+        prepare_benchmark(Benchmark("huatuo", tmp_path / "eval.json"), tmp_path / "sets")
+    assert (tmp_path / "sets" / "Second" / "manifest.json").is_file()
+    assert (tmp_path / "sets" / "First" / "notes.txt").read_text() == "mine"
+
+
 def test_six_benchmarks_go_from_raw_files_to_one_table(
     tmp_path: Path, load_script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, repository: Path
 ):
@@ -75,7 +118,7 @@ def test_six_benchmarks_go_from_raw_files_to_one_table(
     files |= {name: path for name, path in published.items() if path.is_file()}
     flags = [part for name, path in files.items() for part in (f"--{name}", path)]
     with command_line(monkeypatch, "prepare_text_benchmarks.py", *flags, "--output_dir", tmp_path / "sets"):
-        load_script("scripts/prepare_text_benchmarks.py").main()
+        assert load_script("scripts/prepare_text_benchmarks.py").main() == 0
     assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == sorted(SOURCES)
 
     infer, results = load_script("eval/infer.py"), {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from open_r1.arrow_sets import write_dict, write_split
 from open_r1.errors import UserError
-from open_r1.files import MANIFEST, sha256_file, staged_folder, write_atomically, write_json
+from open_r1.files import MANIFEST, DiskError, sha256_file, staged_folder, write_atomically, write_json
 from open_r1.runs import Split
 from open_r1.text_sources import Reading, TextQuestion, read_file
 from open_r1.vqa_data import FEATURES
@@ -164,7 +164,7 @@ def prepare_benchmark(benchmark: Benchmark, output_dir: Path) -> list[tuple[Path
     """Write `output_dir/<source>` for every source in the file; returns each folder with its manifest.
 
     Raises:
-        UserError: the file is none of that set, or a folder is there already.
+        UserError: the file is none of that set, or folders are there already; the others have been written.
     """
     reading = read_file(benchmark.name, benchmark.path, benchmark.seed, benchmark.medmcqa_cop)
     by_source: dict[str, list[TextQuestion]] = defaultdict(list)
@@ -174,11 +174,19 @@ def prepare_benchmark(benchmark: Benchmark, output_dir: Path) -> list[tuple[Path
         "benchmark": benchmark.name,
         "seed": benchmark.seed if benchmark.name == "gpqa" else None,
     }
-    done = []
+    done, problems = [], []
     for source, questions in by_source.items():
         folder = output_dir / "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in source)
         readings, paths = {benchmark.name: reading}, {benchmark.name: benchmark.path}
-        done.append((folder, write_set(folder, {benchmark.split: questions}, readings, paths, settings)))
+        try:
+            done.append((folder, write_set(folder, {benchmark.split: questions}, readings, paths, settings)))
+        except DiskError:
+            raise
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        written = f"; written: {', '.join(str(folder) for folder, _ in done)}" if done else ""
+        raise UserError("; ".join(problems) + written)
     return done
 
 

@@ -432,6 +432,20 @@ READERS: dict[str, Callable[[int], Reader]] = {
 SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo")
 
 
+_EVALUATION_FORM = {
+    "medqa": ("answer_idx", "MedQA"),
+    "medmcqa": ("cop", "MedMCQA"),
+    "pubmedqa": ("final_decision", "PubMedQA"),
+}
+"""Sets that MedXpertQA's repository has in a form of its own too: a key of the published form, and the source."""
+
+
+def _in_evaluation_form(rows: Iterable[tuple[str, Row | RowError]], key: str) -> bool:
+    """Whether rows name their answer as MedXpertQA's evaluation does, and none as the set itself does."""
+    whole = [row for _, row in rows if isinstance(row, dict)]
+    return any("label" in row for row in whole) and not any(key in row for row in whole)
+
+
 def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | None = None) -> Reading:
     """All questions of one file of one of `SETS`.
 
@@ -446,11 +460,11 @@ def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | No
     """
     rows = list(rows_of(path))
     note = None
-    if name == "medmcqa":
+    if name in _EVALUATION_FORM and _in_evaluation_form(rows, _EVALUATION_FORM[name][0]):
+        reader = choices(_EVALUATION_FORM[name][1])
+    elif name == "medmcqa":
         base, note = (medmcqa_cop, "as asked") if medmcqa_cop is not None else cop_base((r for _, r in rows), path)
         reader = medmcqa(base)
-    elif name == "medqa" and rows and not any("answer_idx" in row for _, row in rows if isinstance(row, dict)):
-        reader = choices("MedQA")  # MedXpertQA's repository has MedQA's test set in its own form
     else:
         reader = READERS[name](seed)
     reading = read_set(rows, reader)
