@@ -2,10 +2,11 @@
 
     python scripts/build_tiny_base.py --output_dir src/open_r1/tiny_base
 
-A Qwen2.5-VL of 0.98 M parameters with a tokenizer of its own learns to see phantoms: first it only names what is
-in a picture, then it also answers the questions, under a prompt of its own (the bare question) and not under any
-published one. So it knows the pictures, as a real base model does, and GRPO under the published prompt has
-something to bring out. The phantoms are drawn from a stream of their own: `make_phantoms` never draws them.
+A Qwen2.5-VL of 0.99 M parameters with a tokenizer of its own learns, one after the other, to read (which letter stands
+before a word of a list, in text alone), to see (the words for what a picture shows), and both together: it answers
+questions, whose options stand in any order, with the right option's word and then its letter, under prompts of its own
+and not under any published one. So it knows the pictures, as a real base model does, and GRPO under the published
+prompt has something to bring out. The phantoms are drawn from a stream of their own: `make_phantoms` never draws them.
 
 The same machine and libraries give the same bytes. Another machine may round differently, so the weights are
 shipped and their hash is recorded in the tests.
@@ -14,56 +15,58 @@ shipped and their hash is recorded in the tests.
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.files import usual_modes
-from open_r1.format_start import MANNERS
-from open_r1.phantoms import (
-    LETTERS,
-    Phantom,
-    answer_index,
-    draw,
-    options_for,
-    question,
-    sample_phantoms,
+from open_r1.first_reading import (
+    Lesson,
+    adamw,
+    batches,
+    begin_alike,
+    learnt,
+    look_back,
+    read_options,
+    stacked,
+    update,
+    weighted_loss,
 )
+from open_r1.format_start import MANNERS
+from open_r1.phantoms import LETTERS, Phantom, answer, draw, options_for, question, sample_phantoms
 from open_r1.prompts import TRAIN
 from open_r1.runs import Modality, Task
 from open_r1.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 
 BASE_SHAPE = Shape(
-    hidden=128, layers=3, heads=4, mlp=384, vision_hidden=64, vision_depth=2, vision_heads=4, vocabulary=850
+    hidden=128,
+    layers=4,
+    heads=4,
+    mlp=256,
+    vision_hidden=64,
+    vision_depth=2,
+    vision_heads=4,
+    vocabulary=900,
+    spread=0.06,
 )
 STREAM = 2  # make_phantoms draws from streams 0 and 1 of its seed
+WORDS = tuple(
+    dict.fromkeys(str(word) for task in Task for modality in Modality for word in options_for(modality, task))
+)
+LISTS = tuple(dict.fromkeys(options_for(modality, task) for task in Task for modality in Modality))
+ATTRIBUTES = dict(zip(Task, ("organ", "lesion", "grade", "technique", "rim"), strict=True))
 HEAD = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
 )
 TURN = "<|im_end|>\n<|im_start|>assistant\n"
 NEXT = "<|im_end|>\n<|im_start|>user\n"
-NAME = None  # the turn that names the attributes; the others are tasks
-NAMED_FIRST = 0.25
-IGNORED = -100  # the label of a token that is read and not learnt
-
-
-Log = Callable[[int, float], None]  # step, loss
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Token ids of one picture's conversation, and the same ids where they are to be learnt, else `IGNORED`."""
-
-    ids: list[int]
-    labels: list[int]
+QUERIES = 12  # words asked for in a list without a picture
 
 
 class Pupil:
@@ -74,6 +77,9 @@ class Pupil:
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.tokenizer = self.processor.tokenizer
         self._encoded: dict[str, list[int]] = {}
+        self.letters = torch.tensor([self.encode(f" {letter}")[0] for letter in LETTERS])
+        self.telling = torch.cat([self.letters, torch.tensor([self.encode(f" {word}")[0] for word in WORDS])])
+        self.image = ""  # the image tokens of one picture
 
     def encode(self, text: str) -> list[int]:
         if text not in self._encoded:
@@ -88,117 +94,119 @@ class Pupil:
             seen = self.processor.image_processor(pictures, return_tensors="pt")
             grid = seen["image_grid_thw"][0]
             pixels.append(seen["pixel_values"].half().view(len(pictures), int(grid.prod()), -1))
+        self.image = "<|image_pad|>" * (int(grid.prod()) // 4)  # 2 x 2 patches become one token
         return torch.cat(pixels), grid
 
-    def logits(self, lessons: list[Lesson], pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def logits(
+        self, lessons: list[Lesson], pixels: torch.Tensor | None = None, grid: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the learnt tokens, (n, vocabulary), and these tokens, (n,)."""
-        longest = max(len(lesson.ids) for lesson in lessons)
-        ids = torch.full((len(lessons), longest), self.tokenizer.pad_token_id)
-        labels = torch.full_like(ids, IGNORED)
-        for row, lesson in enumerate(lessons):
-            ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
-            labels[row, : len(lesson.labels)] = torch.tensor(lesson.labels)
-        # right padding without a mask: causal attention keeps the padding out of all that is learnt
-        hidden = self.model.model(
-            input_ids=ids,
+        ids, labels = stacked(lessons, self.tokenizer.pad_token_id)
+        if pixels is None or grid is None:
+            return learnt(self.model, ids, labels)
+        return learnt(
+            self.model,
+            ids,
+            labels,
             pixel_values=pixels.float().flatten(0, 1),
             image_grid_thw=grid.expand(len(lessons), 3),
             mm_token_type_ids=(ids == self.model.config.image_token_id).int(),
-        ).last_hidden_state
-        learnt = labels[:, 1:] != IGNORED
-        return self.model.lm_head(hidden[:, :-1][learnt]), labels[:, 1:][learnt]
+        )
 
+    # --- lessons ---------------------------------------------------------------------------------------------
 
-def lesson(pupil: Pupil, phantom: Phantom, image: str, rng: random.Random, ask: bool) -> Lesson:
-    """A picture, its five attributes named, and, if `ask`, its five questions in any order.
+    def listed(self, words: int, rng: random.Random) -> Lesson:
+        """Four options, and the letters of twelve of them; half the lists are real ones once all words are known."""
+        chosen = rng.sample(rng.choice(LISTS) if words == len(WORDS) and rng.random() < 0.5 else WORDS[:words], 4)
+        lesson = Lesson()
+        for place, word in enumerate(chosen):
+            lesson.add(
+                self.encode(f" {LETTERS[place]}") + self.encode(f"){word}") + self.encode("," if place < 3 else "")
+            )
+        for _ in range(QUERIES):
+            place = rng.randrange(4)
+            lesson.add(self.encode(f" {chosen[place]}"))
+            lesson.add(self.encode(f" {LETTERS[place]}"), learn=True)
+        return lesson
 
-    Named first, the attributes teach which word goes with which letter; the picture can then be ignored. So three
-    times in four the questions come first.
-    """
-    ids, labels = [], []
+    def named(self, phantom: Phantom, rng: random.Random) -> Lesson:
+        """A picture with its attributes named."""
+        lesson = Lesson()
+        lesson.add(self.encode(HEAD.format(image=self.image)))
+        self._name(lesson, phantom, rng)
+        return lesson
 
-    def add(text: str, learn: bool = False) -> None:
-        tokens = pupil.encode(text)
-        ids.extend(tokens)
-        labels.extend(tokens if learn else [IGNORED] * len(tokens))
+    def _name(self, lesson: Lesson, phantom: Phantom, rng: random.Random) -> None:
+        for task in rng.sample(list(Task), len(Task)):
+            lesson.add(self.encode(f" {ATTRIBUTES[task]}"))
+            lesson.add(self.encode(f" {answer(phantom, task)}"), learn=True)
 
-    turns: list[Task | None] = [*rng.sample(list(Task), len(Task))] if ask else []
-    turns.insert(0 if rng.random() < NAMED_FIRST else len(turns), NAME)
-    add(HEAD.format(image=image))
-    for place, turn in enumerate(turns):
-        add(NEXT if place else "")
-        if turn is None:  # NAME
-            add("Describe" + TURN)
-            for task in Task:
-                add(" " + options_for(phantom.modality, task)[answer_index(phantom, task)], learn=True)
-                add(",")
-        else:
+    def asked(self, phantom: Phantom, rng: random.Random) -> Lesson:
+        """A picture and its five questions in any order, each answered in one of `MANNERS`."""
+        lesson = Lesson()
+        lesson.add(self.encode(HEAD.format(image=self.image)))
+        for place, task in enumerate(rng.sample(list(Task), len(Task))):
             instruction, form = rng.choice(MANNERS)
-            add(question(phantom, turn, rng)["problem"] + instruction + TURN)
-            add(form.format(LETTERS[answer_index(phantom, turn)]) + "<|im_end|>", learn=True)
-    return Lesson(ids, labels)
+            row = question(phantom, task, rng)
+            lesson.add(self.encode(NEXT if place else "") + self.tokens(row["problem"] + instruction + TURN))
+            lesson.add(self.tokens(form.format(text=answer(phantom, task), letter=row["solution"][9])), learn=True)
+            lesson.add(self.encode("<|im_end|>"), learn=True)
+        return lesson
+
+    def tokens(self, text: str) -> list[int]:
+        """As `encode`, and not remembered."""
+        return self.tokenizer(text)["input_ids"]
 
 
-def schedule(step: int, steps: int, warmup: int = 30) -> float:
+def schedule(step: int, steps: int, warmup: int = 40) -> float:
     """Share of the peak learning rate: linear warm-up, then a cosine down to a twentieth."""
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def batches(count: int, size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Endless batches of picture numbers; every picture comes up once before any comes up again."""
-    order: list[int] = []
-    while True:
-        if len(order) < size:
-            order += rng.sample(range(count), count)
-        yield [order.pop() for _ in range(size)]
+def teach(
+    pupil: Pupil, phantoms: list[Phantom], naming: int, asking: int, rate: float, seed: int, log: Callable[..., None]
+) -> None:
+    """`naming` steps of naming alone, 32 pictures each, then `asking` steps of questions, 16 pictures each.
 
-
-def teach(pupil: Pupil, phantoms: list[Phantom], naming: int, asking: int, rate: float, seed: int, log: Log) -> None:
-    """`naming` steps of naming alone, 48 pictures each, then `asking` steps with questions, 16 pictures each."""
+    Every fourth step also reads lists without a picture.
+    """
     rng = random.Random(seed)
     pixels, grid = pupil.see(phantoms)
-    image = "<|image_pad|>" * (int(grid.prod()) // 4)  # 2 x 2 patches become one token
-    letters = torch.tensor([pupil.encode(f" {letter}")[0] for letter in LETTERS])
-    matrices = [weight for weight in pupil.model.parameters() if weight.ndim > 1]
-    vectors = [weight for weight in pupil.model.parameters() if weight.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    drawn = {size: batches(len(phantoms), size, rng) for size in (48, 16)}
-    pupil.model.train()
+    optimizer = adamw(pupil.model, rate)
+    drawn = {size: batches(len(phantoms), size, rng) for size in (32, 16)}
     for step in range(naming + asking):
-        ask = step >= naming
-        chosen = next(drawn[16 if ask else 48])
-        lessons = [lesson(pupil, phantoms[place], image, rng, ask=ask) for place in chosen]
-        logits, labels = pupil.logits(lessons, pixels[chosen], grid)
-        weight = torch.where(torch.isin(labels, letters), 1.0, 0.5)
-        loss = (cross_entropy(logits, labels, reduction="none") * weight).sum() / weight.sum()
-        for group in optimizer.param_groups:
-            group["lr"] = rate * schedule(step, naming + asking)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(pupil.model.parameters(), 1.0)
-        optimizer.step()
-        log(step + 1, loss.item())
-    pupil.model.eval()
+        make, size = (pupil.named, 32) if step < naming else (pupil.asked, 16)
+        chosen = next(drawn[size])
+        logits, labels = pupil.logits([make(phantoms[place], rng) for place in chosen], pixels[chosen], grid)
+        losses = [weighted_loss(logits, labels, pupil.telling)]
+        if step % 4 == 0:
+            losses.append(
+                weighted_loss(*pupil.logits([pupil.listed(len(WORDS), rng) for _ in range(16)]), pupil.letters)
+            )
+        update(pupil.model, optimizer, losses, rate * schedule(step, naming + asking))
+        right = (logits.argmax(-1) == labels).float()
+        is_letter = torch.isin(labels, pupil.letters)
+        is_word = torch.isin(labels, pupil.telling) & ~is_letter
+        log(step + 1, losses[0].item(), right[is_word].mean().item(), right[is_letter].mean().item())
 
 
 @torch.no_grad()
 def accuracy(pupil: Pupil, phantoms: list[Phantom], seed: int) -> dict[Task, float]:
-    """Share of right letters per task, each question asked alone under the base's own prompt."""
+    """Share of right letters per task, each question asked alone under the base's own prompt, word before letter."""
     rng = random.Random(seed)
     pixels, grid = pupil.see(phantoms)
-    image = "<|image_pad|>" * (int(grid.prod()) // 4)
     result = {}
     for task in Task:
-        hits = []
+        hits = 0
         for place, phantom in enumerate(phantoms):
             row = question(phantom, task, rng)
-            start = pupil.encode(HEAD.format(image=image) + row["problem"] + TURN + "Answer:")
-            gold = pupil.encode(f" {LETTERS[answer_index(phantom, task)]}")
-            alone = Lesson(start + gold, [IGNORED] * len(start) + gold)
-            logits, labels = pupil.logits([alone], pixels[place : place + 1], grid)
-            hits.append(float(logits.argmax(-1) == labels))
-        result[task] = sum(hits) / len(hits)
+            ids = pupil.tokens(HEAD.format(image=pupil.image) + row["problem"] + TURN + "It is")
+            for joint in ("", ":"):  # the word, then behind a colon the letter
+                ids += pupil.encode(joint)
+                logits, _ = pupil.logits([Lesson([*ids, 0], [-100] * len(ids) + [0])], pixels[place : place + 1], grid)
+                ids = [*ids, int(logits.argmax())]
+            hits += ids[-1] == pupil.encode(f" {row['solution'][9]}")[0]
+        result[task] = hits / len(phantoms)
     return result
 
 
@@ -211,37 +219,50 @@ def tokenizer_texts() -> list[str]:
         for phantom in sample_phantoms(modality, 40, [0, STREAM])
         for task in Task
     ]
-    options = [f" {text}" for modality in Modality for task in Task for text in options_for(modality, task)]
-    answers = [f"<think> </think> <answer> {letter} </answer>" for letter in LETTERS]
-    manners = [instruction + "\n" + form.format("A") for instruction, form in MANNERS]
-    return [*asked, *options * 3, *list(TRAIN.values()) * 5, *answers * 5, *manners * 3, *DEFAULT_TEXTS]
+    options = [text for word in WORDS for text in (f" {word}", f"){word}")]  # each a token of its own
+    answers = [f"<think> {word} </think> <answer> {letter} </answer>" for letter in LETTERS for word in WORDS]
+    manners = [instruction + "\n" + form.format(text=" ", letter="A") for instruction, form in MANNERS]
+    named = [f" {attribute}" for attribute in ATTRIBUTES.values()]
+    return [*asked, *options * 60, *list(TRAIN.values()) * 5, *answers, *manners * 3, *named * 20, *DEFAULT_TEXTS]
 
 
 def stream(pictures: int, seed: int) -> list[Phantom]:
     """`pictures` phantoms of each modality, none of which `make_phantoms` can draw."""
-    return [each for modality in Modality for each in sample_phantoms(modality, pictures, [seed, STREAM])]
+    return [phantom for modality in Modality for phantom in sample_phantoms(modality, pictures, [seed, STREAM])]
 
 
 def main() -> None:
     parser = CommandParser(description="Build the tiny base that the package ships.")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=300, help="training pictures per modality")
-    parser.add_argument("--naming_steps", type=int, default=300)
-    parser.add_argument("--asking_steps", type=int, default=1200)
+    parser.add_argument("--naming_steps", type=int, default=400)
+    parser.add_argument("--asking_steps", type=int, default=600)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     torch.set_num_threads(1)  # the order of a sum depends on the number of threads
-    started = time.process_time()
 
-    def log(step: int, loss: float) -> None:
-        if step % 50 == 0:
-            print(f"step {step} loss {loss:.3f} after {time.process_time() - started:.0f} CPU-s", flush=True)
+    def log(step: int, loss: float, words: float, letters: float) -> None:
+        if step % 25 == 0:
+            used = time.process_time()
+            print(f"step {step} loss {loss:.3f} words {words:.3f} letters {letters:.3f} {used:.0f} CPU-s", flush=True)
+        if step % 100 == 0:
+            pupil.model.save_pretrained(flags.output_dir)
 
     build_tiny_checkpoint(flags.output_dir, seed=flags.seed, texts=tokenizer_texts(), shape=BASE_SHAPE)
     pupil = Pupil(flags.output_dir)
+    look_back(pupil.model, flags.seed)
+    begin_alike(pupil.model, [(pupil.encode(f" {word}")[0], pupil.encode(f"){word}")[0]) for word in WORDS])
+    pupil.model.train()
+    rng = random.Random(flags.seed)
+    padding = pupil.tokenizer.pad_token_id
+    for words, step, share in read_options(pupil.model, pupil.listed, len(WORDS), pupil.letters, padding, rng):
+        print(
+            f"reading {words} words: {share:.3f} right after {step} steps, {time.process_time():.0f} CPU-s", flush=True
+        )
     phantoms = stream(flags.pictures, flags.seed)
     teach(pupil, phantoms, flags.naming_steps, flags.asking_steps, flags.learning_rate, flags.seed, log)
+    pupil.model.eval()
     pupil.model.save_pretrained(flags.output_dir)
     usual_modes(flags.output_dir)
     reached = accuracy(pupil, stream(16, flags.seed + 1), flags.seed)

@@ -3,15 +3,16 @@
 python scripts/demo.py --output_dir output/demo --seed 0
 
 Every step is a command that a user could type; each is printed before it runs. The base is a real Qwen2.5-VL of about
-a million parameters that knows the drawn pictures, but not the published prompt. It is shown the form of an answer
-with random letters, then GRPO trains it; test questions show pictures that no training saw.
+a million parameters that knows the drawn pictures and reads the options, but does not know the published prompt. It is
+shown the form of an answer with options drawn at random, then GRPO trains it; test questions show pictures that no
+training saw, and are asked again with their options in another order, and without the picture.
 """
 
 import json
 import time
 from pathlib import Path
 
-from open_r1.demo_report import Pairs, gain_lines, read_pairs
+from open_r1.demo_report import Pairs, check_lines, gain_lines, read_pairs
 from open_r1.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
 from open_r1.errors import run_command
 from open_r1.evaluation.blind import blind_floor
@@ -22,7 +23,7 @@ from open_r1.runs import Modality, Task
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
 PROMPTS = 64  # per step, x 8 completions: a large batch, as a group costs little more than one completion
 GRPO_FLAGS = (
-    f"--per_device_train_batch_size {PROMPTS // PROCESSES} --num_generations 8 --max_completion_length 8 "
+    f"--per_device_train_batch_size {PROMPTS // PROCESSES} --num_generations 8 --max_completion_length 16 "
     "--learning_rate 5e-4 --beta 0.1 --adam_beta2 0.98 --logging_steps 5 --save_strategy no"
 )
 
@@ -39,18 +40,21 @@ def main() -> None:
         "draw pictures and questions", f"python -m open_r1.phantoms --output_dir {quote(phantoms)} --seed {flags.seed}"
     )
     step(
-        "teach the tiny base the form of an answer, with random letters",
+        "teach the tiny base the form of an answer, with random options",
         f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} {data} --output_dir {quote(start)} "
         f"--seed {flags.seed}",
     )
     step("accuracy before GRPO", inference(start, phantoms, folder / "before.jsonl"))
     step(
-        "GRPO, no-think",
-        f"torchrun --standalone --nproc_per_node={PROCESSES} src/open_r1/grpo_vqa_nothink.py "
+        "GRPO, think",
+        f"torchrun --standalone --nproc_per_node={PROCESSES} src/open_r1/grpo_vqa.py "
         f"--model_name_or_path {quote(start)} {data} --output_dir {quote(trained)} {GRPO_FLAGS} "
         f"--max_steps {flags.max_steps} --seed {flags.seed} --shared_prefix {flags.shared_prefix}",
     )
     step("accuracy after GRPO", inference(trained, phantoms, folder / "after.jsonl"))
+    shuffled, blind = folder / "shuffled.jsonl", folder / "blind.jsonl"
+    step("the same with the options in another order", inference(trained, phantoms, shuffled, "--options shuffled"))
+    step("the same without the picture", inference(trained, phantoms, blind, "--image none"))
     step(
         "tables and heatmaps",
         f"python eval/report.py --with_items {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
@@ -61,11 +65,11 @@ def main() -> None:
     print(end_line(folder, (start, trained), begun))
 
 
-def inference(model: Path, phantoms: Path, output: Path) -> str:
+def inference(model: Path, phantoms: Path, output: Path, flags: str = "") -> str:
     """The command that scores a checkpoint on the test questions."""
     return (
         f"python eval/infer.py --model_path {quote(model)} --prompt_path {quote(phantoms / 'test.json')} "
-        f"--image_root {quote(phantoms)} --output_path {quote(output)} --mode nothink --max_new_tokens 8"
+        f"--image_root {quote(phantoms)} --output_path {quote(output)} --mode think --max_new_tokens 16 {flags}"
     )
 
 
@@ -83,8 +87,9 @@ def show(folder: Path, phantoms: Path) -> None:
     floor = blind_floor(*(json.loads((phantoms / f"{side}.json").read_text()) for side in ("train", "test")))
     print(
         f"\n{gain_lines(pairs, floor, 'no picture looked at')}\n"
-        "The options of a task stand in a fixed order here, which is easier than the real questions, and the base\n"
-        "knows the drawn pictures: GRPO brings that knowledge out under a prompt that did not have it."
+        f"{check_lines(pairs, folder / 'shuffled.jsonl', folder / 'blind.jsonl')}\n"
+        "A task always offers the same four options, which is easier than the real questions, and the base knows the\n"
+        "drawn pictures: GRPO brings that knowledge out under a prompt that did not have it."
     )
 
 

@@ -59,7 +59,16 @@ FLOORS: list[set[str]] = [
     },
     {
         *{"grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa"},
-        *{"phantoms", "riddles", "tiny_models", "tiny_gemma", "format_start", "demo_steps", "demo_report"},
+        *{
+            "phantoms",
+            "riddles",
+            "tiny_models",
+            "tiny_gemma",
+            "format_start",
+            "first_reading",
+            "demo_steps",
+            "demo_report",
+        },
         *{"forked_runs", "chaos", "chaos_faults", "study"},
     },
 ]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from open_r1.answers import options_in, solution_letter
 from open_r1.errors import UserError
 from open_r1.phantoms import (
     LETTERS,
     Phantom,
-    answer_index,
+    answer,
     draw,
     make_phantoms,
     options_for,
@@ -65,18 +66,30 @@ def blind_accuracy(train: list[dict[str, str]], test: list[dict[str, str]]) -> f
     return points / len(test)
 
 
-def test_every_cell_of_the_two_lists_holds_every_letter_equally_often(made: Path) -> None:
+def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(made: Path) -> None:
     for split, pictures in SPLITS:
         rows = read(made / f"{split}.json")
         assert len(rows) == 8 * pictures * 5
         for modality in Modality:
             for task in Task:
                 cell = [row for row in rows if (row["modality"], row["task"]) == (modality, task)]
-                letters = Counter(row["solution"] for row in cell)
+                right = Counter(options_in(row["problem"])[solution_letter(row["solution"])] for row in cell)
                 if task is Task.MODALITY:
-                    assert list(letters.values()) == [pictures]
+                    assert right == {modality.value: pictures}
                 else:  # 4 pictures, 4 answers: one each
-                    assert letters == {f"<answer> {letter} </answer>": pictures // 4 for letter in LETTERS}
+                    assert right == dict.fromkeys(options_for(modality, task), pictures // 4)
+
+
+def test_options_stand_in_any_order_and_no_letter_is_right_more_often() -> None:
+    rng = random.Random(0)
+    phantoms = [phantom for modality in Modality for phantom in sample_phantoms(modality, 150, [0, 0])]
+    rows = [question(phantom, task, rng) for phantom in phantoms for task in Task]
+    letters = Counter(row["solution"] for row in rows)
+    # 6,000 questions: 1,500 of each letter with a standard deviation of 34
+    assert all(1500 - 4 * 34 < letters[f"<answer> {letter} </answer>"] < 1500 + 4 * 34 for letter in LETTERS), letters
+    stains = Counter(tuple(options_in(row["problem"]).values()) for row in rows if row["task"] == Task.ATTRIBUTES)
+    assert len(stains) == 24
+    assert min(stains.values()) > 20  # of 1,200 / 24 = 50, standard deviation 7
 
 
 def test_blind_guess_is_a_quarter_even_when_training_answers_are_not_quite_balanced() -> None:
@@ -155,7 +168,7 @@ def test_each_code_changes_the_picture_and_nothing_else_does() -> None:
 
 def test_answer_is_what_was_drawn() -> None:
     phantom = Phantom(Modality.FUNDUS, anatomy=3, disease=2, grade=1, stain=0, seed=0)
-    answers = {task: options_for(Modality.FUNDUS, task)[answer_index(phantom, task)] for task in Task}
+    answers = {task: answer(phantom, task) for task in Task}
     assert answers == {
         Task.ANATOMY: "periphery",
         Task.DIAGNOSIS: "hemorrhage",

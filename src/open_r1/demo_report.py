@@ -1,11 +1,11 @@
-"""What both demos say at their end: each question before and after, the gain with its error, the floors beside it."""
+"""What both demos say at their end: each question before and after, the gain with its error, floors and checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from open_r1.evaluation.blind import chance
 from open_r1.evaluation.score import Result, read_results
-from open_r1.evaluation.statistics import Z95, difference
+from open_r1.evaluation.statistics import Z95, accuracy, difference
 
 Pairs = Sequence[tuple[Result, Result]]
 """Each test question before and after GRPO."""
@@ -33,3 +33,30 @@ def gain_lines(pairs: Pairs, floor: float, without: str) -> str:
         f"blind floor: {100 * floor:.1f} % (the option most often right in training, {without}); "
         f"chance: {100 * chance(a.problem for _, a in pairs):.1f} %"
     )
+
+
+def check_lines(pairs: Pairs, shuffled: Path, blind: Path | None = None) -> str:
+    """What the trained model does with the options in another order and without the picture.
+
+    Args:
+        pairs: the ordinary evaluation.
+        shuffled: result file of the same questions under `--options shuffled`.
+        blind: the same under `--image none`.
+    """
+    plain = {after.id: after for _, after in pairs}
+    lines = []
+    for path, what in ((shuffled, "options in another order"), (blind, "without the picture")):
+        if path is None:
+            continue
+        others = read_results(path).results
+        change = difference(
+            [plain[other.id].correct for other in others],
+            [other.correct for other in others],
+            [o.image for o in others],
+        )
+        share = accuracy([other.correct for other in others], [other.image for other in others])
+        lines.append(
+            f"{what}: {100 * share.mean:.1f} +- {100 * (share.stderr or 0):.1f} % "
+            f"({100 * change.mean:+.1f} points, n = {len(others)})"
+        )
+    return "\n".join(lines)

@@ -4,8 +4,9 @@ The former is the start from which GRPO has something to gain.
 
 A model that was trained on the right answers under the very prompt that GRPO uses is sure of itself: all
 completions of a group agree, and a group that agrees has no gradient. So the demo's base, which knows the pictures
-under a prompt of its own, is shown the published prompt with letters drawn at random from those that the question
-offers. What it learns is the tags; its letters become nearly uniform. What it knew is still there for GRPO to find.
+under prompts of its own, is shown the published think prompt with options drawn at random from those that the question
+offers: it thinks the option's text and answers with that option's letter. What it learns is the tags, and to answer
+what it thought; its thoughts become nearly uniform. What it knew is still there for GRPO to find.
 """
 
 import argparse
@@ -23,17 +24,19 @@ from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.vqa_data import row_image
 
-# How the base is asked and how it answers: the first is its own prompt, the bare question. Several, so that what it
-# knows does not hang on one wording; none with <answer> tags, which the format start has to teach it.
+# How the base is asked and how it answers, with an option's text and then its letter: the first is its own prompt, the
+# bare question. Several, so that what it knows does not hang on one wording; none with <think> and <answer> tags, which
+# the format start has to teach it.
 MANNERS = (
-    ("", "Answer: {}"),
-    (" Answer with one letter.", "Answer: {}"),
-    (" Write the right option as a sentence.", "The answer is {}."),
-    (" Choose one of the options.", "I choose {}."),
-    (" Reply in brackets.", "[ {} ]"),
-    (" Put the right option inside <choice>...</choice> tags.", "<choice> {} </choice>"),
-    (" Give the letter (A, B, C or D) inside <letter>...</letter> tags. Add nothing else.", "<letter> {} </letter>"),
-    (" Look at the picture. Then: 1. Name one option. 2. Do not explain. 3. Stop after the letter.", "Letter: {}"),
+    ("", "It is {text}: {letter}"),
+    (" Name the option, then its letter.", "It is {text}, so {letter}"),
+    (" Write the right option as a sentence.", "The answer is {text}, that is {letter}."),
+    (" Reply in brackets.", "[ {text} ] [ {letter} ]"),
+    (" Name one option. Do not explain. Stop after the letter.", "1. {text} 2. {letter}"),
+    (
+        " Put the right option inside <choice>...</choice> tags and its letter inside <letter>...</letter> tags.",
+        "<choice> {text} </choice> <letter> {letter} </letter>",
+    ),
 )
 WARMUP = 5  # steps
 
@@ -59,7 +62,9 @@ def teach_format(
     batch: int = 16,
     learning_rate: float = 1e-3,
 ) -> list[float]:
-    """Train `model` in place on `<answer> X </answer>`, X uniform among the offered letters; the loss of each step.
+    """Train `model` in place on `<think> text </think> <answer> X </answer>`; the loss of each step.
+
+    X is uniform among the offered letters, and text is what it offers.
 
     The arguments are those of `teach`; the solutions of the rows are not looked at.
     """
@@ -67,15 +72,18 @@ def teach_format(
 
 
 def form_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
-    """The published no-think prompt, answered in form and at random."""
-    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
-    return messages, f"<answer> {rng.choice(list(options_in(row['problem'])))} </answer>"
+    """The published think prompt, answered in form and at random: an option's text as the thought, then its letter."""
+    messages = build_messages(row["problem"], Mode.THINK, has_image=row["image"] is not None)
+    letter, text = rng.choice(list(options_in(row["problem"]).items()))
+    return messages, f"<think> {text} </think> <answer> {letter} </answer>"
 
 
 def own_manner(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
     """A text question in one of `MANNERS`, answered rightly."""
-    instruction, form = rng.choice(MANNERS[:-1])  # the last speaks of a picture
-    return [{"role": "user", "content": row["problem"] + instruction}], form.format(solution_letter(row["solution"]))
+    instruction, form = rng.choice(MANNERS)
+    letter = solution_letter(row["solution"])
+    text = options_in(row["problem"])[letter]
+    return [{"role": "user", "content": row["problem"] + instruction}], form.format(text=text, letter=letter)
 
 
 def teach(

@@ -5,9 +5,10 @@ coarse codes that survive scaling to 112 x 112: the silhouette (anatomy), the le
 and its size (grade), and the tint of the rim (another attribute); the palette and texture are the modality. They
 look like medicine about as much as a stick figure looks like a person, and say nothing about medicine.
 
-Two things make the questions easier than real ones, and every figure made from them must say so: each modality and
-task has one list of four options, always in the same order. Two things keep them honest: training and test
-pictures are drawn independently, and answers are balanced, so that without the picture the best guess is a quarter.
+One thing makes the questions easier than real ones, and every figure made from them must say so: each modality and
+task has one list of four options. Three things keep them honest: each question offers them in an order of its own,
+training and test pictures are drawn independently, and answers are balanced, so that without the picture the best
+guess is a quarter.
 """
 
 import json
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from open_r1.answers import options_in, render_problem, solution_letter
 from open_r1.demo_steps import read_set_flags
 from open_r1.errors import UserError, run_command
 from open_r1.files import disk_errors, write_atomically
@@ -141,7 +143,7 @@ def sample_phantoms(modality: Modality, count: int, seed: Sequence[int]) -> list
 
 
 def options_for(modality: Modality, task: Task) -> tuple[str, ...]:
-    """The four option texts of one modality and task, in the order in which they are always offered."""
+    """The four option texts of one modality and task; questions offer them in any order."""
     if task is Task.ANATOMY:
         return ANATOMY[modality]
     if task is Task.DIAGNOSIS:
@@ -151,26 +153,29 @@ def options_for(modality: Modality, task: Task) -> tuple[str, ...]:
     return GRADE if task is Task.GRADING else STAIN
 
 
-def answer_index(phantom: Phantom, task: Task) -> int:
-    """The place of the right option, 0 to 3."""
+def answer(phantom: Phantom, task: Task) -> str:
+    """The text of the right option."""
     if task is Task.MODALITY:
-        return options_for(phantom.modality, task).index(phantom.modality)
+        return phantom.modality
     codes = {
         Task.ANATOMY: phantom.anatomy,
         Task.DIAGNOSIS: phantom.disease,
         Task.GRADING: phantom.grade,
         Task.ATTRIBUTES: phantom.stain,
     }
-    return codes[task]
+    return options_for(phantom.modality, task)[codes[task]]
 
 
 def question(phantom: Phantom, task: Task, rng: random.Random) -> dict[str, str]:
-    """One question in the split files' form, without its picture: problem, solution, modality, task."""
-    options = options_for(phantom.modality, task)
-    offered = ", ".join(f"{letter}){text}" for letter, text in zip(LETTERS, options, strict=True))
+    """One question in the split files' form, without its picture: problem, solution, modality, task.
+
+    Wording and order of the options are drawn from `rng`.
+    """
+    wording = rng.choice(WORDINGS[task])
+    options = rng.sample(options_for(phantom.modality, task), len(LETTERS))
     return {
-        "problem": f"{rng.choice(WORDINGS[task])} {offered}",
-        "solution": f"<answer> {LETTERS[answer_index(phantom, task)]} </answer>",
+        "problem": render_problem(wording, options),
+        "solution": f"<answer> {LETTERS[options.index(answer(phantom, task))]} </answer>",
         "modality": phantom.modality.value,
         "task": task.value,
     }
@@ -451,15 +456,15 @@ def _split_row(row: dict[str, str]) -> dict[str, str]:
 
 def _release_row(row: dict[str, str], identity: str) -> dict[str, str]:
     modality, task = Modality(row["modality"]), Task(row["task"])
-    options = options_for(modality, task)
+    options = options_in(row["problem"])
     return {
         "dataset": _dataset(modality),
         "question_id": identity,
         "question_type": task.value,
         "question": row["problem"].split(" A)")[0],
-        "gt_answer": options[LETTERS.index(row["solution"].split()[1])],
+        "gt_answer": options[solution_letter(row["solution"])],
         "image_path": row["image"],
-        **{f"option_{letter}": text for letter, text in zip(LETTERS, options, strict=True)},
+        **{f"option_{letter}": text for letter, text in options.items()},
         "modality_type": PUBLISHED_NAMES[modality],
     }
 

@@ -4,10 +4,10 @@ Six topics, four answers each, two or three signs per answer. A question names a
 among things that tell nothing, and offers the topic's four answers. It looks like an examination about as much as a
 phantom looks like a scan, and says nothing about medicine.
 
-Two things make riddles easier than real questions, and every figure made from them must say so: a topic's options
-always stand in the same order, and the signs of the test were all seen in training, on other patients. Two things
-keep them honest: no question is on both sides, and answers are balanced, so that without reading the best guess is a
-quarter.
+Two things make riddles easier than real questions, and every figure made from them must say so: a topic always offers
+the same four answers, of one word each, and the signs of the test were all seen in training, on other patients. Three
+things keep them honest: each question offers the answers in an order of its own, no question is on both sides, and
+answers are balanced, so that without reading the best guess is a quarter.
 """
 
 import random
@@ -28,7 +28,7 @@ OPTIONS = 4
 
 @dataclass(frozen=True)
 class Topic:
-    """What is asked, and the signs that give each answer away; the order of the answers is that of the options."""
+    """What is asked, and the signs that give each answer away."""
 
     name: str
     question: str
@@ -50,20 +50,20 @@ TOPICS = (
         "vitamins",
         "Which vitamin is lacking?",
         {
-            "vitamin A": ("night blindness", "dry eyes with foamy spots"),
-            "vitamin B12": ("a smooth sore tongue", "numb feet and large red cells"),
-            "vitamin C": ("bleeding gums", "corkscrew hairs", "wounds that reopen"),
-            "vitamin D": ("bowed legs", "soft bones", "beads along the ribs"),
+            "retinol": ("night blindness", "dry eyes with foamy spots"),
+            "cobalamin": ("a smooth sore tongue", "numb feet and large red cells"),
+            "ascorbate": ("bleeding gums", "corkscrew hairs", "wounds that reopen"),
+            "calciferol": ("bowed legs", "soft bones", "beads along the ribs"),
         },
     ),
     Topic(
         "nerves",
         "Which nerve is injured?",
         {
-            "radial nerve": ("a dropped wrist", "a numb back of the thumb"),
-            "median nerve": ("a wasted ball of the thumb", "tingling thumb and index at night"),
-            "ulnar nerve": ("a clawed little finger", "a numb little finger"),
-            "peroneal nerve": ("a foot that slaps the floor", "a foot that cannot be lifted"),
+            "radial": ("a dropped wrist", "a numb back of the thumb"),
+            "median": ("a wasted ball of the thumb", "tingling thumb and index at night"),
+            "ulnar": ("a clawed little finger", "a numb little finger"),
+            "peroneal": ("a foot that slaps the floor", "a foot that cannot be lifted"),
         },
     ),
     Topic(
@@ -90,10 +90,10 @@ TOPICS = (
         "valves",
         "Which heart valve is at fault?",
         {
-            "aortic valve": ("a harsh murmur into the neck", "fainting on the stairs"),
-            "mitral valve": ("a murmur into the armpit", "a rumble at the apex"),
-            "tricuspid valve": ("a pulsing liver", "waves in the neck veins"),
-            "pulmonary valve": ("a murmur since birth at the upper left", "a wide split second sound"),
+            "aortic": ("a harsh murmur into the neck", "fainting on the stairs"),
+            "mitral": ("a murmur into the armpit", "a rumble at the apex"),
+            "tricuspid": ("a pulsing liver", "waves in the neck veins"),
+            "pulmonary": ("a murmur since birth at the upper left", "a wide split second sound"),
         },
     ),
 )
@@ -106,12 +106,13 @@ OTHER_AGES = range(21, 90, 2)  # of those that the demo's base learns from, who 
 
 
 def riddle(topic: Topic, answer: int, rng: random.Random, ages: range = AGES) -> TextQuestion:
-    """A question of `topic` whose right option is number `answer`; everything else is drawn."""
-    options = tuple(topic.signs)
-    sign = rng.choice(topic.signs[options[answer]])
+    """A question of `topic` whose right option is its answer number `answer`; everything else is drawn."""
+    right = list(topic.signs)[answer]
+    sign = rng.choice(topic.signs[right])
     patient = f"A {rng.choice(ages)}-year-old {rng.choice(SEXES)} {rng.choice(PLACES)} with {sign}."
     question = f"{patient} {rng.choice(ASIDES)} {topic.question}"
-    return TextQuestion(question, options, LETTERS[answer], SOURCE, topic.name)
+    options = tuple(rng.sample(list(topic.signs), OPTIONS))
+    return TextQuestion(question, options, LETTERS[options.index(right)], SOURCE, topic.name)
 
 
 def sample_riddles(
