@@ -1,4 +1,4 @@
-"""The format start teaches tags, to answer what was thought, and nothing about answers, and starts again the same from the same seed."""
+"""The format start teaches tags, to answer what was thought, and nothing about answers; a seed repeats."""
 
 import copy
 import runpy

@@ -92,10 +92,11 @@ def test_the_base_of_the_demo_knows_riddles_about_other_patients(
     written = tokenizer.batch_decode(
         model.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
-    right = [
-        grade(text, row["solution"], options_in(row["problem"])).outcome is Outcome.CORRECT
-        for text, row in zip(written, asked, strict=True)
+    letters = [solution_letter(row["solution"]) for row in asked]
+    answers = [
+        f"It is {options_in(row['problem'])[letter]}: {letter}" for row, letter in zip(asked, letters, strict=True)
     ]
+    right = [text == answer for text, answer in zip(written, answers, strict=True)]
     assert sum(right) > 40  # 12 by guessing; seen 48
 
 
