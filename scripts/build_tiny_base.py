@@ -12,16 +12,18 @@ The same machine and libraries give the same bytes. Another machine may round di
 shipped and their hash is recorded in the tests.
 """
 
+import argparse
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from open_r1.answers import options_in
 from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.files import usual_modes
@@ -119,15 +121,36 @@ class Pupil:
         """Four options, and the letters of twelve of them; half the lists are real ones once all words are known."""
         chosen = rng.sample(rng.choice(LISTS) if words == len(WORDS) and rng.random() < 0.5 else WORDS[:words], 4)
         lesson = Lesson()
-        for place, word in enumerate(chosen):
-            lesson.add(
-                self.encode(f" {LETTERS[place]}") + self.encode(f"){word}") + self.encode("," if place < 3 else "")
-            )
+        self._offer(lesson, chosen)
         for _ in range(QUERIES):
             place = rng.randrange(4)
             lesson.add(self.encode(f" {chosen[place]}"))
             lesson.add(self.encode(f" {LETTERS[place]}"), learn=True)
         return lesson
+
+    def told(self, rng: random.Random) -> Lesson:
+        """Four options, and in each of `MANNERS` the letter of one of them, whose word is told."""
+        chosen = rng.sample(rng.choice(LISTS), 4)
+        lesson = Lesson()
+        self._offer(lesson, chosen)
+        for _, form in rng.sample(MANNERS, len(MANNERS)):
+            self._answer(lesson, form, rng.choice(chosen), chosen, read=True)
+        return lesson
+
+    def _offer(self, lesson: Lesson, words: Sequence[str]) -> None:
+        for place, word in enumerate(words):
+            lesson.add(
+                self.encode(f" {LETTERS[place]}") + self.encode(f"){word}") + self.encode("," if place < 3 else "")
+            )
+
+    def _answer(self, lesson: Lesson, form: str, word: str, offered: Sequence[str], read: bool = False) -> None:
+        """An answer in a manner's form; with `read` only its letter is to be learnt."""
+        letter = LETTERS[list(offered).index(word)]
+        for place, part in enumerate(form.split(" {letter}")):
+            if place:
+                lesson.add(self.encode(f" {letter}"), learn=True)
+            lesson.add(self.tokens(part.format(text=word)), learn=not read)
+        lesson.add(self.encode("<|im_end|>"), learn=True)
 
     def named(self, phantom: Phantom, rng: random.Random) -> Lesson:
         """A picture with its attributes named."""
@@ -149,8 +172,7 @@ class Pupil:
             instruction, form = rng.choice(MANNERS)
             row = question(phantom, task, rng)
             lesson.add(self.encode(NEXT if place else "") + self.tokens(row["problem"] + instruction + TURN))
-            lesson.add(self.tokens(form.format(text=answer(phantom, task), letter=row["solution"][9])), learn=True)
-            lesson.add(self.encode("<|im_end|>"), learn=True)
+            self._answer(lesson, form, answer(phantom, task), list(options_in(row["problem"]).values()))
         return lesson
 
     def tokens(self, text: str) -> list[int]:
@@ -163,31 +185,51 @@ def schedule(step: int, steps: int, warmup: int = 40) -> float:
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def teach(
-    pupil: Pupil, phantoms: list[Phantom], naming: int, asking: int, rate: float, seed: int, log: Callable[..., None]
-) -> None:
-    """`naming` steps of naming alone, 32 pictures each, then `asking` steps of questions, 16 pictures each.
+Make = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+"""Draws a batch of lessons: logits of what is to be learnt, and what it is."""
+Log = Callable[[str, int, dict[str, float]], None]
+"""Stage, step, and the shares of right words and letters in it."""
 
-    Every fourth step also reads lists without a picture.
-    """
-    rng = random.Random(seed)
-    pixels, grid = pupil.see(phantoms)
+
+def teach(pupil: Pupil, stage: str, steps: int, makes: Sequence[Make], rate: float, log: Log) -> None:
+    """`steps` steps of the first lessons; the others are repeated in turn, every other step one of them."""
     optimizer = adamw(pupil.model, rate)
-    drawn = {size: batches(len(phantoms), size, rng) for size in (32, 16)}
-    for step in range(naming + asking):
-        make, size = (pupil.named, 32) if step < naming else (pupil.asked, 16)
-        chosen = next(drawn[size])
-        logits, labels = pupil.logits([make(phantoms[place], rng) for place in chosen], pixels[chosen], grid)
+    for step in range(steps):
+        logits, labels = makes[0]()
         losses = [weighted_loss(logits, labels, pupil.telling)]
-        if step % 4 == 0:
-            losses.append(
-                weighted_loss(*pupil.logits([pupil.listed(len(WORDS), rng) for _ in range(16)]), pupil.letters)
-            )
-        update(pupil.model, optimizer, losses, rate * schedule(step, naming + asking))
+        if step % 2 == 0 and len(makes) > 1:
+            losses.append(weighted_loss(*makes[1 + step // 2 % (len(makes) - 1)](), pupil.telling))
+        update(pupil.model, optimizer, losses, rate * schedule(step, steps))
         right = (logits.argmax(-1) == labels).float()
         is_letter = torch.isin(labels, pupil.letters)
         is_word = torch.isin(labels, pupil.telling) & ~is_letter
-        log(step + 1, losses[0].item(), right[is_word].mean().item(), right[is_letter].mean().item())
+        shares = {"letters": right[is_letter], "words": right[is_word]}
+        log(stage, step + 1, {name: share.mean().item() for name, share in shares.items() if len(share)})
+
+
+def learn_pictures(pupil: Pupil, phantoms: list[Phantom], flags: argparse.Namespace, log: Log) -> None:
+    """From reading lists to answering: each stage goes on with a little of those before it."""
+    rng = random.Random(flags.seed)
+    pixels, grid = pupil.see(phantoms)
+    drawn = batches(len(phantoms), 16, rng)
+
+    def about(make: Callable[[Phantom, random.Random], Lesson], times: int = 1) -> Make:
+        def made() -> tuple[torch.Tensor, torch.Tensor]:
+            chosen = [place for _ in range(times) for place in next(drawn)]
+            return pupil.logits([make(phantoms[place], rng) for place in chosen], pixels[chosen], grid)
+
+        return made
+
+    def told(count: int) -> Make:
+        return lambda: pupil.logits([pupil.told(rng) for _ in range(count)])
+
+    def listed() -> tuple[torch.Tensor, torch.Tensor]:
+        return pupil.logits([pupil.listed(len(WORDS), rng) for _ in range(12)])
+
+    rate = flags.learning_rate
+    teach(pupil, "answering", flags.answering_steps, [told(32), listed], rate, log)
+    teach(pupil, "naming", flags.naming_steps, [about(pupil.named, 2), told(12)], rate, log)
+    teach(pupil, "asking", flags.asking_steps, [about(pupil.asked), told(12), about(pupil.named)], rate, log)
 
 
 @torch.no_grad()
@@ -200,9 +242,8 @@ def accuracy(pupil: Pupil, phantoms: list[Phantom], seed: int) -> dict[Task, flo
         hits = 0
         for place, phantom in enumerate(phantoms):
             row = question(phantom, task, rng)
-            ids = pupil.tokens(HEAD.format(image=pupil.image) + row["problem"] + TURN + "It is")
-            for joint in ("", ":"):  # the word, then behind a colon the letter
-                ids += pupil.encode(joint)
+            ids = start = pupil.tokens(HEAD.format(image=pupil.image) + row["problem"] + TURN + "It is")
+            while len(ids) < len(start) + 3 and ids[-1] not in pupil.letters:  # the word, then its letter
                 logits, _ = pupil.logits([Lesson([*ids, 0], [-100] * len(ids) + [0])], pixels[place : place + 1], grid)
                 ids = [*ids, int(logits.argmax())]
             hits += ids[-1] == pupil.encode(f" {row['solution'][9]}")[0]
@@ -220,7 +261,7 @@ def tokenizer_texts() -> list[str]:
         for task in Task
     ]
     options = [text for word in WORDS for text in (f" {word}", f"){word}")]  # each a token of its own
-    answers = [f"<think> {word} </think> <answer> {letter} </answer>" for letter in LETTERS for word in WORDS]
+    answers = [f"<think> {word} {letter} </think> <answer> {letter} </answer>" for letter in LETTERS for word in WORDS]
     manners = [instruction + "\n" + form.format(text=" ", letter="A") for instruction, form in MANNERS]
     named = [f" {attribute}" for attribute in ATTRIBUTES.values()]
     return [*asked, *options * 60, *list(TRAIN.values()) * 5, *answers, *manners * 3, *named * 20, *DEFAULT_TEXTS]
@@ -235,19 +276,18 @@ def main() -> None:
     parser = CommandParser(description="Build the tiny base that the package ships.")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=300, help="training pictures per modality")
+    parser.add_argument("--answering_steps", type=int, default=100)
     parser.add_argument("--naming_steps", type=int, default=400)
-    parser.add_argument("--asking_steps", type=int, default=600)
+    parser.add_argument("--asking_steps", type=int, default=700)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     torch.set_num_threads(1)  # the order of a sum depends on the number of threads
 
-    def log(step: int, loss: float, words: float, letters: float) -> None:
+    def log(stage: str, step: int, shares: dict[str, float]) -> None:
         if step % 25 == 0:
-            used = time.process_time()
-            print(f"step {step} loss {loss:.3f} words {words:.3f} letters {letters:.3f} {used:.0f} CPU-s", flush=True)
-        if step % 100 == 0:
-            pupil.model.save_pretrained(flags.output_dir)
+            said = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+            print(f"{stage} {step}: {said}; {time.process_time():.0f} CPU-s", flush=True)
 
     build_tiny_checkpoint(flags.output_dir, seed=flags.seed, texts=tokenizer_texts(), shape=BASE_SHAPE)
     pupil = Pupil(flags.output_dir)
@@ -260,8 +300,7 @@ def main() -> None:
         print(
             f"reading {words} words: {share:.3f} right after {step} steps, {time.process_time():.0f} CPU-s", flush=True
         )
-    phantoms = stream(flags.pictures, flags.seed)
-    teach(pupil, phantoms, flags.naming_steps, flags.asking_steps, flags.learning_rate, flags.seed, log)
+    learn_pictures(pupil, stream(flags.pictures, flags.seed), flags, log)
     pupil.model.eval()
     pupil.model.save_pretrained(flags.output_dir)
     usual_modes(flags.output_dir)

@@ -1,4 +1,4 @@
-"""Give a base model the format start: the published no-think prompt, answered in form and at random.
+"""Give a base model the format start: a published prompt, answered in form and at random.
 
     python scripts/teach_format.py --model_name_or_path BASE --dataset_name DATA --output_dir OUT --seed 0
 
@@ -6,6 +6,7 @@
 """
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -13,7 +14,7 @@ from open_r1.checkpoints import load_model, load_processor
 from open_r1.command_line import CommandParser
 from open_r1.errors import run_command
 from open_r1.files import staged_folder
-from open_r1.format_start import add_flags, teach_format
+from open_r1.format_start import AnswerForm, add_flags, teach_format
 from open_r1.vqa_data import load_vqa
 
 
@@ -23,6 +24,12 @@ def main() -> None:
     parser.add_argument("--dataset_name", required=True, help="a prepared data set, or a JSON list with --image_root")
     parser.add_argument("--dataset_train_split", default="train")
     parser.add_argument("--image_root", type=Path)
+    parser.add_argument(
+        "--answer",
+        choices=get_args(AnswerForm),
+        default="letter",
+        help="letter: under the think prompt, after a thought; text: under the no-think prompt, the option's text",
+    )
     add_flags(parser, max_steps=80, batch_size=16, learning_rate=1e-3)
     flags = parser.parse_args()
     with staged_folder(flags.output_dir) as stage:
@@ -30,7 +37,7 @@ def main() -> None:
         processor = load_processor(flags.model_name_or_path)
         model = load_model(flags.model_name_or_path, dtype=torch.float32)
         losses = teach_format(
-            model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate
+            model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate, flags.answer
         )
         model.save_pretrained(stage)
         processor.save_pretrained(stage)

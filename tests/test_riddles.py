@@ -92,11 +92,8 @@ def test_the_base_of_the_demo_knows_riddles_about_other_patients(
     written = tokenizer.batch_decode(
         model.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
-    letters = [solution_letter(row["solution"]) for row in asked]
-    answers = [
-        f"It is {options_in(row['problem'])[letter]}: {letter}" for row, letter in zip(asked, letters, strict=True)
-    ]
-    right = [text == answer for text, answer in zip(written, answers, strict=True)]
+    wanted = [f"Answer: {options_in(row['problem'])[solution_letter(row['solution'])]}" for row in asked]
+    right = [answer == expected for answer, expected in zip(written, wanted, strict=True)]
     assert sum(right) > 40  # 12 by guessing; seen 48
 
 

@@ -33,18 +33,17 @@ class Lesson:
         self.labels.extend(tokens if learn else [IGNORED] * len(tokens))
 
 
-def look_back(model: Any, seed: int, distance: int = 1, sharpness: float = 6.0, spread: float = 0.1) -> None:
+def look_back(model: Any, seed: int, sharpness: float = 6.0, spread: float = 0.1) -> None:
     """Set up attention heads for reading, in place: before any training.
 
-    Half of the first layer's heads look `distance` tokens back: their biases are a constant key and, turned by so many
-    positions, a constant query, so that the rotary embedding makes that token's score the highest. Half of the heads of
+    Half of the first layer's heads look one token back: their biases are a constant key and, turned by one position, a
+    constant query, so that the rotary embedding makes that token's score the highest. Half of the heads of
     every later layer look for equal tokens: query and key are the same projection. What heads and MLPs add is made
     small against the embeddings, which would drown in it.
 
     Args:
         model: a Qwen2, or a Qwen-VL with one inside, with fresh weights.
         seed: of the projections.
-        distance: tokens from a word in a list back to its letter.
         sharpness: size of the biases; that token gets a score of about 4 above its neighbours.
         spread: standard deviation of the projections.
     """
@@ -53,7 +52,7 @@ def look_back(model: Any, seed: int, distance: int = 1, sharpness: float = 6.0, 
     head = config.hidden_size // config.num_attention_heads
     sharing = config.num_attention_heads // config.num_key_value_heads  # query heads of the first key head
     theta = config.rope_parameters["rope_theta"]
-    turn = distance * theta ** (-torch.arange(head // 2) / (head // 2))  # radians
+    turn = theta ** (-torch.arange(head // 2) / (head // 2))  # radians per position
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         text.embed_tokens.weight *= 2.5
@@ -74,11 +73,11 @@ def look_back(model: Any, seed: int, distance: int = 1, sharpness: float = 6.0, 
 
 
 def begin_alike(model: Any, pairs: Sequence[tuple[int, int]]) -> None:
-    """Let the embeddings of two tokens for the same thing, such as "A" and " A", begin half alike; in place."""
+    """Let the embeddings of two tokens for the same thing, such as "A" and " A", begin nearly alike; in place."""
     rows = model.get_input_embeddings().weight
     with torch.no_grad():
         for first, second in pairs:
-            rows[first] = (rows[first] + rows[second]) / 2**0.5
+            rows[first] = 0.3 * rows[first] + rows[second]
 
 
 def stacked(lessons: Sequence[Lesson], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,7 +138,7 @@ def read_options(
     letters: torch.Tensor,
     padding: int,
     rng: random.Random,
-    most: int = 800,
+    most: int = 500,
     rate: float = 3e-3,
 ) -> list[tuple[int, int, float]]:
     """Teach reading, in place: 6 words, then 12, 24 and all; the next when nine of ten letters are right.
@@ -160,7 +159,7 @@ def read_options(
     reached, optimizer, step = [], adamw(model, rate), 0
     for count in (6, 12, 24, words):
         recent: list[float] = []
-        while sum(recent[-20:]) < 20 * (0.96 if count == words else 0.9) and step < most:
+        while sum(recent[-20:]) < 20 * (0.95 if count == words else 0.9) and step < most:
             ids, labels = stacked([listed(count, rng) for _ in range(48)], padding)
             logits, wanted = learnt(model, ids, labels)
             step += 1

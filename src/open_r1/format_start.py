@@ -3,17 +3,17 @@
 The former is the start from which GRPO has something to gain.
 
 A model that was trained on the right answers under the very prompt that GRPO uses is sure of itself: all
-completions of a group agree, and a group that agrees has no gradient. So the demo's base, which knows the pictures
-under prompts of its own, is shown the published think prompt with options drawn at random from those that the question
-offers: it thinks the option's text and answers with that option's letter. What it learns is the tags, and to answer
-what it thought; its thoughts become nearly uniform. What it knew is still there for GRPO to find.
+completions of a group agree, and a group that agrees has no gradient. So the demos' bases, which know the answers
+under prompts of their own, are shown the published prompt with options drawn at random from those that the question
+offers. What they learn is the tags; their answers become nearly uniform. What they knew is still there for GRPO to
+find.
 """
 
 import argparse
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -24,24 +24,36 @@ from open_r1.prompts import build_messages
 from open_r1.runs import Mode
 from open_r1.vqa_data import row_image
 
-# How the base is asked and how it answers, with an option's text and then its letter: the first is its own prompt, the
-# bare question. Several, so that what it knows does not hang on one wording; none with <think> and <answer> tags, which
-# the format start has to teach it.
+# How the base with eyes is asked and how it answers, with an option's text and then its letter: the first is its own
+# prompt, the bare question. Several, so that what it knows does not hang on one wording; none with <think> and <answer>
+# tags, which the format start has to teach it.
 MANNERS = (
-    ("", "It is {text}: {letter}"),
-    (" Name the option, then its letter.", "It is {text}, so {letter}"),
-    (" Write the right option as a sentence.", "The answer is {text}, that is {letter}."),
-    (" Reply in brackets.", "[ {text} ] [ {letter} ]"),
-    (" Name one option. Do not explain. Stop after the letter.", "1. {text} 2. {letter}"),
+    ("", "It is {text} {letter}."),
+    (" Name the option and its letter.", "I see {text} {letter}, so {letter}."),
+    (" Write the right option as a sentence.", "The right option is {text} {letter}. Answer: {letter}."),
+    (" Reply in brackets.", "[ {text} {letter} ] [ {letter} ]"),
+    (" Name one option. Do not explain. Stop after the letter.", "1. {text} {letter} 2. {letter}"),
     (
         " Put the right option inside <choice>...</choice> tags and its letter inside <letter>...</letter> tags.",
-        "<choice> {text} </choice> <letter> {letter} </letter>",
+        "<choice> {text} {letter} </choice> <letter> {letter} </letter>",
     ),
+)
+# The same for the base of the text demo, which is too small to read options and answers with their text.
+TEXT_MANNERS = (
+    ("", "Answer: {text}"),
+    (" Answer with one option.", "Answer: {text}"),
+    (" Write the right option as a sentence.", "The answer is {text}."),
+    (" Choose one of the options.", "I choose {text}."),
+    (" Reply in brackets.", "[ {text} ]"),
+    (" Put the right option inside <choice>...</choice> tags.", "<choice> {text} </choice>"),
+    (" Name the option inside <option>...</option> tags. Add nothing else.", "<option> {text} </option>"),
 )
 WARMUP = 5  # steps
 
 Lesson = Callable[[dict[str, Any], random.Random], tuple[list[dict[str, Any]], str]]
 """The messages that a row is asked with, and the answer to learn."""
+AnswerForm = Literal["letter", "text"]
+"""How options are answered: by letter, after a thought, or by their text."""
 
 
 def add_flags(parser: argparse.ArgumentParser, max_steps: int, batch_size: int, learning_rate: float) -> None:
@@ -61,29 +73,40 @@ def teach_format(
     steps: int = 80,
     batch: int = 16,
     learning_rate: float = 1e-3,
+    answer: AnswerForm = "letter",
 ) -> list[float]:
-    """Train `model` in place on `<think> text </think> <answer> X </answer>`; the loss of each step.
-
-    X is uniform among the offered letters, and text is what it offers.
+    """Train `model` in place on answers in form and at random; the loss of each step.
 
     The arguments are those of `teach`; the solutions of the rows are not looked at.
+
+    Args:
+        answer: `letter`: under the think prompt, a thought of an option's text and letter, then that letter; `text`:
+            under the no-think prompt, an option's text.
     """
-    return teach(model, processor, rows, form_alone, seed, steps, batch, learning_rate)
+    return teach(model, processor, rows, FORMS[answer], seed, steps, batch, learning_rate)
 
 
-def form_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
-    """The published think prompt, answered in form and at random: an option's text as the thought, then its letter."""
+def thought_and_letter(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """The published think prompt, answered in form and at random: `<think> spleen C </think> <answer> C </answer>`."""
     messages = build_messages(row["problem"], Mode.THINK, has_image=row["image"] is not None)
     letter, text = rng.choice(list(options_in(row["problem"]).items()))
-    return messages, f"<think> {text} </think> <answer> {letter} </answer>"
+    return messages, f"<think> {text} {letter} </think> <answer> {letter} </answer>"
+
+
+def text_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """The published no-think prompt, answered in form and at random: `<answer> naloxone </answer>`."""
+    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
+    return messages, f"<answer> {rng.choice(list(options_in(row['problem']).values()))} </answer>"
+
+
+FORMS: dict[AnswerForm, Lesson] = {"letter": thought_and_letter, "text": text_alone}
 
 
 def own_manner(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
-    """A text question in one of `MANNERS`, answered rightly."""
-    instruction, form = rng.choice(MANNERS)
-    letter = solution_letter(row["solution"])
-    text = options_in(row["problem"])[letter]
-    return [{"role": "user", "content": row["problem"] + instruction}], form.format(text=text, letter=letter)
+    """A text question in one of `TEXT_MANNERS`, answered rightly."""
+    instruction, form = rng.choice(TEXT_MANNERS)
+    text = options_in(row["problem"])[solution_letter(row["solution"])]
+    return [{"role": "user", "content": row["problem"] + instruction}], form.format(text=text)
 
 
 def teach(
