@@ -93,8 +93,8 @@ def show(answers: Path, riddles: Path) -> None:
         f"\n{gain_lines(pairs, blind_floor(train, test), 'the question not read')}\n"
         f"{check_lines(pairs, answers.parent / 'shuffled.jsonl')}\n"
         "The model answers with an option's text, not its letter. A topic always offers the same four options, which\n"
-        "is easier than the real questions, the signs are those of training, and the base knows them: GRPO brings that\n"
-        "knowledge out under a prompt that did not have it."
+        "is easier than the real questions, the signs are those of training, and the base knows them: GRPO brings\n"
+        "that knowledge out under a prompt that did not have it."
     )
 
 

@@ -35,7 +35,7 @@ def test_a_set_loads_like_any_prepared_one_and_no_question_is_on_both_sides(ridd
 def test_every_answer_of_every_topic_is_as_frequent_so_guessing_earns_a_quarter(riddles: Path) -> None:
     rows = [json.loads(line) for line in (riddles / "test.jsonl").read_text().splitlines()]
     # 48 questions over 6 topics x 4 answers: 2 each
-    counted = Counter((row["question_type"], row["options"][row["answer"]]) for row in rows)
+    counted = Counter((row["question_type"], options_in(row["problem"])[row["answer"]]) for row in rows)
     assert set(counted.values()) == {2}
     assert len(counted) == 24
     train = [json.loads(line) for line in (riddles / "train.jsonl").read_text().splitlines()]
