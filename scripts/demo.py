@@ -30,7 +30,7 @@ GRPO_FLAGS = (
 
 def main() -> None:
     """Run every step, then print the table."""
-    flags = read_flags(__doc__, "output/demo", 80, PROMPTS)
+    flags = read_flags(__doc__, "output/demo", 50, PROMPTS)
     folder: Path = flags.output_dir
     prepare_folder(folder, flags.overwrite)
     begun = time.monotonic()
