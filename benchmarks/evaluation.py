@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.phantoms import make_phantoms, save_prepared
-from open_r1.runs import Modality
-from open_r1.tiny_models import TINY_BASE
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.vocabulary.labels import Modality
+from open_r1_testbed.phantoms import make_phantoms, save_prepared
+from open_r1_testbed.tiny_models import TINY_BASE
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS_PER_PICTURE = 5

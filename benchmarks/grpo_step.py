@@ -26,15 +26,16 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from open_r1.checkpoints import load_model, load_processor
-from open_r1.command_line import CommandParser
-from open_r1.config import GRPOTrainingConfig
-from open_r1.errors import run_command
-from open_r1.prompts import build_messages
-from open_r1.provenance import hardware, package_versions
-from open_r1.runs import Mode
-from open_r1.tiny_models import Shape, build_tiny_checkpoint
-from open_r1.trainer import SharedPrefixGRPOTrainer
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.common.provenance import hardware, package_versions
+from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
+from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.tiny_models import Shape, build_tiny_checkpoint
 
 # As large as the measurements of the prototype: 4 layers, hidden 128, 784 patches per picture.
 TINY = Shape(

@@ -30,20 +30,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in eval/infer.py; for 
 import torch
 from PIL import Image
 
-from open_r1.answers import grade, options_in
-from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.evaluation.generate import Encoder, Generator, grouped
-from open_r1.evaluation.inference import answer_rows
-from open_r1.evaluation.ranks import Launch
-from open_r1.evaluation.score import ResultWriter, read_results
-from open_r1.phantoms import make_phantoms
-from open_r1.prompts import build_messages
-from open_r1.provenance import hardware, package_versions
-from open_r1.runs import Modality, Mode
-from open_r1.tiny_models import Shape, build_tiny_checkpoint
-from open_r1.vqa_data import load_vqa
+from open_r1.checkpoints.families import forbidden_token_ids
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.common.provenance import hardware, package_versions
+from open_r1.data.loading import load_vqa
+from open_r1.evaluation.answering.batches import grouped
+from open_r1.evaluation.answering.encoder import Encoder
+from open_r1.evaluation.answering.generator import Generator
+from open_r1.evaluation.answering.processes import Launch
+from open_r1.evaluation.answering.run import answer_rows
+from open_r1.evaluation.scoring.result_writer import ResultWriter
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.grading.grader import grade
+from open_r1.grading.problems import options_in
+from open_r1.vocabulary.labels import Modality
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import Shape, build_tiny_checkpoint
 
 SHAPE = Shape(hidden=128, layers=3, heads=4, mlp=384, vision_hidden=64, vision_depth=2)
 

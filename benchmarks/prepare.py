@@ -24,8 +24,8 @@ from statistics import median
 
 from PIL import Image
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
 
 SIDES = ((512, 512), (1024, 768), (640, 480), (299, 299))  # pixels; as medical sets have them
 
@@ -91,8 +91,8 @@ def bare_loop(paths: list[Path]) -> None:
 
 def prepare_once(release: Path, output: Path, workers: int) -> None:
     """The whole preparation, one set."""
-    from open_r1.runs import Modality
-    from open_r1.vqa_prepare import Preparation, prepare
+    from open_r1.data.omnimedvqa.prepare import Preparation, prepare
+    from open_r1.vocabulary.labels import Modality
 
     prepare(Preparation(output, release=release, only=(Modality.MICROSCOPY,), num_workers=workers))
 

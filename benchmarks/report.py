@@ -19,12 +19,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1.answers import options_in, solution_letter
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.evaluation.score import ResultWriter, judged
-from open_r1.phantoms import make_phantoms, save_prepared
-from open_r1.vqa_data import load_vqa, picture_key
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.data.loading import load_vqa
+from open_r1.data.row_images import picture_key
+from open_r1.evaluation.scoring.result_writer import ResultWriter
+from open_r1.evaluation.scoring.results import judged
+from open_r1.grading.problems import options_in, solution_letter
+from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 THOUGHTS = (

@@ -17,14 +17,17 @@ from grpo_step import PROBLEM, TINY, full_size, in_turn
 from PIL import Image
 from transformers import GenerationConfig
 
-from open_r1.checkpoints import forbidden_token_ids, load_model, load_processor
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.prompts import build_messages
-from open_r1.provenance import hardware, package_versions
-from open_r1.rollout import PromptBatch, prompt_positions, sample_groups
-from open_r1.runs import Mode
-from open_r1.tiny_models import build_tiny_checkpoint
+from open_r1.checkpoints.families import forbidden_token_ids
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.common.provenance import hardware, package_versions
+from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
+from open_r1.training.grpo.rollout import sample_groups
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 
 def encode(processor: Any, prompts: int, device: torch.device) -> PromptBatch:

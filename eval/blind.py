@@ -9,9 +9,9 @@ was offered there; no picture and no question is looked at. An accuracy is worth
 
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.blind import measure, read_list, read_prepared
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import UserError, run_command
+from open_r1.evaluation.scoring.blind_floor import measure, read_list, read_prepared
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ python eval/curves.py output/Modality_CT output/Modality_MRI --output curves.png
 
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.curves import curves_figure, read_logs
-from open_r1.evaluation.heatmaps import picture
-from open_r1.files import write_atomically
+from open_r1.common.atomic_files import write_atomically
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import UserError, run_command
+from open_r1.evaluation.reporting.curves import curves_figure, read_logs
+from open_r1.evaluation.reporting.heatmaps import picture
 
 FORMS = ("png", "svg")
 

@@ -12,14 +12,15 @@ from typing import get_args
 # Two cores and two thread teams (the model's, the pictures'): a thread that waits must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
-from open_r1.checkpoint_names import local_source
-from open_r1.command_line import CommandParser, one_of
-from open_r1.data_names import require_data
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.checkpoint_list import each_checkpoint, each_set
-from open_r1.evaluation.settings import BACKENDS, DTYPES, ImageChange, InferenceSettings, OptionsChange
-from open_r1.prompts import NAMED
-from open_r1.runs import Mode, Split
+from open_r1.checkpoints.names import local_source
+from open_r1.common.command_line import CommandParser, one_of
+from open_r1.common.errors import UserError, run_command
+from open_r1.data.missing_sets import require_data
+from open_r1.evaluation.answering.settings import BACKENDS, DTYPES, ImageChange, InferenceSettings, OptionsChange
+from open_r1.evaluation.answering.targets import each_checkpoint, each_set
+from open_r1.vocabulary.labels import Split
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import NAMED
 
 
 def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
@@ -96,7 +97,7 @@ def main() -> int:
     """Judge the flags, then load the libraries and ask."""
     settings = read_flags()
     require_paths(settings)
-    from open_r1.evaluation.inference import infer_all
+    from open_r1.evaluation.answering.run import infer_all
 
     return infer_all(settings)
 

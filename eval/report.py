@@ -28,9 +28,9 @@ tests; no part for each file, and the page shows the questions that runs disagre
 
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.report import GRADERS, PICTURE_BYTES, write_overview, write_report
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import UserError, run_command
+from open_r1.evaluation.reporting.report import GRADERS, PICTURE_BYTES, write_overview, write_report
 
 
 def main() -> int:

@@ -12,15 +12,16 @@ import random
 import torch
 from datasets import Dataset
 
-from open_r1.checkpoints import load_model, load_processor
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.files import staged_folder
-from open_r1.format_start import TEXT_MANNERS, add_flags, own_manner, teach
-from open_r1.prompts import TRAIN
-from open_r1.riddles import OTHER_AGES, TOPICS, sample_riddles
-from open_r1.text_sources import TextQuestion
-from open_r1.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.atomic_files import staged_folder
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.data.text.sources import TextQuestion
+from open_r1.vocabulary.prompts import TRAIN
+from open_r1_testbed.format_start import TEXT_MANNERS, add_flags, own_manner, teach
+from open_r1_testbed.riddles import OTHER_AGES, TOPICS, sample_riddles
+from open_r1_testbed.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 
 # 0.06 is about 0.6 / sqrt(96). With the published models' 0.02, right for widths of thousands, a sign hardly moves the
 # letter at first: from some seeds 200 steps taught the form alone, and GRPO then had nothing to bring out.

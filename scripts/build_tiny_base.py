@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from open_r1.answers import options_in
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.files import usual_modes
-from open_r1.first_reading import (
+from open_r1.common.atomic_files import usual_modes
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.grading.problems import options_in
+from open_r1.vocabulary.labels import Modality, Task
+from open_r1.vocabulary.prompts import TRAIN
+from open_r1_testbed.first_reading import (
     Lesson,
     adamw,
     batches,
@@ -39,11 +41,9 @@ from open_r1.first_reading import (
     update,
     weighted_loss,
 )
-from open_r1.format_start import MANNERS
-from open_r1.phantoms import LETTERS, Phantom, answer, draw, options_for, question, sample_phantoms
-from open_r1.prompts import TRAIN
-from open_r1.runs import Modality, Task
-from open_r1.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
+from open_r1_testbed.format_start import MANNERS
+from open_r1_testbed.phantoms import LETTERS, Phantom, answer, draw, options_for, question, sample_phantoms
+from open_r1_testbed.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 
 BASE_SHAPE = Shape(
     hidden=128,

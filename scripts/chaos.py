@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from open_r1 import chaos, chaos_faults
-from open_r1.command_line import CommandParser
-from open_r1.demo_steps import prepare_folder
-from open_r1.errors import run_command
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1_testbed import fault_scenarios, injected_faults
+from open_r1_testbed.demo_steps import prepare_folder
 
 Scenario = Callable[[], str]
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--overwrite", action="store_true", help="remove what an earlier run left in that folder")
     flags = parser.parse_args()
     prepare_folder(flags.output_dir, flags.overwrite)
-    site = chaos.Site(flags.output_dir / "runs", flags.seed)
+    site = fault_scenarios.Site(flags.output_dir / "runs", flags.seed)
     failed = 0
     for kind, scenario in scenarios(site, flags):
         if flags.only and kind not in flags.only:
@@ -45,27 +45,32 @@ def main() -> int:
     return int(failed > 0)
 
 
-def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
+def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
     """(kind, what to do), in order."""
-    one, two, zero2, zero3 = chaos.LAYOUTS[0], chaos.Layout(2), chaos.Layout(2, stage=2), chaos.Layout(2, stage=3)
-    evaluating, fsdp = chaos.Layout(2, evaluates=True), chaos.Layout(2, fsdp=True)
+    one, two, zero2, zero3 = (
+        fault_scenarios.LAYOUTS[0],
+        fault_scenarios.Layout(2),
+        fault_scenarios.Layout(2, stage=2),
+        fault_scenarios.Layout(2, stage=3),
+    )
+    evaluating, fsdp = fault_scenarios.Layout(2, evaluates=True), fault_scenarios.Layout(2, fsdp=True)
     if flags.quick:
-        yield "kills", lambda: chaos.kills(site, chaos.Layout(evaluates=True), 2)
-        yield "kills", lambda: chaos.kills(site, evaluating, 1)
-        yield "kills", lambda: chaos.kill_of_one(site, evaluating, 0)
-        yield "saving", lambda: chaos.kills_while_saving(site, 3)
-        yield "damage", lambda: chaos.damages(site)
-        yield "signals", lambda: chaos.signals(site, evaluating, [1])
-        for name in chaos_faults.FAULTS:
-            yield "faults", lambda name=name: chaos_faults.fault(site, name, two)
+        yield "kills", lambda: fault_scenarios.kills(site, fault_scenarios.Layout(evaluates=True), 2)
+        yield "kills", lambda: fault_scenarios.kills(site, evaluating, 1)
+        yield "kills", lambda: fault_scenarios.kill_of_one(site, evaluating, 0)
+        yield "saving", lambda: fault_scenarios.kills_while_saving(site, 3)
+        yield "damage", lambda: fault_scenarios.damages(site)
+        yield "signals", lambda: fault_scenarios.signals(site, evaluating, [1])
+        for name in injected_faults.FAULTS:
+            yield "faults", lambda name=name: injected_faults.fault(site, name, two)
         return
-    for layout in chaos.LAYOUTS:
-        yield "kills", lambda layout=layout: chaos.kills(site, layout, flags.kills)
+    for layout in fault_scenarios.LAYOUTS:
+        yield "kills", lambda layout=layout: fault_scenarios.kills(site, layout, flags.kills)
     for layout in (two, zero2, zero3, fsdp):
         for rank in (0, 1):
-            yield "kills", lambda layout=layout, rank=rank: chaos.kill_of_one(site, layout, rank)
-    yield "saving", lambda: chaos.kills_while_saving(site, flags.kills_while_saving)
-    yield "damage", lambda: chaos.damages(site, chaos.DAMAGES)
+            yield "kills", lambda layout=layout, rank=rank: fault_scenarios.kill_of_one(site, layout, rank)
+    yield "saving", lambda: fault_scenarios.kills_while_saving(site, flags.kills_while_saving)
+    yield "damage", lambda: fault_scenarios.damages(site, fault_scenarios.DAMAGES)
     ranks_of = (
         (fsdp, [1]),
         (one, [0]),
@@ -77,11 +82,11 @@ def scenarios(site: chaos.Site, flags: argparse.Namespace) -> Iterator[tuple[str
         (zero3, [1]),
     )
     for layout, ranks in ranks_of:
-        yield "signals", lambda layout=layout, ranks=ranks: chaos.signals(site, layout, ranks)
-    for name in chaos_faults.FAULTS:
+        yield "signals", lambda layout=layout, ranks=ranks: fault_scenarios.signals(site, layout, ranks)
+    for name in injected_faults.FAULTS:
         for layout in (one, two, zero2, zero3, fsdp):
             if not (name == "a rank hangs" and layout == one):
-                yield "faults", lambda name=name, layout=layout: chaos_faults.fault(site, name, layout)
+                yield "faults", lambda name=name, layout=layout: injected_faults.fault(site, name, layout)
 
 
 if __name__ == "__main__":

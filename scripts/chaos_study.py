@@ -19,15 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.demo_steps import ENVIRONMENT, prepare_folder
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.score import read_results
-from open_r1.files import sha256_file
-from open_r1.phantoms import make_phantoms
-from open_r1.runs import Modality
-from open_r1.study.leases import process_start
-from open_r1.tiny_models import TINY_BASE
+from open_r1.common.atomic_files import sha256_file
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import UserError, run_command
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.study.execution.leases import process_start
+from open_r1.vocabulary.labels import Modality
+from open_r1_testbed.demo_steps import ENVIRONMENT, prepare_folder
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import TINY_BASE
 
 SCRIPTS = Path(__file__).resolve().parent
 

@@ -9,9 +9,9 @@ test set.
 
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.text_prepare import Mixture, mix, report_lines
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.data.text.prepare import Mixture, mix, report_lines
 
 
 def main() -> None:

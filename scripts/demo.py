@@ -12,13 +12,13 @@ import json
 import time
 from pathlib import Path
 
-from open_r1.demo_report import Pairs, check_lines, gain_lines, read_pairs
-from open_r1.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
-from open_r1.errors import run_command
-from open_r1.evaluation.blind import blind_floor
-from open_r1.evaluation.score import Result
-from open_r1.evaluation.statistics import accuracy
-from open_r1.runs import Modality, Task
+from open_r1.common.errors import run_command
+from open_r1.evaluation.scoring.blind_floor import blind_floor
+from open_r1.evaluation.scoring.results import Result
+from open_r1.evaluation.scoring.statistics import accuracy
+from open_r1.vocabulary.labels import Modality, Task
+from open_r1_testbed.demo_report import Pairs, check_lines, gain_lines, read_pairs
+from open_r1_testbed.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
 
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
 PROMPTS = 64  # per step, x 8 completions: a large batch, as a group costs little more than one completion
@@ -37,7 +37,8 @@ def main() -> None:
     phantoms, start, trained = folder / "phantoms", folder / "start", folder / "trained"
     data = f"--dataset_name {quote(phantoms / 'train.json')} --image_root {quote(phantoms)}"
     step(
-        "draw pictures and questions", f"python -m open_r1.phantoms --output_dir {quote(phantoms)} --seed {flags.seed}"
+        "draw pictures and questions",
+        f"python -m open_r1_testbed.phantoms --output_dir {quote(phantoms)} --seed {flags.seed}",
     )
     step(
         "teach the tiny base the form of an answer, with random options",

@@ -17,13 +17,13 @@ import json
 import time
 from pathlib import Path
 
-from open_r1.demo_report import check_lines, gain_lines, read_pairs
-from open_r1.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
-from open_r1.errors import run_command
-from open_r1.evaluation.blind import blind_floor
-from open_r1.evaluation.score import Result
-from open_r1.evaluation.statistics import accuracy
-from open_r1.riddles import TOPICS
+from open_r1.common.errors import run_command
+from open_r1.evaluation.scoring.blind_floor import blind_floor
+from open_r1.evaluation.scoring.results import Result
+from open_r1.evaluation.scoring.statistics import accuracy
+from open_r1_testbed.demo_report import check_lines, gain_lines, read_pairs
+from open_r1_testbed.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
+from open_r1_testbed.riddles import TOPICS
 
 PROMPTS = 32  # per step, x 8 completions
 GRPO_FLAGS = (
@@ -41,7 +41,7 @@ def main() -> None:
     begun = time.monotonic()
     riddles, base, start, trained = (folder / name for name in ("riddles", "base", "start", "trained"))
     seed = f"--seed {flags.seed}"
-    step("make up riddles", f"python -m open_r1.riddles --output_dir {quote(riddles)} {seed}")
+    step("make up riddles", f"python -m open_r1_testbed.riddles --output_dir {quote(riddles)} {seed}")
     step(
         "build a tiny text model that can solve riddles under prompts of its own",
         f"python scripts/build_text_base.py --output_dir {quote(base)} {seed}",

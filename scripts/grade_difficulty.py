@@ -12,14 +12,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
-from open_r1.checkpoint_names import local_source
-from open_r1.command_line import CommandParser, one_of
-from open_r1.data_names import require_data
-from open_r1.difficulty import Thresholds, counts, grade_answers
-from open_r1.errors import UserError, run_command
-from open_r1.evaluation.settings import BACKENDS, DTYPES, InferenceSettings
-from open_r1.prompts import NAMED
-from open_r1.runs import Mode
+from open_r1.checkpoints.names import local_source
+from open_r1.common.command_line import CommandParser, one_of
+from open_r1.common.errors import UserError, run_command
+from open_r1.data.missing_sets import require_data
+from open_r1.evaluation.answering.settings import BACKENDS, DTYPES, InferenceSettings
+from open_r1.evaluation.scoring.difficulty import Thresholds, counts, grade_answers
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import NAMED
 
 SAMPLES = 8
 
@@ -56,7 +56,7 @@ def main() -> int:
     settings = InferenceSettings(**{"split": "train", **given}, output_path=str(answers))
     local_source(settings.model_path)
     require_data("--prompt_path", settings.prompt_path)
-    from open_r1.evaluation.inference import infer  # which loads torch
+    from open_r1.evaluation.answering.run import infer  # which loads torch
 
     status = infer(settings)
     if status == 0 and int(os.environ.get("RANK", "0")) == 0:

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
 
 
 def parser() -> CommandParser:
@@ -44,11 +44,11 @@ def parser() -> CommandParser:
 def main() -> int:
     """Prepare, print the report; 0 if all is well, 1 with --strict if a question was dropped."""
     args = parser().parse_args()
-    from open_r1.errors import UserError
-    from open_r1.picture_pack import Encoding
-    from open_r1.runs import parse_label
-    from open_r1.vqa_prepare import Preparation, prepare
-    from open_r1.vqa_report import report_lines
+    from open_r1.common.errors import UserError
+    from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+    from open_r1.data.omnimedvqa.prepare import Preparation, prepare
+    from open_r1.data.omnimedvqa.summary import report_lines
+    from open_r1.vocabulary.labels import parse_label
 
     by = tuple(dict.fromkeys(args.by.split(",")))
     if not set(by) <= {"modality", "task"}:

@@ -10,11 +10,11 @@ cannot be used keeps no other from being prepared; the exit status is 2 then.
 import sys
 from pathlib import Path
 
-from open_r1.command_line import CommandParser
-from open_r1.errors import UserError, run_command
-from open_r1.files import DiskError
-from open_r1.text_prepare import Benchmark, prepare_benchmark, report_lines
-from open_r1.text_sources import SETS
+from open_r1.common.atomic_files import DiskError
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import UserError, run_command
+from open_r1.data.text.prepare import Benchmark, prepare_benchmark, report_lines
+from open_r1.data.text.sources import SETS
 
 
 def main() -> int:

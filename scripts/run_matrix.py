@@ -18,8 +18,8 @@ refused.
 import sys
 from pathlib import Path
 
-from open_r1.errors import run_command
-from open_r1.study.session import run_study
+from open_r1.common.errors import run_command
+from open_r1.study.run import run_study
 
 
 def main() -> int:

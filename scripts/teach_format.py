@@ -2,7 +2,7 @@
 
     python scripts/teach_format.py --model_name_or_path BASE --dataset_name DATA --output_dir OUT --seed 0
 
-`src/open_r1/format_start.py` says why. DATA is anything that training takes; its solutions are not used.
+`src/open_r1_testbed/format_start.py` says why. DATA is anything that training takes; its solutions are not used.
 """
 
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import get_args
 
 import torch
 
-from open_r1.checkpoints import load_model, load_processor
-from open_r1.command_line import CommandParser
-from open_r1.errors import run_command
-from open_r1.files import staged_folder
-from open_r1.format_start import AnswerForm, add_flags, teach_format
-from open_r1.vqa_data import load_vqa
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.atomic_files import staged_folder
+from open_r1.common.command_line import CommandParser
+from open_r1.common.errors import run_command
+from open_r1.data.loading import load_vqa
+from open_r1_testbed.format_start import AnswerForm, add_flags, teach_format
 
 
 def main() -> None:

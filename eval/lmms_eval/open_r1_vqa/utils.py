@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from open_r1.answers import Outcome, grade, options_in
-from open_r1.prompts import question_text
-from open_r1.runs import Mode
+from open_r1.grading.grader import Outcome, grade
+from open_r1.grading.problems import options_in
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import question_text
 
 
 def doc_to_visual(doc: Mapping[str, Any], _: Any = None) -> list[Image.Image]:

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from open_r1.errors import UserError
-from open_r1.evaluation.score import read_results
-from open_r1.files import write_atomically
+from open_r1.common.atomic_files import write_atomically
+from open_r1.common.errors import UserError
+from open_r1.evaluation.scoring.results import read_results
 
 _THREADS = 4  # reading and hashing release Python's lock
 _BATCH = 256

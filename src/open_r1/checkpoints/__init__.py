@@ -1,0 +1,1 @@
+"""Checkpoints: found, downloaded, checked, loaded, described and published."""

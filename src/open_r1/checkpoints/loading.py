@@ -1,0 +1,369 @@
+"""A checkpoint's name -> its folder, its model and its processor; nothing is loaded that does not fit exactly.
+
+A name is a local folder, `org/repo` or `org/repo:subfolder`. The model class comes from config.json's `model_type`
+and from nothing else. Weights are read from safetensors only, and a tensor that is missing, left over or of another
+shape is an error: a vision tower with random weights answers questions too, only not from the picture. Both key
+layouts load: `visual.*`, `model.layers.*` (what transformers wrote before 4.52 and writes again in 5.x) and
+`model.visual.*`, `model.language_model.*` (in between).
+
+`python -m open_r1.checkpoints.loading fetch NAME` brings one from the hub.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from open_r1.checkpoints.adapter_names import names_of_today
+from open_r1.checkpoints.checks.folder_checks import require_sound
+from open_r1.checkpoints.families import FAMILIES, Family, forbidden_token_ids, windowed_layers
+from open_r1.checkpoints.folder import (
+    RUN_FILE,
+    adapter_base,
+    adapter_chain,
+    fingerprint,
+    is_adapter,
+    name_base,
+    read_config,
+    read_family,
+    run_record,
+    run_record_folder,
+    whole_name,
+)
+from open_r1.checkpoints.hub import download_patterns, one_line
+from open_r1.checkpoints.names import ADAPTER, local_source, model_source
+from open_r1.checkpoints.processors import load_processor, processor_fingerprint, processor_source, quiet_transformers
+from open_r1.checkpoints.weight_files import some, weight_files
+from open_r1.common.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    import torch
+
+_SLACK = 10**8
+"""Weights that a config.json may describe beyond those in the files, before the missing ones are named."""
+
+__all__ = [
+    "ADAPTER",
+    "FAMILIES",
+    "RUN_FILE",
+    "Family",
+    "adapter_base",
+    "adapter_chain",
+    "attention_or_fallback",
+    "download_patterns",
+    "fingerprint",
+    "forbidden_token_ids",
+    "is_adapter",
+    "load_model",
+    "load_processor",
+    "local_source",
+    "merge_adapter",
+    "model_source",
+    "name_base",
+    "processor_fingerprint",
+    "processor_source",
+    "read_config",
+    "read_family",
+    "resolve_dtype",
+    "run_record",
+    "run_record_folder",
+    "torch_dtype",
+    "unsharded_loading",
+    "windowed_layers",
+]
+
+
+def load_model(
+    name: str | os.PathLike,
+    dtype: "str | torch.dtype" = "auto",
+    attn_implementation: str | None = None,
+    device: "str | torch.device | None" = None,
+    quantization: Any = None,
+) -> Any:
+    """The model of a checkpoint, in evaluation mode, with every weight taken from the files.
+
+    Args:
+        name: see `model_source`. A LoRA adapter is merged into its base, which may be a base with adapters itself.
+        dtype: a torch dtype or its name; "auto" is bfloat16 on a GPU that has it and float32 otherwise.
+        attn_implementation: see `attention_or_fallback`; what cannot be had here falls back with one line.
+        device: where to put it; None leaves it on the CPU.
+        quantization: a `transformers.BitsAndBytesConfig` that the weights are packed by while they load. They are then
+            on the GPU, if there is one.
+
+    Raises:
+        UserError: no such checkpoint, unknown family, or weights that do not fit exactly.
+    """
+    folder = model_source(name)
+    if is_adapter(folder):
+        if quantization is not None:
+            raise UserError(f"{folder} is a LoRA adapter, which cannot be merged into a base of 4 bits; merge it first")
+        return _load_adapter(folder, dtype, attn_implementation, device)
+    import transformers
+
+    require_sound(folder)
+    family = read_family(folder)
+    if method := (read_config(folder).get("quantization_config") or {}).get("quant_method"):
+        raise UserError(f"{folder} is quantised ({method}), which is not supported; take the bfloat16 checkpoint")
+    weight_files(folder, whole_name(folder))
+    attention, note = attention_or_fallback(attn_implementation, device)
+    if note:
+        print(note, file=sys.stderr)
+    kind = getattr(transformers, family.model_class)
+    with quiet_transformers():
+        try:
+            _require_size(folder, kind)
+            model, info = kind.from_pretrained(
+                folder,
+                dtype=resolve_dtype(dtype, device),
+                attn_implementation=attention,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # collected and reported below, all of them at once
+                output_loading_info=True,
+                **({} if quantization is None else {"quantization_config": quantization}),
+            )
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library makes of files that somebody else wrote
+            raise UserError(f"{folder} cannot be loaded as {family.model_class}: {one_line(error)}") from error
+    if quantization is not None:
+        info["mismatched_keys"] = [*info["mismatched_keys"], *_packed_otherwise(model)]
+    _require_exact(folder, info)
+    _require_finite(folder, model, quantization is not None)
+    return model if device is None else model.to(device)
+
+
+@contextmanager
+def unsharded_loading() -> Iterator[None]:
+    """Within the block `from_pretrained` loads whole weights on this process alone, whatever the run's engine is.
+
+    Under ZeRO-3 it would spread them over the processes, all of which would have to load together.
+    """
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.23; tests/checkpoints/test_read_back.py pins it
+    settings = None if held is None else held()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if settings is not None:
+            deepspeed.set_hf_deepspeed_config(settings)
+
+
+def _require_size(folder: Path, kind: Any) -> None:
+    """Refuse a config.json of a far larger model than the files hold: what is missing would fill the memory."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    config = kind.config_class.from_pretrained(folder)
+    with unsharded_loading(), torch.device("meta"), no_init_weights():
+        described = sum(weight.numel() for weight in kind(config).parameters())
+    stored = sum(file.stat().st_size for file in weight_files(folder))  # at most one weight a byte
+    if described > 2 * stored + _SLACK:
+        raise UserError(
+            f"{folder / 'config.json'} describes a model of {described:,} weights, and the files have {stored:,} "
+            "bytes; fetch both again"
+        )
+
+
+def _require_finite(folder: Path, model: Any, packed: bool) -> None:
+    """Refuse weights that are NaN or infinite, by name; of packed ones those in the files are looked at."""
+    from safetensors import safe_open
+
+    wrong: list[str] = []
+    for file in weight_files(folder) if packed else []:
+        with safe_open(file, "pt") as tensors:
+            wrong += not_finite((name, tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118
+    wrong += not_finite(model.named_parameters())
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} tensors of {folder} hold NaN or infinite numbers as {model.dtype} ({some(wrong)}): every "
+            "answer would be noise, which an accuracy does not show. Take an earlier checkpoint, fetch it again, or"
+            " choose another number format with --dtype"
+        )
+
+
+def not_finite(tensors: "Iterable[tuple[str, torch.Tensor]]") -> list[str]:
+    """Names of the tensors that hold NaN or infinite numbers. About 2 GB a second and core, without a copy."""
+    import torch
+
+    wrong = []
+    for name, tensor in tensors:
+        local = getattr(tensor, "ds_tensor", tensor).detach()  # this process's part under ZeRO-3
+        if local.is_floating_point() and local.numel() and not torch.stack(torch.aminmax(local)).isfinite().all():
+            wrong.append(name)
+    return wrong
+
+
+def _packed_otherwise(model: Any) -> list[tuple[str, Any, Any]]:
+    """Packed weights of another shape than config.json's: (name, shape in the file, config.json's).
+
+    transformers 5.23 does not look at the shape of what it packs.
+    """
+    found = []
+    for name, module in model.named_modules():
+        packed = getattr(getattr(module, "weight", None), "quant_state", None)
+        if packed is not None and tuple(packed.shape) != (wants := (module.out_features, module.in_features)):
+            found.append((f"{name}.weight", packed.shape, wants))
+    return found
+
+
+def _require_exact(folder: Path, info: dict[str, Any]) -> None:
+    """Refuse a model of which any weight did not come from the files, or the reverse."""
+    wrong = []
+    if missing := sorted(info["missing_keys"]):
+        tower = sum(".visual." in f".{name}" for name in missing)
+        part = f" ({tower} of them the vision tower's)" if tower else ""
+        wrong.append(f"{len(missing)} missing{part}: {some(missing)}")
+    if unexpected := sorted(info["unexpected_keys"]):
+        wrong.append(f"{len(unexpected)} unexpected: {some(unexpected)}")
+    if mismatched := sorted(info["mismatched_keys"]):
+        shapes = [f"{name} {tuple(has)} instead of {tuple(wants)}" for name, has, wants in mismatched]
+        wrong.append(f"{len(shapes)} of another shape: {some(shapes)}")
+    if info.get("error_msgs"):
+        wrong.append(" ".join(" ".join(info["error_msgs"]).split())[:300])
+    if wrong:
+        raise UserError(
+            f"the weights of {folder} do not fit its config.json: {'; '.join(wrong)}. A model with random parts would "
+            "answer all the same, so it is refused; fetch the checkpoint again"
+        )
+
+
+def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) -> Any:
+    """The base model with a LoRA adapter, and those that it was trained on top of, merged in."""
+    require_sound(folder)
+    weight_files(folder, whole_name(folder))
+    merged = merge_adapter(load_model(adapter_base(folder), dtype, attention), folder)
+    return merged if device is None else merged.to(device)
+
+
+def merge_adapter(base: Any, folder: Path) -> Any:
+    """A model with a LoRA adapter merged in, in evaluation mode; every tensor of the adapter is accounted for.
+
+    Args:
+        base: the model that the adapter was trained on, which is changed.
+        folder: the adapter's.
+
+    Raises:
+        UserError: the adapter does not fit.
+    """
+    import peft
+
+    with quiet_transformers(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with names
+        try:
+            config, names = names_of_today(base, folder)
+            # its weights are read, not drawn first in whatever size adapter_config.json says
+            model = peft.PeftModel.from_pretrained(
+                base, folder, config=config, key_mapping=names, low_cpu_mem_usage=True
+            )
+        except Exception as error:  # whatever a library makes of files that somebody else wrote
+            raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
+    require_adapter(model, folder, names)
+    merged: Any = model.merge_and_unload()
+    return merged.eval()
+
+
+def require_adapter(model: Any, folder: Path, names: dict[str, str] | None = None) -> None:
+    """Refuse a model whose adapter is not the one of `folder`, tensor by tensor.
+
+    Args:
+        model: a `peft.PeftModel` that has loaded it.
+        folder: with adapter_model.safetensors.
+        names: PEFT's `key_mapping`, where the stored names are old ones.
+
+    Raises:
+        UserError: tensors are missing or left over, or hold numbers that are not finite.
+    """
+    import peft
+    import torch
+
+    stored = peft.load_peft_weights(str(folder), device="cpu", key_mapping=names)
+    loaded = peft.get_peft_model_state_dict(model)
+    strange = sorted(set(stored) ^ set(loaded))
+    if strange:
+        raise UserError(
+            f"{len(strange)} tensors of the adapter {folder} do not match its base model: {some(strange)}; "
+            "base_model_name_or_path in its adapter_config.json must name the model that it was trained on"
+        )
+    if wrong := not_finite(stored.items()):
+        raise UserError(
+            f"{len(wrong)} tensors of the adapter {folder} hold NaN or infinite numbers ({some(wrong)}): every answer "
+            "would be noise, which an accuracy does not show. Take an earlier checkpoint"
+        )
+    assert all(torch.equal(loaded[key].cpu(), stored[key].to(loaded[key].dtype)) for key in stored)
+
+
+def torch_dtype(name: "str | torch.dtype | None") -> "str | torch.dtype":
+    """A flag's value as `load_model` takes it: None and "auto" stay "auto", a name becomes the dtype.
+
+    Raises:
+        UserError: a name that is none of auto, float32, bfloat16, float16.
+    """
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is None or name == "auto":
+        return "auto"
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in known:
+        raise UserError(f"there is no dtype {name!r} here; choose one of auto, {', '.join(known)}")
+    return known[name]
+
+
+def resolve_dtype(dtype: "str | torch.dtype", device: "str | torch.device | None" = None) -> "torch.dtype":
+    """The dtype that "auto" means on `device` (None: the GPU if there is one): bfloat16 on a GPU, or float32."""
+    import torch
+
+    chosen = torch_dtype(dtype)
+    if isinstance(chosen, torch.dtype):
+        return chosen
+    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def attention_or_fallback(requested: str | None, device: "str | torch.device | None" = None) -> tuple[str, str | None]:
+    """(implementation, note): what is asked for if it can be had here, otherwise "sdpa" and one line that says why.
+
+    Raises:
+        UserError: an implementation that transformers does not know.
+    """
+    if requested in (None, "sdpa", "eager"):
+        return requested or "sdpa", None
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if requested not in ALL_ATTENTION_FUNCTIONS:
+        known = ", ".join(["eager", *sorted(ALL_ATTENTION_FUNCTIONS.keys())])
+        raise UserError(f"there is no attention implementation {requested!r}; known are: {known}")
+    module = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(requested)
+    problem = _why_not(module, device) if module else None
+    if problem is None:
+        return requested, None
+    return "sdpa", f"{requested}: {problem}; going on with sdpa, which computes the same"
+
+
+def _why_not(module: str, device: "str | torch.device | None") -> str | None:
+    import torch
+
+    if not (torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"):
+        return "it needs a GPU and none is used here"
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed (`bash setup.sh --gpu` installs it)"
+        return f"{module} is installed but does not load ({one_line(error)}; `bash setup.sh --gpu` builds it anew)"
+    return None
+
+
+if __name__ == "__main__":
+    from open_r1.checkpoints.__main__ import main
+
+    run_command(main)

@@ -1,0 +1,1 @@
+"""What every part uses: errors, files, locks, logs. Imports nothing else of this package."""

@@ -1,0 +1,130 @@
+"""The parser of every command: one line for a wrong flag, with the name of the flag that was probably meant."""
+
+import argparse
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from open_r1.common.errors import UserError
+
+_NUMBER = re.compile(r"-\.?\d.*")
+_ALIKE = 0.75  # similarity of two names from which one is taken for a misspelling of the other; 1 is equal
+
+# Names of one thing in R1-V, VLM-R1, open-r1, TRL, verl, ms-swift, LLaVA and among our own commands. Whichever of a row
+# a command has is named to a person who types another one of it.
+SYNONYMS: tuple[frozenset[str], ...] = tuple(
+    frozenset(names.split())
+    for names in (
+        "model_name_or_path model_path base model model_name model_id checkpoint base_model pretrained",
+        "dataset_name prompt_path data dataset dataset_path dataset_dir data_path data_dir data_file_paths data_files "
+        "train_file train_files train_data train_dataset",
+        "eval_dataset_name eval_dataset eval_file eval_data val_files validation_file",
+        "output_dir output_path output out out_dir save_dir save_path",
+        "image_root image_folders image_folder image_dir image_path images media_dir",
+        "freeze_vision_tower freeze_vision_modules freeze_vision freeze_vision_encoder freeze_visual freeze_vit",
+        "reward_funcs reward_func reward_function reward_functions reward_method reward rewards",
+        "num_generations group_size num_return_sequences rollout_n n_samples_per_prompt",
+        "max_completion_length max_new_tokens max_tokens max_response_length generate_max_len",
+        "max_prompt_length max_source_length prompt_max_len cutoff_len",
+        "per_device_train_batch_size batch_size train_batch_size micro_batch_size bs",
+        "gradient_accumulation_steps grad_accum accumulation_steps",
+        "learning_rate lr",
+        "beta kl_coef kl_beta",
+        "num_train_epochs num_epochs epochs total_epochs max_epochs",
+        "max_steps num_steps max_train_steps steps",
+        "use_peft use_lora lora peft lora_enable",
+        "lora_r lora_rank",
+        "load_in_4bit qlora use_qlora",
+        "report_to wandb use_wandb",
+        "run_name wandb_run_name exp_name experiment_name",
+        "attn_implementation attn_impl flash_attn use_flash_attn use_flash_attention_2",
+        "dtype torch_dtype precision",
+        "max_pixels image_max_pixels max_image_pixels",
+        "min_pixels image_min_pixels min_image_pixels",
+        "temperature temp",
+        "seed random_seed",
+        "num_workers workers num_proc dataset_num_proc",
+        "nproc_per_node num_gpus gpus num_processes",
+        "resume_from_checkpoint resume",
+        "samples num_samples n_samples",
+        "limit max_samples max_examples",
+    )
+)
+
+
+def one_of(choices: Iterable[str]) -> str:
+    """How --help shows that a flag takes one of a few words: `{think,nothink}`."""
+    return "{" + ",".join(choices) + "}"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one `UserError`, and that names what an unknown flag probably means.
+
+    Flags cannot be abbreviated. The program's docstring keeps its lines in --help.
+
+    Args:
+        hints: what to say of flags of other systems that have no counterpart here, by name without dashes.
+    """
+
+    def __init__(self, *args: Any, hints: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+        self.hints = hints or {}
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message} (--help lists the flags)")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse does it, but an unknown flag is named before a missing one."""
+        words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:  # else the flags may be those of the command that is named
+            self._refuse_unknown(words)
+        return super().parse_known_args(words, namespace)
+
+    def _refuse_unknown(self, words: Iterable[str]) -> None:
+        for word in words:
+            if word == "--":
+                return
+            flag = word.partition("=")[0]
+            is_flag = len(word) > 1 and word[0] == "-" and " " not in flag and not _NUMBER.fullmatch(word)
+            if is_flag and flag not in self._option_string_actions:
+                self.error(f"unknown flag {flag}{self.suggestion(flag)}")
+
+    def suggestion(self, flag: str, dashes: str = "--") -> str:
+        """What to add to an error about an unknown flag: "; did you mean --max_steps?", or nothing.
+
+        Args:
+            flag: as it was typed, or a key of a --config file.
+            dashes: what names are shown with.
+        """
+        known = {option[2:].replace("-", "_") for option in self._option_string_actions if option.startswith("--")}
+        return suggestion(flag, known, self.hints, dashes)
+
+
+def suggestion(flag: str, known: Iterable[str], hints: Mapping[str, str], dashes: str = "--") -> str:
+    """See `CommandParser.suggestion`; `known` are names without dashes, written with underscores."""
+    known = sorted(known)
+    name = flag.lstrip("-").replace("-", "_")
+    if name in known:
+        return f"; did you mean --{name}?"
+    if name in hints:
+        return f"; {hints[name]}"
+    if same := _same_as([name], known):
+        return f"; here it is {' or '.join(dashes + other for other in same)}"
+    near = get_close_matches(name, known, n=2, cutoff=_ALIKE)
+    near = near or [other for other in known if len(name) > 2 and other.startswith(name)][:3]
+    near = near or _same_as(get_close_matches(name, frozenset().union(*SYNONYMS), n=1, cutoff=_ALIKE), known)
+    return f"; did you mean {' or '.join(dashes + other for other in near)}?" if near else ""
+
+
+def _same_as(names: Collection[str], known: Iterable[str]) -> list[str]:
+    """Those of the known names that mean the same as one of `names`."""
+    return [other for row in SYNONYMS if row.intersection(names) for other in known if other in row]

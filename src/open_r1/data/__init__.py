@@ -1,0 +1,1 @@
+"""Rows of questions and their images: read, checked and loaded. Never imports torch."""

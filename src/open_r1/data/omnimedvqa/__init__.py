@@ -1,0 +1,1 @@
+"""OmniMedVQA: from the published files to prepared sets."""

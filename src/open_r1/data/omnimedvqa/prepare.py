@@ -1,0 +1,420 @@
+"""Build `data/VQA/<name>_384`: from OmniMedVQA's release or Med-R1's split files to data sets that load.
+
+The way: read and check every question (`vqa_questions`), draw train and test (`vqa_splits`), encode every picture
+once (`picture_pack`), write each set (`arrow_sets`). All work lies in `<output_dir>/.partial`; a set gets its name
+when it is complete, its manifest last. The same inputs and settings give the same bytes with any number of
+processes. Memory does not grow with the pictures, and by some hundred bytes per question.
+"""
+
+import hashlib
+import os
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from open_r1.common.atomic_files import (
+    MANIFEST,
+    DiskError,
+    disk_errors,
+    publish_folder,
+    read_manifest,
+    refuse_foreign,
+    sha256_file,
+    write_json,
+)
+from open_r1.common.errors import UserError
+from open_r1.common.locks import claimed
+from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
+from open_r1.data.images import SIZE, ImageError, resolve
+from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
+from open_r1.data.omnimedvqa.encoded_pictures import Encoding, Job, Pack
+from open_r1.data.omnimedvqa.source import release_files, split_files
+from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
+from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
+from open_r1.data.rows import Dropped
+from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
+
+SplitKind = Literal["published", "random", "image_disjoint"]
+
+FORMAT_VERSION = 2
+"""Raised when the same inputs and settings come to mean other bytes. 2 reads answers that 1 dropped."""
+
+_STAGE = ".partial"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to build from what; `prepare` does it."""
+
+    output_dir: Path
+    release: Path | None = None  # either this
+    splits_dir: Path | None = None  # or this and image_root
+    image_root: Path | None = None  # default for a release: the release
+    split: SplitKind | None = None  # default: published for split files, random for a release
+    only: tuple[Label, ...] = ()  # default: everything that is there
+    by: tuple[Family, ...] = ("modality", "task")
+    seed: int = 42
+    num_workers: int = 1
+    encoding: Encoding = Encoding()  # noqa: RUF009 (frozen, too)
+    allow_missing_side: bool = False
+
+    def __post_init__(self):
+        if (self.release is None) == (self.splits_dir is None):
+            raise UserError("give either --release or --splits_dir, to say what the data is made from")
+        if self.splits_dir is not None and self.image_root is None:
+            raise UserError("--splits_dir needs --image_root, the folder that holds Images/")
+        for folder in (self.release, self.splits_dir, self.image_root):
+            if folder is not None and not folder.is_dir():
+                raise UserError(f"{folder} is no folder that can be read")
+        if self.release is not None and self.split == "published":
+            raise UserError("a release has no published split: use --split random or image_disjoint")
+        if self.num_workers < 1:
+            raise UserError(f"--num_workers {self.num_workers} makes no sense; 1 or more processes are needed")
+        strangers = [label for label in self.only if family_of(label) not in self.by]
+        if strangers:
+            raise UserError(f"--only {strangers[0]} is a {family_of(strangers[0])}, which --by leaves out")
+
+    @property
+    def kind(self) -> SplitKind:
+        """The split that is made."""
+        return self.split or ("published" if self.release is None else "random")
+
+    @property
+    def pictures(self) -> Path:
+        """The folder that picture paths are relative to."""
+        root = self.image_root or self.release
+        assert root is not None
+        return root
+
+    def folder(self, label: Label) -> Path:
+        """Where a label's set goes: `CT_384`, `Disease_Diagnosis_384`."""
+        return self.output_dir / label.folder.replace(f"_{SIZE}", f"_{self.encoding.size}")
+
+    def settings(self) -> dict[str, Any]:
+        """What the bytes of a set depend on, besides its inputs."""
+        seed = None if self.kind == "published" else self.seed
+        return {"split": self.kind, "seed": seed, **asdict(self.encoding)}
+
+
+def prepare(preparation: Preparation) -> Outcome:
+    """Build every set that is asked for and not complete yet.
+
+    Raises:
+        UserError: inputs, settings or the output folder cannot be used, or the disk is full. What is complete
+            stays; pictures that are done are kept for the next run, unless the disk is full.
+    """
+    stage = preparation.output_dir / _STAGE
+    with claimed(preparation.output_dir):
+        goes_on = stage.exists()
+        try:
+            with disk_errors(preparation.output_dir):
+                stage.mkdir(exist_ok=True)
+                outcome = _Build(preparation, stage).run()
+        except DiskError:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        except UserError:
+            if not goes_on and not (stage / "pictures").exists():
+                shutil.rmtree(stage, ignore_errors=True)
+            raise
+        shutil.rmtree(stage, ignore_errors=True)
+    return outcome
+
+
+class _Build:
+    """The state of one `prepare`, step by step."""
+
+    def __init__(self, preparation: Preparation, stage: Path):
+        self.preparation, self.stage = preparation, stage
+        self.questions = Questions(stage / "questions.jsonl")
+
+    def run(self) -> Outcome:
+        self._read()
+        labels = self._labels()
+        members: dict[Label, Members] = {}
+        if self.preparation.kind != "image_disjoint":
+            members = self._split(labels, None)
+        inputs = self._inputs(labels)
+        finished = {label: self._finished(label, inputs[label]) for label in labels}
+        todo = [label for label in labels if finished[label] is None]
+        if todo:
+            pack = self._start_encoding(todo, members)
+            try:
+                members = members or self._split(labels, pack)
+                for label in todo:
+                    finished[label] = self._write(label, members[label], inputs[label], pack)
+            finally:
+                pack.close()
+        sets = [done for done in finished.values() if done is not None]
+        rows = [row for done in sets for row in done.report["dropped"]] + self._of_no_set()
+        unique = {(row["where"], row["reason"], row["detail"]): row for row in rows}
+        unlabelled: dict[Family, int] = {each: self.questions.unlabelled(each) for each in self.preparation.by}
+        return Outcome(sets, list(unique.values()), unlabelled)
+
+    # ---- what is asked for
+
+    def _read(self) -> None:
+        if self.preparation.release is not None:
+            self.questions.read_release(self.preparation.release)
+        else:
+            assert self.preparation.splits_dir is not None
+            self.questions.read_splits(self.preparation.splits_dir)
+        if not len(self.questions):
+            first = "; ".join(f"{row.where}: {row.detail}" for row in self.questions.dropped[:3])
+            raise UserError(f"none of the {len(self.questions.dropped)} questions can be used: {first}")
+
+    def _has(self, label: Label) -> bool:
+        if self.preparation.kind == "published":
+            return any(self.questions.published(label).values())
+        return bool(self.questions.asking(label))
+
+    def _labels(self) -> list[Label]:
+        known: list[Label] = [*Modality, *Task]
+        wanted = [label for label in known if family_of(label) in self.preparation.by]
+        there = [label for label in wanted if self._has(label)]
+        missing = [label for label in self.preparation.only if label not in there]
+        if missing:
+            raise UserError(
+                f"there is no question for --only {', '.join(missing)}; there are: {', '.join(there) or 'none'}"
+            )
+        return [label for label in there if label in (self.preparation.only or there)]
+
+    def _split(self, labels: list[Label], pack: Pack | None) -> dict[Label, Members]:
+        """Train and test of every label; a pack is needed to tell equal pictures with different names."""
+        if self.preparation.kind == "published":
+            members = {label: self.questions.published(label) for label in labels}
+        else:
+            sides = self._draw(pack)
+            members = {label: self.questions.drawn(label, sides) for label in labels}
+        if not self.preparation.allow_missing_side:
+            lacking = [
+                f"{self.preparation.folder(label).name} has no {side} question"
+                for label in labels
+                for side in SIDES
+                if not members[label][side]
+            ]
+            if lacking:
+                complete = [label for label in labels if all(members[label].values())]
+                hint = f"--only {' '.join(repr(str(each)) for each in complete)}, or " if complete else ""
+                raise UserError(
+                    f"{'; '.join(lacking)}: training needs train and evaluation needs test; use {hint}"
+                    "--allow_missing_side to build what is there"
+                )
+        return members
+
+    def _draw(self, pack: Pack | None) -> bytearray:
+        questions, seed = self.questions, self.preparation.seed
+        if pack is None:
+            return draw_per_question(questions.cells(), questions.number, seed)
+        # Where a file could not be read its path stands for it, beyond the range of the 64-bit hashes.
+        identity = [
+            (1 << 64) + _number(path) if (content := pack.content(index)) is None else content
+            for path, index in questions.pictures.items()
+        ]
+        return draw_per_picture(questions.cells(), [identity[index] for index in questions.picture], seed)
+
+    # ---- what is complete already
+
+    def _inputs(self, labels: list[Label]) -> dict[Label, dict[str, str]]:
+        """What each set is made from: a hash of all question files, and one of its pictures' paths and sizes."""
+        p = self.preparation
+        if p.release is not None:
+            files = [(path.relative_to(p.release), path) for path in release_files(p.release)]
+        else:
+            assert p.splits_dir is not None
+            files = [(path.relative_to(p.splits_dir), path) for path, _ in split_files(p.splits_dir)]
+        digest = _digest(f"{name} {sha256_file(path)}" for name, path in files)
+        paths = list(self.questions.pictures)
+        sizes = array("q", [-2]) * len(paths)  # bytes; -1 not there, -2 not looked at
+        inputs = {}
+        for label in labels:
+            asked = range(len(paths)) if p.kind == "image_disjoint" else self._pictures_of(label)
+            for index in asked:
+                if sizes[index] == -2:
+                    sizes[index] = _size(paths[index], p.pictures)
+            if all(sizes[index] == -1 for index in asked):
+                raise UserError(
+                    f"none of the {len(asked)} pictures of {label} is below {p.pictures}, for example "
+                    f"{paths[asked[0]]!r}; give the folder that holds Images/ as --image_root"
+                )
+            lines = (f"{paths[index]} {sizes[index]}" for index in asked)
+            inputs[label] = {"question files": digest, "pictures": _digest(lines)}
+        return inputs
+
+    def _pictures_of(self, label: Label) -> list[int]:
+        if self.preparation.kind == "published":
+            members = self.questions.published(label)
+            indices: Iterable[int] = (index for side in SIDES for index in members[side])
+        else:
+            indices = self.questions.asking(label)
+        return sorted({self.questions.picture[index] for index in indices})
+
+    def _finished(self, label: Label, inputs: dict[str, str]) -> Prepared | None:
+        """The set if it is complete; None if it is to be built."""
+        folder = self.preparation.folder(label)
+        refuse_foreign(folder)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return None
+        wanted = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
+        found = {
+            "version": _version(manifest),
+            **manifest.get("settings", {}),
+            **manifest.get("inputs", {}),
+        }
+        differences = [
+            f"{key} (was {found.get(key)!s:.20}, is {value!s:.20})"
+            for key, value in wanted.items()
+            if found.get(key) != value
+        ]
+        if differences:
+            raise UserError(
+                f"{folder} was made with other settings or inputs: {', '.join(differences)}; remove it to build "
+                "it anew, or choose another --output_dir"
+            )
+        for name, stored in manifest["outputs"].items():
+            if not (folder / name).is_file() or (folder / name).stat().st_size != stored["bytes"]:
+                raise UserError(f"{folder} is damaged ({name}); remove it to build it anew")
+        return Prepared(folder, False, manifest["report"])
+
+    # ---- pictures
+
+    def _start_encoding(self, labels: list[Label], members: dict[Label, Members]) -> Pack:
+        """Set the worker processes to work, in the order in which the sets will be written."""
+        paths = list(self.questions.pictures)
+        pack = Pack(self.stage / "pictures", self.preparation.pictures, paths, self.preparation.encoding)
+        if members:
+            order = self._in_order_of_use(labels, members)
+            pack.start((Job(index, paths[index], True) for index in order), self.preparation.num_workers)
+            return pack
+        # A draw per picture has to know all pictures, or it would depend on what is built.
+        wanted = bytearray(len(paths))
+        for label in labels:
+            for index in self._pictures_of(label):
+                wanted[index] = 1
+        jobs = (Job(index, path, bool(wanted[index])) for index, path in enumerate(paths))
+        pack.start(jobs, self.preparation.num_workers)
+        with tqdm(total=len(paths), desc="pictures", unit="", disable=None) as bar:
+            for count in pack.finish():
+                bar.update(count)
+        return pack
+
+    def _in_order_of_use(self, labels: list[Label], members: dict[Label, Members]) -> Iterator[int]:
+        seen = bytearray(len(self.questions.pictures))
+        for label in labels:
+            for side in SIDES:
+                for question in members[label][side]:
+                    index = self.questions.picture[question]
+                    if not seen[index]:
+                        seen[index] = 1
+                        yield index
+
+    # ---- one set
+
+    def _write(self, label: Label, members: Members, inputs: dict[str, str], pack: Pack) -> Prepared:
+        final = self.preparation.folder(label)
+        stage = self.stage / final.name
+        shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+        stage.mkdir()
+        dropped = [row for row in self.questions.dropped if label in (row.modality, row.task)]
+        used: Members = {side: array("I") for side in SIDES}
+        hashes: dict[Path, str] = {}
+        sides: list[Split] = [side for side in SIDES if members[side]]
+        with tqdm(total=sum(map(len, members.values())), desc=final.name, unit="", disable=None) as bar:
+            for side in sides:
+                rows = self._rows(members[side], pack, used[side], dropped, bar)
+                files = write_split(stage / side, rows, FEATURES, side)
+                hashes |= {stage / side / name: digest for name, digest in files.items()}
+                if not used[side]:
+                    raise UserError(
+                        f"{final.name}: none of the {len(members[side])} {side} questions has a picture that "
+                        f"can be used, for example {dropped[-1].where}: {dropped[-1].detail}"
+                    )
+        write_dict(stage, [*sides])
+        report = set_report(label, self.questions, used, pack.content, dropped)
+        write_json(stage / REPORT, report)
+        self._write_manifest(stage, label, inputs, report, hashes)
+        publish_folder(stage, final)
+        return Prepared(final, True, report)
+
+    def _rows(
+        self, indices: array, pack: Pack, used: array, dropped: list[Dropped], bar: tqdm
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of one side as their pictures get ready; notes which were used, and which not and why."""
+        questions = self.questions
+        for index, texts in zip(indices, questions.texts(indices), strict=True):
+            bar.update()
+            picture, modality, task = questions.picture[index], questions.modality(index), questions.task(index)
+            if not pack.has(picture):
+                error = pack.failed[picture]
+                where = f"{texts.image}: {texts.problem}"
+                dropped.append(Dropped(where, error.reason, str(error), modality, task))
+                continue
+            used.append(index)
+            yield {
+                "image": {"bytes": pack.read(picture), "path": texts.image},
+                "problem": texts.problem,
+                "solution": texts.solution,
+                "id": f"{questions.number[index]:016x}",
+                "source": texts.source,
+                "modality": modality,
+                "task": task,
+            }
+
+    def _write_manifest(
+        self, stage: Path, label: Label, inputs: dict[str, str], report: dict[str, Any], hashes: dict[Path, str]
+    ) -> None:
+        outputs = {
+            str(path.relative_to(stage)): {
+                "sha256": hashes.get(path) or sha256_file(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in sorted(stage.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "version": FORMAT_VERSION,
+            "label": label,
+            "settings": self.preparation.settings(),
+            "inputs": inputs,
+            "report": report,
+            "packages": {name: metadata.version(name) for name in ("pillow", "pyarrow", "datasets")},
+            "outputs": outputs,
+        }
+        write_json(stage / MANIFEST, manifest)
+
+    def _of_no_set(self) -> list[dict[str, Any]]:
+        """Rows that were dropped before it was known which sets they belong to."""
+        return [asdict(row) for row in self.questions.dropped if row.modality is None and row.task is None]
+
+
+def _version(manifest: dict[str, Any]) -> Any:
+    """The format of a complete set; one of version 1 that dropped nothing is as version 2 makes it."""
+    version = manifest.get("version")
+    return FORMAT_VERSION if version == 1 and not manifest.get("report", {}).get("dropped") else version
+
+
+def _number(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _size(reference: str, root: Path) -> int:
+    try:
+        return os.stat(resolve(reference, root)).st_size
+    except ImageError:
+        return -1
+    except OSError:
+        return -1

@@ -1,0 +1,112 @@
+"""What a preparation says about itself: counts, what was dropped and why, and how far train and test share pictures."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
+from open_r1.data.rows import Dropped, Leak, leak
+from open_r1.vocabulary.labels import Family, Modality
+
+REPORT = "report.json"
+_SHOWN = 10  # dropped rows on the screen; report.json has them all
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One set that is complete: where, whether it was built just now, and its report."""
+
+    folder: Path
+    built: bool
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `prepare` did."""
+
+    sets: list[Prepared]
+    dropped: list[dict[str, Any]]  # every dropped row once
+    unlabelled: dict[Family, int]  # questions that are in no modality set, or in no task set
+
+
+def set_report(
+    label: Label,
+    questions: Questions,
+    used: Members,
+    content: Callable[[int], int | None],
+    dropped: Sequence[Dropped],
+) -> dict[str, Any]:
+    """The report of one set.
+
+    Args:
+        used: the questions that are in it.
+        content: a picture's index -> the hash of its file.
+        dropped: the questions that are not.
+    """
+    cells: Counter[tuple[str, str]] = Counter()
+    for side in SIDES:
+        for index in used[side]:
+            other = questions.task(index) if isinstance(label, Modality) else questions.modality(index)
+            cells[other or "unlabelled", side] += 1
+    train, test = ([questions.picture[index] for index in used[side]] for side in SIDES)
+    return {
+        "label": label,
+        "questions": {side: len(used[side]) for side in SIDES},
+        "pictures": len({*train, *test}),
+        "cells": {other: {side: cells[other, side] for side in SIDES} for other in sorted({cell[0] for cell in cells})},
+        "leak": {
+            "by path": _leak_entry(leak(train, test), len(train)),
+            "by content": _leak_entry(leak(map(content, train), map(content, test)), len(train)),
+        },
+        "dropped": [asdict(row) for row in dropped],
+    }
+
+
+def _leak_entry(found: Leak, trained: int) -> dict[str, Any]:
+    """The counts, and the share in per cent to its last digit: whoever shows it rounds it, once."""
+    return {**asdict(found), "percent": found.percent if trained and found.questions else None}
+
+
+def report_lines(outcome: Outcome) -> Iterator[str]:
+    """What was built, what was left out and why, and how far train and test share pictures."""
+    for done in outcome.sets:
+        yield from _set_lines(done)
+    for family, count in outcome.unlabelled.items():
+        if count:
+            yield f"{count:,} questions have no {family}: they are in no {family} set"
+    dropped = outcome.dropped
+    if dropped:
+        reasons = Counter(row["reason"] for row in dropped).most_common()
+        yield f"{len(dropped):,} questions dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        yield from (f"  {row['where']:.120} - {row['detail']}" for row in dropped[:_SHOWN])
+        if len(dropped) > _SHOWN:
+            yield f"  and {len(dropped) - _SHOWN:,} more, all in the {REPORT} of their sets"
+
+
+def _set_lines(done: Prepared) -> Iterator[str]:
+    report = done.report
+    state = "" if done.built else " (complete already, nothing was done)"
+    questions = ", ".join(f"{report['questions'][side]:,} {side}" for side in SIDES)
+    yield (
+        f"{done.folder}: {questions} questions on {report['pictures']:,} pictures, "
+        f"{len(report['dropped']):,} dropped{state}"
+    )
+    yield "  " + ", ".join(f"{name} {sum(cell.values()):,}" for name, cell in report["cells"].items())
+    by_path, by_content = report["leak"]["by path"], report["leak"]["by content"]
+    empty = [side for side in SIDES if not report["questions"][side]]
+    if empty:
+        yield f"  leak: not known, as there is no {empty[0]} question here"
+        return
+    yield (
+        f"  leak: {_percent(by_path)} % of the test questions ({by_path['shared']:,}) show a picture of "
+        f"train by its path, {_percent(by_content)} % by its content"
+        + ("; --split image_disjoint avoids that" if by_content["shared"] else "")
+    )
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    """The share of a leak entry, from its counts: early reports hold it rounded."""
+    return f"{Leak(entry['questions'], entry['shared']).percent:.1f}"

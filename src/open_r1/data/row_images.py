@@ -1,0 +1,47 @@
+"""The images of a row: opened, and told apart."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from open_r1.data.images import SIZE, decode, open_image
+
+
+def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
+    """The picture of one row of `load_vqa` as RGB; `size` is (width, height) in pixels.
+
+    Without `size` a picture from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    value = row["image"]
+    assert isinstance(value, Mapping), "rows of load_vqa hold undecoded pictures"
+    if value["bytes"] is not None:
+        return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
+    return open_image(Path(value["path"]), size=size or (SIZE, SIZE), resolved=True)
+
+
+def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
+    """The pictures of one row as `row_image` opens them; none for a text-only row.
+
+    Raises:
+        ImageError: one cannot be used.
+    """
+    return [] if row["image"] is None else [row_image(row)]
+
+
+def picture_key(row: Mapping[str, Any]) -> str:
+    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path.
+
+    A text question shares its picture with no other: its id stands for it.
+    """
+    value = row["image"]
+    if value is None:
+        return str(row["id"])
+    if value["bytes"] is None:
+        return str(value["path"])
+    return hashlib.sha256(value["bytes"]).hexdigest()[:16]

@@ -1,0 +1,147 @@
+"""One question as a row: which keys it needs, what they may hold, and why a row is dropped."""
+
+import hashlib
+import re
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from open_r1.common.errors import UnusableInput, UserError
+from open_r1.data.answer_texts import published_form
+from open_r1.data.images import check_reference, shown
+from open_r1.grading.problems import options_in, solution_letter
+from open_r1.vocabulary.labels import Modality, Task
+
+TEXT_KEYS = ("image", "problem", "solution")
+"""The columns of the published form."""
+
+
+class RowError(UnusableInput):
+    """A row that is no usable question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that is left out, and why."""
+
+    where: str  # file and entry, or the row's place in a data set
+    reason: str  # short slug to count by
+    detail: str
+    modality: Modality | None = None
+    task: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Test questions whose picture is also asked about in training."""
+
+    questions: int
+    shared: int
+
+    @property
+    def percent(self) -> float:
+        """Share of the test questions, 0 to 100; 0 where there are none."""
+        return 100 * self.shared / self.questions if self.questions else 0.0
+
+
+def leak(train: Iterable[Hashable], test: Iterable[Hashable]) -> Leak:
+    """Count the test questions whose picture is in training; each item is one question's picture."""
+    seen = set(train)
+    shared = questions = 0
+    for picture in test:
+        questions += 1
+        shared += picture in seen
+    return Leak(questions, shared)
+
+
+def row_id(image: bytes | str, problem: str, solution: str) -> str:
+    """The id of a question, 16 hexadecimal digits of a SHA-256.
+
+    Args:
+        image: the picture's path below the image root where it is known, so that a question has one id in the
+            release, in the split files and in every prepared form; else the picture's bytes.
+    """
+    digest = hashlib.sha256()
+    for part in (image, problem, solution):
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))  # lengths: ("ab", "c") is not ("a", "bc")
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def check_row(entry: Any) -> tuple[str, str, str]:
+    """Check one object of the published form; returns its image path, and problem and solution as published.
+
+    Raises:
+        RowError: it cannot be used (`not-an-object`, `missing-key`, `not-text` or as `check_texts` says).
+        ImageError: the image is no path that may be opened.
+    """
+    image, problem, solution = _texts(entry, TEXT_KEYS)
+    for key, value in entry.items():
+        refuse_more_pictures(key, value)
+    problem, solution = check_texts(problem, solution)
+    return check_reference(image), problem, solution
+
+
+def check_texts(problem: str, solution: str) -> tuple[str, str]:
+    """Check that a problem offers distinct options and the solution is one of them; returns both as published.
+
+    Raises:
+        UnusableInput: `no-options`, `ambiguous-options`, `repeated-option`, `bad-solution` or `solution-not-offered`.
+    """
+    try:
+        problem, solution = published_form(problem, solution)
+        options = options_in(problem)
+    except UnusableInput:
+        raise
+    except UserError as error:
+        raise RowError("no-options", str(error)) from None
+    if len(set(options.values())) < len(options):
+        raise RowError("repeated-option", f"an option is repeated in {shown(problem)}")
+    letter = solution_letter(solution)
+    if letter not in options:
+        raise RowError("solution-not-offered", f"the solution {letter} is not offered in {shown(problem)}")
+    return problem, solution
+
+
+MORE_PICTURES = re.compile(r"(?:images|pictures|figures|videos?|audios?|(?:image|picture)_?\d{1,3})", re.IGNORECASE)
+"""Keys beside `image` that make a question one about several pictures, or about something else than a picture."""
+
+
+def refuse_more_pictures(key: Any, value: Any) -> None:
+    """Refuse a question about more than its one picture: without the others it is another question.
+
+    Raises:
+        RowError: `several-pictures`.
+    """
+    one_again = isinstance(value, list | tuple) and len(value) == 1 and str(key).casefold() in ("images", "pictures")
+    if value and not one_again and MORE_PICTURES.fullmatch(str(key)):
+        raise RowError(
+            "several-pictures", f"the question shows more than one picture ({key}: {shown(value)}); one is read"
+        )
+
+
+def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
+    if isinstance(entry, RowError):
+        raise entry
+    if not isinstance(entry, dict):
+        raise RowError("not-an-object", f"an object is expected, not {shown(entry)}")
+    absent = [key for key in keys if key not in entry]
+    if absent:
+        raise RowError("missing-key", f"the key {', '.join(map(repr, absent))} is missing")
+    return [_text(key, entry[key]) for key in keys]
+
+
+def _text(key: str, value: Any) -> str:
+    try:
+        if isinstance(value, str) and value.strip() and value.encode():
+            return value
+    except UnicodeEncodeError:  # half of a surrogate pair: valid JSON, no text
+        pass
+    raise RowError("not-text", f"{key!r} must be a text that is not empty, not {shown(value)}")
+
+
+def source_of(image: str) -> str:
+    """OmniMedVQA's name of the data set in a picture path: `Images/PALM2019/T0011.jpg` is of PALM2019."""
+    parts = image.split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "Images" else ""

@@ -1,0 +1,1 @@
+"""Text questions: MedQA and its relatives, from the published files to prepared sets."""

@@ -1,0 +1,149 @@
+"""Open the files in which text questions are published: JSON lines, JSON, Parquet or CSV, one row at a time.
+
+A file that cannot be used at all is a `UserError`. A single line that is no JSON is passed on as a `RowError`, so
+that whoever reads can count it.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1.common.atomic_files import RepeatedKeys, object_of, parse_json, repeated_key
+from open_r1.common.errors import UserError
+from open_r1.data.json_lists import LONGEST_ENTRY, json_entries, key_twice, too_long
+from open_r1.data.rows import RowError
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+
+Row = dict[str, Any]
+
+
+def rows_of(path: str | os.PathLike) -> Iterator[tuple[str, Row | RowError]]:
+    """Every row of a file with its place, `train.jsonl row 3`, counted from 0.
+
+    JSON may be a list of rows, one row per line, or one object: id -> row, or source -> list of rows. Of the last
+    two the key is kept in the row, as `id` or `source`.
+
+    Raises:
+        UserError: the file is missing, of another kind, not UTF-8, or not what its name says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not there or is no file; a file of questions is expected ({', '.join(SUFFIXES)})")
+    readers = {".jsonl": _json_lines, ".json": _json, ".parquet": _parquet, ".csv": _csv}
+    if path.suffix not in readers:
+        raise UserError(f"{path} is no file of questions that can be read; give one of {', '.join(SUFFIXES)}")
+    try:
+        for number, row in enumerate(readers[path.suffix](path)):
+            yield f"{path.name} row {number}", _usable(row)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _usable(row: Any) -> Row | RowError:
+    if isinstance(row, RowError):
+        return row
+    if not isinstance(row, dict):
+        return RowError("not-an-object", f"an object is expected, not {row!r:.80}")
+    if (key := repeated_key(row)) is not None:
+        return key_twice(key)
+    if any(isinstance(value, str) and len(value) > LONGEST_ENTRY for value in row.values()):
+        return too_long()
+    return row
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as file:
+        while line := file.readline(LONGEST_ENTRY):
+            if len(line) == LONGEST_ENTRY and not line.endswith("\n"):
+                while (rest := file.readline(LONGEST_ENTRY)) and not rest.endswith("\n"):
+                    pass
+                yield too_long()
+            elif line.strip():
+                try:
+                    yield parse_json(line, object_of)
+                except ValueError as error:
+                    yield RowError("not-json", f"the line is no JSON: {error}")
+
+
+def _json(path: Path) -> Iterator[Any]:
+    if _first_sign(path) == "[":
+        yield from json_entries(path)
+        return
+    try:
+        value = parse_json(path.read_text(encoding="utf-8-sig"), object_of)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        yield from _json_lines(path)  # MedMCQA's own files are JSON lines named .json
+        return
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds neither a list nor an object of questions")
+    if not all(isinstance(held, dict) or _lists_rows(held) for held in value.values()):
+        yield value  # JSON lines with a single line
+        return
+    for key, held in value.pairs if isinstance(value, RepeatedKeys) else value.items():
+        rows = held if isinstance(held, list) else [held]
+        name = "source" if isinstance(held, list) else "id"
+        for row in rows:
+            yield {**row, name: key} if isinstance(row, dict) and repeated_key(row) is None else row
+
+
+def _lists_rows(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(row, dict) for row in value)
+
+
+def _first_sign(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        while piece := file.read(4096):
+            if piece.strip():
+                return piece.strip()[0]
+    raise UserError(f"{path} is empty")
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        _refuse_repeated(file.schema_arrow.names, path)
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is no Parquet file that can be read: {str(error).splitlines()[0]}") from None
+
+
+def _csv(path: Path) -> Iterator[Any]:
+    csv.field_size_limit(LONGEST_ENTRY)  # Python's own limit is 131,072
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            _refuse_repeated(rows.fieldnames or (), path)
+            while True:
+                try:
+                    row = next(rows)
+                except csv.Error as error:
+                    if "field larger" not in str(error):
+                        raise
+                    yield too_long()
+                    continue
+                short = None in row or None in row.values()
+                yield RowError("not-csv", "the row has not as many fields as the header") if short else row
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(f"{path} is no CSV file that can be read: {error}") from None
+
+
+def _refuse_repeated(columns: Sequence[str], path: Path) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        raise UserError(
+            f"{path} has the column {twice[0]!r} twice, and which is meant nobody can say; rename one of them"
+        )

@@ -1,0 +1,477 @@
+"""Read the text question sets as they are published, each by its own reader, into one kind of question.
+
+MedQA, MedXpertQA, MedMCQA, PubMedQA, MMLU-medical, MMLU-Pro medical, GPQA and HuatuoGPT-o1's evaluation file. A row
+that cannot be used becomes a `Dropped` with its reason; a row of another subject is left out and counted.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from open_r1.common.errors import UnusableInput, UserError
+from open_r1.data.answer_texts import as_read, bare_letter, letter_by_name, letter_by_text, without_marks
+from open_r1.data.rows import Dropped, RowError, row_id
+from open_r1.data.text.files import Row, rows_of
+from open_r1.grading.problems import LETTERS, render_lines
+
+
+@dataclass(frozen=True)
+class TextQuestion:
+    """One multiple-choice question without a picture."""
+
+    question: str
+    options: tuple[str, ...]
+    """Texts in order of their letters, A first."""
+    letter: str
+    """The right one."""
+    source: str
+    """The set it is from: MedQA, MedXpertQA, ..."""
+    question_type: str | None = None
+    """What MedXpertQA calls it (Reasoning, Understanding), a subject, or None."""
+    origin: str | None = None
+    """The id that the set itself gives."""
+
+    @property
+    def problem(self) -> str:
+        """Question and options as the models see them."""
+        return render_lines(self.question, self.options)
+
+    @property
+    def solution(self) -> str:
+        """`<answer> C </answer>`."""
+        return f"<answer> {self.letter} </answer>"
+
+    @property
+    def id(self) -> str:
+        """A hash of the content, so that a question has one id wherever it is prepared."""
+        return row_id("", self.problem, self.solution)
+
+
+@dataclass
+class Reading:
+    """What a file came to."""
+
+    questions: list[TextQuestion] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    other_subjects: int = 0
+    """Rows that are not medical by the set's own label; no fault of theirs."""
+    notes: list[str] = field(default_factory=list)
+    """What had to be found out about the file."""
+
+
+class OtherSubject(Exception):
+    """The row is of a subject that is not asked for."""
+
+
+# A reader turns one row into a question, or raises RowError or OtherSubject.
+Reader = Callable[[Row], TextQuestion]
+
+
+def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Reading:
+    """Read every row; a bad one, and a question or an id that its source had before, is dropped with its reason."""
+    reading = Reading()
+    ids: set[tuple[str, str]] = set()
+    answers: dict[tuple[str, str], str] = {}
+    for where, row in rows:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            _refuse_pictures(row)
+            question = reader(row)
+            _refuse_known(question, ids, answers)
+        except OtherSubject:
+            reading.other_subjects += 1
+        except UnusableInput as error:
+            reading.dropped.append(Dropped(where, error.reason, str(error)))
+        else:
+            reading.questions.append(question)
+    return reading
+
+
+_PICTURES = re.compile(
+    r"(?:image|img|picture|pic|figure|photo|video|audio)s?(?:_?\d{1,3}|_?(?:path|url|file|name|id|bytes|data)s?)?",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"<(?:image|img|video|audio)[ _]?\d{0,3}\s?/?>", re.IGNORECASE)
+
+
+def _refuse_pictures(row: Row) -> None:
+    """Refuse a question that shows pictures: without them it is another question."""
+    named = [key for key, value in row.items() if _PICTURES.fullmatch(str(key)) and value]
+    texts = " ".join(str(row.get(key)) for key in ("question", "QUESTION", "Question", "options") if row.get(key))
+    if named:
+        raise RowError("has-pictures", f"the question shows pictures ({named[0]}: {row[named[0]]!r:.60}); text is read")
+    if found := _PLACEHOLDER.search(texts):
+        raise RowError("has-pictures", f"the question has a place for a picture ({found[0]}); only text is read")
+
+
+def _refuse_known(question: TextQuestion, ids: set[tuple[str, str]], answers: dict[tuple[str, str], str]) -> None:
+    asked, named = (question.source, question.problem), (question.source, question.origin or "")
+    known = answers.get(asked)
+    if known is not None:
+        reason = "repeated-question" if known == question.letter else "two-solutions"
+        raise RowError(reason, f"the same question was there before, with the answer {known}")
+    if question.origin is not None and named in ids:
+        raise RowError("repeated-id", f"the id {question.origin!r} was there before, with another question")
+    answers[asked] = question.letter
+    ids.add(named)
+
+
+# ------------------------------------------------------------------------------------------------- one question
+
+
+def make_question(
+    question: str, options: Sequence[str], gold: int, source: str, kind: str | None = None, origin: Any = None
+) -> TextQuestion:
+    """A question whose parts have been checked; `gold` is the right option's index.
+
+    Raises:
+        RowError: an empty question, fewer than 2 or more than 26 options, an empty or repeated one, or no such gold.
+    """
+    texts = [" ".join(text.split()) for text in options]
+    if not question.strip():
+        raise RowError("empty-question", "the question is empty")
+    if len(texts) < 2:
+        raise RowError("too-few-options", f"{len(texts)} option is offered; nothing can be chosen")
+    if len(texts) > len(LETTERS):
+        raise RowError("too-many-options", f"{len(texts)} options are offered; letters end at {len(LETTERS)}")
+    if not all(texts):
+        raise RowError("empty-option", f"option {LETTERS[texts.index('')]} is empty")
+    if len(set(texts)) < len(texts):
+        raise RowError("repeated-option", f"an option is offered twice: {texts!r:.200}")
+    if not 0 <= gold < len(texts):
+        raise RowError("answer-not-offered", f"the answer is option {gold + 1} of {len(texts)}")
+    named = None if origin in (None, "") else str(origin)
+    return TextQuestion(question.strip(), tuple(texts), LETTERS[gold], source, kind, named)
+
+
+def _text(row: Row, key: str) -> str:
+    value = row.get(key)
+    if value is None:
+        raise RowError("missing-key", f"the key {key!r} is missing; the row has {', '.join(map(str, row))[:120]}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RowError("not-text", f"{key!r} must be a text, not {value!r:.80}")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: valid JSON, no text
+        raise RowError("not-text", f"{key!r} holds half a character: {text!r:.80}") from None
+    return text
+
+
+def _optional(row: Row, *keys: str) -> str | None:
+    value = next((row[key] for key in keys if row.get(key) not in (None, "")), None)
+    return None if value is None else str(value)
+
+
+def _lettered(value: Any) -> dict[str, str]:
+    """Options written as {letter: text}, [{letter, content}] or [text], by letter."""
+    if isinstance(value, dict):
+        pairs = [(key, text) for key, text in value.items() if text is not None]  # Parquet fills absent letters
+    elif isinstance(value, list | tuple) and all(isinstance(each, dict) for each in value):
+        pairs = [(each.get("letter"), each.get("content")) for each in value]
+    elif isinstance(value, list | tuple):
+        pairs = list(zip(LETTERS, value, strict=False))
+        if len(value) > len(LETTERS):
+            raise RowError("too-many-options", f"{len(value)} options are offered; letters end at {len(LETTERS)}")
+    else:
+        raise RowError("no-options", f"options are expected, not {value!r:.80}")
+    found: dict[str, str] = {}
+    for letter, text in pairs:
+        name = bare_letter(str(letter))
+        if name is None:
+            raise RowError("bad-letter", f"an option is named {letter!r}; a letter from A to Z is expected")
+        if name in found:
+            raise RowError("repeated-letter", f"two options are named {name}")
+        found[name] = _text({name: text}, name)
+    return without_marks(dict(sorted(found.items())))
+
+
+def _gold(letter: Any, options: Mapping[str, str]) -> int:
+    """The place of the right option, which its letter or its text names; evaluation files write a list of one."""
+    if isinstance(letter, list | tuple):
+        if len(letter) != 1:
+            raise RowError("not-one-answer", f"one answer is expected, not {list(letter)!r:.80}")
+        letter = letter[0]
+    try:
+        return list(options).index(letter_by_name(str(letter), options))
+    except UnusableInput as error:
+        reason = "answer-not-offered" if error.reason == "solution-not-offered" else error.reason
+        raise RowError(reason, str(error)) from None
+
+
+def _means(answer: str, gold: int, options: Mapping[str, str]) -> bool:
+    """Whether an answer's text is that of the right option, as a reader sees it."""
+    if " ".join(answer.split()) == " ".join(list(options.values())[gold].split()):
+        return True  # also where another option is the same, which is said later
+    try:
+        return list(options).index(letter_by_text(answer, options)) == gold
+    except UnusableInput:
+        return False
+
+
+_CHOICES = re.compile(r"(?:^|\n)\s{0,4}Answer Choices:\s{0,4}(?=\(A\))")
+_CHOICE = re.compile(r"(?:^|(?<=\s))\(([A-Z])\)\s")
+
+
+def split_choices(text: str) -> tuple[str, dict[str, str]]:
+    """Question and options of a text that ends with `Answer Choices: (A) x (B) y`; no options where it does not.
+
+    Raises:
+        RowError: the markers can be read in more than one way, so nobody can say which texts are offered.
+    """
+    starts = list(_CHOICES.finditer(text))
+    if not starts:
+        return text, {}
+    listed = text[starts[-1].end() :]
+    marks = list(_CHOICE.finditer(listed))
+    letters = [mark.group(1) for mark in marks]
+    if letters != list(LETTERS[: len(letters)]):
+        raise RowError("ambiguous-options", f"the options cannot be told apart: {' '.join(letters)}")
+    ends = [mark.start() for mark in marks[1:]] + [len(listed)]
+    texts = [listed[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    return text[: starts[-1].start()], dict(zip(letters, texts, strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------- readers
+
+
+def medqa(row: Row) -> TextQuestion:
+    """MedQA, 4 or 5 options: question, options {letter: text}, answer, answer_idx[, meta_info]."""
+    options = _lettered(row.get("options"))
+    gold = _gold(_text(row, "answer_idx"), options)
+    texts = list(options.values())
+    answer = _optional(row, "answer")
+    if answer is not None and not _means(answer, gold, options):
+        raise RowError("answer-contradicts", f"answer_idx names {texts[gold]!r:.60}, answer says {answer!r:.60}")
+    return make_question(_text(row, "question"), texts, gold, "MedQA", _optional(row, "meta_info"), row.get("id"))
+
+
+def choices(source: str) -> Reader:
+    """MedXpertQA and all sets in its form: question, options as a dict, a list of {letter, content} or within the
+    question, label as a letter or a list of one."""
+
+    def read(row: Row) -> TextQuestion:
+        question, within = split_choices(_text(row, "question"))
+        options = _lettered(row["options"]) if row.get("options") else within
+        if not options:
+            raise RowError("no-options", "there are neither options nor 'Answer Choices: (A) ...' in the question")
+        gold = _gold(row.get("label"), options)
+        kind = _optional(row, "question_type", "subject")
+        return make_question(question, list(options.values()), gold, source, kind, row.get("id"))
+
+    return read
+
+
+def medmcqa(first: int) -> Reader:
+    """MedMCQA: question, opa..opd, cop, which counts from `first` (0 or 1), subject_name."""
+
+    def read(row: Row) -> TextQuestion:
+        texts = [*without_marks({key[-1].upper(): _text(row, key) for key in ("opa", "opb", "opc", "opd")}).values()]
+        key = _cop(row)
+        if key is None or key < 0:
+            raise RowError("no-label", f"cop is {row.get('cop')!r}: the test split is published without answers")
+        kind = _optional(row, "subject_name")
+        return make_question(_text(row, "question"), texts, key - first, "MedMCQA", kind, row.get("id"))
+
+    return read
+
+
+def _cop(row: Row) -> int | None:
+    try:
+        return int(str(row.get("cop")))
+    except ValueError:
+        return None
+
+
+_EXPLAINED = re.compile(r"\b(?:ans(?:wer)?)\b[\s.:\-]{0,4}(?:is\b)?[\s.:\-'\"(]{0,6}([a-d])\b", re.IGNORECASE)
+_ENOUGH = 5  # explanations that name a letter; fewer prove nothing
+
+
+def cop_base(rows: Iterable[Row | RowError], path: str | Path) -> tuple[int, str]:
+    """Whether `cop` counts from 0 (the hub) or from 1 (the original files), and how that is known.
+
+    A 0 or a 4 anywhere decides. Otherwise explanations that begin "Ans. is 'b'" do, where they agree.
+
+    Raises:
+        UserError: both occur, or nothing decides; `--medmcqa_cop` then has to say it.
+    """
+    remedy = "say with --medmcqa_cop 0 (as on the hub) or --medmcqa_cop 1 (the original files) how it counts"
+    seen: set[int] = set()
+    agree = {0: 0, 1: 0}
+    for row in rows:
+        key = None if isinstance(row, RowError) else _cop(row)
+        if key is None or isinstance(row, RowError):
+            continue
+        seen.add(key)
+        named = _EXPLAINED.search(str(row.get("exp") or "")[:200])
+        for base in agree:
+            agree[base] += bool(named) and "abcd".index(named[1].lower()) == key - base
+    if {0, 4} <= seen:
+        raise UserError(f"{path}: cop takes the values 0 and 4, so it counts neither from 0 nor from 1; {remedy}")
+    if 0 in seen or 4 in seen:
+        return (0, "cop counts from 0: a 0 occurs") if 0 in seen else (1, "cop counts from 1: a 4 occurs")
+    total = sum(agree.values())
+    for base, count in agree.items():
+        if count >= _ENOUGH and count >= 0.9 * total:
+            return base, f"cop counts from {base}: {count} of {total} explanations name that letter"
+    if not seen - {-1}:
+        return 0, "cop is given nowhere"
+    raise UserError(
+        f"{path}: cop takes only the values {', '.join(map(str, sorted(seen)))}, which fit counting from 0 and from 1, "
+        f"and {total} explanations do not decide; {remedy}"
+    )
+
+
+PUBMEDQA_OPTIONS = ("yes", "no", "maybe")
+
+
+def pubmedqa(row: Row) -> TextQuestion:
+    """PubMedQA, original (QUESTION, CONTEXTS, final_decision) or hub form (question, context.contexts)."""
+    question = _text(row, "QUESTION" if "QUESTION" in row else "question")
+    contexts = row.get("CONTEXTS")
+    if contexts is None and isinstance(row.get("context"), dict):
+        contexts = row["context"].get("contexts")
+    if not isinstance(contexts, list | tuple) or not all(isinstance(each, str) for each in contexts):
+        raise RowError("no-context", f"CONTEXTS must be a list of texts, not {contexts!r:.80}")
+    decision = as_read(_text(row, "final_decision")).lower()
+    if decision not in PUBMEDQA_OPTIONS:
+        raise RowError("answer-not-offered", f"final_decision {decision!r} is none of {', '.join(PUBMEDQA_OPTIONS)}")
+    if not question.strip():
+        raise RowError("empty-question", "the question is empty")
+    asked = "\n".join([*(each.strip() for each in contexts), question.strip()])
+    gold = PUBMEDQA_OPTIONS.index(decision)
+    return make_question(asked, PUBMEDQA_OPTIONS, gold, "PubMedQA", None, row.get("id", row.get("pubid")))
+
+
+MMLU_SUBJECTS = (
+    *("anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics"),
+    "professional_medicine",
+)
+"""The six medical subjects of MMLU."""
+
+
+def mmlu_medical(row: Row) -> TextQuestion:
+    """MMLU, in MedXpertQA's evaluation form or as on the hub (question, choices, answer as a number)."""
+    subject = _optional(row, "subject")
+    if subject is not None and subject.replace(" ", "_") not in MMLU_SUBJECTS:
+        raise OtherSubject
+    if "choices" not in row:
+        return choices("MMLU-medical")(row)
+    options = _lettered(row["choices"])
+    answer = _text(row, "answer")
+    gold = int(answer) if re.fullmatch(r"\d{1,2}", answer) else _gold(answer, options)
+    return make_question(_text(row, "question"), list(options.values()), gold, "MMLU-medical", subject, row.get("id"))
+
+
+MMLU_PRO_CATEGORIES = ("health", "biology")
+
+
+def mmlu_pro_medical(row: Row) -> TextQuestion:
+    """MMLU-Pro: question, options[], answer (a letter), category; health and biology, options "N/A" left out."""
+    category = _text(row, "category").strip().lower()
+    if category not in MMLU_PRO_CATEGORIES:
+        raise OtherSubject
+    options = _lettered(row.get("options"))
+    right = list(options)[_gold(_text(row, "answer"), options)]
+    kept = {letter: text for letter, text in options.items() if text.strip().upper() != "N/A"}
+    if right not in kept:
+        raise RowError("answer-not-offered", f"the answer {right} is an option 'N/A'")
+    gold = list(kept).index(right)
+    origin = row.get("question_id", row.get("id"))
+    return make_question(_text(row, "question"), list(kept.values()), gold, "MMLU-Pro-medical", category, origin)
+
+
+GPQA_DOMAIN = "Biology"
+
+
+def gpqa(seed: int) -> Reader:
+    """GPQA: Question, Correct Answer, Incorrect Answer 1-3, in an order drawn from the seed and the question alone.
+
+    Where the row names its domain, only biology counts as medical.
+    """
+
+    def read(row: Row) -> TextQuestion:
+        domain = _optional(row, "High-level domain")
+        if domain is not None and domain.strip() != GPQA_DOMAIN:
+            raise OtherSubject
+        question = _text(row, "Question")
+        keys = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+        texts = [_text(row, key) for key in keys]
+        order = list(range(len(texts)))
+        random.Random(f"{seed}:{row_id('', question, texts[0])}").shuffle(order)
+        shown = [texts[place] for place in order]
+        return make_question(question, shown, order.index(0), "GPQA", _optional(row, "Subdomain"), row.get("Record ID"))
+
+    return read
+
+
+def huatuo_file(row: Row) -> TextQuestion:
+    """HuatuoGPT-o1's evaluation file: question, options, answer, answer_idx, under the name of its source."""
+    options = _lettered(row.get("options"))
+    gold = _gold(_text(row, "answer_idx"), options)
+    source = _optional(row, "source")
+    if source is None:
+        raise RowError("no-source", "the row stands under no source; the file is an object of source -> list")
+    return make_question(_text(row, "question"), list(options.values()), gold, source, None, row.get("id"))
+
+
+READERS: dict[str, Callable[[int], Reader]] = {
+    "medqa": lambda seed: medqa,
+    "medxpertqa": lambda seed: choices("MedXpertQA"),
+    "pubmedqa": lambda seed: pubmedqa,
+    "mmlu_medical": lambda seed: mmlu_medical,
+    "mmlu_pro_medical": lambda seed: mmlu_pro_medical,
+    "gpqa": gpqa,
+    "huatuo": lambda seed: huatuo_file,
+}
+"""Name on the command line -> what makes the reader for a seed. MedMCQA needs a look at the whole file first."""
+SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo")
+
+
+_EVALUATION_FORM = {
+    "medqa": ("answer_idx", "MedQA"),
+    "medmcqa": ("cop", "MedMCQA"),
+    "pubmedqa": ("final_decision", "PubMedQA"),
+}
+"""Sets that MedXpertQA's repository has in a form of its own too: a key of the published form, and the source."""
+
+
+def _in_evaluation_form(rows: Iterable[tuple[str, Row | RowError]], key: str) -> bool:
+    """Whether rows name their answer as MedXpertQA's evaluation does, and none as the set itself does."""
+    whole = [row for _, row in rows if isinstance(row, dict)]
+    return any("label" in row for row in whole) and not any(key in row for row in whole)
+
+
+def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | None = None) -> Reading:
+    """All questions of one file of one of `SETS`.
+
+    Args:
+        name: which set it is.
+        path: JSON lines, JSON, Parquet or CSV.
+        seed: of GPQA's shuffle.
+        medmcqa_cop: from where MedMCQA's key counts, instead of finding out.
+
+    Raises:
+        UserError: the file is none of that set, or MedMCQA's key cannot be understood.
+    """
+    rows = list(rows_of(path))
+    note = None
+    if name in _EVALUATION_FORM and _in_evaluation_form(rows, _EVALUATION_FORM[name][0]):
+        reader = choices(_EVALUATION_FORM[name][1])
+    elif name == "medmcqa":
+        base, note = (medmcqa_cop, "as asked") if medmcqa_cop is not None else cop_base((r for _, r in rows), path)
+        reader = medmcqa(base)
+    else:
+        reader = READERS[name](seed)
+    reading = read_set(rows, reader)
+    if note:
+        reading.notes.append(note)
+    if not reading.questions:
+        first = "; ".join(f"{row.where}: {row.detail}" for row in reading.dropped[:2]) or "it is empty"
+        left = f"; {reading.other_subjects} rows are of other subjects" if reading.other_subjects else ""
+        raise UserError(f"{path} holds no question of {name} that can be used ({first}{left})")
+    return reading

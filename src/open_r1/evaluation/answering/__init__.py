@@ -1,0 +1,1 @@
+"""A checkpoint answers the questions of a set."""

@@ -1,0 +1,47 @@
+"""Prompts grouped into batches of similar length, and the next batch prepared while one is computed."""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from open_r1.evaluation.answering.encoder import Encoded
+
+T = TypeVar("T")
+
+
+def batches_by_length(lengths: Sequence[int], size: int, pictures: Sequence[Hashable] | None = None) -> list[list[int]]:
+    """Indices in batches of `size`, the longest first: little padding, and a batch too large fails at once.
+
+    Args:
+        lengths: of each question.
+        size: questions in a batch.
+        pictures: what identifies each question's picture; questions that share one stay together.
+    """
+    groups = grouped(range(len(lengths)) if pictures is None else pictures)
+    ranked = sorted(groups, key=lambda group: (-max(lengths[index] for index in group), group[0]))
+    order = [index for group in ranked for index in group]
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def grouped(keys: Iterable[Hashable]) -> list[list[int]]:
+    """The places of each different key, in order of first appearance."""
+    places: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key, []).append(index)
+    return list(places.values())
+
+
+def ahead(make: Callable[[T], Encoded], items: Iterable[T], count: int = 2) -> Iterator[Encoded]:
+    """`make` of every item in order, worked out up to `count` items before it is asked for, in one thread."""
+    waiting: deque[Any] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

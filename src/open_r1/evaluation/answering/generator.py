@@ -1,0 +1,84 @@
+"""What every generating backend offers: completions of prompts, and the tokens that end them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from open_r1.checkpoints.families import forbidden_token_ids
+from open_r1.evaluation.answering.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.encoder import Encoded
+from open_r1.evaluation.answering.sampling import draw, uniforms
+from open_r1.evaluation.answering.settings import Sampling
+from open_r1.modeling.prompt_batch import completion_lengths
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote: the text without special tokens, and its length in tokens with the end token."""
+
+    text: str
+    tokens: int
+    cut_off: bool = False  # whether the token limit ended it
+
+
+class Generator:
+    """A model that answers batches of prompts, greedily or by drawing samples.
+
+    Greedy means the most likely token and nothing else: the repetition penalty (1.05 in the published Qwen2.5-VL) and
+    the sampling settings of the checkpoint's generation_config.json are left aside. Tokens that stand for pictures
+    cannot be generated.
+
+    Args:
+        model: in evaluation mode, on the device where it is to run.
+        tokenizer: names the padding token and turns tokens into text.
+        max_new_tokens: longest completion in tokens.
+        sampling: how many completions of a question, and at which temperature.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int, sampling: Sampling | None = None) -> None:
+        self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
+        self.sampling = sampling or Sampling()
+        self.forbidden = forbidden_token_ids(model.config)
+        self.end_tokens = end_tokens(model.generation_config, tokenizer)
+        self._decode = Decoder(model, self.end_tokens, tokenizer.pad_token_id, max_new_tokens)
+
+    def __call__(self, encoded: Encoded) -> list[list[Completion]]:
+        """The completions of each prompt, in order."""
+        tokens = self.tokens(encoded.prompts, [row["id"] for row in encoded.rows])
+        lengths = completion_lengths(tokens, self.end_tokens).tolist()
+        rows = [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]
+        assert not {token for row in rows for token in row}.intersection(self.forbidden)
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        ends = set(self.end_tokens)
+        done = [Completion(text, len(row), row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
+        count = self.sampling.count
+        return [done[start : start + count] for start in range(0, len(done), count)]
+
+    def tokens(self, prompts: Prompts, names: Sequence[str]) -> torch.Tensor:
+        """(B * samples, C) generated token ids, padded after the end token; `names` are the questions' ids."""
+        return self._decode(prompts, self._picker(names), self.sampling.count)
+
+    def _picker(self, names: Sequence[str]) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
+        def greedy(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+            logits[:, self.forbidden] = -torch.inf
+            return logits.argmax(-1)
+
+        if self.sampling.is_greedy:
+            return greedy
+        numbers = uniforms(self.sampling, names, self.max_new_tokens).to(self.model.device)
+
+        def sample(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+            logits[:, self.forbidden] = -torch.inf
+            return draw(logits, self.sampling.temperature, numbers[rows, step])
+
+        return sample
+
+
+def end_tokens(config: GenerationConfig | None, tokenizer: Any) -> list[int]:
+    """Ids that end a completion: the checkpoint's and the tokenizer's."""
+    given = config.eos_token_id if config is not None else None
+    listed = given if isinstance(given, list) else [given]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})

@@ -1,0 +1,1 @@
+"""Several runs: which belong together, and how they differ."""

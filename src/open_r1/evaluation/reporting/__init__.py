@@ -1,0 +1,1 @@
+"""Tables, heatmaps, curves and the page."""

@@ -1,0 +1,277 @@
+"""Accuracies and differences as pictures: the value in colour and in figures, n below it, blanks left blank.
+
+The difference of two sets of runs has the form of the published figure: rows are what was trained on, columns what was
+tested on, red is better and blue is worse. What the published one lacks is in ours: a star where the 95 % interval
+leaves zero out, another where that holds after correction for the number of cells, and hatching where a cell has few
+questions.
+"""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from open_r1.evaluation.comparing.matrices import Matrix
+from open_r1.evaluation.comparing.pairs import Pairs
+from open_r1.evaluation.comparing.scored_runs import short
+from open_r1.evaluation.scoring.statistics import LEVEL, Difference, Estimate
+from open_r1.evaluation.scoring.tallies import ALL, FEW, Cell, Table, Tally, columns, modalities
+
+CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
+NARROW = 0.86  # width of a cell without long column names
+GAP = 0.18  # between the cells and their margins, in cells
+MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that a reader can still take in
+HATCHED = f"hatched: fewer than {FEW} questions"
+STAR, HOLM_STAR = "*", "\u2605"
+"""What marks a cell whose interval leaves zero out; and one where p < 0.05 after Holm's correction, too."""
+STARS_MEAN = {
+    STAR: f"{STAR} the 95 % interval leaves zero out",
+    HOLM_STAR: f"{HOLM_STAR} also after Holm's correction for the number of cells of its kind",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one cell shows: a value in per cent or points, and two lines of text."""
+
+    value: float
+    label: str
+    small: str = ""
+    few: bool = False
+    star: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture to be made: its cells, what stands around them, and its scale."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    entries: Mapping[Cell, Entry]
+    legend: str  # of the colour bar
+    colours: str
+    span: tuple[float, float]
+    note: str = ""
+    axes: tuple[str, str] = ("", "")  # what rows and columns are
+    narrow: bool = False
+
+    @property
+    def footnote(self) -> str:
+        """What hatching and stars mean, where there are any."""
+        shown = self.entries.values()
+        stars = {entry.star for entry in shown} - {""}
+        parts = [HATCHED] * any(entry.few for entry in shown)
+        return "; ".join(parts + [text for text in STARS_MEAN.values() if stars])
+
+
+def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
+    """Modality x task: accuracy in per cent with n, sequential colours from 0 to 100, margins over all questions."""
+    entries = {cell: _accuracy(tally.estimate) for cell, tally in table.items() if tally.estimate is not None}
+    rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
+    return draw(Drawing(title, rows, across, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
+
+
+def star(difference: Difference, p_holm: float | None) -> str:
+    """STAR, HOLM_STAR or nothing for a difference and its adjusted p, if it is one of several."""
+    return (HOLM_STAR if p_holm is not None and p_holm < LEVEL else STAR) if difference.excludes_zero else ""
+
+
+def difference_heatmap(
+    differences: Mapping[Cell, Difference], p_holm: Mapping[Cell, float | None], title: str, note: str = ""
+) -> Figure:
+    """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
+    entries = {
+        cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}")
+        for cell, difference in differences.items()
+    }
+    rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
+    return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", _reach(entries), note))
+
+
+def accuracy_matrix(matrix: Matrix[Tally], title: str, note: str = "") -> Figure:
+    """Trained on x tested on: accuracy in per cent."""
+    entries = {
+        (short(row), short(column)): _accuracy(tally.estimate)
+        for (row, column), tally in matrix.cells.items()
+        if tally.estimate is not None
+    }
+    return draw(_matrix(matrix, entries, title, "accuracy (%)", "YlGnBu", (0, 100), note))
+
+
+def improvement_matrix(
+    matrix: Matrix[Pairs],
+    differences: Mapping[Cell, Difference],
+    p_holm: Mapping[Cell, float | None],
+    title: str,
+    note: str = "",
+) -> Figure:
+    """Trained on x tested on: the difference of two sets of runs in points, in the published form."""
+    entries = {
+        (short(cell[0]), short(cell[1])): _difference(difference, p_holm[cell], f"{100 * difference.mean:.2f}")
+        for cell, difference in differences.items()
+    }
+    return draw(_matrix(matrix, entries, title, "points", "coolwarm", _reach(entries), note))
+
+
+def improvement_figure(values: Mapping[Cell, float], title: str) -> Figure:
+    """The published figure from bare numbers: points by (trained on, tested on), in their order."""
+    entries = {cell: Entry(value, f"{value:.2f}") for cell, value in values.items()}
+    rows, columns = (list(dict.fromkeys(cell[axis] for cell in values)) for axis in (0, 1))
+    return draw(
+        Drawing(
+            title,
+            rows,
+            columns,
+            entries,
+            "points",
+            "coolwarm",
+            _reach(entries),
+            axes=("trained on", "tested on"),
+            narrow=True,
+        )
+    )
+
+
+def _accuracy(estimate: Estimate) -> Entry:
+    value = 100 * estimate.mean
+    return Entry(value, f"{value:.1f}", f"n = {estimate.n:,}", estimate.n < FEW)
+
+
+def _difference(difference: Difference, p_holm: float | None, label: str) -> Entry:
+    return Entry(100 * difference.mean, label, f"n = {difference.n:,}", difference.n < FEW, star(difference, p_holm))
+
+
+def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
+    """A scale around zero that holds every value, of 5 points at least."""
+    reach = max([5.0, *(abs(entry.value) for entry in entries.values())])
+    return (-reach, reach)
+
+
+def _matrix(
+    matrix: Matrix,
+    entries: Mapping[Cell, Entry],
+    title: str,
+    legend: str,
+    colours: str,
+    span: tuple[float, float],
+    note: str,
+) -> Drawing:
+    rows, columns = ([short(name) for name in names] for names in (matrix.rows, matrix.columns))
+    return Drawing(title, rows, columns, entries, legend, colours, span, note, ("trained on", "tested on"), True)
+
+
+# ---------------------------------------------------------------------------------------------------- drawing
+
+
+AS_IT_STANDS: Any = {"text.parse_math": False}  # a name with two dollar signs is no formula
+
+
+@matplotlib.rc_context(AS_IT_STANDS)
+def draw(drawing: Drawing) -> Figure:
+    """The picture; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
+    rows, columns = _kept(drawing.rows), _kept(drawing.columns)
+    left_out = f"{len(rows)} of {len(drawing.rows)} rows and {len(columns)} of {len(drawing.columns)} columns are drawn"
+    all_drawn = len(rows) == len(drawing.rows) and len(columns) == len(drawing.columns)
+    explained = drawing.note if all_drawn else f"{drawing.note} {left_out}; the table has all.".strip()
+    cell = NARROW if drawing.narrow else CELL_WIDTH
+    left = 0.5 + 0.085 * max(len(_shown(name)) for name in rows) + (0.3 if drawing.axes[0] else 0)
+    wide, high = cell * _extent(columns), CELL_HEIGHT * _extent(rows)
+    width = max(left + wide + 1.2, 4.2)
+    title = textwrap.fill(drawing.title, int(width * 8.5))
+    note = textwrap.fill(explained, int(width * 13))
+    foot = textwrap.fill(drawing.footnote, int(width * 13))
+    top = 0.35 + 0.24 * (title.count("\n") + 1) + (0.19 * (note.count("\n") + 1) if note else 0)
+    names = max(_broken(name).count("\n") + 1 for name in columns)
+    bottom = 0.25 + 0.17 * names + (0.3 if drawing.axes[1] else 0) + (0.19 * (foot.count("\n") + 1) if foot else 0)
+    height = high + top + bottom
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
+    norm, colour_map = Normalize(*drawing.span), matplotlib.colormaps[drawing.colours]
+    for (row, column), entry in drawing.entries.items():
+        if row not in rows or column not in columns:
+            continue
+        _draw_cell(axes, (_place(columns, column), _place(rows, row)), entry, colour_map(norm(entry.value)))
+    _label_axes(axes, rows, columns, drawing.axes)
+    figure.text(0.2 / width, 1 - 0.2 / height, title, ha="left", va="top", fontsize=13, fontweight="bold")
+    below = 0.2 + 0.24 * (title.count("\n") + 1)
+    figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
+    figure.text(0.2 / width, 0.1 / height, foot, ha="left", va="bottom", fontsize=8, color="0.3")
+    bar = figure.add_axes(((left + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
+    figure.colorbar(ScalarMappable(norm, colour_map), cax=bar).set_label(drawing.legend, fontsize=10)
+    bar.tick_params(labelsize=9)
+    return figure
+
+
+def _extent(names: Sequence[str]) -> float:
+    """How many cells a side is long; a margin stands a little apart."""
+    return len(names) + (GAP if ALL in names else 0)
+
+
+def _place(names: Sequence[str], name: str) -> float:
+    """Where a row or column begins, in cells."""
+    return names.index(name) + (GAP if name == ALL else 0)
+
+
+def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tuple[float, ...]) -> None:
+    red, green, blue, _ = colour
+    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"  # Rec. 601 luma
+    axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
+    x, y = corner
+    if entry.few:
+        inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
+        inside.set_linewidth(0)
+        axes.add_patch(inside)
+    weight = "bold" if entry.star == HOLM_STAR else "normal"
+    middle = y + (0.38 if entry.small else 0.5)
+    axes.text(
+        x + 0.5, middle, entry.label + entry.star, ha="center", va="center", fontsize=12, color=ink, fontweight=weight
+    )
+    if entry.small:
+        axes.text(x + 0.5, y + 0.76, entry.small, ha="center", va="center", fontsize=8, color=ink)
+
+
+def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: tuple[str, str]) -> None:
+    axes.set_xlim(0, _extent(columns))
+    axes.set_ylim(_extent(rows), 0)
+    axes.set_xticks([_place(columns, name) + 0.5 for name in columns])
+    axes.set_xticklabels([_broken(name) for name in columns], fontsize=10)
+    axes.set_yticks([_place(rows, name) + 0.5 for name in rows])
+    axes.set_yticklabels([_shown(name) for name in rows], fontsize=10)
+    axes.set_ylabel(names[0], fontsize=10)
+    axes.set_xlabel(names[1], fontsize=10)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _broken(name: str) -> str:
+    """A column name with a word to a line."""
+    return _shown(name).replace(" ", "\n")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def _kept(names: Sequence[str]) -> Sequence[str]:
+    """As many as are drawn; the margin, which comes last, is among them."""
+    return names if len(names) <= MOST else [*names[: MOST - 1], names[-1]]
+
+
+def picture(figure: Figure, form: str) -> bytes:
+    """The figure as `png` or `svg`; the same figure gives the same bytes."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | AS_IT_STANDS):
+        figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,64 @@
+"""The columns of the report's CSV files."""
+
+from collections.abc import Iterable, Sequence
+
+from open_r1.evaluation.comparing.scored_runs import Scored
+from open_r1.evaluation.reporting.table_formats import csv_text, percent
+from open_r1.evaluation.scoring.tallies import Average, Cell, Tally, mean
+from open_r1.grading.grader import Outcome
+
+
+def _hidden(scored: Scored, cell: Cell) -> float | None:
+    """Accuracy without the picture, on the questions of this cell that both runs answered."""
+    if scored.without_picture is None or cell not in scored.without_picture:
+        return None
+    ids = {result.id for result in scored.table[cell].asked}
+    return mean([float(result.correct) for result in scored.without_picture[cell].asked if result.id in ids])
+
+
+COLUMNS = (
+    *("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "blind_floor", "without_picture"),
+    *("unseen_n", "unseen_accuracy", "unseen_stderr", "correct", "wrong", "unparsed", "unparsed_share", "unreadable"),
+    *("samples", "pass_at_1", "pass_at_k", "cut_off_share"),
+)
+
+
+def figures(tally: Tally, without_picture: float | None = None) -> list[str]:
+    """The values of COLUMNS; accuracies in per cent, blank where there is none."""
+    own, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
+    spread = [None] * 4 if own is None else [own.mean, own.stderr, own.low, own.high]
+    return [
+        str(tally.n),
+        str(0 if own is None else own.clusters),
+        *map(percent, (*spread, tally.chance, tally.blind, without_picture)),
+        "" if tally.unseen is None else str(len(tally.unseen)),
+        *map(percent, (None, None) if unseen is None else (unseen.mean, unseen.stderr)),
+        *(str(tally.count(outcome)) for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)),
+        percent(tally.unparsed if tally.n else None),
+        str(tally.unreadable),
+        str(k),
+        *map(percent, (tally.pass_at(1), tally.pass_at(k), tally.cut_off)),
+    ]
+
+
+def _csv(scored: Scored, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
+    rows = [[*name, *figures(scored.table[cell], _hidden(scored, cell))] for name, cell in named]
+    return csv_text([*head, *COLUMNS], rows)
+
+
+def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
+    """One line per way to average; the floors are averaged in the same way."""
+    rows = []
+    for average in means:
+        tallies = [scored.table[cell] for cell in average.cells]
+        beside = [[tally.chance for tally in tallies], [tally.blind for tally in tallies]]
+        beside += [[_hidden(scored, cell) for cell in average.cells], [tally.unparsed for tally in tallies]]
+        beside.append([tally.cut_off for tally in tallies])
+        known = [
+            None if None in shares else mean([share for share in shares if share is not None]) for shares in beside
+        ]
+        counts = [str(len(tallies)), str(sum(tally.n for tally in tallies))]
+        rows.append([average.name, *counts, *map(percent, (average.mean, average.stderr, *known))])
+    head = ["average", "groups", "n", "accuracy", "stderr", "chance", "blind_floor", "without_picture"]
+    head += ["unparsed_share", "cut_off_share"]
+    return csv_text(head, rows)

@@ -1,0 +1,193 @@
+"""What a report says about differences: two runs on the same questions, and sets of runs by training and test set."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from open_r1.evaluation.comparing.matrices import Matrix
+from open_r1.evaluation.comparing.pairs import Comparison, Pairs, adjusted, of_pairs
+from open_r1.evaluation.comparing.scored_runs import Marks
+from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR, difference_heatmap, improvement_matrix, star
+from open_r1.evaluation.reporting.sections.section import Section, marked, warned
+from open_r1.evaluation.reporting.sections.single_run import parts_of
+from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points
+from open_r1.evaluation.scoring.statistics import LEVEL, Difference, mean_of_means
+from open_r1.evaluation.scoring.tallies import ALL, TEXT, Cell, columns, grid, modalities, only_text, sources
+
+TOO_FEW = "too few"
+"""Stands where fewer than statistics.FEWEST_CHANGED pictures changed, for which no p-value says anything."""
+
+DIFFERENCE_COLUMNS = (
+    *("n", "pictures", "changed_pictures", "difference", "stderr", "low", "high", "won", "lost"),
+    *("p", "p_holm", "test", "excludes_zero"),
+)
+
+
+def comparison_section(comparison: Comparison, stem: str) -> Section:
+    """Two runs on the same questions, by modality, task and both, or by source."""
+    differences = comparison.differences
+    whole = differences[ALL, ALL]
+    title = marked(comparison.name, comparison.marks)
+    alone = [len(run.file.results) - whole.n for run in (comparison.first, comparison.second)]
+    left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
+    section = Section(title, warned(comparison.marks))
+    section.texts = [
+        f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
+        f"{whole.lost:,} lost, {tested(whole)}.{left_out}"
+    ]
+    cells = [cell for cell in differences if ALL not in cell]
+    section.texts += by_chance([differences[cell] for cell in cells], [comparison.adjusted[cell] for cell in cells])
+    section.sheets = [_difference_sheet(comparison)]
+    if only_text(differences):
+        named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
+        section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["source"], named)
+        return section
+    note = f"{comparison.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
+    heading = marked("Improvement on each modality / task", comparison.marks)
+    section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note)
+    cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
+    cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
+    named = [(list(cell), cell) for cell in cells]
+    section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["modality", "task"], named)
+    return section
+
+
+def _csv_of_differences(comparison: Comparison, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
+    rows = [
+        [*name, *difference_figures(comparison.differences[cell], comparison.adjusted[cell])] for name, cell in named
+    ]
+    return csv_text([*head, *DIFFERENCE_COLUMNS], rows)
+
+
+def interval(difference: Difference) -> str:
+    """` [-1.2, 3.4]` in points; blank on a single picture."""
+    return "" if difference.low is None else f" [{percent(difference.low, 1)}, {percent(difference.high, 1)}]"
+
+
+def tested(difference: Difference) -> str:
+    """What the paired test says, in words."""
+    if difference.too_few:
+        return f"{difference.changed} pictures changed: too few for a p-value"
+    return f"{difference.test} p = {p_value(difference, difference.p)}"
+
+
+def p_value(difference: Difference, p: float | None) -> str:
+    """The p of this difference, or its adjusted p, for readers; blank without one."""
+    if p is None:
+        return BLANK
+    if difference.too_few:
+        return TOO_FEW
+    return f"{p:.2g}" if p >= 1e-300 else "< 1e-300"
+
+
+def starred(difference: Difference, p_holm: float | None) -> str:
+    """`+3.1 ± 0.9 *`: the difference with its error and star."""
+    return f"{points(difference.mean, difference.stderr)} {star(difference, p_holm)}".rstrip()
+
+
+def _difference_sheet(comparison: Comparison) -> Sheet:
+    names = [named for part in parts_of(comparison.differences) for named in part.cells] + [
+        ("all questions", (ALL, ALL))
+    ]
+    rows = []
+    for name, cell in names:
+        here, p_holm = comparison.differences[cell], comparison.adjusted[cell]
+        limits = interval(here).strip(" []").replace(", ", " to ") or BLANK
+        changes = [f"{here.won:,}", f"{here.lost:,}", p_value(here, here.p), p_value(here, p_holm), here.test]
+        rows.append([name, f"{here.n:,}", starred(here, p_holm), limits, *changes])
+    head = ["", "questions", "difference", "95 % interval", "won", "lost", "p", "p (Holm)", "paired test"]
+    return Sheet(marked("Difference on the same questions", comparison.marks), head, rows)
+
+
+def _tests(differences: Iterable[Difference]) -> str:
+    """Which paired tests were used, and in how many cells."""
+    counts = Counter(difference.test for difference in differences)
+    return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
+
+
+def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | None]) -> list[str]:
+    """One line on what the number of tests leaves of their findings; none about a single test.
+
+    Args:
+        differences: one per cell of a table, margins left out.
+        adjusted_p: of each, after Holm's correction for these cells.
+    """
+    count = len(differences)
+    if count < 2:
+        return []
+    stars = sum(difference.excludes_zero for difference in differences)
+    remaining = sum(p is not None and p < LEVEL for p in adjusted_p)
+    return [
+        f"The 95 % interval leaves zero out in {stars} of {count} cells ({STAR}); were there no difference anywhere, "
+        f"it would in up to about {LEVEL * count:.1f}. Corrected for {count} tests (Holm), p < 0.05 in {remaining} "
+        f"({HOLM_STAR})."
+    ]
+
+
+def difference_figures(difference: Difference, p_holm: float | None) -> list[str]:
+    """The values of DIFFERENCE_COLUMNS, in points; blank where there is none, as p where too few pictures changed."""
+    return [
+        str(difference.n),
+        str(difference.clusters),
+        str(difference.changed),
+        *map(percent, (difference.mean, difference.stderr, difference.low, difference.high)),
+        str(difference.won),
+        str(difference.lost),
+        *("" if p is None or difference.too_few else f"{p:.3g}" for p in (difference.p, p_holm)),
+        difference.test,
+        "yes" if difference.excludes_zero else "no",
+    ]
+
+
+def stem_of(name: str) -> str:
+    """A name as part of a file name: `grpo_nothink_minus_zero-shot_nothink`."""
+    return re.sub(r"[^\w-]+", "_", name).strip("_")
+
+
+def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: str = "") -> Section:
+    """The difference of two sets of runs by what was trained on and tested on, in the published form.
+
+    `name` says what is subtracted from what, where a report holds several such maps of a family.
+    """
+    title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
+    stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
+    differences = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
+    p_holm = adjusted(differences)
+    shown = {cell: starred(differences[cell], p_holm[cell]) for cell in differences}
+    section = Section(title, warned(marks), [_mean_improvement(matrix)])
+    section.texts += by_chance(list(differences.values()), list(p_holm.values()))
+    rows = [[row, *(shown.get((row, column), BLANK) for column in matrix.columns)] for row in matrix.rows]
+    section.sheets = [
+        Sheet(
+            marked(f"{what}; rows: trained on", marks),
+            ["", *matrix.columns],
+            rows,
+            [f"Paired test: {_tests(differences.values())}."],
+        )
+    ]
+    section.figures[stem] = improvement_matrix(
+        matrix, differences, p_holm, title, f"{what}; {_tests(differences.values())}"
+    )
+    section.files[f"{stem}.csv"] = csv_text(
+        ["trained_on", "tested_on", *DIFFERENCE_COLUMNS],
+        [
+            [row, column, *difference_figures(differences[row, column], p_holm[row, column])]
+            for row in matrix.rows
+            for column in matrix.columns
+            if (row, column) in differences
+        ],
+    )
+    return section
+
+
+def _mean_improvement(matrix: Matrix[Pairs]) -> str:
+    """The unweighted means over the cells on the diagonal, off it, and all."""
+    groups: dict[str, list[Any]] = {"all cells": [], "trained and tested on the same": [], "on another": []}
+    for (row, column), pairs in matrix.cells.items():
+        group = ([int(new.correct) - int(old.correct) for old, new in pairs], [new.image for _, new in pairs])
+        same = row.partition(" (")[0] == column
+        for name in ("all cells", "trained and tested on the same" if same else "on another"):
+            groups[name].append(group)
+    parts = [f"{name} {points(*mean_of_means(cells))} ({len(cells)})" for name, cells in groups.items() if cells]
+    return f"Unweighted mean difference in points (cells): {', '.join(parts)}."

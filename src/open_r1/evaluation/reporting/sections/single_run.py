@@ -1,0 +1,193 @@
+"""What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored
+from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap
+from open_r1.evaluation.reporting.sections.csv_columns import _csv, _csv_of_averages, _hidden
+from open_r1.evaluation.reporting.sections.section import Section, marked, warned
+from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
+from open_r1.evaluation.scoring.statistics import mean_of_means
+from open_r1.evaluation.scoring.tallies import (
+    ALL,
+    SET,
+    TEXT,
+    Average,
+    Cell,
+    Table,
+    Tally,
+    averages,
+    columns,
+    grid,
+    mean,
+    modalities,
+    only_text,
+    sources,
+    tasks,
+)
+
+# ---------------------------------------------------------------------------------------------------- one run
+
+
+def run_section(scored: Scored, folder: str) -> Section:
+    """Accuracy of one result file, with all that stands beside it."""
+    table, title = scored.table, marked(scored.name, scored.marks)
+    means = averages(table)
+    section = Section(title, _warnings(scored), single=True)
+    parts = parts_of(table)
+    section.sheets = [_run_sheet(scored, part) for part in parts]
+    section.files = {
+        f"{folder}by_{part.name}.csv": _csv(
+            scored, [part.name], [([name], cell) for name, cell in [*part.cells, (ALL, (ALL, ALL))]]
+        )
+        for part in parts
+    }
+    section.files[f"{folder}averages.csv"] = _csv_of_averages(scored, means)
+    if only_text(table):
+        return section
+    section.sheets.append(_both_sheet(table, scored.marks))
+    lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
+    heading = marked(f"Accuracy: {scored.name}", scored.marks)
+    section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
+    both = [(list(cell), cell) for cell in grid(table)]
+    section.files[f"{folder}by_modality_and_task.csv"] = _csv(scored, ["modality", "task"], both)
+    return section
+
+
+class Part(NamedTuple):
+    """One way to divide the questions: what its groups are, and their names and cells."""
+
+    name: str
+    cells: list[tuple[str, Cell]]
+
+
+def parts_of(cells: Iterable[Cell]) -> list[Part]:
+    """By modality and by task where there are pictures, by source where there are text questions, by set if asked."""
+    present = list(cells)
+    parts = []
+    if not only_text(present):
+        parts.append(Part("modality", [(name, (name, ALL)) for name in modalities(present)]))
+        parts.append(Part("task", [(name, (ALL, name)) for name in tasks(present)]))
+    if names := sources(present):
+        parts.append(Part("source", [(name, (TEXT, name)) for name in names]))
+    if sets := [cell for cell in present if cell[0] == SET]:
+        parts.append(Part("set", [(cell[1], cell) for cell in sets]))
+    return parts
+
+
+def _warnings(scored: Scored) -> list[str]:
+    whole, file = scored.table[ALL, ALL], scored.file
+    found = warned(scored.marks)
+    if not whole.n:
+        found.append("No question could be asked.")
+    if whole.unreadable:
+        found.append(
+            f"{whole.unreadable:,} questions were not asked (unreadable picture or the like) and count nowhere."
+        )
+    if file.missing:
+        found.append(f"{file.missing:,} questions have no result yet: the run is not finished.")
+    if file.torn:
+        found.append("The last line is unfinished and was left out: the run was stopped while writing it.")
+    return found
+
+
+_HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor")
+LENIENT_ACCURACY = "accuracy, lenient"
+UNKNOWN = "unknown"
+_PICTURED = ("without picture", "pictures not in training")
+
+
+def _run_sheet(scored: Scored, part: Part) -> Sheet:
+    """Accuracies of some cells, then the averages: weighted, and unweighted over these groups."""
+    table, pictured = scored.table, part.name != "source"
+    k = table[ALL, ALL].samples
+    drawn = (f"one of {k} samples", f"best of {k}") if k > 1 else ()
+    names = [LENIENT_ACCURACY if name == "accuracy" and LENIENT in scored.marks else name for name in _HEAD]
+    head = [*names, *(_PICTURED if pictured else ()), *drawn, "unparsed", "cut off"]
+    rows = [[name, *_row(scored, [cell], pictured)] for name, cell in part.cells]
+    for average in averages(table):
+        if average.over in ("questions", f"{part.name.removesuffix('y')}ies", f"{part.name}s"):  # modalities, tasks
+            rows.append([average.name, *_row(scored, average.cells, pictured, average)])
+    return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, pictured))
+
+
+def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average | None = None) -> list[str]:
+    """The columns after the name: of one cell, or the plain mean over several."""
+    tallies = [scored.table[cell] for cell in cells]
+    own = tallies[0].estimate if len(tallies) == 1 else None
+    if average is not None:
+        accuracy = with_error(average.mean, average.stderr)
+    else:
+        accuracy = "" if own is None else with_error(own.mean, own.stderr)
+    hidden = [_hidden(scored, cell) for cell in cells] if pictured else []
+    k = scored.table[ALL, ALL].samples
+    shares = [[tally.pass_at(number) for tally in tallies] for number in ((1, k) if k > 1 else ())]
+    values = [
+        f"{sum(tally.n for tally in tallies):,}",
+        accuracy,
+        "" if own is None else f"{percent(own.low, 1)} to {percent(own.high, 1)}",
+        _mean_of([tally.chance for tally in tallies]),
+        _mean_of([tally.blind for tally in tallies]),
+        *([_mean_of(hidden), _unseen(tallies)] if pictured else []),
+        *map(_mean_of, shares),
+        _mean_of([tally.unparsed for tally in tallies]),
+        cut_off(tallies),
+    ]
+    return [value or BLANK for value in values]
+
+
+def cut_off(tallies: Sequence[Tally]) -> str:
+    """The plain mean of their shares of completions that the token limit ended, in per cent; blank without any."""
+    shares = [tally.cut_off for tally in tallies if tally.n]
+    return (_mean_of(shares) or UNKNOWN) if shares else ""
+
+
+def _mean_of(shares: Sequence[float | None]) -> str:
+    """Their plain mean in per cent; blank where one is not known, or there is none."""
+    known = [share for share in shares if share is not None]
+    return percent(mean(known), 1) if len(known) == len(shares) else ""
+
+
+def _unseen(tallies: Sequence[Tally]) -> str:
+    """Accuracy on the questions whose picture is not in training, with error and number."""
+    groups = [tally.unseen for tally in tallies]
+    known = [group for group in groups if group]
+    if not known or any(group is None for group in groups):
+        return ""
+    average, stderr = mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in known])
+    return f"{with_error(average, stderr)} ({sum(map(len, known)):,})"
+
+
+def _notes(scored: Scored, k: int, pictured: bool) -> list[str]:
+    """What is particular to this run; what holds for all is in `guide`."""
+    whole = scored.table[ALL, ALL]
+    notes = []
+    if whole.blind is None and whole.unseen is None:
+        blank = "the blind floor and the pictures not in training are" if pictured else "the blind floor is"
+        notes.append(f"No training split was known, so {blank} blank.")
+    if pictured and scored.without_picture is None and scored.shown_as[0] == "shown":
+        notes.append("No result file of this checkpoint without pictures is among those given.")
+    if k > 1:
+        notes.append(f"Accuracy is that of the majority vote of {k} samples; best of {k} is pass@{k}, one is pass@1.")
+    return notes
+
+
+def _both_sheet(table: Table, marks: Marks) -> Sheet:
+    """Modalities down, tasks across, margins last; each cell `accuracy ± stderr (n)`."""
+    names = [*columns(table), ALL]
+
+    def cell(modality: str, task: str) -> str:
+        tally = table.get((modality, task))
+        estimate = tally.estimate if tally else None
+        return "" if estimate is None else f"{with_error(estimate.mean, estimate.stderr)} ({estimate.n:,})"
+
+    rows = [[name, *(cell(name, column) for column in names)] for name in [*modalities(table), ALL]]
+    note = "Accuracy ± standard error clustered by picture, in per cent (number of questions)."
+    return Sheet(marked("Accuracy by modality and task", marks), ["", *names], rows, [note])
+
+
+# ------------------------------------------------------------------------------------------------ CSV of tallies
+
+
+# --------------------------------------------------------------------------------------------------- matrices

@@ -1,0 +1,1 @@
+"""Answers become results, results become accuracies with intervals."""

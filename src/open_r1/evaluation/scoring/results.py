@@ -1,0 +1,318 @@
+"""Result lines: what an evaluation appends, what a report reads, and the published result form.
+
+A result file is JSON Lines. Its first line is `{"manifest": {...}}` and says how the outputs came about; each
+further line is one judged question. Lines are only ever appended, each in one write, so that a killed run loses at
+most the line it was writing and several processes may add to one file.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from open_r1.common.atomic_files import parse_json
+from open_r1.common.errors import UserError
+from open_r1.grading.grader import Outcome, grade
+from open_r1.grading.problems import options_in, solution_letter
+
+# Before graders had versions, manifests held the hash of the grader's source.
+_HASHED_GRADERS = {"442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb": 1}
+
+# What files of before these entries existed cannot say; it is taken as it is.
+_UNKNOWN_BEFORE = frozenset({"train_content_sha256"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of several completions of a question."""
+
+    output: str
+    outcome: Outcome
+    letter: str | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One question, what the model wrote, and how it was judged.
+
+    With several samples `output`, `outcome` and `letter` are those of the majority vote, and `tokens` is their sum.
+    """
+
+    id: str
+    source: str
+    image: str  # content hash or path of the picture: questions that share it are not independent
+    modality: str | None
+    task: str | None
+    problem: str
+    solution: str
+    output: str
+    outcome: Outcome | None  # None: never asked, see `error`
+    letter: str | None
+    tokens: int
+    error: str | None = None
+    blind: float | None = None
+    """Share of a point, 0 to 1, that guessing by option text earns; None where no training split is known."""
+    seen: bool | None = None
+    """Whether the picture is in the training split too; None where none is known."""
+    samples: list[Sample] | None = None
+    asked: str | None = None
+    """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
+    cut_off: int | None = None
+    """How many of its completions the token limit ended; None where that is not known."""
+    content: str | None = None
+    """What the model was shown of the question, as 16 hexadecimal digits; None where that was not recorded."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right; an unparsed answer is not."""
+        return self.outcome is Outcome.CORRECT
+
+
+def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Result:
+    """Judge what a model wrote about a data row.
+
+    Args:
+        row: a row with `id`, `problem`, `solution`, and if known `source`, `modality`, `task`.
+        image: what identifies the row's picture.
+        output: the completion.
+        tokens: its length in tokens.
+    """
+    outcome, letter = grade(output, row["solution"], options_in(row["problem"]))
+    return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
+
+
+def voted(row: Mapping[str, Any], image: str, samples: list[Sample], **more: Any) -> Result:
+    """The result of a row from its judged completions: of several, the majority vote's.
+
+    Args:
+        row: as above.
+        image: as above.
+        samples: at least one; `letter` refers to the row's own options.
+        more: further fields of the result.
+    """
+    vote = majority(samples)
+    return _result(
+        row,
+        image=image,
+        output=vote.output,
+        outcome=vote.outcome,
+        letter=vote.letter,
+        tokens=sum(sample.tokens for sample in samples),
+        samples=samples if len(samples) > 1 else None,
+        **more,
+    )
+
+
+def majority(samples: Sequence[Sample]) -> Sample:
+    """The first sample that gives the letter most samples give; of letters that tie, the one that was given first.
+
+    Samples that could not be read have no vote, unless none could.
+    """
+    votes = Counter(sample.letter for sample in samples if sample.letter is not None)
+    if not votes:
+        return samples[0]
+    winner = max(votes, key=lambda letter: votes[letter])  # a Counter keeps the order of first appearance
+    return next(sample for sample in samples if sample.letter == winner)
+
+
+def unreadable(row: Mapping[str, Any], image: str, error: str) -> Result:
+    """The result of a row that could not be asked, because of its picture for example. It has no outcome."""
+    return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
+
+
+def _result(row: Mapping[str, Any], **judgement: Any) -> Result:
+    return Result(
+        id=row["id"],
+        source=row.get("source") or "",
+        modality=row.get("modality") or None,
+        task=row.get("task") or None,
+        problem=row["problem"],
+        solution=row["solution"],
+        **judgement,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def with_grader_version(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest that names its grader by version, also where it was written with a hash of the grader's source."""
+    if manifest.get("grader_sha256") not in _HASHED_GRADERS:
+        return dict(manifest)
+    entries = {key: value for key, value in manifest.items() if key != "grader_sha256"}
+    return {**entries, "grader_version": _HASHED_GRADERS[manifest["grader_sha256"]]}
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result file as it was read."""
+
+    path: Path
+    manifest: dict[str, Any]
+    results: list[Result]
+    torn: bool = False  # the last line was unfinished, and is left out
+
+    @property
+    def missing(self) -> int:
+        """Questions that the manifest announces (`rows`) and that have no result yet."""
+        rows = self.manifest.get("rows")
+        return max(0, rows - len(self.results)) if isinstance(rows, int) else 0
+
+
+def read_results(path: str | os.PathLike) -> ResultFile:
+    """Read a result file; a torn last line is left out.
+
+    Raises:
+        UserError: the file is missing, empty, no result file, damaged before its last line, or holds an id twice.
+    """
+    path = Path(path)
+    lines, ended = _lines(path)
+    manifest = _manifest(path, lines[0])
+    results: list[Result] = []
+    torn = False
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            results.append(_parse(line))
+        except (ValueError, TypeError) as error:
+            torn = number == len(lines) and not ended
+            if not torn:
+                raise UserError(
+                    f"{path}, line {number} is no result line ({error!s:.200}): the file is damaged"
+                ) from None
+    _refuse_duplicates(path, results)
+    limit = manifest.get("max_new_tokens")
+    if isinstance(limit, int):
+        results = [_with_cut_off(result, limit) for result in results]
+    return ResultFile(path, manifest, results, torn)
+
+
+def _with_cut_off(result: Result, limit: int) -> Result:
+    """The result of a file from before lines said how many completions were cut off: none if all are shorter."""
+    longest = max((sample.tokens for sample in result.samples or ()), default=result.tokens)
+    known = result.cut_off is not None or result.outcome is None or longest >= limit
+    return result if known else replace(result, cut_off=0)
+
+
+def _lines(path: Path) -> tuple[list[bytes], bool]:
+    """The lines that hold something, and whether the last one is ended."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read {path}: {reason}; name a result file that eval/infer.py wrote") from None
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    if not lines:
+        raise UserError(f"{path} is empty: there is nothing to report; run eval/infer.py again")
+    return lines, data.endswith(b"\n")
+
+
+def _manifest(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        head = parse_json(line)
+    except ValueError:
+        raise UserError(f"{path} is no result file: its first line is no JSON, but should hold the manifest") from None
+    if not isinstance(head, dict) or not isinstance(head.get("manifest"), dict):
+        raise UserError(
+            f'{path} is no result file: its first line should be {{"manifest": ...}}, without which nobody can say '
+            "what was measured; name a file that eval/infer.py wrote"
+        )
+    manifest = head["manifest"]
+    wrong = [name for name in _TEXT_ENTRIES if not _is_name(manifest.get(name))]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be text: the file is damaged")
+    wrong = [name for name in ("rows", "samples") if type(manifest.get(name)) not in (int, type(None))]
+    if wrong:
+        raise UserError(f"{path}: {', '.join(wrong)} of its manifest should be a whole number: the file is damaged")
+    return manifest
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is None or a text that a file could be called."""
+    return value is None or (isinstance(value, str) and "\0" not in value and not _SURROGATE.search(value))
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: valid JSON, no text
+_TEXT_ENTRIES = (
+    *("data", "data_sha256", "image_root", "split", "run_dir", "checkpoint", "checkpoint_sha256", "method", "mode"),
+    *("trained_on", "tested_on", "prompt_name", "image", "options"),
+)
+_TEXTS = ("id", "source", "image", "problem", "solution", "output")
+_OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked", "content")
+_NAMES = frozenset(field.name for field in fields(Result))
+_NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
+
+
+def _parse(line: bytes) -> Result:
+    value = parse_json(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    lacking = sorted(_NEEDED - value.keys())
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    wrong = [name for name in _TEXTS if not isinstance(value[name], str)]
+    wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), str | None)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} should be text")
+    blind, seen = value.get("blind"), value.get("seen")
+    if blind is not None and not (type(blind) in (int, float) and 0 <= blind <= 1):
+        raise ValueError("blind should be a number from 0 to 1")
+    if not isinstance(seen, bool | None):
+        raise ValueError("seen should be true or false")
+    if type(value["tokens"]) is not int:
+        raise ValueError("tokens should be a whole number")
+    if type(value.get("cut_off")) not in (int, type(None)):
+        raise ValueError("cut_off should be a whole number")
+    outcome = None if value["outcome"] is None else Outcome(value["outcome"])
+    known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
+    if known.get("samples") is not None:
+        known["samples"] = [_parse_sample(sample) for sample in known["samples"]]
+    return Result(**{**known, "outcome": outcome})
+
+
+def _parse_sample(value: Any) -> Sample:
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(Sample)}:
+        raise ValueError("a sample needs output, outcome, letter and tokens")
+    texts = isinstance(value["output"], str) and isinstance(value["letter"], str | None)
+    if not texts or type(value["tokens"]) is not int:
+        raise ValueError("output and letter of a sample should be text, its tokens a whole number")
+    return Sample(**{**value, "outcome": Outcome(value["outcome"])})
+
+
+def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
+    seen: set[str] = set()
+    for result in results:
+        if result.id in seen:
+            raise UserError(
+                f"{path} holds the id {result.id!r} twice: a question would count double; "
+                "remove the second line or run eval/infer.py again"
+            )
+        seen.add(result.id)
+
+
+# --------------------------------------------------------------------------------------------- published form
+
+
+def published_form(results: Sequence[Result]) -> dict[str, Any]:
+    """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and what was asked, written and read.
+
+    Questions that were never asked (unreadable pictures) are left out.
+    """
+    asked = [result for result in results if result.outcome is not None]
+    rows = [
+        {
+            "question": result.problem,
+            "ground_truth": solution_letter(result.solution),
+            "model_output": result.output,
+            "extracted_answer": result.letter,
+        }
+        for result in asked
+    ]
+    accuracy = 100 * sum(result.correct for result in asked) / len(asked) if asked else None
+    return {"accuracy": accuracy, "results": rows}

@@ -1,0 +1,97 @@
+"""What the training questions give away about a test question: the blind guess, and whether its picture is known.
+
+Both need the training split: that of the data the checkpoint was trained on, where its run.json says it and it is
+still there; else the train split beside the test questions; else none, and then nothing is claimed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_r1.checkpoints.folder import run_record
+from open_r1.common.errors import UserError
+from open_r1.data.loading import data_fingerprint, load_vqa
+from open_r1.data.row_images import picture_key
+from open_r1.data.rows import row_id
+from open_r1.evaluation.scoring.blind_floor import BlindGuesser
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Training questions, as far as test questions are compared with them."""
+
+    path: str
+    ids: list[str]
+    content: str
+    """SHA-256 over ids, texts and, where pictures are told apart by content, pictures."""
+    guesser: BlindGuesser
+    pictures: frozenset[str]
+    has_bytes: bool
+    """Whether pictures are told apart by content; by path otherwise."""
+
+    def blind(self, row: Mapping[str, Any]) -> float:
+        """The share of a point (0 to 1) that guessing by option texts earns on a question."""
+        return self.guesser.points(row)
+
+    def seen(self, row: Mapping[str, Any]) -> bool | None:
+        """Whether a question's picture is in training; None where the two sets name pictures differently."""
+        if row["image"] is None or (row["image"]["bytes"] is not None) != self.has_bytes:
+            return None
+        return picture_key(row) in self.pictures
+
+
+def load_training_set(path: str, image_root: str | None) -> TrainingSet:
+    """The train split of a data set (a JSON list is one split as it stands).
+
+    Raises:
+        UserError: it is not there, or has no train split.
+    """
+    rows, _ = load_vqa(path, "train", image_root)
+    texts = rows.select_columns(["problem", "solution"])
+    keys, contents, has_bytes = set(), [], True
+    for row in rows.select_columns(["id", "image", "problem", "solution"]):
+        assert isinstance(row, dict)
+        key = ""
+        if row["image"] is not None:
+            has_bytes = row["image"]["bytes"] is not None
+            keys.add(picture_key(row))
+            key = picture_key(row) if has_bytes else ""  # a path is a place, which may change
+        contents.append(f"{row['id']} {row_id(key, row['problem'], row['solution'])}")
+    content, guesser = data_fingerprint(contents), BlindGuesser(texts)  # pyright: ignore[reportArgumentType]
+    return TrainingSet(path, list(rows["id"]), content, guesser, frozenset(keys), has_bytes)
+
+
+def find_training_set(
+    asked: str | None, checkpoint: Path, prompt_path: str, image_root: str | None
+) -> tuple[TrainingSet | None, str]:
+    """The training set to compare with, and a line that says which, or why there is none.
+
+    Args:
+        asked: `--train_path`, which wins and must load.
+        checkpoint: the checkpoint's folder; its run.json may name the data.
+        prompt_path: the test data, which may have a train split.
+        image_root: folder of the pictures that a JSON list names.
+    """
+    if asked is not None:
+        return load_training_set(asked, image_root), f"blind floor from {asked}"
+    reasons = []
+    for path, root, what in _candidates(checkpoint, prompt_path, image_root):
+        try:
+            return load_training_set(path, root), f"blind floor from {path} ({what})"
+        except UserError as error:
+            reasons.append(str(error).split("; ")[0])
+    why = f": {reasons[-1]}" if reasons else ""
+    return None, f"no training split, so no blind floor and no word on seen pictures{why}; --train_path names one"
+
+
+def _candidates(checkpoint: Path, prompt_path: str, image_root: str | None) -> list[tuple[str, str | None, str]]:
+    record = run_record(checkpoint) or {}
+    path = (record.get("data") or {}).get("path")
+    root = (record.get("script_arguments") or {}).get("image_root")
+    found = []
+    if isinstance(path, str):
+        found.append((path, root if isinstance(root, str) else image_root, "the checkpoint's training data"))
+    if Path(prompt_path).is_dir():  # a JSON list is one split: the test questions themselves
+        found.append((prompt_path, image_root, "its train split"))
+    return found

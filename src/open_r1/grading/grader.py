@@ -1,0 +1,158 @@
+"""The only judge: which options a problem offers, which letter a completion gives, and whether that is right.
+
+Rewards and evaluation both come here, so a model is trained on exactly what it is scored on. The rules:
+
+- Text inside `<think>` never counts, closed or not. A `</think>` without an opening ends a thought that began
+  before the completion did.
+- If there are answer blocks, the last one decides, also where the length limit cut it off. It must hold one
+  offered letter (any case; brackets, punctuation, bold and `\\boxed{}` do not matter), a letter followed by its
+  option's text, one option's full text, or a sentence such as "the answer is C".
+- Without a block the text must be one of these itself, or end on a claim ("answer is C", "Answer: C", a boxed
+  letter, in several languages) or on a line that is a letter.
+- A letter that is not offered, two different letters, a letter beside the text of another option, a denied
+  claim ("the answer is not C"), or nothing: unparsed. Never a guess.
+
+Everything here runs in linear time: patterns have bounded repeats only, and claims are looked for from the end.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from open_r1.grading.answer_phrases import last_claim, last_line, normalized, read_statement
+from open_r1.grading.formats import _TAG
+from open_r1.grading.problems import solution_letter
+
+GRADER_VERSION = 1
+"""Raised whenever some completion is read differently than before. Result files record it, and a file graded by one
+version is not continued with another. tests/grading/test_grader_version.py compares many readings with this number."""
+
+
+# ---------------------------------------------------------------------------------------------- the question
+
+
+# ---------------------------------------------------------------------------------------------- the judgement
+
+
+class Outcome(StrEnum):
+    """What a completion came to."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"
+
+
+class Grade(NamedTuple):
+    """The outcome, and the letter that was read (None if unparsed)."""
+
+    outcome: Outcome
+    letter: str | None
+
+
+def grade(text: str, solution: str, options: Mapping[str, str]) -> Grade:
+    """Judge one completion. Never raises on any `text`; takes time linear in its length.
+
+    Args:
+        text: the completion as the model wrote it.
+        solution: the row's solution, `<answer> C </answer>` or `C`.
+        options: the offered options, as `options_in` returns them.
+
+    Raises:
+        UserError: the solution is malformed (rows are checked when data is loaded).
+    """
+    gold = solution_letter(solution)
+    letter = extract_answer(text, options)
+    if letter is None:
+        return Grade(Outcome.UNPARSED, None)
+    return Grade(Outcome.CORRECT if letter == gold else Outcome.WRONG, letter)
+
+
+def extract_answer(text: str, options: Mapping[str, str]) -> str | None:
+    """The offered letter that a completion gives by the rules of this module, or None."""
+    outside = _without_thoughts(_SPECIAL.sub("", normalized(text)))
+    block = _last_block(outside)
+    if block is not None:
+        content, cut = block
+        return read_statement(content, options, cut) or last_claim(content, options) or None
+    plain = _without_partial_tag(_TAG.sub(" ", outside))
+    whole = read_statement(plain, options)
+    if whole is not None:
+        return whole
+    claimed, line = last_claim(plain, options), last_line(plain, options)
+    if claimed is None:
+        return line
+    return claimed if claimed and line in (None, claimed) else None
+
+
+_SPECIAL = re.compile(r"<\|[A-Za-z_]{1,24}\|>")  # <|im_end|> and its like
+_THINK_TAG = re.compile(r"<(?=[\s/Tt])\s{0,3}(/?)\s{0,3}think(?:ing)?\s{0,3}>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<(?=[\s/Aa])\s{0,3}(/?)\s{0,3}answer\s{0,3}>", re.IGNORECASE)
+
+
+def _tags(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, int, int]]:
+    """(closes, start, end) of each tag, spelling variants included."""
+    return [(bool(match[1]), match.start(), match.end()) for match in pattern.finditer(text)]
+
+
+def _without_thoughts(text: str) -> str:
+    """What stands outside thoughts. A nested opening needs a closing of its own, if there is one."""
+    kept: list[str] = []
+    depth, since, closed_before, last_close = 0, 0, False, None
+    reopened: int | None = None  # where the first opening after the last closing of an unclosed thought stands
+    for closes, start, end in _tags(text, _THINK_TAG):
+        if not closes:
+            if depth == 0:
+                kept.append(text[since:start])
+                last_close = None
+            elif reopened is None:
+                reopened = start
+            depth += 1
+        elif depth:
+            depth, last_close, reopened = depth - 1, end, None
+            if depth == 0:
+                since, closed_before = end, True
+        else:
+            if closed_before:  # a stray closing; the thought itself was over
+                kept.append(text[since:start])
+            since, closed_before = end, True
+    if depth == 0:
+        kept.append(text[since:])
+    elif last_close is not None:
+        kept.append(text[last_close:reopened])
+    return "\n".join(kept)
+
+
+def answer_block(text: str) -> str | None:
+    """What stands in the last answer block outside thoughts, stripped; None if there is no block."""
+    block = _last_block(_without_thoughts(_SPECIAL.sub("", normalized(text))))
+    return block[0].strip() if block is not None else None
+
+
+def _last_block(text: str) -> tuple[str, bool] | None:
+    """Content of the last answer block, and whether it lacks its closing tag; None if there is no block."""
+    blocks: list[tuple[int, int, bool]] = []  # start, end, cut
+    for closes, start, end in _tags(text, _ANSWER_TAG):
+        if blocks and blocks[-1][2]:
+            blocks[-1] = (blocks[-1][0], start, not closes)
+        if not closes:
+            blocks.append((end, len(text), True))
+    if not blocks:
+        return None
+    start, end, cut = blocks[-1]
+    if not text[start:].strip() and len(blocks) > 1 and blocks[-2][2]:
+        start, end, cut = blocks[-2]  # <answer>C<answer>: a closing tag without its slash
+    content = text[start:end]
+    return (_without_partial_tag(content) if cut else content), cut
+
+
+def _without_partial_tag(text: str) -> str:
+    """Drop a tag at the very end that the length limit cut in two."""
+    at = text.rfind("<", max(0, len(text) - 12))
+    begun = "".join(text[at:].split()).lower()
+    if at >= 0 and any(tag.startswith(begun) for tag in ("</answer>", "<answer>", "</think>", "<think>")):
+        return text[:at]
+    return text
+
+
+# ------------------------------------------------------------------------------------------------- the form

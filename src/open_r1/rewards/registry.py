@@ -1,0 +1,71 @@
+"""What a completion earns: accuracy through the one grader, format per mode. TRL's reward signature, no I/O.
+
+Each reward takes `completions` (strings, or lists with one assistant message) and the columns of the data set
+as keyword lists, and returns one float per completion. The registry also holds the rewards of `text_rewards`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from open_r1.common.command_line import suggestion
+from open_r1.common.errors import UserError
+from open_r1.rewards.accuracy import accuracy_reward, medical_accuracy_reward
+from open_r1.rewards.settings import Reward, RewardSettings, completion_text
+from open_r1.rewards.shaping import cosine_reward, reasoning_steps_reward, repetition_reward
+from open_r1.rewards.tags import format_reward, soft_format_reward, strict_format_reward, tag_count_reward
+from open_r1.vocabulary.modes import Mode
+
+# Name on the command line -> what makes the reward for a mode, the settings and the longest completion in tokens.
+REWARDS: dict[str, Callable[[Mode, RewardSettings, int | None], Reward]] = {
+    "accuracy": lambda mode, settings, longest: accuracy_reward,
+    "format": lambda mode, settings, longest: format_reward(mode),
+    "medical_accuracy": lambda mode, settings, longest: medical_accuracy_reward,
+    "soft_format": lambda mode, settings, longest: soft_format_reward(mode),
+    "strict_format": lambda mode, settings, longest: strict_format_reward(mode),
+    "tag_count": lambda mode, settings, longest: tag_count_reward(mode),
+    "reasoning_steps": lambda mode, settings, longest: reasoning_steps_reward,
+    "cosine": lambda mode, settings, longest: cosine_reward(settings, longest),
+    "repetition": lambda mode, settings, longest: repetition_reward(settings),
+}
+
+
+def rewards_for(
+    names: Sequence[str],
+    mode: Mode,
+    settings: RewardSettings | None = None,
+    max_completion_length: int | None = None,
+) -> list[Reward]:
+    """The reward functions for `--reward_funcs`, in the order named.
+
+    Args:
+        names: of `REWARDS`.
+        mode: the form that a completion should have.
+        settings: flags of cosine and repetition; None is Open-R1's.
+        max_completion_length: longest completion in tokens, by which cosine scales where no flag says otherwise.
+
+    Raises:
+        UserError: no name, an unknown name, one named twice (TRL would add it twice), or settings that mean nothing.
+    """
+    require_rewards(names)
+    return [REWARDS[name](mode, settings or RewardSettings(), max_completion_length) for name in names]
+
+
+def require_rewards(names: Sequence[str]) -> None:
+    """Refuse names that are no rewards.
+
+    Raises:
+        UserError: no name, an unknown name, or one named twice (TRL would add it twice).
+    """
+    unknown = next((name for name in names if name not in REWARDS), None)
+    if unknown is not None or not names:
+        problem = f"there is no reward {unknown!r}" if names else "no reward is named: nothing could be learned"
+        hint = "" if unknown is None else suggestion(unknown, REWARDS, {}, dashes="")
+        raise UserError(f"{problem}; known are: {', '.join(REWARDS)}{hint}")
+    if len(set(names)) < len(names):
+        raise UserError(f"a reward is named twice in {' '.join(names)}: it would count double; name each once")
+
+
+__all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "require_rewards", "rewards_for"]
+
+
+PUBLISHED = ("medical_accuracy", "soft_format", "strict_format", "tag_count")
+"""The rewards of the reported runs."""

@@ -1,0 +1,1 @@
+"""A study's runs: commands, workers and what they leave behind."""

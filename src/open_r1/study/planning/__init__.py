@@ -1,0 +1,1 @@
+"""What a study will run, decided before anything starts."""

@@ -1,0 +1,1 @@
+"""GRPO and supervised fine-tuning: from flags to a finished checkpoint."""

@@ -1,0 +1,1 @@
+"""Flags of the training commands: ours, TRL's, the published ones, and what they mean together."""

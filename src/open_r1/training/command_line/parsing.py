@@ -1,0 +1,63 @@
+"""A training command's flags, read into TRL's own classes."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from trl import ModelConfig
+
+from open_r1.checkpoints.publishing import take_over_push
+from open_r1.common.errors import UserError
+from open_r1.training.command_line.arguments import VQAArguments
+from open_r1.training.command_line.flags import TrainingParser
+from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
+from open_r1.training.setup.tracking import prepare_trackers
+
+
+def parse(
+    arguments: list[str] | None = None, defaults: Mapping[str, Any] | None = None
+) -> tuple[VQAArguments, GRPOTrainingConfig, ModelConfig]:
+    """Read the command line, and the YAML file that `--config` names.
+
+    Args:
+        arguments: default: the program's own.
+        defaults: what an entry sets where neither the command line nor the file does.
+
+    Raises:
+        UserError: for an unknown flag, a missing one or a value that cannot be.
+    """
+    return parse_into((VQAArguments, GRPOTrainingConfig, ModelConfig), arguments, defaults)
+
+
+def parse_into(
+    classes: tuple[type, type, type], arguments: list[str] | None, defaults: Mapping[str, Any] | None
+) -> Any:
+    """`parse` into any script arguments, training configuration with `notes`, and model configuration."""
+    # the published flag and TRL 1.16 itself keep the old name, which works; nobody who trains can do anything about it
+    warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = TrainingParser(classes)
+    if {"--help", "--help_all", "-h"}.intersection(words):
+        parser.print_help()
+        raise SystemExit(0)
+    script, training, model = parser.read(words, defaults)
+    if not model.model_name_or_path:
+        raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
+    training.notes += parser.notes
+    prepare_trackers(training)
+    take_over_push(training)
+    refuse_remote_code(training, model)
+    return script, training, model
+
+
+def refuse_remote_code(*arguments: Any) -> None:
+    """Refuse `--trust_remote_code`: no family here needs the Python files that a checkpoint may bring.
+
+    Raises:
+        UserError: it is set.
+    """
+    if any(getattr(each, "trust_remote_code", False) for each in arguments):
+        raise UserError(
+            "--trust_remote_code would run code that a checkpoint brings, which nothing here needs; leave it out"
+        )

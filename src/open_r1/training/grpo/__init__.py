@@ -1,0 +1,1 @@
+"""GRPO on whole groups: rollout, scoring and the trainer."""

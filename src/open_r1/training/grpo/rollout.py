@@ -1,0 +1,60 @@
+"""Sample G completions per prompt with one prefill: pictures, vision tower and prompt are computed once per group."""
+
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+
+
+@torch.no_grad()
+def sample_groups(
+    model: PreTrainedModel,
+    prompts: PromptBatch,
+    group: int,
+    generation_config: GenerationConfig,
+    in_step: bool = False,
+) -> torch.Tensor:
+    """Sample `group` completions for each prompt.
+
+    The prompt without its last token is prefilled once; its cache is repeated; the decoding itself, with every option
+    of `generation_config`, is transformers' own.
+
+    Args:
+        model: a whole one, adapted by `adapt_backbone` where `in_step` is set.
+        prompts: B of them.
+        group: completions per prompt (G).
+        generation_config: how to sample.
+        in_step: every process makes the same calls, those without a picture or with short completions too: where
+            weights are sharded (FSDP), all wait for each.
+
+    Returns:
+        (B * G, C) completion tokens, the completions of a prompt next to each other, padded after the end token.
+    """
+    inner = inner_model(model)
+    positions, offset = prompt_positions(model, prompts)
+    cache = DynamicCache(config=model.config)
+    model(  # the whole model, and one row of logits: a sharded one (FSDP) must be entered at its root
+        input_ids=prompts.ids[:, :-1],
+        attention_mask=prompts.mask[:, :-1],
+        position_ids=positions[..., :-1],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+        **prompts.model_inputs(),
+        **({"touch_vision": True} if in_step and hasattr(inner, "visual") and not prompts.vision else {}),
+    )
+    cache.batch_repeat_interleave(group)
+    if offset is not None:
+        inner.rope_deltas = offset.repeat_interleave(group, dim=0)
+    repeated = prompts.ids.repeat_interleave(group, dim=0)
+    tokens: torch.Tensor = model.generate(  # type: ignore[assignment]
+        input_ids=repeated,
+        attention_mask=prompts.mask.repeat_interleave(group, dim=0),
+        past_key_values=cache,
+        generation_config=generation_config,
+        synced_gpus=in_step
+        or None,  # None: as transformers 5.23 sees fit, which knows ZeRO-3 but not accelerate's FSDP
+    )
+    if offset is not None:
+        inner.rope_deltas = None  # a stale offset must never reach another call
+    return tokens[:, repeated.size(1) :]

@@ -1,0 +1,127 @@
+"""What an optimizer step costs: seconds by phase, tokens, and on a GPU memory and the share of its peak."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from open_r1.modeling.prompt_batch import PromptBatch
+
+# Dense bfloat16 peak in FLOP/s by a word of the device's name, as its vendor publishes it.
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
+
+
+class StepMeter:
+    """Adds up what the phases of a step report, and hands it out once per step."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, float] = defaultdict(float)
+        self.total: dict[str, float] = defaultdict(float)
+        """Seconds by phase (rollout, reward, train) over all steps so far."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block and add it to a phase of this step."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - begun
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What a block counts is not counted: a check is no part of a step."""
+        kept = [(each, dict(each)) for each in (self._seconds, self._counts)]
+        try:
+            yield
+        finally:
+            for each, values in kept:
+                each.clear()
+                each.update(values)
+
+    def count(self, name: str, amount: float) -> None:
+        """Add to a counter of this step."""
+        self._counts[name] += amount
+
+    def count_pass(self, model: Any, prompts: PromptBatch, completion_mask: torch.Tensor) -> None:
+        """Count what one pass over groups computed, and what a row per completion would have.
+
+        Args:
+            model: the policy, without a wrapper.
+            prompts: B of them.
+            completion_mask: (B, G, C) 1 where a token is real.
+        """
+        backward = torch.is_grad_enabled()
+        prefix = prompts.mask.sum(dim=1) - 1  # (B,)
+        completions = completion_mask.sum(dim=(1, 2))  # (B,)
+        group = completion_mask.size(1)
+        computed = float((prefix + completions).sum())
+        self.count("computed", computed)
+        self.count("stock", float((group * (prefix + 1) + completions).sum()))
+        if backward:
+            self.count("prompts", len(prompts.ids))
+            self.count("completions", len(prompts.ids) * group)
+        if torch.cuda.is_available():
+            patches = float(prompts.vision["image_grid_thw"].prod(dim=-1).sum()) if prompts.vision else 0.0
+            self.count("flops", useful_flops(model, computed, float(completions.sum()), patches, backward))
+
+    def flush(self, peak_flops: float | None = None) -> dict[str, float]:
+        """The metrics of the step that ends here, and begin the next one.
+
+        Seconds are wall clock: `rollout` (pictures, prompts, sampling, reference log-probabilities), `reward`, and
+        `train` (the rest of the step: forward, backward, optimizer).
+        `tokens/computed` went through the model; `tokens/stock` would have with a row per completion.
+        """
+        step = self._seconds["step"]
+        rollout, reward = self._seconds["rollout"], self._seconds["reward"]  # rewards are computed within the rollout
+        metrics = {"seconds/rollout": rollout - reward, "seconds/reward": reward, "seconds/train": step - rollout}
+        if step:
+            metrics["prompts_per_second"] = self._counts["prompts"] / step
+            metrics["completions_per_second"] = self._counts["completions"] / step
+        for name in ("computed", "stock"):
+            metrics[f"tokens/{name}"] = self._counts[name]
+        if peak_flops and step:
+            metrics["mfu"] = self._counts["flops"] / step / peak_flops
+        if torch.cuda.is_available():
+            metrics["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        for phase in ("rollout", "reward", "train"):
+            self.total[phase] += metrics[f"seconds/{phase}"]
+        self.clear()
+        return metrics
+
+    def clear(self) -> None:
+        """Forget what the step has cost so far."""
+        self._seconds.clear()
+        self._counts.clear()
+
+
+def peak_flops() -> float | None:
+    """Dense bfloat16 peak of this GPU in FLOP/s; None on a CPU or a device that the table does not know."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for word, peak in PEAK_FLOPS.items() if word in name), None)
+
+
+def useful_flops(model: Any, tokens: float, scored: float, patches: float, backward: bool) -> float:
+    """FLOPs that the tokens need: 2 per weight and token forward, 4 more backward (Kaplan et al. 2020, section 2.1).
+
+    The language model's weights act on its tokens, the head's on the scored tokens, the vision tower's on the
+    patches; embedding is a lookup. Attention's own products are left out, as is anything that is computed twice.
+
+    Args:
+        model: the policy, without a wrapper.
+        tokens: text and picture tokens that went through the language model.
+        scored: completion tokens, which the head looks at.
+        patches: picture patches that went through the vision tower.
+        backward: whether a backward pass follows.
+    """
+    factor = 6 if backward else 2
+    vision = sum(p.numel() for name, p in model.named_parameters() if ".visual." in f".{name}")
+    language = sum(p.numel() for name, p in model.named_parameters() if "layers." in name)
+    head = model.get_output_embeddings().weight.numel()
+    return factor * (language * tokens + head * scored + vision * patches)

@@ -1,0 +1,157 @@
+"""GRPO from flags to a saved checkpoint: questions, rewards, model and trainer are put together and run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import ModelConfig
+
+from open_r1.checkpoints.folder import name_base
+from open_r1.checkpoints.names import model_source
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.common.optional_packages import require_vllm
+from open_r1.data.row_images import picture_key, row_pictures
+from open_r1.rewards.registry import rewards_for
+from open_r1.training.command_line.arguments import VQAArguments
+from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
+from open_r1.training.command_line.parsing import parse
+from open_r1.training.grpo.options import path_line
+from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
+from open_r1.training.run_lifecycle import own_folder, run_story, run_training
+from open_r1.training.setup.adapters import quantization
+from open_r1.training.setup.cost_estimate import Estimate, TryLongest
+from open_r1.training.setup.curriculum import Curriculum, Order, training_order
+from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows, require_one_step
+from open_r1.training.setup.starting_model import starting_model
+from open_r1.training.setup.tracking import CompletionsAsText, MetricsLog
+from open_r1.training.setup.trainable_parts import require_trainable, trainable_table
+from open_r1.vocabulary.modes import Mode
+
+
+def train_grpo(default_mode: Mode, **defaults: Any) -> int:
+    """Train with GRPO as the command line says.
+
+    Args:
+        default_mode: answer form of the entry script, unless `--mode` names another.
+        **defaults: further defaults of the entry script, by flag.
+
+    Returns:
+        The exit status: 0, or `EXIT_INTERRUPTED` of a run that was told to stop and can be continued.
+
+    Raises:
+        UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
+    """
+    script, training, model_config = parse(defaults=defaults)
+    mode = Mode(script.mode) if script.mode else default_mode
+    with own_folder(training) as continued:
+        return _train_grpo(mode, script, training, model_config, continued)
+
+
+def _train_grpo(
+    mode: Mode, script: VQAArguments, training: GRPOTrainingConfig, model_config: ModelConfig, continued: Path | None
+) -> int:
+    checkpoint = str(model_config.model_name_or_path)
+    say = print if training.process_index == 0 else _silent
+    for note in training.notes:
+        say(note)
+    packed = quantization(model_config)
+    if training.use_vllm:
+        require_vllm("--use_vllm true", "give --use_vllm false to sample with transformers")
+
+    rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
+    if script.base is not None:
+        name_base(model_source(checkpoint), script.base)
+    processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
+    dataset, report, lengths = load_training_rows(script, processor, mode)
+    say(report["line"])
+    require_one_step(len(dataset), training)
+    evaluation = load_evaluation_rows(script, training, processor, mode, dataset, report)
+    if evaluation is not None:
+        say(report["evaluation"]["line"])
+    if report["pictures"] == "some" and not script.shared_prefix:
+        raise UserError(
+            "some questions have a picture and some have none, which stock TRL's rows cannot hold in one batch; "
+            "leave --shared_prefix on, or train on one kind at a time"
+        )
+    order = curriculum_order(script, training, dataset)
+    if order is not None:
+        say(order.line())
+        report["curriculum"] = order.line()
+
+    with starting_model(script, training, model_config, packed, say) as (model, adapters):
+        trainer = SharedPrefixGRPOTrainer(
+            model=model,
+            args=training,
+            reward_funcs=list(rewards),
+            train_dataset=dataset,
+            eval_dataset=evaluation,
+            processing_class=processor,
+            peft_config=adapters,
+            open_pictures=row_pictures,
+            picture_key=picture_key,
+            shared_prefix=script.shared_prefix,
+            verify=script.verify_shared_prefix,
+            tokens_per_micro_batch=script.tokens_per_micro_batch,
+            resample_dead_groups=script.resample_dead_groups,
+            vision_cache_gib=script.vision_cache_gib,
+            order=order,
+            publish_completions=script.log_completions_publicly,
+        )
+    require_trainable(trainer.model)
+    look_ahead(trainer, script, training, lengths)
+    trainer.add_callback(MetricsLog())
+    trainer.add_callback(CompletionsAsText(trainer))
+    say(plan_line(mode, training, len(dataset if order is None else order(0))))
+    say(path_line(trainer))
+    say(f"what trains:\n{trainable_table(trainer.model)}")
+
+    return run_training(trainer, run_story(mode, script, training, model_config, report), continued)
+
+
+def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:
+    """The order that the flags ask for; None where TRL is to shuffle.
+
+    Raises:
+        UserError: the difficulty file does not serve this data set.
+    """
+    if script.curriculum == Curriculum.NONE:
+        return None
+    window = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
+    path, ids = Path(str(script.difficulty)), dataset.with_format(None)["id"][:]
+    return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
+
+
+def look_ahead(
+    trainer: SharedPrefixGRPOTrainer, script: VQAArguments, training: GRPOTrainingConfig, lengths: list[int]
+) -> None:
+    """Have the trainer say early what the run will cost, and try its longest batch where memory may not suffice.
+
+    Args:
+        trainer: to be told.
+        script: the flags.
+        training: whose batch size it is.
+        lengths: tokens of each prompt of the data set, in its order.
+    """
+    trainer.add_callback(Estimate(trainer))
+    wanted = torch.cuda.is_available() if script.try_longest_batch is None else script.try_longest_batch
+    if not wanted or not trainer.shared_prefix:
+        return
+    longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[: training.prompts_per_device]
+    trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in longest]))
+
+
+def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
+    """Both ways to count a step, so that nobody has to guess which one a flag means."""
+    per_step = training.prompts_per_step
+    return (
+        f"{mode.value}: {training.prompts_per_device} prompts per device x {training.world_size} devices x "
+        f"{training.gradient_accumulation_steps} accumulation = {per_step} prompts and "
+        f"{training.completions_per_step} completions per optimizer step; "
+        f"{prompts // per_step} steps per epoch"
+    )
+
+
+def _silent(*_: object) -> None:
+    """Other processes than the first say nothing."""

@@ -1,0 +1,82 @@
+"""A process that waits for others in vain ends the run instead of hanging."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+EXIT_HUNG = 76
+
+
+_GRACE = 3.0  # seconds that a process which only waits leaves the hanging one to print its stacks
+
+
+class Watchdog:
+    """Ends a process that makes no progress within a step, and says where it stands.
+
+    Args:
+        limit: seconds without a `beat`.
+        rank: of this process.
+        folder: gets `stacks-rank<N>.txt`.
+    """
+
+    def __init__(self, limit: float, rank: int, folder: Path) -> None:
+        self.limit, self._rank, self._folder = limit, rank, folder
+        self._last: float | None = None
+        self._place = ""
+        self._thread: threading.Thread | None = None
+
+    def beat(self, place: str) -> None:
+        """Progress was made; `place` is what comes now."""
+        self._last, self._place = time.monotonic(), place
+        # by C alone, for the case that whatever hangs does not let other threads of Python run
+        faulthandler.dump_traceback_later(self.limit + 4 * _GRACE, exit=True, file=2)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
+
+    def rest(self) -> None:
+        """Nothing is timed until the next beat."""
+        self._last = None
+        faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(min(1.0, self.limit / 10))
+            last = self._last
+            if last is not None and time.monotonic() - last > self.limit:
+                self._end(time.monotonic() - last)
+
+    def _end(self, seconds: float) -> None:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        waits = _waits_for_others(frame)
+        head = f"error: process {self._rank} made no progress for {seconds:.0f} s ({self._place})"
+        if waits:
+            time.sleep(_GRACE)
+            print(f"{head}: it waits for the other processes", file=sys.stderr, flush=True)
+            os._exit(EXIT_HUNG)
+        place = self._folder / f"stacks-rank{self._rank}.txt"
+        print(
+            f"{head}: it hangs, its stacks follow and are in {place}. The last complete checkpoint is kept and the "
+            "same command continues from it; where a step is just slow, raise --ddp_timeout",
+            file=sys.stderr,
+            flush=True,
+        )
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        try:
+            with open(place, "w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError:
+            pass  # they are on the screen
+        os._exit(EXIT_HUNG)
+
+
+def _waits_for_others(frame: FrameType | None) -> bool:
+    names: list[str] = []
+    while frame is not None and len(names) < 3:
+        names.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    return any(f"torch{os.sep}distributed" in name or f"deepspeed{os.sep}comm" in name for name in names)

@@ -1,0 +1,1 @@
+"""Flags, questions and settings of a training, before the first step."""

@@ -1,0 +1,121 @@
+"""Which questions fit the prompt limit and have a picture that opens: found out before training, never during it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from open_r1.checkpoints.processors import picture_refusal
+from open_r1.common.errors import UserError
+from open_r1.data.loading import data_fingerprint, picture_digest
+from open_r1.data.row_images import picture_key, row_pictures
+from open_r1.data.rows import row_id
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+
+BATCH = 256
+Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Outcome of looking at every row once."""
+
+    kept: list[int]
+    """Indices of the rows to train on."""
+    too_long: list[tuple[str, int]]
+    """(id, tokens) of the prompts over the limit."""
+    unreadable: list[tuple[str, str]]
+    """(id, reason) of the rows whose picture does not open, or is not taken by the image processor."""
+    lengths: list[int]
+    """Tokens of each kept prompt, the picture's included."""
+    content: str = ""
+    """SHA-256 over ids, texts and pictures of the kept rows."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest kept prompt."""
+        return max(self.lengths, default=0)
+
+
+def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> Checked:
+    """Open every picture and count every prompt's tokens.
+
+    Args:
+        dataset: rows with `id`, `problem` and an undecoded `image`.
+        processor: the checkpoint's processor; its chat template and picture size rules decide the count.
+        limit: longest prompt in tokens.
+    """
+    kept: list[int] = []
+    too_long: list[tuple[str, int]] = []
+    unreadable: list[tuple[str, str]] = []
+    opened: dict[str, tuple[Size, str]] = {}  # a picture is asked about up to five times
+    kept_lengths: list[int] = []
+    contents: list[str] = []
+    with ThreadPoolExecutor(8) as pool:
+        for start, rows in _batches(dataset):
+            keys = [picture_key(row) for row in rows]
+            fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
+            found = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
+            opened.update(zip(fresh, found, strict=True))
+            sizes = [opened[key][0] for key in keys]
+            lengths = _prompt_lengths(rows, sizes, processor, mode)
+            for offset, (row, key, size, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
+                if isinstance(size, str):
+                    unreadable.append((row["id"], size))
+                elif length > limit:
+                    too_long.append((row["id"], length))
+                else:
+                    kept.append(start + offset)
+                    kept_lengths.append(length)
+                    contents.append(f"{row['id']} {row_id(opened[key][1], row['problem'], row['solution'])}")
+    return Checked(kept, too_long, unreadable, kept_lengths, data_fingerprint(contents))
+
+
+def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    for start in range(0, len(dataset), BATCH):
+        yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
+
+
+def _size_and_digest(row: dict[str, Any], processor: Any) -> tuple[Size, str]:
+    """The size of a row's picture, or why it does not open or is not taken, and the hash of its bytes."""
+    try:
+        pictures = row_pictures(row)
+    except UserError as error:
+        return str(error), ""
+    if not pictures:
+        return None, ""
+    return picture_refusal(pictures[0].size, processor) or pictures[0].size, picture_digest(row["image"])
+
+
+def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    texts = [
+        processor.apply_chat_template(
+            build_messages(row["problem"], mode, has_image=isinstance(size, tuple)),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    # The template holds one placeholder per picture, which the processor replaces by the picture's tokens.
+    return [
+        length + (picture_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
+        for length, size in zip(lengths, sizes, strict=True)
+    ]
+
+
+def picture_tokens(size: tuple[int, int], processor: Any) -> int:
+    """Tokens that a picture of (width, height) pixels becomes: patches after resizing over merge_size squared.
+
+    Raises:
+        UserError: the model takes no pictures.
+    """
+    rules = getattr(processor, "image_processor", None)
+    if rules is None:
+        raise UserError("the data set has pictures and this model is shown none; take a Qwen-VL checkpoint")
+    width, height = size
+    return rules.get_number_of_image_patches(height, width, images_kwargs={}) // rules.merge_size**2

@@ -1,0 +1,92 @@
+"""The model that a training starts from, whole, with the weights that the flags train.
+
+A LoRA adapter is merged with its base into a folder of its own within `--output_dir`, for as long as the trainer is
+built: TRL loads the frozen reference of the KL term from the disk, ZeRO-3 spreads weights while they are read, and
+`--load_in_4bit` packs them then. All three so get the model that training starts from and not the adapter's base.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+from trl import ModelConfig
+
+from open_r1.checkpoints.folder import is_adapter
+from open_r1.checkpoints.loading import attention_or_fallback, load_model, resolve_dtype, torch_dtype, unsharded_loading
+from open_r1.checkpoints.names import local_source, model_source
+from open_r1.modeling.agreement import on_first_process, stop_everywhere
+from open_r1.training.command_line.arguments import QuestionArguments
+from open_r1.training.recovery.resumable_trainer import full_disk_in_one_line
+from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_config, train_all
+
+MERGED = ".merged-start"
+
+
+@contextmanager
+def starting_model(
+    script: QuestionArguments,
+    training: Any,
+    model_config: ModelConfig,
+    packed: BitsAndBytesConfig | None,
+    say: Callable[[str], object],
+) -> Iterator[tuple[Any, LoraConfig | None]]:
+    """The model of `--model_name_or_path` and the settings of new adapters, None without `--use_peft`.
+
+    Build the trainer within the block.
+
+    Args:
+        script: the flags; `freeze_vision_tower` if there is one.
+        training: whose `output_dir` is held.
+        model_config: the checkpoint and how to load it.
+        packed: how to pack the weights to 4 bits.
+        say: told of what this machine lacks.
+
+    Raises:
+        UserError: the checkpoint does not load, or nothing of it would train.
+    """
+    name = str(model_config.model_name_or_path)
+    dtype = torch_dtype(model_config.dtype)
+    attention, note = attention_or_fallback(model_config.attn_implementation)
+    if note:
+        say(note)
+    with _whole(name, training, dtype) as folder:
+        model = load_model(folder, dtype=dtype, attn_implementation=attention, quantization=packed)
+        # PEFT writes it into adapter_config.json as the base of new adapters
+        model.name_or_path = recorded_name(name)
+        train_all(model)
+        if getattr(script, "freeze_vision_tower", False):
+            freeze_vision_tower(model)
+        yield model, lora_config(model, script, model_config)
+
+
+def recorded_name(name: str) -> str:
+    """A checkpoint's name as it is understood in any folder: that on the hub, or the folder's whole path."""
+    folder = local_source(name)
+    return name if folder is None else os.path.abspath(folder)
+
+
+@contextmanager
+def _whole(name: str, training: Any, dtype: Any) -> Iterator[Path]:
+    """The checkpoint's folder; of a LoRA adapter one with the merged weights, which is removed in the end."""
+    source, merged = model_source(name), Path(training.output_dir) / MERGED
+    if not is_adapter(source):
+        yield source
+        return
+
+    def merge() -> None:
+        shutil.rmtree(merged, ignore_errors=True)  # of a run that was killed
+        with unsharded_loading(), full_disk_in_one_line(merged):
+            load_model(source, dtype=resolve_dtype(dtype)).save_pretrained(merged)
+
+    try:
+        on_first_process(merge, training.device)
+        yield merged
+        stop_everywhere(None, training.device)  # all have read it
+    finally:
+        if training.process_index == 0:
+            shutil.rmtree(merged, ignore_errors=True)

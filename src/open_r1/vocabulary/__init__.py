@@ -1,0 +1,1 @@
+"""Names that everything agrees on: labels, modes, prompts, published runs."""

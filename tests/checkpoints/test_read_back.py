@@ -1,0 +1,327 @@
+"""What is saved is what was trained: two LoRA stages in a row, every engine; a folder that was spoilt is noticed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import torch.distributed as dist
+from fine_tuning import fine_tune, text_questions
+from gemma_flags import MOVES
+from published_sets import free_port, save_published_form
+from safetensors.torch import load_file, save_file
+from text_trainings import train
+from transformers.integrations import deepspeed
+
+from open_r1.checkpoints.checks import read_back as module
+from open_r1.checkpoints.folder import adapter_chain
+from open_r1.checkpoints.loading import load_model, unsharded_loading
+from open_r1.checkpoints.model_card import CARD
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.data.text.prepare import write_set
+from open_r1.modeling.agreement import on_first_process
+from open_r1.training.setup.starting_model import MERGED
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+LORA = ("--use_peft", "--lora_r", "4")
+QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text") / "words"
+    write_set(folder, {"train": text_questions(32)}, {}, {}, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny", "qwen2")
+
+
+@pytest.fixture(scope="module")
+def first_stage(text_folder: Path, text_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("first") / "A"
+    with pytest.MonkeyPatch.context() as patch:
+        fine_tune(patch, text_checkpoint, text_folder, out, *LORA)
+    return out
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder, dtype=torch.float32).state_dict()
+
+
+def deltas(adapter: Path) -> dict[str, torch.Tensor]:
+    """scaling * B A of every adapted layer, by the layer's weight; LoRA's alpha is 32 and r is 4 here."""
+    stored = load_file(adapter / "adapter_model.safetensors")
+    names = {name.split(".lora_")[0] for name in stored}
+    found = {n: 8 * stored[f"{n}.lora_B.weight"] @ stored[f"{n}.lora_A.weight"] for n in names}
+    return {f"{name.removeprefix('base_model.model.')}.weight": value for name, value in found.items()}
+
+
+def test_a_second_lora_stage_keeps_the_first(first_stage, text_folder, text_checkpoint, tmp_path, monkeypatch, capsys):
+    second = tmp_path / "B"
+    monkeypatch.chdir(first_stage.parent)
+    fine_tune(monkeypatch, Path("A"), text_folder, second, *LORA)
+    monkeypatch.chdir(tmp_path)
+    said = capsys.readouterr().out
+    assert "loads, every tensor is the one that was trained, logits agree within" in said
+    assert adapter_chain(second) == [second, first_stage, text_checkpoint]
+    base, both, one, two = weights(text_checkpoint), weights(second), deltas(first_stage), deltas(second)
+    apart = max((both[name] - base[name] - one[name] - two[name]).abs().max().item() for name in one)
+    assert min(value.abs().max() for value in one.values()) > 1e-3  # what the first stage learnt
+    assert apart < 1e-6  # observed: 6e-8
+    assert not (second / MERGED).exists()
+    card = (second / CARD).read_text()
+    assert "A LoRA adapter for `A`" in card
+    assert "| base | A, itself a LoRA adapter on tiny |" in card
+
+
+def test_every_file_of_a_run_has_the_mode_of_the_umask(text_folder, text_checkpoint, tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        for name, flags in (("full", ()), ("lora", LORA)):
+            saving = ("--save_strategy", "steps", "--save_steps", "1")
+            fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / name, *flags, *saving)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sum(path.suffix == ".safetensors" for path in files) == 2 * 3  # two checkpoints and the end
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}
+
+
+def test_full_training_from_an_adapter_trains_every_weight(first_stage, text_folder, tmp_path, monkeypatch, capsys):
+    fine_tune(monkeypatch, first_stage, text_folder, tmp_path / "sft")
+    assert " train (100.00%)" in capsys.readouterr().out.split("  all ")[1].splitlines()[0]
+    train(monkeypatch, first_stage, text_folder, tmp_path / "grpo", "--beta", "0.1", "--learning_rate", "0.01", *MOVES)
+    start = weights(first_stage)
+    for run in ("sft", "grpo"):
+        after = weights(tmp_path / run)
+        assert [name for name in after if torch.equal(after[name], start[name])] == []
+
+
+def test_the_reference_of_a_run_from_an_adapter_is_where_it_started(first_stage, text_folder, tmp_path, monkeypatch):
+    from open_r1.training import grpo_run
+
+    references: list[dict[str, torch.Tensor]] = []
+
+    class Watched(grpo_run.SharedPrefixGRPOTrainer):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            reference: Any = self.ref_model
+            references.append({name: value.clone() for name, value in reference.state_dict().items()})
+
+    monkeypatch.setattr(grpo_run, "SharedPrefixGRPOTrainer", Watched)
+    train(monkeypatch, first_stage, text_folder, tmp_path / "run", "--beta", "0.1", "--max_completion_length", "8")
+    start = weights(first_stage)
+    assert all(torch.equal(value, start[name]) for name, value in references[0].items())
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lora_target_modules", "query"], "linear layers are called down_proj, gate_proj, k_proj"),
+        (["--lora_target_modules", "input_layernorm"], "input_layernorm not found"),
+        (["--lora_r", "0"], "positive"),
+    ],
+)
+def test_adapters_that_go_nowhere_are_one_line(
+    method, flags, said, text_folder, text_checkpoint, tmp_path, monkeypatch
+):
+    run = fine_tune if method == "sft" else train
+    with pytest.raises(UserError, match=said) as refused:
+        run(monkeypatch, text_checkpoint, text_folder, tmp_path / "run", "--use_peft", *flags)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_adapters_that_are_each_others_bases_are_refused_by_name(first_stage, tmp_path):
+    for name, base in (("A", "B"), ("B", "A")):
+        (tmp_path / name).mkdir()
+        config = json.loads((first_stage / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(tmp_path / base)
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"each other's bases \(.*/A -> .*/B -> .*/A\)"):
+        load_processor(tmp_path / "A")
+
+
+def spoil(folder: Path, change: str) -> None:
+    """Write something else than was trained, as a library that saves wrongly would."""
+    file = next(folder.glob("*model.safetensors"))
+    tensors = load_file(file)
+    name = next(name for name in sorted(tensors) if "lora_B" in name or "up_proj" in name)
+    if change == "value":
+        tensors[name].view(-1)[0] += 1e-6
+        save_file(tensors, file, {"format": "pt"})
+    elif change == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["rope_parameters"]["rope_theta"] = 50.0
+        (folder / "config.json").write_text(json.dumps(config))
+    elif change == "processor":
+        (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    else:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = change
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("flags", "change", "said"),
+    [
+        ((), "value", r"1 tensors differ \(model\.layers\.0\.mlp\.up_proj\.weight\)"),
+        (LORA, "value", r"1 tensors differ \(.*lora_B\.weight\)"),
+        (LORA, "base", r"tensors differ \(model\.layers\.0\.self_attn\.q_proj\.weight"),
+        ((), "config", r"logits differ by .*config\.json says something else"),
+        ((), "processor", "makes other inputs of a prompt"),
+    ],
+)
+def test_a_folder_that_holds_something_else_ends_the_run_and_stays(
+    flags, change, said, first_stage, text_checkpoint, text_folder, tmp_path, monkeypatch
+):
+    def spoilt(trainer: Any, folder: Path) -> str:
+        spoil(folder, str(text_checkpoint) if change == "base" else change)
+        return module.read_back(trainer, folder)
+
+    monkeypatch.setattr("open_r1.training.run_lifecycle.read_back", spoilt)
+    start = first_stage if change == "base" else text_checkpoint
+    with pytest.raises(UserError, match=said) as refused:
+        fine_tune(monkeypatch, start, text_folder, tmp_path / "run", *flags)
+    assert "\n" not in str(refused.value)
+    story = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert story["status"] == "not read back"
+    assert not (tmp_path / "run" / CARD).exists() or "medical" not in (tmp_path / "run" / CARD).read_text()
+    assert any((tmp_path / "run").glob("*model.safetensors"))
+    with pytest.raises(UserError, match="would be overwritten"):
+        fine_tune(monkeypatch, start, text_folder, tmp_path / "run", *flags)
+
+
+def test_without_room_for_a_second_copy_the_files_are_compared(
+    text_checkpoint, text_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / "good")
+    assert "it was not loaded whole, because that needs" in capsys.readouterr().out
+
+    def spoilt(trainer: Any, folder: Path) -> str:
+        spoil(folder, "value")
+        return module.read_back(trainer, folder)
+
+    monkeypatch.setattr("open_r1.training.run_lifecycle.read_back", spoilt)
+    for name, flags in (("full", ()), ("lora", LORA)):
+        with pytest.raises(UserError, match="1 tensors differ"):
+            fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / name, *flags)
+
+
+def test_names_of_files_follow_from_names_in_memory_in_every_family(tmp_path):
+    for family in ("qwen2", "qwen2_vl", "qwen2_5_vl", "gemma3"):
+        model = load_model(build_tiny_checkpoint(tmp_path / family, family), dtype=torch.float32)
+        model.save_pretrained(tmp_path / f"{family}-again")
+        with module._from_files(tmp_path / f"{family}-again", model) as stored:
+            for name, weight in model.named_parameters():
+                saved = stored(name)
+                assert saved is not None, (family, name)
+                assert torch.equal(weight, saved), (family, name)
+
+
+def test_a_packed_base_is_compared_too(first_stage, text_folder, text_checkpoint, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install '.[quant]')")
+    packed = (*LORA, "--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_quant")
+    fine_tune(monkeypatch, first_stage, text_folder, tmp_path / "B", *packed)
+    assert "loads, and every tensor is the one that was trained" in capsys.readouterr().out
+    assert adapter_chain(tmp_path / "B") == [tmp_path / "B", first_stage, text_checkpoint]
+
+    def spoilt(trainer: Any, folder: Path) -> str:
+        spoil(folder, str(text_checkpoint))
+        return module.read_back(trainer, folder)
+
+    monkeypatch.setattr("open_r1.training.run_lifecycle.read_back", spoilt)
+    with pytest.raises(UserError, match="14 tensors differ"):
+        fine_tune(monkeypatch, first_stage, text_folder, tmp_path / "C", *packed)
+
+
+def test_loading_for_one_process_leaves_the_engine_as_it_was():
+    class Settings:
+        def is_zero3(self) -> bool:
+            return True
+
+    settings = Settings()
+    deepspeed.set_hf_deepspeed_config(settings)
+    try:
+        with unsharded_loading():
+            assert not deepspeed.is_deepspeed_zero3_enabled()
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    with unsharded_loading():
+        assert not deepspeed.is_deepspeed_zero3_enabled()
+
+
+def launched(engine: str, repository: Path, place: Path, *words: str) -> str:
+    """What two processes say that train GRPO for a step, started as the README says."""
+    recipe = str(repository / "recipes" / "accelerate_configs" / f"{engine}_cpu.yaml")
+    grpo_run = ["-m", "accelerate.commands.launch", "--config_file", recipe, "--num_processes", "2"]
+    script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
+    small = "--dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 --save_strategy no"
+    done = subprocess.run(
+        [sys.executable, *grpo_run, "--main_process_port", "0", script, *small.split(), *words],
+        cwd=place,
+        env=os.environ | QUIET | {"DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder with questions about pictures, a base, and an adapter that has learnt something."""
+    place = tmp_path_factory.mktemp("pictured")
+    save_published_form(place / "CT", 4)
+    base = load_model(build_tiny_checkpoint(place / "tiny"), dtype=torch.float32)
+    base.name_or_path = str(place / "tiny")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    peft.get_peft_model(base, config).save_pretrained(str(place / "A"))
+    return place
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp"])
+def test_every_engine_saves_what_it_has_trained(engine, repository, pictured):
+    ways = {"lora": LORA} if engine in ("ddp", "zero2") else {"full": (), "lora": LORA}
+    for name, flags in ways.items():
+        out = f"{engine}-{name}"
+        said = launched(engine, repository, pictured, "--model_name_or_path", "A", "--output_dir", out, *flags)
+        line = next(line for line in said.splitlines() if line.startswith("read back: "))
+        assert "every tensor is the one that was trained, logits agree within" in line
+        assert said.count("read back: ") == 1
+        assert json.loads((pictured / out / "run.json").read_text())["status"] == "done"
+    assert adapter_chain(pictured / f"{engine}-lora")[1:] == [pictured / "A", pictured / "tiny"]
+
+
+def waits(rank: int, port: int, results: str) -> None:
+    """A process whose collective calls end after 2 seconds; the first one works for 5."""
+    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
+
+    def work() -> str:
+        time.sleep(5)
+        return "done"
+
+    result = on_first_process(work)
+    Path(results, str(rank)).write_text(repr(result))
+    dist.destroy_process_group()
+
+
+def test_other_processes_wait_longer_than_their_time_limit(tmp_path):
+    torch.multiprocessing.spawn(waits, (free_port(), str(tmp_path)), 2)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["'done'", "None"]

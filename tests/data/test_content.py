@@ -1,0 +1,205 @@
+"""A result file, and a training, is continued only with the pictures and texts that it was begun with."""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image, ImageOps
+
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.data.arrow_sets import FEATURES
+from open_r1.data.loading import load_vqa
+from open_r1.evaluation.answering.run import infer
+from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.evaluation.scoring.train_overlap import load_training_set
+from open_r1.training.recovery.resume import require_same_run
+from open_r1.training.setup.prompt_check import check_prompts
+from open_r1.vocabulary.labels import Modality
+from open_r1.vocabulary.modes import Mode
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "vl", "qwen2_5_vl", seed=1)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    return make_phantoms(folder, train=1, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
+
+
+@pytest.fixture
+def data(pristine, tmp_path) -> Path:
+    """Four test pictures with 20 questions, to be changed."""
+    return Path(shutil.copytree(pristine, tmp_path / "data"))
+
+
+@pytest.fixture
+def settings(tiny, data, tmp_path):
+    def make(**changes) -> InferenceSettings:
+        given = {
+            "model_path": str(tiny),
+            "prompt_path": str(data / "test.json"),
+            "image_root": str(data),
+            "output_path": str(tmp_path / "answers.jsonl"),
+            "batch_size": 8,
+            "max_new_tokens": 2,
+            "device": "cpu",
+        }
+        return InferenceSettings(**(given | changes))
+
+    return make
+
+
+def cut(path: str, answers: int) -> list[str]:
+    """Leave only the first answers in a result file, as a killed run does; returns the lines."""
+    lines = Path(path).read_text().splitlines(keepends=True)[: answers + 1]
+    Path(path).write_text("".join(lines))
+    return lines
+
+
+def pictures_of(data: Path, path: str) -> list[Path]:
+    """The pictures of the questions that a result file answers."""
+    return sorted({Path(result.image) for result in read_results(path).results})
+
+
+def invert(picture: Path) -> None:
+    ImageOps.invert(Image.open(picture).convert("RGB")).save(picture)
+
+
+def test_answers_to_pictures_that_were_exchanged_are_not_continued(settings, data):
+    given = settings()
+    infer(given)
+    lines = cut(given.output_path, 6)
+    first, *_ = pictures_of(data, given.output_path)
+    before = first.read_bytes()
+    answered = sum(str(first) in line for line in lines[1:])
+    invert(first)
+    with pytest.raises(UserError) as refused:
+        infer(given)
+    assert f"content_sha256: the pictures or texts of {answered} of its 6 answered questions" in str(refused.value)
+    assert "Put the earlier data back, or choose another output path" in str(refused.value)
+    assert Path(given.output_path).read_text() == "".join(lines)
+    first.write_bytes(before)
+    assert infer(given) == 0
+    assert len(read_results(given.output_path).results) == 20
+
+
+def test_a_picture_that_no_answer_was_given_to_may_change_and_the_manifest_says_so(settings, data, tmp_path):
+    given = settings()
+    infer(given)
+    untouched = read_results(given.output_path).manifest["content_sha256"]
+    cut(given.output_path, 5)  # batches are of one picture's questions: some pictures have not been asked about
+    asked = pictures_of(data, given.output_path)
+    other = next(path for path in sorted(data.glob("Images/*/test/*.png")) if path not in asked)
+    invert(other)
+    assert infer(given) == 0
+    changed = read_results(given.output_path)
+    anew = settings(output_path=str(tmp_path / "anew.jsonl"))
+    infer(anew)
+    assert changed.manifest["content_sha256"] == read_results(anew.output_path).manifest["content_sha256"] != untouched
+    told = {result.id: (result.output, result.content) for result in changed.results}
+    assert told == {result.id: (result.output, result.content) for result in read_results(anew.output_path).results}
+
+
+@pytest.mark.parametrize("image", ["shuffled", "none"])
+def test_what_counts_is_the_picture_that_is_shown(settings, data, image, tmp_path):
+    given = settings(image=image)
+    infer(given)
+    everything = read_results(given.output_path)
+    cut(given.output_path, 1)
+    (answered,) = read_results(given.output_path).results
+    shown = [path for path in sorted(data.glob("Images/*/test/*.png")) if path != Path(answered.image)]
+    for path in shown:  # all but the picture of the question itself
+        invert(path)
+    if image == "shuffled":  # it was asked with one of them
+        with pytest.raises(UserError, match="content_sha256"):
+            infer(given)
+    else:
+        assert infer(given) == 0
+        assert read_results(given.output_path).manifest == everything.manifest
+
+
+def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, data, tmp_path):
+    rows: Any = load_vqa(data / "test.json", None, data)[0]
+    manifests = []
+    for side in (384, 112):
+        small = []
+        for row in rows:
+            file = BytesIO()
+            Image.open(row["image"]["path"]).resize((side, side)).save(file, "PNG")
+            small.append({**row, "image": {"bytes": file.getvalue(), "path": None}})
+        saved = datasets.Dataset.from_list(small, features=FEATURES)
+        datasets.DatasetDict({"test": saved}).save_to_disk(str(tmp_path / str(side)))
+        given = settings(prompt_path=str(tmp_path / str(side)), output_path=str(tmp_path / f"{side}.jsonl"))
+        infer(given)
+        manifests.append(read_results(given.output_path).manifest)
+    assert len({manifest["data_sha256"] for manifest in manifests}) == 1
+    assert len({manifest["content_sha256"] for manifest in manifests}) == 2
+    with pytest.raises(UserError, match="content_sha256"):
+        infer(settings(prompt_path=str(tmp_path / "112"), output_path=str(tmp_path / "384.jsonl")))
+
+
+def test_a_file_of_before_answers_recorded_their_pictures_is_continued_with_a_word(settings, capsys):
+    given = settings()
+    infer(given)
+    lines = [json.loads(line) for line in cut(given.output_path, 4)]
+    for entry in ("content_sha256", "train_content_sha256"):
+        del lines[0]["manifest"][entry]
+    for line in lines[1:]:
+        del line["content"]
+    Path(given.output_path).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert infer(given) == 0
+    assert "the pictures of 4 answered questions are still the same cannot be checked" in capsys.readouterr().err
+    file = read_results(given.output_path)
+    assert len(file.results) == 20
+    assert "content_sha256" not in file.manifest
+
+
+def test_training_pictures_count_where_answers_are_compared_with_them(data, tmp_path):
+    rows: Any = load_vqa(data / "train.json", None, data)[0]
+    contents = []
+    for change in (lambda picture: picture, ImageOps.invert):
+        changed = []
+        for row in rows:
+            file = BytesIO()
+            change(Image.open(row["image"]["path"]).convert("RGB")).save(file, "PNG")
+            changed.append({**row, "image": {"bytes": file.getvalue(), "path": None}})
+        folder = tmp_path / str(len(contents))
+        saved = datasets.Dataset.from_list(changed, features=FEATURES)
+        datasets.DatasetDict({"train": saved}).save_to_disk(str(folder))
+        contents.append(load_training_set(str(folder), None).content)
+    assert contents[0] != contents[1]
+    moved = Path(shutil.copytree(data, tmp_path / "moved"))
+    at_first, elsewhere = (load_training_set(str(root / "train.json"), str(root)) for root in (data, moved))
+    assert at_first.content == elsewhere.content
+
+
+def test_a_training_is_not_continued_on_exchanged_pictures(tiny, data, tmp_path):
+    rows: Any = load_vqa(data / "train.json", None, data)[0]
+    processor = load_processor(tiny)
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / "manifest.json").write_text('{"processes": 1}')
+
+    def story() -> dict:
+        content = check_prompts(rows, processor, Mode.NOTHINK, 4096).content
+        return {"data": {"ids_sha256": "the same", "content_sha256": content}}
+
+    begun = story()
+    require_same_run(begun, story(), checkpoint, processes=1)
+    invert(Path(rows[0]["image"]["path"]))
+    with pytest.raises(UserError, match="pictures or texts of the questions that are trained on are others"):
+        require_same_run(begun, story(), checkpoint, processes=1)
+    early = {"data": {"ids_sha256": "the same"}}
+    require_same_run(early, story(), checkpoint, processes=1)

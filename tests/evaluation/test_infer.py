@@ -1,0 +1,522 @@
+"""What a model answers depends on the question alone, and no answer that was written is ever lost."""
+
+import fcntl
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.data.loading import data_fingerprint
+from open_r1.data.omnimedvqa.source import Question, read_release
+from open_r1.evaluation.answering import run
+from open_r1.evaluation.answering.batches import ahead, batches_by_length
+from open_r1.evaluation.answering.decoder import Prompts
+from open_r1.evaluation.answering.encoder import Encoded, Encoder
+from open_r1.evaluation.answering.generator import Generator
+from open_r1.evaluation.answering.manifest import choose_mode, choose_rows, refuse_mixed_families
+from open_r1.evaluation.answering.run import INTERRUPTED, infer
+from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.modeling.prompt_batch import completion_lengths
+from open_r1.vocabulary.labels import Modality
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import NAMED, TRAIN
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> dict[str, Path]:
+    """A checkpoint of each family with weights large enough that pictures and questions change its answers."""
+    root = tmp_path_factory.mktemp("tiny")
+    for family in FAMILIES:
+        folder = build_tiny_checkpoint(root / family, family, seed=1)
+        model = load_model(folder)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.ndim >= 2:
+                    weight.mul_(6)
+        model.save_pretrained(folder)
+    return {family: root / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    """Four test pictures with 20 questions."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    return make_phantoms(folder, train=1, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
+
+
+def rows_of_all_sizes(count: int) -> list[dict]:
+    """Questions of 1 to 9 sentences, pictures of 30 to 300 pixels a side, no two alike."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(count):
+        size = (draw.randint(30, 300), draw.randint(30, 300))
+        file = BytesIO()
+        Image.effect_noise(size, 40 + 5 * number).convert("RGB").save(file, "PNG")
+        problem = "What is shown in this picture? " * draw.randint(1, 9) + "A)CT, B)MRI"
+        rows.append({"id": str(number), "problem": problem, "image": {"bytes": file.getvalue(), "path": None}})
+    return rows
+
+
+def loaded(folder: Path, new_tokens: int = 16) -> tuple[Encoder, Generator]:
+    vision = folder.name != "qwen2"
+    encoder = Encoder(load_processor(folder, max_pixels=200 * 200 if vision else None), Mode.NOTHINK, has_vision=vision)
+    return encoder, Generator(load_model(folder, torch.float32), encoder.tokenizer, new_tokens)
+
+
+def prompts_of(encoder: Encoder, rows: list[dict]) -> Prompts:
+    prompts = encoder(rows).prompts
+    assert prompts is not None
+    return prompts
+
+
+def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict], batch_size: int) -> dict[str, list[list[int]]]:
+    """id -> the tokens of its completions, up to their end tokens."""
+    found: dict[str, list[list[int]]] = {}
+    for batch in batches_by_length([len(row["problem"]) for row in rows], batch_size):
+        chosen = [rows[index] for index in batch]
+        names = [row["id"] for row in chosen for _ in range(generator.sampling.count)]
+        tokens = generator.tokens(prompts_of(encoder, chosen), [row["id"] for row in chosen])
+        lengths = completion_lengths(tokens, generator.end_tokens).tolist()
+        for name, written, length in zip(names, tokens.tolist(), lengths, strict=True):
+            found.setdefault(name, []).append(written[:length])
+    return found
+
+
+# --- generation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
+    encoder, generator = loaded(tiny[family])
+    rows = rows_of_all_sizes(16)
+    alone, three, sixteen = (tokens_of(encoder, generator, rows, size) for size in (1, 3, 16))
+    assert len(alone) == 16
+    assert alone == three == sixteen
+    assert len({tuple(written) for (written,) in alone.values()}) > 5  # the questions do get different answers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
+    encoder, generator = loaded(tiny[family])
+    for row in rows_of_all_sizes(4):
+        pictures = {"images": [Image.open(BytesIO(row["image"]["bytes"]))]} if encoder.has_vision else {}
+        text = encoder.render(row["problem"], encoder.has_vision)
+        inputs = encoder.processor(text=[text], return_tensors="pt", **pictures)
+        plain = generator.model.generate(
+            **inputs, max_new_tokens=16, do_sample=False, suppress_tokens=generator.forbidden or None
+        )[0, inputs["input_ids"].shape[1] :]
+        assert tokens_of(encoder, generator, [row], 1) == {row["id"]: [plain.tolist()]}
+
+
+def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
+    encoder, generator = loaded(tiny["qwen2_5_vl"])
+    rows = rows_of_all_sizes(16)
+    right = tokens_of(encoder, generator, rows, 16)
+    monkeypatch.setattr(
+        "open_r1.evaluation.answering.decoder.prompt_positions",
+        lambda model, prompts: (torch.arange(prompts.ids.size(1)).expand(3, len(prompts.ids), -1), None),
+    )
+    assert tokens_of(encoder, generator, rows, 16) != right
+
+
+def test_a_picture_given_to_the_wrong_question_would_be_noticed(tiny):
+    encoder, generator = loaded(tiny["qwen2_vl"])
+    rows = rows_of_all_sizes(6)
+    right = tokens_of(encoder, generator, rows, 6)
+    moved = [row | {"image": rows[(number + 1) % 6]["image"]} for number, row in enumerate(rows)]
+    wrong = tokens_of(encoder, generator, moved, 6)
+    assert all(right[name] != wrong[name] for name in right)
+
+
+def test_tokens_that_stand_for_pictures_cannot_be_generated(tiny):
+    encoder, generator = loaded(tiny["qwen2_5_vl"], new_tokens=6)
+    rows = rows_of_all_sizes(3)
+    head = generator.model.lm_head
+    loving = torch.nn.Linear(head.in_features, head.out_features)
+    loving.weight = head.weight
+    with torch.no_grad():
+        loving.bias.zero_()
+        loving.bias[generator.forbidden] = 1e4
+    generator.model.lm_head = loving
+    assert len(generator.forbidden) == 4
+    forbidden = set(generator.forbidden)
+    assert not any(forbidden & set(written) for (written,) in tokens_of(encoder, generator, rows, 3).values())
+    generator.forbidden = []
+    assert all(forbidden >= set(written) for (written,) in tokens_of(encoder, generator, rows[:1], 1).values())
+
+
+def test_settings_of_the_checkpoint_do_not_bend_greedy_decoding(tiny):
+    encoder, generator = loaded(tiny["qwen2_5_vl"])
+    rows = rows_of_all_sizes(4)
+    plain = tokens_of(encoder, generator, rows, 4)
+    model = load_model(tiny["qwen2_5_vl"], torch.float32)
+    model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=1.5)  # Qwen2.5-VL ships 1.05
+    assert tokens_of(encoder, Generator(model, encoder.tokenizer, 16), rows, 4) == plain
+
+
+def test_a_completion_ends_at_its_first_end_token_and_counts_it(tiny):
+    encoder, generator = loaded(tiny["qwen2_5_vl"])
+    end = encoder.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    letters = encoder.tokenizer("A B", add_special_tokens=False)["input_ids"]
+    pad = encoder.tokenizer.pad_token_id
+    generator.tokens = lambda prompts, names: torch.tensor([[*letters, end, pad], [*letters, *letters][:4]])
+    (ended,), (cut_off,) = generator(encoder(rows_of_all_sizes(2)))
+    assert (ended.text, ended.tokens) == ("A B", len(letters) + 1)
+    assert cut_off.tokens == 4
+
+
+def test_the_longest_prompts_come_first_and_every_row_once():
+    assert batches_by_length([3, 9, 5, 9, 1], 2) == [[1, 3], [2, 0], [4]]
+
+
+def test_the_next_batch_is_made_while_the_first_is_in_use():
+    made: list[int] = []
+    second = threading.Event()
+
+    def make(number: int) -> Encoded:
+        made.append(number)
+        if number == 1:
+            second.set()
+        return Encoded([{"id": str(number)}], [], None, [])
+
+    batches = ahead(make, range(50))
+    first = next(batches)
+    assert second.wait(timeout=600)  # nobody has asked for the second one yet
+    assert len(made) <= 4  # and the memory holds only a few
+    assert [first.rows[0]["id"], *(batch.rows[0]["id"] for batch in batches)] == [str(n) for n in range(50)]
+
+
+def test_an_error_while_making_a_batch_is_raised():
+    def make(number: int) -> Encoded:
+        raise RuntimeError(f"batch {number}")
+
+    with pytest.raises(RuntimeError, match="batch 0"):
+        list(ahead(make, range(3)))
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tiny, phantoms, tmp_path):
+    """Settings of a small run, with changes."""
+
+    def make(**changes) -> InferenceSettings:
+        given = {
+            "model_path": str(tiny["qwen2_5_vl"]),
+            "prompt_path": str(phantoms / "test.json"),
+            "image_root": str(phantoms),
+            "output_path": str(tmp_path / "out" / "answers.jsonl"),
+            "batch_size": 8,
+            "max_new_tokens": 4,
+            "device": "cpu",
+        }
+        return InferenceSettings(**(given | changes))
+
+    return make
+
+
+def test_a_run_answers_every_question_once_and_says_how_well(settings, capsys):
+    assert infer(settings()) == 0
+    file = read_results(settings().output_path)
+    assert len(file.results) == len({result.id for result in file.results}) == file.manifest["rows"] == 20
+    assert {result.image for result in file.results} == {result.image for result in file.results if result.tokens}
+    assert len({result.image for result in file.results}) == 4
+    assert {result.modality for result in file.results} == {"CT", "OCT"}
+    assert file.manifest["prompt"] == TRAIN[Mode.NOTHINK]
+    right = sum(result.correct for result in file.results) / 20
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"accuracy {right:.3f} ± ")
+    assert "n = 20" in out[0]
+    assert (
+        out[1]
+        == f"tables and heatmap: python eval/report.py {file.path} --output_dir {file.path.with_suffix('.report')}"
+    )
+
+
+def test_a_run_that_was_killed_goes_on_where_its_file_ends(settings, tmp_path):
+    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
+    infer(settings(output_path=str(whole)))
+    lines = whole.read_bytes().splitlines(keepends=True)
+    torn.write_bytes(b"".join(lines[:6]) + lines[6][:50])  # the manifest, 5 answers, half an answer
+    infer(settings(output_path=str(torn), batch_size=3))
+    again = torn.read_bytes().splitlines(keepends=True)
+    assert again[:6] == lines[:6]
+    assert sorted(again[1:]) == sorted(lines[1:])
+
+
+def test_a_finished_run_asks_nothing_again(settings, monkeypatch):
+    infer(settings())
+    before = Path(settings().output_path).read_bytes()
+    monkeypatch.setattr(run, "load_model", None)  # would raise if it were called
+    assert infer(settings(batch_size=2, seed=7)) == 0
+    assert Path(settings().output_path).read_bytes() == before
+
+
+def test_answers_of_another_run_are_not_mixed_in(settings, tiny, phantoms, tmp_path):
+    infer(settings())
+    before = Path(settings().output_path).read_bytes()
+    fewer = tmp_path / "fewer.json"
+    fewer.write_text(json.dumps(json.loads((phantoms / "test.json").read_text())[:-1]))
+    changes = {
+        "checkpoint_sha256": {"model_path": str(tiny["qwen2_vl"])},
+        "prompt ": {"mode": "think"},
+        "prompt_name": {"prompt": "readme"},
+        "max_pixels": {"max_pixels": 60 * 60},
+        "min_pixels": {"min_pixels": 28 * 28},
+        "data_sha256": {"prompt_path": str(fewer)},
+        "max_new_tokens": {"max_new_tokens": 5},
+        "dtype": {"dtype": "bfloat16"},
+        "limit": {"limit": 3},
+    }
+    for key, change in changes.items():
+        with pytest.raises(UserError, match="holds results of another run") as error:
+            infer(settings(**change))
+        assert key in str(error.value)
+    assert Path(settings().output_path).read_bytes() == before
+
+
+def test_an_unreadable_picture_costs_its_questions_and_not_the_run(settings, phantoms, tmp_path, capsys):
+    root = Path(shutil.copytree(phantoms, tmp_path / "root"))
+    broken = sorted(root.glob("Images/*/test/*.png"))[0]
+    picture = broken.read_bytes()
+    broken.write_bytes(picture[: len(picture) // 2])
+    here = {"prompt_path": str(root / "test.json"), "image_root": str(root)}
+    assert infer(settings(**here)) == 0
+    failed = [result for result in read_results(settings().output_path).results if result.error]
+    assert len(failed) == 5
+    assert {result.outcome for result in failed} == {None}
+    assert str(failed[0].error).startswith("unreadable: ")
+    captured = capsys.readouterr()
+    assert "n = 15" in captured.out
+    assert "errors 5" in captured.out
+    assert "5 questions could not be asked; the first: " in captured.err
+    assert infer(settings(**here, strict=True)) == 1
+
+    broken.write_bytes(picture)  # mended: just these are asked, and their failures are forgotten
+    kept = [line for line in Path(settings().output_path).read_text().splitlines() if '"error": null' in line]
+    assert infer(settings(**here, strict=True)) == 0
+    lines = Path(settings().output_path).read_text().splitlines()
+    assert len(lines) == 21
+    assert lines[1:16] == kept
+    assert len([line for line in lines[16:] if '"error": null' in line]) == 5
+
+
+def test_a_run_without_one_readable_picture_is_an_error(settings, phantoms, tmp_path):
+    root = Path(shutil.copytree(phantoms, tmp_path / "root"))
+    for picture in root.glob("Images/*/test/*.png"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="not one of 20 questions could be asked"):
+        infer(settings(prompt_path=str(root / "test.json"), image_root=str(root)))
+
+
+def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
+    path = Path(settings().output_path)
+    with (
+        pytest.raises(UserError, match=rf"cannot write {path}: .*answers that were written are kept: the same"),
+        file_size_limit(6000),
+    ):
+        infer(settings())
+    written = read_results(path).results
+    assert 0 < len(written) < 20
+    assert infer(settings()) == 0
+    assert len(read_results(path).results) == 20
+
+
+def test_an_interrupt_keeps_what_was_written(settings, monkeypatch, capsys):
+    real = run.answer_rows
+
+    def interrupted(*arguments):
+        batches = real(*arguments)
+        yield next(batches)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "answer_rows", interrupted)
+    assert infer(settings()) == INTERRUPTED
+    assert "interrupted; 8 questions are answered and kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert infer(settings()) == 0
+    assert len(read_results(settings().output_path).results) == 20
+
+
+def test_two_processes_do_not_write_one_file(settings):
+    path = Path(settings().output_path)
+    path.parent.mkdir()
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is writing"):
+            infer(settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "--batch_size 0 must be at least 1"),
+        ({"mode": "thinking"}, "--mode 'thinking' does not exist; choose one of think, nothink, think_after"),
+        ({"prompt": "mine"}, "no --prompt 'mine'; known are: train-think"),
+        ({"split": "validation"}, "--split 'validation' does not exist; choose train or test"),
+        ({"device": "gpu"}, "--device 'gpu' is no device"),
+        ({"model_path": "./nowhere"}, r"no checkpoint folder \./nowhere"),
+        ({"prompt_path": "nowhere"}, "nowhere is not there"),
+        ({"image_root": None}, "--image_root"),
+        ({"output_path": "."}, "is a folder; name a file"),
+        ({"dtype": "int8"}, "no dtype 'int8'"),
+        ({"max_pixels": 1}, "--max_pixels 1"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused_before_anything_is_written(settings, change, message):
+    with pytest.raises(UserError, match=message):
+        infer(settings(**change))
+    assert not Path(settings().output_path).exists()
+
+
+def test_a_file_of_something_else_is_not_touched(settings, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("important\n")
+    with pytest.raises(UserError, match="is no result file"):
+        infer(settings(output_path=str(notes)))
+    assert notes.read_text() == "important\n"
+
+
+def test_a_json_list_and_a_saved_three_column_set_get_the_same_answers(settings, phantoms, tmp_path):
+    infer(settings())
+    rows = json.loads((phantoms / "test.json").read_text())
+    columns = {
+        "image": [{"bytes": (phantoms / row["image"]).read_bytes(), "path": None} for row in rows],
+        "problem": [row["problem"] for row in rows],
+        "solution": [row["solution"] for row in rows],
+    }
+    features = {"image": datasets.Image(), "problem": datasets.Value("string"), "solution": datasets.Value("string")}
+    saved = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(str(tmp_path / "saved"))
+    other = str(tmp_path / "saved.jsonl")
+    infer(settings(prompt_path=str(tmp_path / "saved"), image_root=None, output_path=other))
+
+    def told(path: str) -> set[tuple[str, ...]]:
+        return {(r.problem, r.solution, r.output, str(r.outcome)) for r in read_results(path).results}
+
+    assert told(other) == told(settings().output_path)
+    assert len({result.image for result in read_results(other).results}) == 4
+
+
+def test_a_picture_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms, tmp_path):
+    """Training saw 384 x 384, so 200 x 100 pixels in a file must not become another number of tokens."""
+    Image.linear_gradient("L").resize((200, 100)).save(tmp_path / "wide.png")
+    encoder, _ = loaded(tiny["qwen2_5_vl"])
+    from_file = {"id": "0", "problem": "Which? A)a, B)b", "image": {"bytes": None, "path": str(tmp_path / "wide.png")}}
+    data = (tmp_path / "wide.png").read_bytes()
+    prompts = prompts_of(encoder, [from_file, from_file | {"image": {"bytes": data, "path": None}}])
+    assert prompts.grids is not None
+    assert prompts.grids.tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
+
+
+def test_a_text_model_answers_without_pictures(settings, tiny):
+    assert infer(settings(model_path=str(tiny["qwen2"]))) == 0
+    assert len(read_results(settings().output_path).results) == 20
+
+
+def test_limit_draws_by_id_whatever_the_order():
+    ids = [f"{number:03d}" for number in range(100)]
+    drawn = {ids[index] for index in choose_rows(ids, 10)}
+    mixed = random.Random(1).sample(ids, 100)
+    assert len(drawn) == 10
+    assert drawn == {mixed[index] for index in choose_rows(mixed, 10)}
+    assert drawn != set(ids[:10])
+    assert choose_rows(ids, None) == choose_rows(ids, 500) == list(range(100))
+    assert data_fingerprint(ids) == data_fingerprint(mixed) != data_fingerprint(ids[1:])
+
+
+def test_the_mode_is_the_one_asked_for_recorded_released_or_no_think(tmp_path):
+    released = "yuxianglai117/Med-R1:VQA_CT"
+    assert choose_mode("think_after", "readme", released, tmp_path)[0] == Mode.THINK_AFTER
+    assert choose_mode(None, "train-think-after", released, tmp_path)[0] == Mode.THINK_AFTER
+    assert choose_mode(None, None, released, tmp_path) == (Mode.THINK, "as released")
+    assert choose_mode(None, None, "yuxianglai117/Med-R1:Qwen_2.5_3B_nothink/VQA_CT", tmp_path)[0] == Mode.NOTHINK
+    assert choose_mode(None, None, "checkpoints/think", tmp_path)[0] == Mode.NOTHINK  # words in a path say nothing
+    (tmp_path / "run.json").write_text('{"mode": "think"}')
+    assert choose_mode(None, None, "anything", tmp_path) == (Mode.THINK, "from its run.json")
+    assert set(NAMED) > {"readme"}
+
+
+def test_a_checkpoint_is_not_scored_on_the_other_split_family(tmp_path):
+    released = "yuxianglai117/Med-R1:VQA_CT"
+    refuse_mixed_families(released, tmp_path, Path("data/VQA/OCT_384"))
+    refuse_mixed_families(released, tmp_path, Path("some.json"))
+    with pytest.raises(UserError, match="trained on the modality CT, tested on the task Lesion Grading"):
+        refuse_mixed_families(released, tmp_path, Path("data/VQA/Lesion_Grading_384"))
+    (tmp_path / "run.json").write_text('{"data": {"path": "data/VQA/Lesion_Grading_384"}}')
+    with pytest.raises(UserError, match="trained on the task Lesion Grading"):
+        refuse_mixed_families("output/mine", tmp_path, Path("OCT_test.json"))
+
+
+def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
+    def too_large(*_):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+        yield
+
+    monkeypatch.setattr(run, "answer_rows", too_large)
+    with pytest.raises(UserError, match="a batch of 8 does not fit on cpu; what is answered is kept"):
+        infer(settings())
+
+
+def test_the_command_runs_as_it_stands_in_the_readme(repository, settings, phantoms, tmp_path):
+    given = settings()
+    command = [sys.executable, "eval/infer.py", "--model_path", given.model_path, "--prompt_path", given.prompt_path]
+    command += ["--output_path", str(tmp_path / "cli.jsonl"), "--batch_size", "64", "--image_root", str(phantoms)]
+    command += ["--max_new_tokens", "2", "--attn_implementation", "flash_attention_2", "--device", "cpu"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]
+    assert len([line for line in done.stderr.splitlines() if "going on with sdpa" in line]) == 1
+    assert len((tmp_path / "cli.jsonl").read_text().splitlines()) == 21
+
+
+def test_flags_and_defaults_of_the_command(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "eval"))
+    flags = SimpleNamespace(**vars(__import__("infer")))
+    required = ["--model_path", "m", "--prompt_path", "d", "--output_path", "o"]
+    assert flags.read_flags(required) == [InferenceSettings("m", "d", "o")]
+    assert flags.read_flags([*required, "--limit", "3", "--strict"]) == [
+        InferenceSettings("m", "d", "o", limit=3, strict=True)
+    ]
+    assert flags.read_flags(["--checkpoint", "m", *required[2:]]) == [InferenceSettings("m", "d", "o")]
+    both = flags.read_flags(["--model_path", "a/x", "--model_path", "org/repo:y", *required[2:]])
+    assert [(each.model_path, each.output_path) for each in both] == [("a/x", "o/x.jsonl"), ("org/repo:y", "o/y.jsonl")]
+    defaults = InferenceSettings("m", "d", "o")
+    assert (defaults.batch_size, defaults.max_new_tokens, defaults.split) == (64, 256, "test")
+    with pytest.raises(UserError, match="unknown flag --batchsize; did you mean --batch_size"):
+        flags.read_flags([*required, "--batchsize", "3"])
+    with pytest.raises(UserError, match="required: --prompt_path"):
+        flags.read_flags(["--model_path", "m", "--output_path", "o"])
+
+
+def test_real_pictures_and_the_real_vocabulary(settings, real_dir, tmp_path):
+    """Photographs, radiographs and ultrasound in grey, palette and RGB, through the real Qwen processor."""
+    checkpoint = build_tiny_checkpoint(tmp_path / "real", processor=real_dir / "qwen2_5_vl_processor")
+    root = real_dir / "omnimedvqa"
+    found = [item for item in read_release(root) if isinstance(item, Question)]
+    rows = [{"image": q.image, "problem": q.problem, "solution": q.solution} for q in found[::40]]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    here = {"model_path": str(checkpoint), "prompt_path": str(tmp_path / "test.json"), "image_root": str(root)}
+    assert infer(settings(**here, max_new_tokens=2, strict=True)) == 0
+    results = read_results(settings().output_path).results
+    assert len(results) == len(rows) > 8
+    assert {result.problem for result in results} == {row["problem"] for row in rows}

@@ -1,0 +1,251 @@
+"""Several processes share the questions: every id once, killed at any moment, continued by any number of processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from open_r1.checkpoints.loading import load_model
+from open_r1.common.errors import UserError
+from open_r1.evaluation.answering.processes import Launch
+from open_r1.evaluation.answering.run import infer
+from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.scoring.result_writer import ResultWriter
+from open_r1.evaluation.scoring.results import Result, read_results
+from open_r1.vocabulary.labels import Modality
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Settings of a run over 80 questions on 16 pictures, by the name of its result file."""
+    root = tmp_path_factory.mktemp("ranks")
+    make_phantoms(root / "phantoms", train=1, test=8, modalities=[Modality.CT, Modality.OCT], workers=1)
+    checkpoint = build_tiny_checkpoint(root / "model", seed=1)
+    model = load_model(checkpoint)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(6)  # so that pictures and questions change the answers
+    model.save_pretrained(checkpoint)
+
+    def make(name: str, **changes) -> InferenceSettings:
+        given = {
+            "model_path": str(checkpoint),
+            "prompt_path": str(root / "phantoms" / "test.json"),
+            "image_root": str(root / "phantoms"),
+            "output_path": str(root / f"{name}.jsonl"),
+            "batch_size": 3,
+            "max_new_tokens": 12,
+            "device": "cpu",
+        }
+        return InferenceSettings(**(given | changes))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(settings) -> list[bytes]:
+    """The lines of one process that nobody disturbs, in batches of 16."""
+    infer(settings("whole", batch_size=16))
+    lines = Path(settings("whole").output_path).read_bytes().splitlines(keepends=True)
+    assert len(lines) == 81
+    assert len({json.loads(line)["output"] for line in lines[1:]}) > 20
+    return lines
+
+
+def command(settings: InferenceSettings) -> list[str]:
+    names = ("model_path", "prompt_path", "image_root", "output_path", "batch_size", "max_new_tokens", "device")
+    return [
+        *TORCHRUN,
+        "eval/infer.py",
+        *(part for name in names for part in (f"--{name}", str(getattr(settings, name)))),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def stop_itself_at(lines: int, path: Path) -> None:
+    """Have this process stop as soon as it has written and the file has so many lines, however busy the machine is."""
+    write = ResultWriter.write
+
+    def writing(self: ResultWriter, result: Result) -> None:
+        write(self, result)
+        if lines_in(path) >= lines:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    ResultWriter.write = writing
+
+
+@contextmanager
+def launch(
+    settings: InferenceSettings, processes: int, said: Path | None = None, stop_at: int | None = None
+) -> Iterator[list[int]]:
+    """Forked processes that find what torchrun would tell them; importing everything anew would take most of a test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
+            sys.stdout = sys.stderr = open(said or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
+            if stop_at is not None:
+                stop_itself_at(stop_at, Path(settings.output_path))
+            status = 1
+            try:
+                status = infer(settings)
+            except SystemExit as refused:
+                status = int(str(refused.code))
+            finally:
+                os._exit(status)
+        pids.append(pid)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            kill(pid)
+
+
+@contextmanager
+def stopped_at(lines: int, settings: InferenceSettings, processes: int) -> Iterator[list[int]]:
+    """A launch whose processes are all stopped when the file has `lines` lines, and killed in the end."""
+    path = Path(settings.output_path)
+    with launch(settings, processes, stop_at=lines) as pids:
+        deadline = time.monotonic() + 600
+        while lines_in(path) < lines:
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield pids
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def test_killed_at_any_moment_and_continued_by_any_number_of_processes(settings, whole, capfd):
+    given = settings("killed")
+    path = Path(given.output_path)
+    reached = []
+    for more, processes in ((1, 2), (4, 1), (9, 2), (7, 3)):
+        with stopped_at(lines_in(path) + more, given, processes):
+            pass
+        reached.append(lines_in(path))
+    assert reached == sorted(set(reached))  # each got further
+    assert reached[-1] < len(whole)
+    assert infer(given) == 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(whole)
+    assert set(lines[1:]) == set(whole[1:])
+    assert "n = 80" in capfd.readouterr().out
+
+
+def test_a_second_launch_waits_for_the_last_process_of_the_first(settings, whole):
+    given = settings("locked")
+    with stopped_at(5, given, 2) as (first, second):
+        with pytest.raises(UserError, match="another process is writing"):
+            infer(given)
+        kill(first)
+        with pytest.raises(UserError, match="another process is writing"):  # the orphan could still add a line
+            infer(given)
+        kill(second)
+        assert infer(given) == 0
+    assert set(Path(given.output_path).read_bytes().splitlines(keepends=True)[1:]) == set(whole[1:])
+
+
+def test_one_process_that_was_killed_is_finished_by_two(settings, whole, repository):
+    given = settings("torn")
+    path = Path(given.output_path)
+    path.write_bytes(b"".join(whole[:20]) + whole[20][:70])  # the manifest, 19 answers, the beginning of one
+    done = subprocess.run(
+        command(given), cwd=repository, env=environment(), capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[:20] == whole[:20]
+    assert len(lines) == len(whole)
+    assert set(lines[1:]) == set(whole[1:])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]  # once, for both
+    assert done.stderr.count("61 of 80 questions to ask") == 1
+
+
+def test_an_error_in_a_launch_of_two_ends_both_and_is_printed_once(settings, tmp_path):
+    given = settings("refused", prompt_path="nowhere")
+    with launch(given, 2, tmp_path / "said") as pids:
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert statuses == [2, 2]
+    said = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].startswith("error: nowhere is not there; ")
+    assert not Path(given.output_path).exists()
+
+
+def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
+    """The beginning of one line and a whole other line on one: the whole one stays, the cut one is asked again."""
+    given = settings("interleaved")
+    path = Path(given.output_path)
+    path.write_bytes(b"".join(whole[:4]) + whole[4][:100] + b"".join(whole[5:9]))
+    assert infer(given) == 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[:8] == [*whole[:4], *whole[5:9]]
+    assert set(lines[1:]) == set(whole[1:])
+    assert len(read_results(path).results) == 80
+
+
+def test_a_line_that_is_damaged_otherwise_is_not_thrown_away(settings, whole):
+    path = Path(settings("damaged").output_path)
+    path.write_bytes(b"".join(whole[:4]) + b'{"nonsense": 1}\n' + b"".join(whole[5:9]))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="line 5"):
+        infer(settings("damaged"))
+    assert path.read_bytes() == before
+
+
+def test_shares_are_whole_pictures_all_of_them_and_even():
+    groups = [[0, 3], [1], [2, 4, 5], [6], [7, 8]]
+    shares = [Launch(rank, 2).share(groups) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(9))
+    assert shares == [[1, 2, 4, 5, 6], [0, 3, 7, 8]]  # 3 | 2, then 2 goes to the second, 1 and 1 to the first
+    assert Launch().share(groups) == list(range(9))
+
+
+def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):
+    path = tmp_path / "both.jsonl"
+    results = read_results(settings("whole").output_path).results
+    first = ResultWriter(path, {"rows": 80})
+    second = ResultWriter(path, {"rows": 80}, done=[])
+    for one, two in zip(results[:40], results[40:], strict=True):
+        first.write(one)
+        second.write(two)
+    first.close()
+    second.close()
+    assert {result.id for result in read_results(path).results} == {result.id for result in results}

@@ -1,0 +1,520 @@
+"""Samples, removed and swapped pictures, permuted options, blind floors, several checkpoints, other backends."""
+
+import importlib.util
+import json
+from collections import Counter
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from PIL import Image
+
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.data.loading import load_vqa
+from open_r1.evaluation.answering.encoder import Encoder
+from open_r1.evaluation.answering.generator import Generator
+from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, permuted
+from open_r1.evaluation.answering.run import answer_rows, infer, infer_all
+from open_r1.evaluation.answering.sampling import draw, uniforms
+from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
+from open_r1.evaluation.answering.targets import each_checkpoint
+from open_r1.evaluation.answering.vllm_backend import VllmEncoder, decoding, engine
+from open_r1.evaluation.scoring.blind_floor import BlindGuesser
+from open_r1.evaluation.scoring.results import Sample, majority, read_results
+from open_r1.grading.problems import options_in, solution_letter
+from open_r1.vocabulary.labels import Modality
+from open_r1.vocabulary.modes import Mode
+from open_r1_testbed.phantoms import make_phantoms
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+RIGHT, WRONG, UNREAD = "correct", "wrong", "unparsed"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint with weights large enough that pictures and questions change its answers."""
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("views") / "tiny", seed=1)
+    model = load_model(folder)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(6)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    """Four test pictures with 20 questions, and eight to train on."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    return make_phantoms(folder, train=4, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
+
+
+@pytest.fixture
+def settings(tiny, phantoms, tmp_path):
+    """Settings of a small run, with changes."""
+
+    def make(name: str = "out", **changes) -> InferenceSettings:
+        given = {
+            "model_path": str(tiny),
+            "prompt_path": str(phantoms / "test.json"),
+            "image_root": str(phantoms),
+            "output_path": str(tmp_path / f"{name}.jsonl"),
+            "batch_size": 8,
+            "max_new_tokens": 6,
+            "device": "cpu",
+        }
+        return InferenceSettings(**(given | changes))
+
+    return make
+
+
+def outputs(settings: InferenceSettings) -> dict[str, str]:
+    infer(settings)
+    return {result.id: result.output for result in read_results(settings.output_path).results}
+
+
+def listed(rows: Any) -> list[Any]:
+    return [rows[number] for number in range(len(rows))]
+
+
+def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None) -> tuple[Encoder, Generator]:
+    encoder = Encoder(load_processor(tiny), Mode.NOTHINK, view=view or View())
+    return encoder, Generator(load_model(tiny, torch.float32), encoder.tokenizer, 6, sampling)
+
+
+# --- shared pictures -------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_picture_changes_no_answer(tiny, phantoms):
+    """Five questions on a picture, whose beginning is computed once, against one question at a time."""
+    encoder, generator = load(tiny)
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    together = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 16) for r in batch}
+    alone = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 1) for r in batch}
+    assert together == alone
+    assert len(set(alone.values())) > 10
+    prompts = encoder(listed(rows)).prompts
+    assert len(prompts.tokens) == 20
+    assert len(prompts.grids) == 4  # each picture is there once
+
+
+def test_questions_with_and_without_picture_share_a_batch(tiny, phantoms):
+    encoder, generator = load(tiny)
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(listed(rows))]
+    together = [done[0].text for done in generator(encoder(mixed))]
+    assert together == [generator(encoder([row]))[0][0].text for row in mixed]
+
+
+def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
+    """An end token that is often the likeliest: rows stop at different steps, and the others are not disturbed."""
+    encoder, generator = load(tiny)
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    written = generator.tokens(encoder(listed(rows)).prompts, rows["id"])
+    end = Counter(written[:, 1:4].flatten().tolist()).most_common(1)[0][0]
+    ends = torch.tensor([end])
+    generator.end_tokens, generator._decode.end_tokens = [end], ends
+    together = [done[0] for done in generator(encoder(listed(rows)))]
+    assert together == [generator(encoder([row]))[0][0] for row in listed(rows)]
+    assert len({done.tokens for done in together}) > 1
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(tiny, phantoms):
+    encoder, generator = load(tiny, Sampling(4, 0.7, seed=3))
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+
+    def written(size: int) -> dict[str, list[str]]:
+        results = [r for batch in answer_rows(generator, encoder, rows, size) for r in batch]
+        return {r.id: [sample.output for sample in r.samples or ()] for r in results}
+
+    alone = written(1)
+    assert alone == written(3) == written(16)
+    assert {len(samples) for samples in alone.values()} == {4}
+    assert sum(len(set(samples)) > 1 for samples in alone.values()) > 10
+    other = Generator(generator.model, encoder.tokenizer, 6, Sampling(4, 0.7, seed=4))
+    batch = encoder(listed(rows)[:5])
+    assert other(batch) != generator(batch)
+    assert generator(batch) == generator(batch)
+
+
+def test_tokens_are_drawn_with_the_probabilities_of_the_model():
+    """Chi-square with 7 degrees of freedom: 24.3 is exceeded once in a thousand draws of this test."""
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5, -torch.inf, 3.0, 0.0, 1.5])
+    numbers = uniforms(Sampling(2, 0.8, seed=1), [f"question {n}" for n in range(200)], 50).flatten()
+    drawn = draw(logits.expand(len(numbers), -1), 0.8, numbers)
+    seen = torch.bincount(drawn, minlength=9).double()
+    expected = torch.softmax(logits.double() / 0.8, -1) * len(numbers)
+    possible = expected > 0
+    assert len(numbers) == 20_000
+    assert seen[~possible].sum() == 0
+    statistic = ((seen - expected) ** 2 / expected)[possible].sum().item()
+    assert statistic < 24.3, f"chi-square {statistic:.1f}"
+
+
+def test_a_number_belongs_to_seed_question_and_sample():
+    two = uniforms(Sampling(2, 1.0, seed=5), ["a", "b"], 3)
+    assert torch.equal(two[2:], uniforms(Sampling(2, 1.0, seed=5), ["b"], 3))
+    assert torch.equal(two[:1], uniforms(Sampling(1, 1.0, seed=5), ["a"], 3))
+    assert len(set(two.flatten().tolist())) == 12
+    assert torch.equal(two[:, :2], uniforms(Sampling(2, 1.0, seed=5), ["a", "b"], 2))
+
+
+def test_the_edges_of_the_unit_interval_draw_possible_tokens():
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(3, -1)
+    assert draw(logits, 1.0, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3, 3]
+
+
+def test_the_majority_decides_and_the_first_of_a_tie():
+    def samples(*letters: str | None) -> list[Sample]:
+        return [Sample(f"{n}", RIGHT if x == "B" else WRONG if x else UNREAD, x, 1) for n, x in enumerate(letters)]  # type: ignore[arg-type]
+
+    assert majority(samples("A", "B", "B")).output == "1"
+    assert majority(samples("A", "B", "B", "A")).output == "0"
+    assert majority(samples(None, None, "C")).output == "2"  # what cannot be read has no vote
+    assert majority(samples(None, None)).output == "0"
+
+
+def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
+    given = settings(samples=3)
+    infer(given)
+    file = read_results(given.output_path)
+    assert (file.manifest["samples"], file.manifest["temperature"], file.manifest["seed_used"]) == (3, 1.0, 0)
+    assert all(len(result.samples or ()) == 3 for result in file.results)
+    assert all(result.tokens == sum(sample.tokens for sample in result.samples or ()) for result in file.results)
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("majority vote of 3 samples; pass@1 0.")
+    assert "pass@3 0." in out[1]
+    with pytest.raises(UserError, match="temperature"):
+        infer(settings(samples=3, temperature=0.5))
+    with pytest.raises(UserError, match="seed_used"):
+        infer(settings(samples=3, seed=1))
+    with pytest.raises(UserError, match="3 times the same completion"):
+        settings(samples=3, temperature=0.0)
+
+
+# --- other pictures, other orders ------------------------------------------------------------------------------------
+
+
+def test_without_the_picture_no_picture_is_asked_about(settings, tiny, phantoms):
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(listed(rows)).prompts
+    assert prompts.pixel_values is None
+    marks = load_processor(tiny).tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>"])
+    assert not any(mark in tokens for tokens in prompts.tokens for mark in marks)
+    shown, none = settings("shown"), settings("none", image="none")
+    assert outputs(shown) != outputs(none)
+    file = read_results(none.output_path)
+    assert (file.manifest["image"], file.manifest["seed_used"]) == ("none", None)
+    assert {r.image for r in file.results} == {r.image for r in read_results(shown.output_path).results}
+
+
+def test_noise_has_the_pictures_size_and_follows_the_question(settings):
+    first = noise((30, 20), "a", 0)
+    assert first.size == (30, 20)
+    assert first.tobytes() == noise((30, 20), "a", 0).tobytes()
+    assert first.tobytes() != noise((30, 20), "b", 0).tobytes() != noise((30, 20), "b", 1).tobytes()
+    values = np.asarray(noise((200, 200), "a", 0))
+    assert values.mean() == pytest.approx(127.5, abs=1.0)  # standard error 74 / sqrt(120,000) = 0.21
+    assert outputs(settings("small", image="noise", batch_size=3)) == outputs(settings("large", image="noise"))
+
+
+def test_a_shuffled_picture_is_never_the_questions_own(settings, phantoms):
+    keys = {f"q{n}": f"p{n % 4}" for n in range(200)}
+    donors = choose_donors(keys, 0)
+    assert all(keys[name] != keys[donor] for name, donor in donors.items())
+    assert donors == choose_donors(dict(reversed(keys.items())), 0) != choose_donors(keys, 1)
+    drawn = Counter((keys[name], keys[donor]) for name, donor in donors.items())
+    assert len(drawn) == 12  # each of 4 pictures is replaced by each of the 3 others
+    with pytest.raises(UserError, match="at least two different pictures"):
+        choose_donors({"a": "p", "b": "p"}, 0)
+    shown, other = outputs(settings("shown")), outputs(settings("other", image="shuffled"))
+    assert sum(shown[name] != other[name] for name in shown) > 10
+    assert outputs(settings("few", image="shuffled", limit=5)).items() <= other.items()
+
+
+def orders_of(problem: str, start: str, seeds: int) -> set[str]:
+    """The orders that so many seeds give a problem's options, which stay the same behind the same `start`."""
+    own = options_in(problem)
+    orders = set()
+    for seed in range(seeds):
+        shown = permuted(problem, "q", seed)
+        assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
+        assert shown.problem.startswith(start)
+        orders.add("".join(shown.letters.values()))
+    return orders
+
+
+@pytest.fixture
+def all_movable(monkeypatch):
+    """As if no option spoke of another, so that problems that are hard to read again can be permuted."""
+    monkeypatch.setattr(
+        "open_r1.evaluation.answering.perturbations.fixed_options", lambda question, options: frozenset()
+    )
+
+
+def test_permuted_options_are_the_same_options(all_movable):
+    problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
+    assert len(orders_of(problem, "Which, A) or B), is it? A)", seeds=30)) > 10  # of 24
+    assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
+
+
+def test_options_on_lines_of_their_own_stay_on_lines(all_movable):
+    problem = "A 3-year-old has a cough.\nWhat next?\nA) Wait, B) is wrong\nB) A) and more\nC) Treat (see A) above)"
+    assert len(orders_of(problem, "A 3-year-old has a cough.\nWhat next?\nA) ", seeds=20)) == 6
+
+
+def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):
+    """A model that always says B is right where the original's solution stands at B as it was asked."""
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    encoder, _ = load(tiny, view=View(options="shuffled", seed=2))
+    from open_r1.evaluation.answering.generator import Completion
+
+    def says_b(encoded):
+        return [[Completion("<answer>B</answer>", 3)] for _ in encoded.rows]
+
+    results = [r for batch in answer_rows(says_b, encoder, rows, 8) for r in batch]
+    moved = 0
+    for result in results:
+        asked, own = options_in(result.asked or result.problem), options_in(result.problem)
+        assert result.letter is not None
+        assert own[result.letter] == asked["B"]
+        assert result.correct == (own[solution_letter(result.solution)] == asked["B"])
+        moved += result.letter != "B"
+    assert moved > 10
+    given = settings(options="shuffled", seed=2)
+    infer(given)
+    assert {r.asked for r in read_results(given.output_path).results} == {r.asked for r in results}
+
+
+def test_a_question_that_holds_a_pictures_token_is_set_aside(tiny, phantoms):
+    encoder, _ = load(tiny)
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows = listed(rows)
+    odd = {**rows[0], "problem": "What is <|image_pad|>? A)a, B)b"}
+    encoded = encoder([odd, rows[1]])
+    assert [row["id"] for row in encoded.rows] == [rows[1]["id"]]
+    assert encoded.failed[0][1].startswith("picture-token: ")
+
+
+# --- direct ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_direct_mode_asks_for_a_letter(settings):
+    given = settings(mode="direct")
+    infer(given)
+    manifest = read_results(given.output_path).manifest
+    assert (manifest["mode"], manifest["prompt_name"], manifest["method"]) == ("direct", "direct", "zero-shot")
+    assert "letter" in manifest["prompt"]
+    assert "<answer>" not in manifest["prompt"]
+
+
+# --- what training gives away ----------------------------------------------------------------------------------------
+
+
+def test_each_question_knows_its_blind_guess_and_whether_its_picture_was_seen(settings, phantoms, tmp_path):
+    train = json.loads((phantoms / "train.json").read_text())
+    test = json.loads((phantoms / "test.json").read_text())
+    leaked = {**train[0], "image": test[0]["image"], "problem": "Seen? A)yes, B)no"}
+    (tmp_path / "with_leak.json").write_text(json.dumps([*train, leaked]))
+    given = settings(train_path=str(tmp_path / "with_leak.json"))
+    infer(given)
+    file = read_results(given.output_path)
+    guesser = BlindGuesser([*train, leaked])
+    assert [r.blind for r in file.results] == [
+        guesser.points({"problem": r.problem, "solution": r.solution}) for r in file.results
+    ]
+    assert {r.image.endswith(test[0]["image"]): r.seen for r in file.results} == {True: True, False: False}
+    assert file.manifest["train_data"] == str(tmp_path / "with_leak.json")
+    with pytest.raises(UserError, match="train_data_sha256"):
+        infer(settings(train_path=str(phantoms / "train.json")))
+
+
+def test_the_training_questions_are_those_the_checkpoint_was_trained_on(settings, tiny, phantoms, tmp_path, capsys):
+    infer(settings("none"))
+    assert "no training split, so no blind floor" in capsys.readouterr().err
+    assert {(r.blind, r.seen) for r in read_results(settings("none").output_path).results} == {(None, None)}
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    for file in tiny.iterdir():
+        (trained / file.name).symlink_to(file)
+    record = {
+        "method": "sft",
+        "mode": "nothink",
+        "data": {"path": str(phantoms / "train.json")},
+        "script_arguments": {"image_root": str(phantoms)},
+    }
+    (trained / "run.json").write_text(json.dumps(record))
+    given = settings("trained", model_path=str(trained))
+    infer(given)
+    file = read_results(given.output_path)
+    assert (file.manifest["method"], file.manifest["run_dir"]) == ("sft", str(trained))
+    assert file.manifest["train_data"] == str(phantoms / "train.json")
+    assert {r.seen for r in file.results} == {False}
+    assert {type(r.blind) for r in file.results} == {float}
+    record["data"]["path"] = str(tmp_path / "gone")
+    (trained / "run.json").write_text(json.dumps(record))
+    infer(settings("gone", model_path=str(trained)))
+    assert "gone is not there" in capsys.readouterr().err
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_path):
+    model = load_model(tiny, torch.float32)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted: Any = peft.get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny)
+    adapted.save_pretrained(tmp_path / "runs" / "adapter")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "runs" / "merged")
+    load_processor(tiny).save_pretrained(tmp_path / "runs" / "merged")
+    every = [
+        settings(model_path=name, output_path=path)
+        for name, path in each_checkpoint([str(tmp_path / "runs"), str(tiny)], str(tmp_path / "results"))
+    ]
+    assert infer_all(every) == 0
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "adapter.jsonl",
+        "merged.jsonl",
+        "tiny.jsonl",
+    ]
+    told = [outputs(each) for each in every]
+    assert told[0] == told[1] != told[2]
+
+
+def test_one_checkpoint_that_cannot_be_used_does_not_stop_the_others(settings, tiny, tmp_path, capsys):
+    every = [settings("bad", model_path=str(tmp_path)), settings("good", model_path=str(tiny))]
+    assert infer_all(every) == 2
+    assert len(read_results(every[1].output_path).results) == 20
+    assert "holds no config.json" in capsys.readouterr().err
+
+
+def test_result_files_are_named_after_their_checkpoints(tmp_path):
+    for name in ("CT", "OCT"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "logs").mkdir()
+    assert each_checkpoint([str(tmp_path / "CT")], "out.jsonl") == [(str(tmp_path / "CT"), "out.jsonl")]
+    assert [Path(path).name for _, path in each_checkpoint([str(tmp_path)], "out")] == ["CT.jsonl", "OCT.jsonl"]
+    both = each_checkpoint(["a/x/last", "b/x/last", "org/repo:sub"], "out")
+    assert [path for _, path in both] == ["out/a_x_last.jsonl", "out/b_x_last.jsonl", "out/org_repo_sub.jsonl"]
+    with pytest.raises(UserError, match="one file for 2 checkpoints; name a folder"):
+        each_checkpoint(["a", "b"], "out.jsonl")
+    with pytest.raises(UserError, match="named twice"):
+        each_checkpoint(["a", "a"], "out")
+
+
+def test_each_of_several_data_sets_has_its_result_file(load_script):
+    read = load_script("eval/infer.py").read_flags
+    sets = ["--prompt_path", "data/CT_384", "data/MRI_384", "--output_path"]
+    one = read(["--model_path", "org/repo:sub", *sets, "out"])
+    assert [(each.prompt_path, each.output_path) for each in one] == [
+        ("data/CT_384", "out/CT_384.jsonl"),
+        ("data/MRI_384", "out/MRI_384.jsonl"),
+    ]
+    two = read(["--model_path", "o/a", "--model_path", "o/b", *sets, "out"])
+    assert [each.output_path for each in two] == [
+        f"out/{checkpoint}/{name}.jsonl" for checkpoint in ("a", "b") for name in ("CT_384", "MRI_384")
+    ]
+    with pytest.raises(UserError, match="one file for 2 data sets; name a folder"):
+        read(["--model_path", "o/a", *sets, "out.jsonl"])
+
+
+def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path, monkeypatch, capsys):
+    from open_r1.evaluation.answering import run
+
+    loaded = []
+    load = run.load_model
+    monkeypatch.setattr(run, "load_model", lambda *given: loaded.append(given) or load(*given))
+    lists = [tmp_path / "a.json", tmp_path / "b.json"]
+    rows = json.loads((phantoms / "test.json").read_text())[:4]
+    for path, own in zip(lists, (rows[:2], rows[2:]), strict=True):
+        path.write_text(json.dumps(own))
+    shared = {"model_path": str(tiny), "image_root": str(phantoms), "max_new_tokens": 4, "device": "cpu"}
+    together = [
+        InferenceSettings(prompt_path=str(path), output_path=str(tmp_path / f"{path.stem}.jsonl"), **shared)
+        for path in lists
+    ]
+    assert run.infer_all(together) == 0
+    assert len(loaded) == 1
+    alone = InferenceSettings(prompt_path=str(lists[1]), output_path=str(tmp_path / "alone.jsonl"), **shared)
+    assert run.infer_all([alone]) == 0
+    outputs = [[r.output for r in read_results(tmp_path / f"{name}.jsonl").results] for name in ("b", "alone")]
+    assert outputs[0] == outputs[1]
+    longer = [
+        replace(each, max_new_tokens=3 + k, output_path=f"{each.output_path}{k}") for k, each in enumerate(together)
+    ]
+    assert run.infer_all(longer) == 0
+    assert len(loaded) == 4  # other settings ask for another model
+
+
+def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_path, tiny, capsys):
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    for file in tiny.iterdir():
+        (trained / file.name).symlink_to(file)
+    (trained / "run.json").write_text('{"mode": "nothink", "data": {"path": "data/VQA/Lesion_Grading_384"}}')
+    (tmp_path / "OCT_test.json").write_text((phantoms / "test.json").read_text())
+    crossed = {"model_path": str(trained), "prompt_path": str(tmp_path / "OCT_test.json")}
+    with pytest.raises(UserError, match="--force scores it all the same"):
+        infer(settings(**crossed))
+    assert infer(settings(**crossed, force=True)) == 0
+    manifest = read_results(settings().output_path).manifest
+    assert manifest["forced"] is True
+    assert (manifest["trained_on"], manifest["tested_on"]) == ("Lesion Grading", "OCT")
+    assert "forced: trained on the task Lesion Grading" in capsys.readouterr().err
+
+
+# --- vLLM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed here")
+def test_vllm_where_it_is_not_installed_is_one_line(settings):
+    with pytest.raises(UserError, match=r"vllm is not installed; pip install '\.\[vllm\]'"):
+        infer(settings(backend="vllm"))
+    assert not Path(settings().output_path).exists()
+
+
+def test_what_vllm_would_be_asked(settings, tiny, phantoms):
+    """The requests alone: nothing here runs vLLM."""
+    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows = listed(rows)
+    encoder = VllmEncoder(load_processor(tiny, max_pixels=5000), Mode.NOTHINK)
+    prompts = encoder([rows[0], {**rows[1], "image": None}]).prompts
+    assert prompts[0]["prompt"].count("<|image_pad|>") == 1
+    assert prompts[0]["multi_modal_data"]["image"].size == (384, 384)
+    assert prompts[1].keys() == {"prompt"}
+    greedy = decoding(Sampling(), ["a", "b"], 7, [1, 2], [5])
+    assert greedy[0] == greedy[1]
+    assert (greedy[0]["temperature"], greedy[0]["repetition_penalty"], greedy[0]["max_tokens"]) == (0.0, 1.0, 7)
+    assert (greedy[0]["stop_token_ids"], greedy[0]["logit_bias"]) == ([1, 2], {5: -100.0})
+    sampled = decoding(Sampling(3, 0.8), ["a", "b"], 7, [1], [])
+    assert len({each["seed"] for each in sampled}) == 6
+    assert sampled[3:] == decoding(Sampling(3, 0.8), ["b"], 7, [1], [])
+    given = engine(settings(dtype="float32"), tiny, encoder)
+    assert given["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 5000}
+    assert given["dtype"] == "float32"
+
+
+def test_a_stored_picture_and_its_file_are_one_picture_only_where_both_are_stored(phantoms, tmp_path):
+    """Paths and contents cannot be compared: then nothing is said about seen pictures."""
+    from open_r1.evaluation.scoring.train_overlap import load_training_set
+
+    training = load_training_set(str(phantoms / "train.json"), str(phantoms))
+    picture = BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    assert training.seen({"image": {"bytes": picture.getvalue(), "path": "x.png"}}) is None
+    assert training.seen({"image": None}) is None
+    assert training.seen({"image": {"bytes": None, "path": next(iter(training.pictures))}}) is True

@@ -1,0 +1,59 @@
+"""The grader's version changes with its readings: an evaluation is continued with the same readings or not at all."""
+
+import hashlib
+import json
+import random
+from itertools import product
+from pathlib import Path
+
+import pytest
+from completions import BLOOD, LONG, LUNG, SCAN, SIZES, TABLE, TEN
+
+from open_r1.common.errors import UserError
+from open_r1.evaluation.scoring.result_writer import ResultWriter
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.grading.formats import follows_format
+from open_r1.grading.grader import GRADER_VERSION, extract_answer, grade
+from open_r1.vocabulary.modes import Mode
+
+# version -> SHA-256 of the readings below. A new version gets a line of its own; no line is ever changed.
+READINGS = {1: "0384979169528ae65dec7746fd0f1f9240c7abacbebab3d0a83c0e4f9091dbb8"}
+PIECES = (
+    *("<think>", "</think>", "<answer>", "</answer>", "<answer", "\\boxed{B}", "**C**", "(D)", "a", "B) MRI", "C."),
+    *("\n", "The answer is ", "is not ", "Answer: ", "so ", "Normal", "CT", "option ", "either A or B", "答案是", "…"),
+    "<|im_end|>",
+)
+OLD_HASH = "442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb"
+
+
+def readings() -> str:
+    """A hash over what the grader reads in the labelled table and in 20,000 texts of pieces that matter to it."""
+    rng = random.Random(0)
+    drawn = ["".join(rng.choices(PIECES, k=rng.randint(1, 7))) for _ in range(20_000)]
+    offered = (SCAN, LONG, BLOOD, LUNG, TEN, SIZES)
+    read = [extract_answer(text, options) for text, options in product(drawn[:2_000], offered)]
+    read += [extract_answer(text, SCAN) for text in drawn]
+    read += [grade(text, gold, options).letter for _, _, text, gold, options in TABLE]
+    read += [follows_format(text, mode) for text in drawn[:2_000] for mode in Mode if mode.is_trained]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def test_readings_are_those_of_the_version():
+    assert readings() == READINGS[GRADER_VERSION], "other readings: raise GRADER_VERSION and add them"
+    assert max(READINGS) == GRADER_VERSION
+
+
+def test_a_file_begun_before_versions_goes_on(tmp_path: Path):
+    path = tmp_path / "begun.jsonl"
+    ResultWriter(path, {"mode": "think", "grader_sha256": OLD_HASH}).close()
+    with ResultWriter(path, {"mode": "think", "grader_version": 1}):
+        pass
+    assert read_results(path).manifest["grader_sha256"] == OLD_HASH
+
+
+@pytest.mark.parametrize("there", [{"grader_version": 2}, {"grader_sha256": "0" * 64}])
+def test_a_file_of_another_grader_is_not_continued(tmp_path: Path, there: dict):
+    path = tmp_path / "begun.jsonl"
+    ResultWriter(path, {"mode": "think", **there}).close()
+    with pytest.raises(UserError, match="grader_version"):
+        ResultWriter(path, {"mode": "think", "grader_version": 1})

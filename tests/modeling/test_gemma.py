@@ -1,0 +1,125 @@
+"""Gemma 3 on text questions: its windows keep it off the shared prefix, and everything else works as for Qwen."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from gemma_flags import MOVES, moved
+from text_sets import medqa_row, write_lines
+from text_trainings import train
+
+from open_r1.checkpoints.families import windowed_layers
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.errors import UserError
+from open_r1.data.text.prepare import Benchmark, prepare_benchmark
+from open_r1.evaluation.answering.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.encoder import Encoder
+from open_r1.evaluation.answering.generator import Generator
+from open_r1.evaluation.answering.run import infer
+from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.scoring.results import read_results
+from open_r1.training.command_line.parsing import parse
+from open_r1.training.setup.trainable_parts import lora_config
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.phantoms import make_phantoms, save_prepared
+from open_r1_testbed.tiny_gemma import END_OF_TURN, WINDOW
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("gemma") / "tiny", "gemma3")
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    raw = write_lines(folder / "train.jsonl", [medqa_row(n) for n in range(8)])
+    return prepare_benchmark(Benchmark("medqa", raw, "train"), folder / "sets")[0][0]
+
+
+def test_prompts_begin_with_one_bos_in_training_and_evaluation(gemma):
+    tokenizer = load_processor(gemma)
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id  # as the published tokenizer does
+    row = {"id": "1", "problem": "Which?\nA) x\nB) y", "image": None}
+    encoded = Encoder(tokenizer, Mode.THINK, has_vision=False)([row])
+    [tokens] = encoded.prompts.tokens
+    assert tokens.count(tokenizer.bos_token_id) == 1
+    messages = build_messages(row["problem"], Mode.THINK, has_image=False)
+    trained = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert tokens == trained
+
+
+def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(gemma):
+    model, tokenizer = load_model(gemma, dtype="float32"), load_processor(gemma)
+    assert windowed_layers(model.config) == 1
+    rng = torch.Generator().manual_seed(0)
+    lengths = [5, WINDOW - 1, WINDOW + 1, 3 * WINDOW]
+    rows = [torch.randint(270, len(tokenizer), (length,), generator=rng).tolist() for length in lengths]
+    rows[1][:4] = rows[3][:4]  # a common beginning, which must not be shared here
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    decoder = Decoder(model, [end], tokenizer.pad_token_id, WINDOW + 8)
+
+    def greedy(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        return logits.argmax(-1)
+
+    found = decoder(Prompts(rows, [-1] * len(rows)), greedy, samples=2)
+    for number, row in enumerate(rows):
+        alone = model.generate(
+            torch.tensor([row]), max_new_tokens=WINDOW + 8, do_sample=False, eos_token_id=[end], pad_token_id=0
+        )[0, len(row) :]
+        for sample in (0, 1):
+            assert found[2 * number + sample, : len(alone)].tolist() == alone.tolist()
+
+
+def test_picture_tokens_are_never_written(gemma):
+    model, tokenizer = load_model(gemma), load_processor(gemma)
+    names = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+    assert Generator(model, tokenizer, 4).forbidden == sorted(tokenizer.convert_tokens_to_ids(names))
+
+
+@pytest.mark.parametrize("recipe", ["lora", "qlora"])
+def test_the_recipes_adapt_the_language_model_alone(gemma, repository, recipe):
+    [path] = (repository / "recipes" / "Gemma-3-12b-it" / "grpo").glob(f"*_{recipe}.yaml")
+    script, _, model_config = parse(["--config", str(path)])
+    model = load_model(gemma)
+    config = lora_config(model, script, model_config)
+    assert config is not None
+    pattern = re.compile(str(config.target_modules))
+    adapted = [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
+    assert len(adapted) == 2 * 7  # q, k, v, o, gate, up, down in two layers
+    assert all(".language_model." in name for name in adapted)
+
+
+def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
+    gemma, questions, tmp_path, monkeypatch, capsys
+):
+    flags = ["--use_peft", "--lora_r", "4", "--learning_rate", "0.01", *MOVES]
+    step = train(monkeypatch, gemma, questions, tmp_path / "run", *flags)
+    assert step["step"] == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shared prefix:")]
+    assert lines == [
+        "shared prefix: off, because 1 of the gemma3's layers look back over a window only, which the packed rows do "
+        "not keep; stock TRL computes every prompt once per completion"
+    ]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
+    adapter = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    assert adapter["r"] == 4
+    assert moved(tmp_path / "run")
+    write_lines(tmp_path / "test.jsonl", [medqa_row(n) for n in range(20, 24)])
+    [(data, _)] = prepare_benchmark(Benchmark("medqa", tmp_path / "test.jsonl"), tmp_path / "sets")
+    results = tmp_path / "answers.jsonl"
+    settings = InferenceSettings(str(tmp_path / "run"), str(data), str(results), batch_size=3, max_new_tokens=4)
+    assert infer(settings) == 0
+    assert len(read_results(results).results) == 4
+
+
+def test_pictures_are_refused_in_one_line(gemma, tmp_path, monkeypatch):
+    make_phantoms(tmp_path / "phantoms", train=1, test=1)
+    data = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")
+    with pytest.raises(UserError, match="has pictures and this model is shown none"):
+        train(monkeypatch, gemma, data, tmp_path / "run")

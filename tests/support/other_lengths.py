@@ -1,0 +1,162 @@
+"""Runs made longer, and runs continued on another number of processes: `python tests/support/other_lengths.py FOLDER NAME`.
+
+A program of its own, because its runs are forks: see `forked_runs`.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from open_r1.training import grpo_run
+from open_r1.training.recovery.stop_signals import StopOnSignal
+from open_r1_testbed.fault_scenarios import Layout, Site, logged, require_equal, tail
+
+EPOCHS = ("--num_train_epochs", "1")
+CONSTANT = ("--lr_scheduler_type", "constant")
+
+
+def stop_after(step: int) -> Callable[[int], None]:
+    """A signal to the first process within a step."""
+
+    def plant(rank: int) -> None:
+        own = StopOnSignal.on_step_end
+
+        def on_step_end(self: StopOnSignal, args: Any, state: Any, control: Any, **more: Any) -> None:
+            self._asked = self._asked or (rank == 0 and state.global_step == step)
+            own(self, args, state, control, **more)
+
+        StopOnSignal.on_step_end = on_step_end  # type: ignore[method-assign]
+
+    return plant
+
+
+def noting(path: Path, then: Callable[[int], None] = lambda rank: None) -> Callable[[int], None]:
+    """Write down which questions each step has."""
+
+    def plant(rank: int) -> None:
+        (spread,) = grpo_run.rewards_for()  # type: ignore[call-arg]
+
+        def reward(**batch: Any) -> Any:
+            step = batch["trainer_state"].global_step
+            with open(path, "a") as file:
+                file.writelines(f"{step} {problem}\n" for problem in map(json.dumps, batch["problem"]))
+            return spread(**batch)
+
+        grpo_run.rewards_for = lambda *_: [reward]
+        then(rank)
+
+    return plant
+
+
+def questions(path: Path) -> dict[int, list[str]]:
+    """The questions of each step, sorted; a group's question as often as it has completions."""
+    found = defaultdict(list)
+    for line in path.read_text().splitlines():
+        step, problem = line.split(" ", 1)
+        found[int(step)].append(problem)
+    return {step: sorted(problems) for step, problems in found.items()}
+
+
+def ended(run: Any, *codes: int) -> str:
+    """The run's output, once it has ended as expected."""
+    assert run.wait() == list(codes), tail(run)
+    return run.log.read_text()
+
+
+def longer(site: Site) -> None:
+    """One epoch, then a second one: with a constant rate to the bit what two epochs are."""
+    whole, output = site.fresh(), site.fresh()
+    ended(site.start(whole, Layout(), *CONSTANT), 0)
+    ended(site.start(output, Layout(), *CONSTANT, *EPOCHS), 0)
+    assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, *EPOCHS), 2)
+    assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "4"), 2)
+    said = ended(site.start(output, Layout(), *CONSTANT), 0)
+    assert "was finished after 4 steps and becomes longer, from checkpoint-4 on" in said, said
+    require_equal(output, whole)
+    story = json.loads((output / "run.json").read_text())
+    assert (story["status"], story["steps"]) == ("done", 8)
+    (begun,) = story["continued"]
+    assert begun["at_step"] == 4
+    assert begun["finished_before"] < story["finished"]
+    said = ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "9"), 0)  # and once more, by steps
+    assert json.loads((output / "run.json").read_text())["steps"] == 9
+
+
+def rates(site: Site) -> None:
+    """A linear rate of 1e-3: 7.5e-4 of one epoch's schedule and zero at its end, but half of it by two epochs'."""
+    whole, output = site.fresh(), site.fresh()
+    ended(site.start(whole, Layout()), 0)
+    ended(site.start(output, Layout(), *EPOCHS), 0)
+    said = ended(site.start(output, Layout(), fault=stop_after(5)), 75)
+    line = "learning rate after step 4: 0 by the schedule so far, 0.0005 by that over 8 steps (SchedulerType.LINEAR)"
+    assert line in said or line.replace("SchedulerType.LINEAR", "linear") in said, said
+    said = ended(site.start(output, Layout()), 0)  # interrupted in its longer form, it goes on as any run
+    assert "learning rate after" not in said.rpartition("continuing from")[2], said
+    mine, all_of_two = ({e["step"]: e["learning_rate"] for e in logged(f) if "loss" in e} for f in (output, whole))
+    assert all_of_two[5] == 1e-3 * 0.5, all_of_two
+    assert [mine[step] for step in (5, 6, 7, 8)] == [all_of_two[step] for step in (5, 6, 7, 8)], (mine, all_of_two)
+    assert mine[1] == 1e-3
+    assert mine[4] == 1e-3 * 0.25
+
+
+def between_uses(site: Site) -> None:
+    """Completions used twice, and an end between two uses: the run goes on from where a use ended."""
+    output, layout = site.fresh(), Layout(iterations=2)
+    ended(site.start(output, layout, "--max_steps", "3"), 0)
+    said = ended(site.start(output, layout, "--max_steps", "4"), 0)
+    assert "from checkpoint-2 on" in said, said
+
+
+def nothing_to_go_on_from(site: Site) -> None:
+    """What cannot be made longer says what can be done instead, and stays as it is."""
+    output = site.fresh()
+    ended(site.start(output, Layout(), *EPOCHS, "--save_strategy", "no"), 0)
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    said = ended(site.start(output, Layout(), "--save_strategy", "no"), 2)
+    assert f"a new run: --model_name_or_path {output}" in said, said
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+    weights = site.fresh()
+    ended(site.start(weights, Layout(), *EPOCHS, "--save_only_model", "true"), 0)
+    assert "--model_name_or_path may name its weights" in ended(site.start(weights, Layout()), 2)
+
+
+def processes(site: Site) -> None:
+    """Two processes, then one, and the other way round: each step has the questions of an uninterrupted run."""
+    wanted = site.folder / "wanted"
+    ended(site.start(site.fresh(), Layout(2), fault=noting(wanted)), 0, 0)
+    for first, then in ((2, 1), (1, 2)):
+        output, seen = site.fresh(), site.folder / f"seen-{first}-{then}"
+        fault = noting(seen, stop_after(3))
+        ended(site.start(output, Layout(first), fault=fault), *[75] * first)
+        said = ended(site.start(output, Layout(then), fault=noting(seen)), *[0] * then)
+        assert f"{first} processes then, {then} now: each step has the questions" in said, said
+        assert questions(seen) == questions(wanted)
+        assert [entry["step"] for entry in logged(output) if "loss" in entry] == list(range(1, 9))
+        story = json.loads((output / "run.json").read_text())
+        assert [each["processes"] for each in story["continued"]] == [then]
+
+
+def other_steps(site: Site) -> None:
+    """What cannot be divided anew is refused with the way out."""
+    output = site.fresh()
+    ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
+    said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
+    assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in said, said
+    said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)
+    assert "with completions for several steps the questions would be divided anew" in said, said
+    sharded = site.fresh()
+    ended(site.start(sharded, Layout(2, stage=2), fault=stop_after(2)), 75, 75)
+    said = ended(site.start(sharded, Layout()), 2)
+    assert "the shards of ZeRO-2 belong to as many processes as wrote them" in said, said
+
+
+SCENARIOS: dict[str, Callable[[Site], None]] = {
+    each.__name__: each for each in (longer, rates, between_uses, nothing_to_go_on_from, processes, other_steps)
+}
+
+if __name__ == "__main__":
+    SCENARIOS[sys.argv[2]](Site(Path(sys.argv[1])))
+    print("ok")

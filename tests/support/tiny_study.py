@@ -1,0 +1,131 @@
+"""A study whose commands are tiny: made-up sets, and stand-ins for training and testing that write what those write.
+
+As a program it is one worker of such a study: `python tests/support/tiny_study.py FOLDER [FLAG...]`. What a command does
+follows from files in FOLDER: `slow-NAME` has it wait until the file is gone, `broken-NAME` has it fail.
+"""
+
+import json
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+
+from open_r1.evaluation.scoring.result_writer import ResultWriter
+from open_r1.evaluation.scoring.results import judged
+from open_r1.study.execution.child_logs import failure_lines
+from open_r1.study.execution.commands import Commands
+from open_r1.study.execution.leases import Leases
+from open_r1.study.execution.time_left import Forecast
+from open_r1.study.execution.worker import INTERRUPTED, Stop, Stopped, Worker
+from open_r1.study.planning.flags import read_flags
+from open_r1.study.planning.plan import Plan, Subject, make_plan
+from open_r1.study.planning.prepared_sets import DataSet
+from open_r1.study.run import CONTINUES
+from open_r1.vocabulary.labels import Modality, Task
+
+CHECKED = {"base_sha256": "0", "grpo": {"prompts_per_step": 2, "epochs": 1.0, "max_steps": -1}}
+CHECKED["sft"] = {"prompts_per_step": 4, "epochs": 1.0, "max_steps": -1}
+HERE = str(Path(__file__).resolve())
+
+
+def prepared(folder: Path, labels: Sequence[Modality | Task], train: int = 10, test: int = 4) -> list[DataSet]:
+    """Sets as the plan sees them; nothing is on the disk."""
+    return [DataSet(label, str(folder / label.folder), train, test, "0") for label in labels]
+
+
+@dataclass(frozen=True)
+class TinyCommands(Commands):
+    """The commands of a study, each a stand-in that writes what the real one writes, within milliseconds."""
+
+    def train(self, subject: Subject) -> list[str]:
+        output = self.folder.run(subject)
+        return [sys.executable, HERE, "train", str(self.root), subject.name, "--output_dir", str(output)]
+
+    def test(self, subject: Subject, sets: Sequence[DataSet]) -> list[str]:
+        output = [str(self.folder.cell(subject, each)) for each in sets]
+        place = str(self.folder.cells(subject))
+        return [sys.executable, HERE, "test", str(self.root), subject.name, *output, "--output_path", place]
+
+    def report(self, cells: Sequence[Path]) -> list[str]:
+        return [sys.executable, "-c", f"print({len(cells)}, 'cells')"]
+
+
+def worker_of(folder: Path, labels: Sequence[Modality | Task] = (Modality.CT, Modality.MRI), *more: str) -> Worker:
+    """A worker of the tiny study in a folder, and its plan."""
+    flags = read_flags(None, ["--base", "b", "--output_dir", str(folder / "study"), "--modes", "nothink", *more])
+    plan: Plan = make_plan(prepared(folder, labels), flags.modes, zero_shot=False, sft=flags.sft).only(flags.only)
+    plan = plan if flags.shard is None else plan.shard(*flags.shard)
+    leases = Leases(flags.output_dir / "leases", flags.claim_timeout)
+    return Worker(TinyCommands(folder, flags), plan.items, leases, Forecast(leases, CHECKED, 1, plan.items), Stop())
+
+
+def write_training(output: Path) -> None:
+    """run.json and weights, as a finished training leaves them."""
+    output.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + struct.pack("<f", 1.0)
+    (output / "config.json").write_text("{}")
+    (output / "model.safetensors").write_bytes(weights)
+    (output / "run.json").write_text(json.dumps({"status": "done", "method": "grpo", "mode": "nothink"}))
+
+
+def write_answers(path: Path, rows: int = 4) -> None:
+    """A complete result file."""
+    with ResultWriter(path, {"rows": rows}) as writer:
+        for number in range(rows):
+            name = f"q{number}"
+            if name not in writer.done:
+                row = {"id": name, "problem": "What? A)x, B)y", "solution": "A"}
+                writer.write(judged(row, name, "<answer>A</answer>", tokens=3))
+
+
+def stand_in(kind: str, folder: Path, name: str, output: list[str]) -> int:
+    """What a child does."""
+    import time
+
+    with open(folder / "calls", "a") as calls:
+        calls.write(f"{kind}-{name}\n")
+    print("working", flush=True)
+    while (folder / f"slow-{kind}-{name}").exists():
+        time.sleep(0.02)
+    if (folder / f"broken-{kind}-{name}").exists():
+        print("error: it is broken\n=====", flush=True)
+        return 1
+    if kind == "train":
+        write_training(Path(output[-1]))
+    else:
+        for path in output[: output.index("--output_path")]:
+            if Path(path).with_suffix(".crash").exists():
+                return 3
+            write_answers(Path(path))
+    return 0
+
+
+def main() -> int:
+    """A worker, or a stand-in."""
+    if sys.argv[1] in ("train", "test"):
+        return stand_in(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    worker = worker_of(Path(sys.argv[1]), (Modality.CT, Modality.MRI), *sys.argv[2:])
+    worker.stop.listen()
+    try:
+        worker.run()
+    except Stopped:
+        print(CONTINUES)
+        return INTERRUPTED
+    print("\n".join(failure_lines(worker.failures, worker.interrupted, worker.items)))
+    return 1 if worker.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+
+
+def save(folder: Path, train: int = 3, test: int = 2) -> None:
+    """A saved set without pictures: the plan reads its head alone."""
+    for split, rows in (("train", train), ("test", test)):
+        if rows:
+            datasets.Dataset.from_dict({"problem": ["?"] * rows}).save_to_disk(str(folder / split))
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))

@@ -1,0 +1,117 @@
+"""However the prompts lie over processes, micro-batches, ZeRO stages and FSDP, the trained weights are the same."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from published_sets import save_published_form
+
+from open_r1.checkpoints.loading import load_model
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+class Layout(NamedTuple):
+    """Four prompts per optimizer step each time."""
+
+    processes: int
+    prompts: int
+    accumulation: int
+    stage: int = 0
+    """DeepSpeed's ZeRO stage; 0 is DDP."""
+    budget: int = 0
+    """--tokens_per_micro_batch; 0 is none."""
+    without: int = 0
+    """How many of the four questions have no picture; with 2 one process of two has none at all."""
+    fsdp: int = 0
+    """1: FSDP 2 through `accelerate launch` with the CPU recipe."""
+
+
+FIRST = Layout(1, 4, 1)
+OTHERS = [Layout(1, 1, 4), Layout(2, 2, 1), Layout(2, 1, 2), Layout(2, 2, 1, budget=300), Layout(2, 2, 1, without=2)]
+ZERO = [Layout(2, 1, 2, stage=2), Layout(2, 2, 1, stage=3), Layout(2, 2, 1, 2, budget=300)]
+ZERO.append(Layout(2, 2, 1, stage=3, without=2))
+FSDP = [Layout(2, 1, 2, fsdp=1), Layout(2, 2, 1, budget=300, without=2, fsdp=1)]
+Results = Callable[[Layout], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Results:
+    folder = tmp_path_factory.mktemp("distributed")
+    checkpoint = build_tiny_checkpoint(folder / "tiny")
+    found: dict[Layout, dict[str, Any]] = {}
+
+    def train(layout: Layout) -> dict[str, Any]:
+        if layout not in found:
+            output = folder / "-".join(map(str, layout))
+            output.mkdir()
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={layout.processes}"]
+            if layout.fsdp:
+                recipe = ["--config_file", "recipes/accelerate_configs/fsdp_cpu.yaml", "--main_process_port", "0"]
+                launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(layout.processes), *recipe]
+            arguments = [str(checkpoint), str(output), *map(str, layout[1:])]
+            done = subprocess.run(
+                [sys.executable, *launcher, "tests/support/fixed_completions.py", *arguments],
+                cwd=repository,
+                env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=1800,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            found[layout] = torch.load(output / "result.pt")
+        return found[layout]
+
+    return train
+
+
+@pytest.mark.parametrize("layout", [*OTHERS, *ZERO, *FSDP], ids=str)
+def test_layout_of_the_prompts_does_not_change_the_training(trained: Results, layout: Layout) -> None:
+    first, second = trained(FIRST._replace(without=layout.without)), trained(layout)
+    assert first["norms"][0] > 0.01
+    # ACCELERATE_USE_CPU would turn DeepSpeed off without a word: the engine says what really ran
+    assert second["engine"] == ("fsdp2" if layout.fsdp else "deepspeed" if layout.stage else "torch")
+    assert second.get("stage", 0) == layout.stage
+    assert second["losses"] == pytest.approx(first["losses"], abs=1e-6)
+    assert second["norms"] == pytest.approx(first["norms"], rel=1e-4)
+    apart = max((first["weights"][n] - second["weights"][n]).abs().max().item() for n in first["weights"])
+    print(f"{layout}: weights differ by at most {apart:.1e}")
+    # two steps of Adam at 1e-3: a weight whose gradient is rounding noise may move by a whole step
+    together = [torch.cat([value.flatten() for value in each["weights"].values()]) for each in (first, second)]
+    assert (together[0] - together[1]).norm() < 1e-3 * together[0].norm()
+
+
+def test_two_nodes_train_as_one(tmp_path: Path, repository: Path) -> None:
+    """The published launch flags with --nnodes=2: a torchrun on each machine, here both on this one."""
+    build_tiny_checkpoint(tmp_path / "tiny")
+    save_published_form(tmp_path / "CT", 4)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = "--model_name_or_path tiny --dataset_name CT --output_dir out --num_generations 2 --max_completion_length 4"
+    words = f"{repository}/src/open_r1/grpo_vqa_nothink.py {flags} --max_steps 1 --logging_steps 1 --save_strategy no"
+    launch = f"--nproc_per_node=1 --nnodes=2 --master_addr=127.0.0.1 --master_port={port}"
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *launch.split(), f"--node_rank={rank}", *words.split()],
+            cwd=tmp_path,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [node.communicate(timeout=1800)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said[0][-2000:] + said[1][-2000:]
+    assert "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions" in said[0]
+    assert "prompts per device" not in said[1], "the second node repeats what the first one says"
+    story = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 1, 2)
+    load_model(tmp_path / "out", dtype=torch.float32)

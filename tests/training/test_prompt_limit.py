@@ -1,0 +1,66 @@
+"""Prompt lengths are counted as the processor makes them, and nothing is cut."""
+
+import io
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from open_r1.checkpoints.processors import load_processor
+from open_r1.data.arrow_sets import FEATURES
+from open_r1.training.setup.prompt_check import check_prompts
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+SIZES = [(384, 384), (384, 192), (100, 300), (56, 56)]
+
+
+def picture(size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (90, 20, 20)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(contents: list[bytes]) -> datasets.Dataset:
+    columns: dict[str, list[Any]] = {name: [None] * len(contents) for name in FEATURES}
+    columns["image"] = [{"bytes": content, "path": f"{i}.png"} for i, content in enumerate(contents)]
+    columns["problem"] = ["What is it?" + " Look closely." * i + " A)one, B)two" for i in range(len(contents))]
+    columns["solution"] = ["<answer> A </answer>"] * len(contents)
+    columns["id"] = [f"row{i}" for i in range(len(contents))]
+    made = datasets.Dataset.from_dict(columns, features=FEATURES)
+    return made.cast_column("image", datasets.Image(decode=False))
+
+
+@pytest.fixture(scope="module", params=["own", "real"])
+def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    real = request.getfixturevalue("real_dir") / "qwen2_5_vl_processor" if request.param == "real" else None
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), processor=real)
+    return load_processor(folder, max_pixels=401408 if real else None)
+
+
+def length_by_the_processor(processor: Any, row: Any) -> int:
+    text = processor.apply_chat_template(
+        build_messages(row["problem"], Mode.NOTHINK), tokenize=False, add_generation_prompt=True
+    )
+    opened = Image.open(io.BytesIO(row["image"]["bytes"]))
+    return len(processor(text=[text], images=[opened])["input_ids"][0])
+
+
+def test_the_count_is_the_processors_own(processor: Any) -> None:
+    data = rows([picture(size) for size in SIZES])
+    lengths = [length_by_the_processor(processor, row) for row in data]
+    assert len(set(lengths)) == len(SIZES)
+    for limit in (min(lengths), max(lengths) - 1):
+        checked = check_prompts(data, processor, Mode.NOTHINK, limit)
+        assert checked.too_long == [(f"row{i}", length) for i, length in enumerate(lengths) if length > limit]
+        assert checked.kept == [i for i, length in enumerate(lengths) if length <= limit]
+        assert checked.longest == max(length for length in lengths if length <= limit)
+
+
+def test_a_picture_that_does_not_open_is_named_and_left_out(processor: Any) -> None:
+    whole = picture((384, 384))
+    checked = check_prompts(rows([whole, whole[:80], b"no picture"]), processor, Mode.THINK, 4096)
+    assert checked.kept == [0]
+    assert [name for name, _ in checked.unreadable] == ["row1", "row2"]

@@ -1,0 +1,137 @@
+"""Checkpoints are complete or absent, damage has a name, and the only good one is never deleted."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from open_r1.common.errors import UserError
+from open_r1.training.recovery.checkpoint_store import (
+    STAGE,
+    clear_stage,
+    damage,
+    newest_first,
+    prune,
+    publish_files,
+    require,
+    seal,
+    set_aside,
+)
+from open_r1.training.recovery.resume import checkpoint_to_continue, refuse_foreign_output, require_same_run
+
+FILES = {"model.safetensors": b"w" * 100, "optimizer.pt": b"o" * 50, "global_step4/rank0.pt": b"z" * 10}
+
+
+def save(run: Path, step: int, resumable: bool = True) -> Path:
+    stage = clear_stage(run) / f"checkpoint-{step}"
+    for name, data in FILES.items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).write_bytes(data)
+    seal(stage, run / f"checkpoint-{step}", {"resumable": resumable, "processes": 2})
+    return run / f"checkpoint-{step}"
+
+
+def test_a_sealed_checkpoint_is_whole_and_every_kind_of_damage_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path, 4)
+    assert damage(folder) is None
+    (folder / "optimizer.pt").write_bytes(b"o" * 49 + b"p")
+    assert damage(folder) == "optimizer.pt has other content than was saved"
+    (folder / "optimizer.pt").write_bytes(b"o" * 49)
+    assert damage(folder) == "optimizer.pt has 49 bytes instead of 50"
+    (folder / "global_step4" / "rank0.pt").unlink()
+    (folder / "optimizer.pt").write_bytes(FILES["optimizer.pt"])
+    assert damage(folder) == "global_step4/rank0.pt is missing"
+    os.rename(folder, tmp_path / "checkpoint-5")
+    assert damage(tmp_path / "checkpoint-5") == "manifest.json is that of something else"
+    for text in ("", "[]", "{}", '{"files": 3}', '{"files": {"a": 1}}', "{" * 5000):
+        (tmp_path / "checkpoint-5" / "manifest.json").write_text(text)
+        assert "manifest.json" in str(damage(tmp_path / "checkpoint-5"))
+
+
+def test_what_a_killed_save_leaves_is_no_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    stage = clear_stage(tmp_path) / "checkpoint-4"
+    stage.mkdir()
+    (stage / "model.safetensors").write_bytes(b"half")
+    assert [path.name for path in newest_first(tmp_path)] == ["checkpoint-2"]
+    assert list(clear_stage(tmp_path).iterdir()) == []
+
+
+def test_the_oldest_go_and_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    for step in (2, 10, 4, 6):
+        save(tmp_path, step)
+    prune(tmp_path, None)
+    assert [path.name for path in newest_first(tmp_path)] == [f"checkpoint-{n}" for n in (10, 6, 4, 2)]
+    prune(tmp_path, 1, spare=[tmp_path / "checkpoint-4"])
+    assert [path.name for path in newest_first(tmp_path)] == ["checkpoint-10", "checkpoint-4"]
+    assert not list(tmp_path.glob(".removing*"))
+
+
+def test_a_checkpoint_that_lacks_something_is_not_sealed(tmp_path: Path) -> None:
+    (tmp_path / "rng_state_0.pth").touch()
+    require(tmp_path, ["rng_state_0.pth", "rng*"])
+    with pytest.raises(UserError, match=r"lacks rng_state_1\.pth .* all of them share"):
+        require(tmp_path, ["rng_state_0.pth", "rng_state_1.pth"])
+
+
+def test_final_files_replace_earlier_ones_and_leave_no_stage(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+    stage = clear_stage(tmp_path)
+    (stage / "config.json").write_text("new")
+    (stage / "model.safetensors").write_bytes(b"w")
+    publish_files(stage, tmp_path)
+    assert (tmp_path / "config.json").read_text() == "new"
+    assert not (tmp_path / STAGE).exists()
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from_and_damaged_ones_are_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "running"}')
+    assert checkpoint_to_continue(tmp_path, None) is None
+    whole, damaged = save(tmp_path, 2), save(tmp_path, 4)
+    (damaged / "optimizer.pt").unlink()
+    told: list[str] = []
+    assert checkpoint_to_continue(tmp_path, None, told.append) == whole
+    assert "checkpoint-4 is damaged (optimizer.pt is missing)" in told[0]
+    assert (tmp_path / "damaged-checkpoint-4" / "model.safetensors").is_file()
+    assert set_aside(save(tmp_path, 4)).name == "damaged-checkpoint-4-2"
+
+
+def test_what_cannot_be_gone_on_from_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "running"}')
+    older = save(tmp_path, 1)
+    save(tmp_path, 2, resumable=False)
+    with pytest.raises(UserError, match="saved with --save_only_model true"):
+        checkpoint_to_continue(tmp_path, None)
+    with pytest.raises(UserError, match="holds checkpoint-2, which this run would overwrite"):
+        checkpoint_to_continue(tmp_path, str(older))
+    (older / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"cannot be continued from: model\.safetensors is missing"):
+        checkpoint_to_continue(tmp_path / "new", str(older))
+    with pytest.raises(UserError, match="is no folder"):
+        checkpoint_to_continue(tmp_path / "new", str(tmp_path / "nowhere"))
+    (tmp_path / "run.json").write_text('{"status": "done"}')
+    with pytest.raises(UserError, match="holds a finished run"):
+        refuse_foreign_output(tmp_path)
+    (tmp_path / "run.json").write_text('{"status": ')
+    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+        refuse_foreign_output(tmp_path)
+
+
+def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Path) -> None:
+    checkpoint = save(tmp_path, 4)
+    story = {
+        "mode": "nothink",
+        "data": {"ids_sha256": "a"},
+        "training_arguments": {"learning_rate": 1e-6, "run_name": "x", "logging_steps": 1, "save_steps": 5},
+        "script_arguments": {"dataset_name": ["d"]},
+    }
+    other = json.loads(json.dumps(story))
+    other["training_arguments"] |= {"run_name": "y", "logging_steps": 10, "save_steps": 1}
+    require_same_run(story, other, checkpoint, processes=2)
+    other["training_arguments"]["learning_rate"] = 1e-5
+    other["data"]["ids_sha256"] = "b"
+    with pytest.raises(UserError) as refused:
+        require_same_run(story, other, checkpoint, processes=3)
+    for words in ("2 processes then, 3 now", "--learning_rate was 1e-06, is 1e-05", "questions that are trained on"):
+        assert words in str(refused.value)

@@ -1,0 +1,363 @@
+"""What the training options promise: the same step, fewer passes, pictures and dead groups handled as said."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_trainers import LOSSES, PROBLEMS, length_reward, make_trainer, open_colour, weights
+
+from open_r1.checkpoints.loading import load_model
+from open_r1.checkpoints.processors import load_processor
+from open_r1.common.durations import duration
+from open_r1.common.errors import UserError
+from open_r1.modeling.image_tokens import encode_prompts
+from open_r1.training.grpo.groups import without_spread
+from open_r1.training.grpo.micro_batches import by_tokens, divided, trimmed
+from open_r1.training.grpo.options import path_line
+from open_r1.training.grpo.picture_feed import PictureFeed
+from open_r1.training.setup.cost_estimate import TryLongest
+from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import build_messages
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def last_log(trainer: Any) -> dict[str, float]:
+    return [entry for entry in trainer.state.log_history if "grad_norm" in entry][-1]
+
+
+def trained(
+    checkpoint: Path, output: Path, images: Sequence[int | None], **settings: Any
+) -> tuple[Any, dict[str, float]]:
+    trainer = make_trainer(checkpoint, output, images, **settings)
+    trainer.train()
+    return trainer, last_log(trainer)
+
+
+def apart(first: Any, second: Any) -> float:
+    """Largest difference between two trainers' weights."""
+    other = weights(second)
+    return max((value - other[name]).abs().max().item() for name, value in weights(first).items())
+
+
+# --- micro-batches by tokens -------------------------------------------------------------------------------------
+
+
+def test_groups_are_divided_by_tokens_with_the_padding_counted() -> None:
+    # G = 2; sizes P - 1 + 2 C: 9 + 8 = 17, 19 + 4 = 23, 9 + 2 = 11. Largest first: 1, then 0 beside it would cost
+    # 2 * (19 + 2 * 4) = 54 > 50, so a new part; 2 beside 0 costs 2 * (9 + 8) = 34 <= 50.
+    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 50) == [[1], [0, 2]]
+    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 1000) == [[1, 0, 2]]
+    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 1) == [[1], [0], [2]]  # a group is never divided
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", *LOSSES])
+def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, loss_type: str) -> None:
+    trainer = make_trainer(tiny, tmp_path, [0, 1, 2, None], per_device_train_batch_size=4, loss_type=loss_type)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(3)])
+    found = []
+    for budget in (None, 300):
+        trainer.tokens_per_micro_batch = budget
+        trainer.model.zero_grad(set_to_none=True)
+        trainer._metrics["train"].clear()
+        loss = trainer._compute_loss(trainer.model, batch)
+        loss.backward()
+        metrics = dict(trainer._metrics["train"])
+        gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
+        found.append((loss.item(), gradient, metrics))
+    prompts, mask = trainer._buffered_prompts["train"], batch["completion_mask"]
+    assert len(divided(prompts.mask, mask, 300, trainer.accelerator.gather)) > 1
+    (whole, gradient, metrics), (in_parts, own_gradient, own_metrics) = found
+    assert in_parts == pytest.approx(whole, abs=1e-7)
+    cosine = torch.cosine_similarity(gradient, own_gradient, dim=0).item()
+    print(f"{loss_type}: 1 - cosine {1 - cosine:.1e}, norms {gradient.norm():.6f} {own_gradient.norm():.6f}")
+    assert cosine > 1 - 1e-9
+    assert own_gradient.norm().item() == pytest.approx(gradient.norm().item(), rel=1e-5)
+    assert own_metrics.keys() == metrics.keys()
+    for name, values in metrics.items():
+        assert own_metrics[name] == pytest.approx(values, abs=1e-5), name
+
+
+def test_padding_of_a_whole_rollout_is_not_trained_on() -> None:
+    ids = torch.tensor([[[5, 6, 0, 0], [7, 0, 0, 0]]])
+    values = {"completion_ids": ids, "completion_mask": (ids > 0).long(), "advantages": torch.ones(1, 2)}
+    cut = trimmed(values)
+    assert cut["completion_ids"].tolist() == [[[5, 6], [7, 0]]]
+    assert cut["advantages"].shape == (1, 2)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [[0, 1, 2], [0, None, 1], [None, None]], ids=str)
+def test_prompts_are_encoded_as_the_processor_encodes_them(checkpoint: Path, images: list[int | None]) -> None:
+    processor = load_processor(checkpoint)
+    messages = [
+        build_messages("Is it? A)yes, B)no" * (i + 1), Mode.NOTHINK, x is not None) for i, x in enumerate(images)
+    ]
+    texts = [processor.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
+    feed = PictureFeed(open_colour, None, processor.image_processor, torch.device("cpu"))
+    rows = [{"image": image} for image in images]
+    ours = encode_prompts(texts, feed(rows), processor, torch.device("cpu"))
+    opened = [picture for row in rows for picture in open_colour(row)]
+    pictured = {"images": opened} if opened else {}
+    theirs = processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **pictured)
+    assert torch.equal(ours.ids, theirs["input_ids"])
+    assert torch.equal(ours.mask, theirs["attention_mask"])
+    for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids") if opened else ():
+        assert torch.equal(ours.vision[name], theirs[name]), name
+
+
+def test_a_picture_that_several_questions_share_is_opened_once(tiny: Path) -> None:
+    seen = []
+
+    def opened(row: dict[str, Any]) -> list[Image.Image]:
+        seen.append(row["image"])
+        return open_colour(row)
+
+    feed = PictureFeed(opened, lambda row: row["image"], load_processor(tiny).image_processor, torch.device("cpu"))
+    pictures = feed([{"image": 0}, {"image": 1}, {"image": 0}])
+    assert sorted(seen) == [0, 1]
+    assert pictures[0][0].values is pictures[2][0].values
+    assert not torch.equal(pictures[0][0].values, pictures[1][0].values)
+
+
+def two_pictures(row: dict[str, Any]) -> list[Image.Image]:
+    """Two pictures for the questions about picture 0, one or none for the others."""
+    own = open_colour(row)
+    return [*own, *open_colour({"image": 1})] if row["image"] == 0 else own
+
+
+def test_several_pictures_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
+    logs = []
+    for shared in (True, False):
+        trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 2], shared_prefix=shared)
+        trainer.pictures._open, trainer.pictures._key = two_pictures, None
+        rows = list(trainer.train_dataset)
+        rows[0]["prompt"] = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "image"}, *rows[0]["prompt"][0]["content"][1:]]}
+        ]
+        trainer.model.train()
+        torch.manual_seed(3)
+        trainer.current_gradient_accumulation_steps = 1
+        batch = trainer._generate_and_score_completions([row for row in rows for _ in range(3)])
+        loss = trainer._compute_loss(trainer.model, batch)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
+        logs.append((batch["completion_ids"].flatten(0, -2), loss.item(), gradient))
+        if shared:
+            assert trainer._buffered_prompts["train"].pictures_per_prompt == [2, 1]
+    (ids, loss, gradient), (stock_ids, stock_loss, stock_gradient) = logs
+    assert torch.equal(ids, stock_ids)
+    assert loss == pytest.approx(stock_loss, abs=1e-6)
+    assert torch.cosine_similarity(gradient, stock_gradient, dim=0) > 1 - 1e-9
+
+
+# --- frozen vision tower, LoRA -----------------------------------------------------------------------------------
+
+
+def frozen(checkpoint: Path) -> Any:
+    model = load_model(checkpoint, dtype=torch.float32)
+    freeze_vision_tower(model)
+    return model
+
+
+def test_a_frozen_tower_looks_at_each_picture_once_and_the_step_stays_the_same(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = {"max_steps": 3, "learning_rate": 1e-5}
+    kept = make_trainer(checkpoint, tmp_path / "kept", [0, 1], model=frozen(checkpoint), **settings)
+    looks = []
+    inner = kept.model.model
+    encode = inner.get_image_features
+
+    def counted(pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if pixels.size(-1) == 1176:  # patches, not features
+            looks.append(len(pixels))
+        return encode(pixels, *args, **kwargs)
+
+    inner.get_image_features = counted
+    kept.train()
+    assert len(looks) == 2
+    assert kept.pictures.opened == 2
+    plain = make_trainer(checkpoint, tmp_path / "plain", [0, 1], **settings)
+    freeze_vision_tower(plain.model)  # after the trainer has looked: it looks at every picture in every step
+    plain.train()
+    assert plain.pictures.opened == 6
+    for ours, theirs in zip(kept.state.log_history[:3], plain.state.log_history[:3], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    before = weights(make_trainer(checkpoint, tmp_path / "start", [0]))
+    moved = {name for name, value in weights(kept).items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not any(".visual." in name for name in moved)
+    assert "once per picture and run" in path_line(kept)
+
+
+def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
+    settings = {"max_steps": 2, "model": frozen(tiny), "vision_cache_gib": 1e-9}
+    trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)
+    trainer.train()
+    assert trainer.pictures.opened == 4
+    assert capsys.readouterr().out.count("kept features fill their memory at 0 pictures") <= 1
+
+
+@pytest.mark.parametrize("towers", ["language", "vision", "both"])
+def test_lora_adapts_the_tower_that_is_named(checkpoint: Path, towers: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = load_model(checkpoint, dtype=torch.float32)
+    layers = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model, towers)))
+    found = {
+        n.split(".lora_A")[0].removeprefix("base_model.model.") for n, _ in adapted.named_modules() if "lora_A." in n
+    }
+    wanted = {n for n in layers if towers == "both" or (".visual." in n) == (towers == "vision")}
+    assert found == wanted
+    table = trainable_table(adapted)
+    rows = {line[2:22].strip(): line for line in table.splitlines()}
+    assert ("(0.00%)" in rows["vision tower"]) == (towers == "language")
+    assert ("(0.00%)" in rows["language model"]) == (towers == "vision")
+
+
+def test_table_counts_every_weight_once(tiny: Path) -> None:
+    model = frozen(tiny)
+    count = sum(p.numel() for p in model.parameters())
+    trains = sum(p.numel() for n, p in model.named_parameters() if ".visual." not in n)
+    last = trainable_table(model).splitlines()[-1].split()
+    assert last[:5] == ["all", f"{count:,}", "weights", f"{trains:,}", "train"]
+
+
+def test_towers_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    model = load_model(build_tiny_checkpoint(tmp_path, "qwen2"), dtype=torch.float32)
+    with pytest.raises(UserError, match="has no vision tower"):
+        freeze_vision_tower(model)
+    with pytest.raises(UserError, match="use --lora_on language"):
+        lora_targets(model, "both")
+    with pytest.raises(UserError, match="does not exist"):
+        lora_targets(model, "eyes")
+
+
+# --- dead groups -------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_dead_where_all_earn_the_same() -> None:
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [nan, 2.0, 2.0], [nan, nan, nan], [nan, 1.0, 2.0]])
+    assert without_spread(rewards).tolist() == [True, False, True, True, False]
+
+
+def rewarded_for(*live: int) -> Any:
+    """Completions of a group differ in correctness only where the question is one of `live`."""
+
+    def accuracy_reward(completions: list[Any], problem: list[str], **_: Any) -> list[float]:
+        return [float(place % 3 == 0 and PROBLEMS.index(asked) in live) for place, asked in enumerate(problem)]
+
+    return accuracy_reward
+
+
+def test_dead_groups_are_replaced_by_prompts_that_are_right_in_part(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        *(tiny, tmp_path, [0, 1, 2, 3]),
+        per_device_train_batch_size=2,
+        resample_dead_groups=8,
+        reward=rewarded_for(3),
+    )
+    trainer.model.train()
+    rows = list(trainer.train_dataset)
+    batch = trainer._generate_and_score_completions([row for row in (rows[0], rows[3]) for _ in range(3)])
+    assert batch["advantages"].abs().amax(dim=1).min() > 0  # both groups teach something now
+    pixels = [trainer._buffered_prompts["train"].slice(i, i + 1).vision["pixel_values"] for i in range(2)]
+    assert torch.equal(pixels[0], pixels[1])  # the only prompt that could replace the first is the live one
+    assert trainer._metrics["train"]["groups_dead"] == [0.5]
+    assert trainer._metrics["train"]["groups_replaced"] == [0.5]
+    assert trainer._metrics["train"]["reward"] == [pytest.approx(1 / 6)]  # of the batch as it was drawn
+    assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+    trainer.current_gradient_accumulation_steps = 1
+    assert torch.isfinite(trainer._compute_loss(trainer.model, batch))
+
+
+def test_a_batch_without_replacement_keeps_its_groups(tiny: Path, tmp_path: Path) -> None:
+    trainer, log = trained(
+        *(tiny, tmp_path, [0, 1, 2, None]), resample_dead_groups=2, reward=rewarded_for(), max_steps=1
+    )
+    assert log["groups_dead"] == 1
+    assert log["groups_replaced"] == 0
+    assert trainer.state.global_step == 1
+
+
+def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="add the accuracy reward"):
+        make_trainer(tiny, tmp_path, [0, 1], resample_dead_groups=1, reward=length_reward)
+
+
+# --- paths, repetition, foresight --------------------------------------------------------------------------------
+
+
+def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
+    half, ours = trained(checkpoint, tmp_path / "half", [0, 1], share_rollout=False)
+    assert "on in training; stock TRL samples" in path_line(half)
+    _, stock = trained(checkpoint, tmp_path / "stock", [0, 1], shared_prefix=False)
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
+    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)
+
+
+def test_a_text_model_makes_stock_trls_step(tmp_path: Path) -> None:
+    text = build_tiny_checkpoint(tmp_path / "text", "qwen2")
+    logs = [trained(text, tmp_path / str(s), [None, None], shared_prefix=s)[1] for s in (True, False)]
+    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], abs=1e-6)
+    assert logs[0]["grad_norm"] == pytest.approx(logs[1]["grad_norm"], rel=1e-4)
+    assert 0 < logs[0]["tokens/computed"] < logs[0]["tokens/stock"]
+
+
+def test_the_same_seed_twice_is_bit_equal(tiny: Path, tmp_path: Path) -> None:
+    first, one = trained(tiny, tmp_path / "1", [0, 1, 2, None], max_steps=3)
+    second, two = trained(tiny, tmp_path / "2", [0, 1, 2, None], max_steps=3)
+    assert apart(first, second) == 0
+    same = {"loss", "grad_norm", "reward", "entropy", "kl"}
+    assert {name: one[name] for name in same} == {name: two[name] for name in same}
+
+
+def test_trying_the_longest_batch_changes_nothing(tiny: Path, tmp_path: Path, capsys: Any) -> None:
+    plain, one = trained(tiny, tmp_path / "plain", [0, 1, 2, 3], max_steps=2)
+    trainer = make_trainer(tiny, tmp_path / "tried", [0, 1, 2, 3], max_steps=2)
+    trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in (0, 1)]))
+    trainer.train()
+    told = capsys.readouterr().out
+    assert "longest batch:" in told
+    assert "shared prefix verified" in told
+    assert apart(plain, trainer) == 0
+    assert last_log(trainer)["loss"] == one["loss"]
+    assert last_log(trainer)["tokens/computed"] == one["tokens/computed"]
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, tmp_path, [0, 1])
+    rows = [trainer.train_dataset[0]]
+    trainer.add_callback(TryLongest(trainer, rows))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.model.model.language_model.forward = full
+    with pytest.raises(UserError, match="longest batch of this run does not fit: 1 prompts"):
+        trainer.train()
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (45, 89, 125, 3600, 11100)] == ["45 s", "89 s", "2 min", "1 h 00 min", "3 h 05 min"]

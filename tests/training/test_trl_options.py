@@ -1,0 +1,209 @@
+"""Every option of TRL is served or refused with its reason, never taken without a word."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from local_hub import LocalHub
+from model_cards import run
+from published_sets import save_published_form
+from tiny_trainers import make_trainer
+from trl import GRPOConfig
+
+from open_r1.common.errors import UserError
+from open_r1.training.command_line.flags import check_training_flags, read_training_flags
+from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
+from open_r1.training.command_line.trl_options import REFUSED, SAMPLING_KEYS, SERVED, refuse_unserved
+from open_r1.training.setup.tracking import prepare_trackers
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("options") / "tiny")
+
+
+def test_each_option_of_the_installed_trl_is_judged_once() -> None:
+    """A field that an upgrade brings fails here: decide whether the trainer serves it, and say why if not."""
+    known = {each.name for each in dataclasses.fields(GRPOConfig)}
+    assert known - SERVED - REFUSED.keys() == set(), "not judged yet"
+    assert (SERVED | REFUSED.keys()) - known == set(), "gone from TRL"
+    assert SERVED & REFUSED.keys() == set()
+
+
+def test_trls_own_defaults_are_no_demand() -> None:
+    refuse_unserved(vars(GRPOConfig("unused", report_to="none", use_cpu=True)))
+    refuse_unserved(vars(GRPOTrainingConfig(output_dir="unused", report_to="none")))
+
+
+NEEDED = ["--model_name_or_path", "base", "--dataset_name", "data", "--output_dir", "out"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--use_transformers_continuous_batching true",
+        "--use_transformers_paged",
+        "--transformers_continuous_batching_config {}1",
+        "--max_tool_calling_iterations 3",
+        "--model_init_kwargs {'dtype':'auto'}",
+        "--train_sampling_strategy group_by_length",
+        "--neftune_noise_alpha 5",
+        "--label_smoothing_factor 0.1",
+        "--data_seed 3",
+        "--enable_jit_checkpoint true",
+        "--remove_unused_columns true",
+    ],
+)
+def test_what_would_have_no_effect_is_refused_before_torch(typed: str) -> None:
+    name, _, _ = typed[2:].partition(" ")
+    with pytest.raises(UserError) as refused:
+        read_training_flags("grpo", [*NEEDED, *typed.split()])
+    assert str(refused.value).startswith(f"--{name} ")
+    assert str(refused.value).endswith(REFUSED[name])
+
+
+def test_an_option_that_is_turned_off_is_no_demand_and_sft_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = "--use_transformers_continuous_batching false --label_smoothing_factor 0 --train_sampling_strategy random"
+    read_training_flags("grpo", [*NEEDED, *off.split()])
+    read_training_flags("sft", [*NEEDED, "--neftune_noise_alpha", "5"])
+    monkeypatch.setattr(sys, "argv", ["x", *NEEDED, "--use_transformers_continuous_batching", "true"])
+    with pytest.raises(UserError, match="continuous batching"):
+        check_training_flags("grpo", None)
+
+
+# --- the trainer as a library ----------------------------------------------------------------------------------------
+
+
+def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Sixteen-token prompts and completions of its own: 7, 8, 9."""
+    ids = trainer.processing_class.tokenizer("Another prompt than the one that was prepared")["input_ids"]
+    return {
+        "prompt_ids": [ids for _ in prompts],
+        "completion_ids": [[7, 8, 9] for _ in prompts],
+        "logprobs": [[-1.0, -1.0, -1.0] for _ in prompts],
+    }
+
+
+def look_up(name: str) -> str:
+    """Look a word up.
+
+    Args:
+        name: the word.
+    """
+    return name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"rollout_func": rollout}, {"tools": [look_up]}, {"environment_factory": object}],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_changes_prompts_while_sampling_is_refused_beside_the_shared_prefix(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("test_trainer.OPTIONS", (*given, "shared_prefix"))
+    with pytest.raises(UserError, match=f"^{next(iter(given))} changes prompts.*shared_prefix=False trains with it"):
+        make_trainer(tiny, tmp_path, [None, None], **given)
+
+
+def test_a_rollout_function_is_served_without_the_shared_prefix(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("test_trainer.OPTIONS", ("rollout_func", "shared_prefix"))
+    trainer = make_trainer(tiny, tmp_path, [None, None], rollout_func=rollout, shared_prefix=False)
+    seen = []
+    compute = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: seen.append(inputs) or compute(model, inputs)
+    trainer.train()
+    ids = rollout([0], trainer)["prompt_ids"][0]
+    assert torch.equal(seen[0]["prompt_ids"], torch.tensor([ids] * 6))
+    assert torch.equal(seen[0]["completion_ids"], torch.tensor([[7, 8, 9]] * 6))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cache_implementation": "static"}, "--cache_implementation static: the completions of a group go on"),
+        ({"generation_kwargs": {"num_beams": 2}}, "--generation_kwargs num_beams: "),
+        ({"generation_kwargs": {"top_k": 4, "num_return_sequences": 2}}, "--generation_kwargs num_return_sequences: "),
+        ({"pad_to_multiple_of": 8}, "--pad_to_multiple_of 8: "),
+        ({"use_transformers_continuous_batching": True}, "--use_transformers_continuous_batching true: groups"),
+    ],
+)
+def test_what_one_prefill_cannot_serve_is_one_line(
+    tiny: Path, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        make_trainer(tiny, tmp_path, [0, 1], **given)
+    assert str(refused.value).startswith(said)
+
+
+def test_a_static_cache_is_served_without_the_shared_prefix(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, tmp_path, [None, None], shared_prefix=False, cache_implementation="static")
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_tokens_that_are_not_to_be_sampled_are_so_beside_ours(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, tmp_path, [0, 1], generation_kwargs={"suppress_tokens": [65, 66], "top_k": 5})
+    assert {65, 66, trainer.model.config.image_token_id} <= set(trainer.generation_config.suppress_tokens)
+    assert trainer.generation_config.top_k == 5
+    assert "suppress_tokens" in SAMPLING_KEYS
+
+
+# --- completions on the hub ------------------------------------------------------------------------------------------
+
+
+def train_with_repository(hub: LocalHub, place: Path, repository: Path, output: str, *more: str) -> Any:
+    flags = "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 "
+    flags += f"--save_strategy no --log_completions true --log_completions_hub_repo org/logs --output_dir {output}"
+    script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
+    return run(hub, place, script, *flags.split(), *more)
+
+
+def created(hub: LocalHub) -> list[Any]:
+    return [json.loads(each.body).get("visibility") for each in hub.requests if each.path == "/api/repos/create"]
+
+
+def test_completions_go_to_a_private_data_set_unless_asked_for_twice(
+    tiny: Path, tmp_path: Path, repository: Path
+) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    save_published_form(tmp_path / "CT", 2)
+    with LocalHub({}) as hub:
+        done = train_with_repository(hub, tmp_path, repository, "private")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "prompts and completions go to the data set org/logs; it is read by you" in done.stdout
+        assert created(hub)[0] == "private"  # what comes after finds it there
+        assert "org/logs" not in hub.public
+        assert any(name.endswith(".parquet") for name in hub.pushed["org/logs"])
+    with LocalHub({}, public={"org/logs"}) as hub:
+        done = train_with_repository(hub, tmp_path, repository, "refused")
+        assert done.returncode == 2
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith("error: --log_completions_hub_repo org/logs can be read by everybody")
+        assert "org/logs" not in hub.pushed or hub.pushed["org/logs"] == {}
+    with LocalHub({}) as hub:
+        done = train_with_repository(hub, tmp_path, repository, "public", "--log_completions_publicly", "true")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert created(hub)[0] == "public"
+        assert "it is read by EVERYBODY" in done.stdout
+
+
+def test_completions_do_not_go_to_a_space_that_everybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    config = GRPOTrainingConfig(output_dir="unused", report_to="none", log_completions=True, trackio_space_id="org/x")
+    config.report_to = ["trackio"]
+    with pytest.raises(UserError, match="questions of patients to the space org/x"):
+        prepare_trackers(config)
+
+
+def test_publishing_alone_does_nothing_and_says_so(tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("test_trainer.OPTIONS", ("publish_completions",))
+    with pytest.raises(UserError, match="does nothing without --log_completions_hub_repo"):
+        make_trainer(tiny, tmp_path, [0, 1], publish_completions=True)

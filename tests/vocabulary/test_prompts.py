@@ -1,0 +1,127 @@
+"""The prompts, byte for byte, and what a chat template makes of them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from open_r1.common.errors import UserError
+from open_r1.vocabulary.modes import Mode
+from open_r1.vocabulary.prompts import NAMED, TRAIN, build_messages, prompt_name, question_text
+
+PROBLEM = "What is shown? A)x, B)y (z), C){Question}, D)<image> 50%"
+
+# As published, or for think_after as first released here: a changed byte makes trained checkpoints worse.
+PUBLISHED = {
+    "train-think": (
+        "{Question} Your task: 1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. 2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags. 3. No extra information or text outside of these tags.",  # noqa: E501
+        "7ec67bb2d70eae2d382f92b94e90d080c1f71ebbb43923b5cf516ba4118c8fed",
+    ),
+    "train-nothink": (
+        "{Question} Your task: 1. Provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags. 2. No extra information or text outside of this tag.",  # noqa: E501
+        "fc685cc8550487cc1e1a07aaffb317d56cf68a5426a2c87e22d843ffce4b0dee",
+    ),
+    "train-think-after": (
+        "{Question} Your task: 1. Provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags. 2. Then explain step by step why this choice is correct, enclose your explanation in <think>...</think> tags. 3. No extra information or text outside of these tags.",  # noqa: E501
+        "e327b8700ae14be94ea10e17b0e9f7f017076de8d4785c0ff8c3164e1c84822c",
+    ),
+    "readme": (
+        "{Question} First output the thinking process in <think> </think> and final choice (A, B, C, D ...) in <answer> </answer> tags.",  # noqa: E501
+        "d07d25f3e66df33cd4ce3f6239ad5cc27fc4ffcdb5e34b294970e1367bf7f970",
+    ),
+    "direct": (
+        "{Question} Answer with the letter of the correct option and nothing else.",
+        "76486f4cb2b03322380e5e9071a53a7f7311f8b4905e83c4894d43be722ab862",
+    ),
+}
+
+
+def test_prompts_are_pinned_byte_for_byte():
+    assert {name: text for name, (text, _) in PUBLISHED.items()} == NAMED
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in NAMED.items()}
+    assert digests == {name: digest for name, (_, digest) in PUBLISHED.items()}
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode.is_trained])
+def test_evaluation_uses_the_training_prompt_unless_told_otherwise(mode):
+    assert NAMED[prompt_name(mode)] == TRAIN[mode]
+    assert build_messages(PROBLEM, mode) == build_messages(PROBLEM, mode, prompt=prompt_name(mode))
+    assert build_messages(PROBLEM, mode) != build_messages(PROBLEM, mode, prompt="readme")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_problem_stands_in_the_prompt_as_it_is_in_the_data(name):
+    text = question_text(PROBLEM, Mode.THINK, name)
+    assert text.startswith(PROBLEM + " ")
+    assert text[len(PROBLEM) :] == NAMED[name].removeprefix("{Question}")
+
+
+def test_one_user_turn_image_first():
+    text = PROBLEM + NAMED["train-nothink"].removeprefix("{Question}")
+    image, words = {"type": "image"}, {"type": "text", "text": text}
+    assert build_messages(PROBLEM, Mode.NOTHINK) == [{"role": "user", "content": [image, words]}]
+    assert build_messages(PROBLEM, Mode.NOTHINK, has_image=False) == [{"role": "user", "content": text}]
+
+
+def test_unknown_prompt_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'readm'.*train-think, train-nothink, train-think-after, readme"):
+        build_messages(PROBLEM, Mode.THINK, prompt="readm")
+
+
+# ------------------------------------------------------------------------------------- the real chat template
+
+
+@pytest.fixture(scope="module")
+def processor(real_dir: Path) -> Any:
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(real_dir / "qwen2_5_vl_processor")
+
+
+def expected_turn(text: str, image_tokens: int) -> str:
+    """The Qwen2.5-VL conversation, written out: its template's own system turn, then ours."""
+    picture = f"<|vision_start|>{'<|image_pad|>' * image_tokens}<|vision_end|>" if image_tokens else ""
+    return (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{picture}{text}<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def ids(processor: Any, text: str) -> list[int]:
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("has_image", [True, False])
+def test_rendering_equals_the_chat_template_token_for_token(processor, name, has_image):
+    problem = "What is shown? A)x, B)y (z), C)50%, D)é 肺"
+    messages = build_messages(problem, Mode.THINK, has_image, name)
+    text = PUBLISHED[name][0].replace("{Question}", problem)
+    rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert rendered == expected_turn(text, 1 if has_image else 0)
+    assert ids(processor, rendered) == ids(processor, expected_turn(text, 1 if has_image else 0))
+
+
+def test_the_processor_call_equals_the_written_out_turn_with_a_picture(processor):
+    from PIL import Image
+
+    problem = "What is shown? A)x, B)y (z), C)50%, D)é 肺"
+    picture = Image.new("RGB", (384, 384), "gray")
+    rendered = processor.apply_chat_template(
+        build_messages(problem, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
+    )
+    got = processor(text=[rendered], images=[picture])["input_ids"][0]
+    text = PUBLISHED["train-nothink"][0].replace("{Question}", problem)
+    # 384 px / (14 px per patch x 2 merged) = 13.7, rounded to 14 each way: 14 * 14 = 196 tokens
+    expected = ids(processor, expected_turn(text, 196))
+    assert list(got) == expected
+    assert expected.count(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")) == 196
+
+
+def test_special_markup_in_a_problem_is_ordinary_text_to_us(processor):
+    problem = "What does <image> show? A)x <b>, B)y {z}"
+    rendered = processor.apply_chat_template(build_messages(problem, Mode.NOTHINK), tokenize=False)
+    assert f"<|vision_end|>{problem} Your task: 1. Provide" in rendered
+    assert rendered.count("<|image_pad|>") == 1
