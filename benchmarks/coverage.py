@@ -4,7 +4,7 @@ python benchmarks/coverage.py                # every setting, 1,000 draws of eac
 python benchmarks/coverage.py --draws 200
 
 Two runs answer 1 to 5 questions about each of 8 to 200 pictures. How alike the questions of a picture are and how alike
-the two runs are goes from not at all to wholly. Claims, which tests/evaluation/test_statistics.py holds on part of the settings:
+the two runs are goes from not at all to wholly. tests/evaluation/test_statistics.py holds on part of the settings:
 a star without a difference in at most 5 %; after Holm's correction one in at most 5 % of whole tables; intervals cover
 in 93 to 97.5 % from 15 pictures on, and in 90 % with fewer. The upper bound cannot be kept where few pictures change:
 there the exact test sees a difference that is not there less often than in 2.5 %, and the interval agrees with it.

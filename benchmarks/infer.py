@@ -36,7 +36,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.batches import grouped
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.generator import Generator
@@ -88,7 +88,7 @@ class Work:
 
     def rows(self) -> Any:
         """The questions: `per_picture` of as many pictures as it takes, in file order."""
-        rows, _ = load_vqa(self.root / "test.json", image_root=self.root)
+        rows, _ = load_rows(self.root / "test.json", image_root=self.root)
         groups = grouped(image["path"] for image in rows["image"])
         return rows.select(
             sorted(

@@ -21,7 +21,7 @@ from typing import Any
 
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import picture_key
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import judged
@@ -91,7 +91,7 @@ def main() -> None:
         root = Path(folder)
         make_phantoms(root / "phantoms", train=1, test=-(-max(flags.lines) // 40))  # 8 modalities, 5 questions each
         prepared = save_prepared(root / "phantoms", root / "prepared")
-        rows, _ = load_vqa(prepared, "test")
+        rows, _ = load_rows(prepared, "test")
         manifest = {"data": str(prepared), "split": "test", "data_sha256": "of the benchmark"}
         for lines in flags.lines:
             files = []

@@ -1,6 +1,6 @@
-"""Build the tiny base that the package ships (`src/open_r1/tiny_base`) from nothing, on one core, without a network.
+"""Build the tiny base of the testbed (`src/open_r1_testbed/tiny_base`) from nothing, on one core, without a network.
 
-    python scripts/build_tiny_base.py --output_dir src/open_r1/tiny_base
+    python scripts/build_tiny_base.py --output_dir src/open_r1_testbed/tiny_base
 
 A Qwen2.5-VL of 0.99 M parameters with a tokenizer of its own learns, one after the other, to read (which letter stands
 before a word of a list, in text alone), to see (the words for what a picture shows), and both together: it answers

@@ -20,7 +20,7 @@ from open_r1.vocabulary.labels import Modality, Task
 from open_r1_testbed.demo_report import Pairs, check_lines, gain_lines, read_pairs
 from open_r1_testbed.demo_steps import PROCESSES, end_line, prepare_folder, quote, read_flags, step
 
-BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1" / "tiny_base"
+BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1_testbed" / "tiny_base"
 PROMPTS = 64  # per step, x 8 completions: a large batch, as a group costs little more than one completion
 GRPO_FLAGS = (
     f"--per_device_train_batch_size {PROMPTS // PROCESSES} --num_generations 8 --max_completion_length 16 "

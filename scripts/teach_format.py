@@ -15,7 +15,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.atomic_files import staged_folder
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1_testbed.format_start import AnswerForm, add_flags, teach_format
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     add_flags(parser, max_steps=80, batch_size=16, learning_rate=1e-3)
     flags = parser.parse_args()
     with staged_folder(flags.output_dir) as stage:
-        rows, _ = load_vqa(flags.dataset_name, flags.dataset_train_split, flags.image_root)
+        rows, _ = load_rows(flags.dataset_name, flags.dataset_train_split, flags.image_root)
         processor = load_processor(flags.model_name_or_path)
         model = load_model(flags.model_name_or_path, dtype=torch.float32)
         losses = teach_format(

@@ -124,7 +124,7 @@ def teach(
     Args:
         model: in float32.
         processor: its processor or tokenizer, padding on the left, as `load_processor` gives it.
-        rows: rows of `load_vqa`, all with a picture or all without.
+        rows: rows of `load_rows`, all with a picture or all without.
         lesson: what a row asks and what is to be answered.
         seed: decides the order of the rows and what the lesson draws.
         steps: optimizer steps (AdamW, 5 steps of warm-up, then linear to 0, gradient norm at most 1).

@@ -34,10 +34,10 @@ from PIL import Image
 
 from open_r1.common.atomic_files import object_of, parse_json, repeated_key
 from open_r1.common.command_line import CommandParser
-from open_r1.common.errors import UserError, run_command
+from open_r1.common.errors import UserError
 from open_r1.data.images import ImageError
 from open_r1.data.json_lists import LONGEST_ENTRY
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.row_images import row_pictures
@@ -412,7 +412,7 @@ class Fuzz:
         write(root / "QA_information/Open-access/Fuzzed.json", json.dumps(rows))
         with self.log.watch("prepare", "batch of pictures", {}, share=len(kinds)):
             outcome = self._prepare(root)
-            there = {value["path"] for value in load_rows(outcome)}
+            there = {value["path"] for value in load_set(outcome)}
             dropped = {entry["where"].split(": ")[0] for entry in outcome.dropped}
             for name, kind in kinds.items():
                 if kind != "good":
@@ -435,7 +435,7 @@ class Fuzz:
 
     def _opened(self, root: Path, rows: list[dict[str, str]], kinds: dict[str, str]) -> None:
         write(root / "list.json", json.dumps(rows))
-        table, _ = load_vqa(root / "list.json", image_root=root)
+        table, _ = load_rows(root / "list.json", image_root=root)
         for each in table:
             assert isinstance(each, dict)
             path = Path(each["image"]["path"])
@@ -512,7 +512,7 @@ class Fuzz:
                 kind, data = damaged_text(json.dumps(entries, indent=1), json.dumps(release_row(3, "x")), self.draw)
             path.write_bytes(data)
             with self.log.watch("infer: read and plan", kind, {"list.json": data}):
-                table, dropped = load_vqa(path, "test", root)
+                table, dropped = load_rows(path, "test", root)
                 self.log.note("infer: read and plan", kind, "read, bad rows dropped" if dropped else "read")
                 there = set(table["problem"])
                 lost = [each for each in good_rows(data, entries) if each["problem"] not in there]
@@ -551,7 +551,7 @@ class Fuzz:
         """Result files: read, tabulated and written in the published form; some reported in full, items included."""
         root, names = self._good_folder()
         write(root / "list.json", json.dumps([row(number, names[number % GOOD]) for number in range(12)]))
-        rows = load_vqa(root / "list.json", "test", root)[0]
+        rows = load_rows(root / "list.json", "test", root)[0]
         manifest = {"rows": 12, "data": str(root / "list.json"), "image_root": str(root), "mode": "think"}
         path = root / "out.jsonl"
         with ResultWriter(path, manifest) as writer:
@@ -627,12 +627,12 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def load_rows(outcome: Any) -> Iterator[dict[str, Any]]:
+def load_set(outcome: Any) -> Iterator[dict[str, Any]]:
     """The pictures of all rows of what `prepare` made, undecoded."""
     for done in outcome.sets:
         for side in ("train", "test"):
             if (done.folder / side).is_dir():
-                for each in load_vqa(done.folder, side)[0]:
+                for each in load_rows(done.folder, side)[0]:
                     assert isinstance(each, dict)
                     assert row_pictures(each)[0].size == (ENCODING.size, ENCODING.size)
                     yield each["image"]
@@ -643,7 +643,7 @@ def problems(outcome: Any) -> Iterator[str]:
     for done in outcome.sets:
         for side in ("train", "test"):
             if (done.folder / side).is_dir():
-                yield from load_vqa(done.folder, side)[0]["problem"]
+                yield from load_rows(done.folder, side)[0]["problem"]
 
 
 def good_rows(data: bytes, entries: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -687,7 +687,3 @@ def main() -> int:
             fuzz.run(flags.files)
         print("\n".join(lines(fuzz, time.perf_counter() - begun)))
     return int(bool(fuzz.log.faults))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -329,7 +329,7 @@ def test_a_subfolder_on_the_hub_is_read_from_the_cache_without_a_network(tiny, t
         model_source("yuxianglai117/Med-R1:VQA_MRI")  # which exists, only not here
     assert "VQA_MRI is not in the hub's cache here" in str(error.value)
     assert "HF_HUB_OFFLINE switches the hub off" in str(error.value)
-    assert "python -m open_r1.checkpoints.loading fetch yuxianglai117/Med-R1:VQA_MRI" in str(error.value)
+    assert "python -m open_r1.checkpoints fetch yuxianglai117/Med-R1:VQA_MRI" in str(error.value)
     assert "known are" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""`python -m open_r1.checkpoints.loading fetch`, against a hub on this machine: whole, checked, continued, and no pickles."""
+"""`python -m open_r1.checkpoints fetch`, against a hub on this machine: whole, checked, continued, and no pickles."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def environment(hub: LocalHub | None, home: Path) -> dict[str, str]:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "open_r1.checkpoints.loading", "fetch", *words]
+    return [sys.executable, "-m", "open_r1.checkpoints", "fetch", *words]
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_without_a_network_one_line_says_so(fetch: Run) -> None:
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         said = error_of(fetch(None, NAME, **more))
         assert "the hub cannot be reached" in said
-        assert f"python -m open_r1.checkpoints.loading fetch {NAME}" in said
+        assert f"python -m open_r1.checkpoints fetch {NAME}" in said
 
 
 def test_all_fetches_the_released_ones_and_names_what_is_not_there(fetch: Run, tmp_path: Path) -> None:

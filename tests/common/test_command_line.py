@@ -17,7 +17,7 @@ COMMANDS = sorted(
     str(path.relative_to(ROOT)) for folder in ("eval", "scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")
 )
 ENTRIES = [f"src/open_r1/{name}.py" for name in ("grpo", "grpo_vqa", "grpo_vqa_nothink", "sft", "sft_vqa")]
-MODULES = ("open_r1.checkpoints.loading", "open_r1_testbed.phantoms", "open_r1_testbed.riddles")
+MODULES = ("open_r1.checkpoints", "open_r1_testbed.phantoms", "open_r1_testbed.riddles")
 
 
 def parser() -> CommandParser:

@@ -18,7 +18,7 @@ import pytest
 from searched_files import BLOCK, HEAD, NAME, holding, layers, picture
 
 from open_r1.data.images import decode
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import picture_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
@@ -84,7 +84,7 @@ def test_the_card_of_a_run_does_not_name_patients(run: Path) -> None:
 def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two result files whose outputs and error lines name the patient."""
     folder = tmp_path_factory.mktemp("results")
-    rows: list[Any] = list(load_vqa(data / "train.json", None, data)[0])
+    rows: list[Any] = list(load_rows(data / "train.json", None, data)[0])
     paths = []
     for name in ("before", "after"):
         with ResultWriter(

@@ -11,7 +11,7 @@ from PIL import Image
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.answer_texts import as_read, letter_by_name, letter_by_text, published_form, without_marks
 from open_r1.data.arrow_sets import FEATURES
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.text.sources import read_file
 from open_r1.grading.problems import options_in
@@ -177,12 +177,12 @@ def test_lists_and_saved_sets_are_read_in_other_forms(tmp_path):
         ("Which? A)Liver, B)Lung, C)Spleen", "<answer> C </answer>"),
         ("Where? A)left, B)right", "<answer> B </answer>"),
     ]
-    read: list[Any] = [load_vqa(tmp_path / "rows.json", None, tmp_path)]
+    read: list[Any] = [load_rows(tmp_path / "rows.json", None, tmp_path)]
     picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
     labels = {"source": "S", "modality": "CT", "task": None}
     saved = [{**row, **labels, "image": picture, "id": str(number)} for number, row in enumerate(rows)]
     datasets.Dataset.from_list(saved, features=FEATURES).save_to_disk(str(tmp_path / "saved"))
-    read.append(load_vqa(tmp_path / "saved"))
+    read.append(load_rows(tmp_path / "saved"))
     for kept, dropped in read:
         assert list(zip(kept["problem"], kept["solution"], strict=True)) == wanted
         assert [row.reason for row in dropped] == ["bad-solution"]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results
@@ -130,7 +130,7 @@ def test_what_counts_is_the_picture_that_is_shown(settings, data, image, tmp_pat
 
 
 def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, data, tmp_path):
-    rows: Any = load_vqa(data / "test.json", None, data)[0]
+    rows: Any = load_rows(data / "test.json", None, data)[0]
     manifests = []
     for side in (384, 112):
         small = []
@@ -167,7 +167,7 @@ def test_a_file_of_before_answers_recorded_their_pictures_is_continued_with_a_wo
 
 
 def test_training_pictures_count_where_answers_are_compared_with_them(data, tmp_path):
-    rows: Any = load_vqa(data / "train.json", None, data)[0]
+    rows: Any = load_rows(data / "train.json", None, data)[0]
     contents = []
     for change in (lambda picture: picture, ImageOps.invert):
         changed = []
@@ -186,7 +186,7 @@ def test_training_pictures_count_where_answers_are_compared_with_them(data, tmp_
 
 
 def test_a_training_is_not_continued_on_exchanged_pictures(tiny, data, tmp_path):
-    rows: Any = load_vqa(data / "train.json", None, data)[0]
+    rows: Any = load_rows(data / "train.json", None, data)[0]
     processor = load_processor(tiny)
     checkpoint = tmp_path / "checkpoint-4"
     checkpoint.mkdir()

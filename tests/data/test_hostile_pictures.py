@@ -1,7 +1,7 @@
 """Whatever a data file names as a picture: no request, no opening outside the root, no process, and an end in time.
 
-The doors run in a process of their own (tests/support/watched_doors.py) under Python's audit hook. Beside it the kernel says
-whether anybody, C libraries too, opened what lies outside (inotify), and a server listens that nobody may call.
+The doors run in a process of their own (tests/support/watched_doors.py) under Python's audit hook. Beside it the kernel
+says whether anybody, C libraries too, opened what lies outside (inotify), and a server listens that nobody may call.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from open_r1.common.errors import UserError
 from open_r1.data import images
 from open_r1.data.arrow_sets import write_split
 from open_r1.data.images import MAX_SCANS, ImageError, decode
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 IN_ACCESS, IN_OPEN = 0x1, 0x20
@@ -442,11 +442,11 @@ def test_a_set_may_not_name_files_elsewhere(folder: Path) -> None:
     for name in (f"../{folder.name}/{data.name}", str(data), "..", "http://127.0.0.1/x.arrow"):
         (folder / "state.json").write_text(json.dumps({**state, "_data_files": [{"filename": name}]}))
         with pytest.raises(UserError, match=r"state\.json names .* does not lie beside it; refused"):
-            load_vqa(folder)
+            load_rows(folder)
     (folder.parent / "dict").mkdir()
     (folder.parent / "dict" / "dataset_dict.json").write_text(json.dumps({"splits": ["../set"]}))
     with pytest.raises(UserError, match=r"dataset_dict\.json names '\.\./set', which does not lie beside it"):
-        load_vqa(folder.parent / "dict")
+        load_rows(folder.parent / "dict")
 
 
 @pytest.mark.parametrize("leaf", ["state.json", "dataset_info.json"])
@@ -454,7 +454,7 @@ def test_a_set_may_not_name_files_elsewhere(folder: Path) -> None:
 def test_a_damaged_description_is_one_line(folder: Path, leaf: str, content: str) -> None:
     (folder / leaf).write_text(content)
     with pytest.raises(UserError) as caught:
-        load_vqa(folder)
+        load_rows(folder)
     assert "\n" not in str(caught.value)
 
 

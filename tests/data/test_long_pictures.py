@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from open_r1.checkpoints.processors import load_processor, picture_refusal
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results
@@ -49,7 +49,7 @@ def test_a_picture_longer_than_the_processor_takes_is_left_out_and_counted(saved
     assert str(errors[1]).startswith("not-taken: the picture is 4020 x 20 pixels, which the model's image processor")
     assert "2 questions could not be asked" in capsys.readouterr().err
 
-    rows, _ = load_vqa(saved)
+    rows, _ = load_rows(saved)
     checked = check_prompts(rows, load_processor(checkpoint), Mode.NOTHINK, 4096)
     assert checked.kept == [0, 2, 4]
     assert [reason[:29] for _, reason in checked.unreadable] == [

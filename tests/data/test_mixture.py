@@ -14,7 +14,7 @@ from datasets import DatasetDict, concatenate_datasets
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.training.command_line.parsing import parse
 from open_r1.training.grpo_run import train_grpo
 from open_r1.training.setup.questions import load_sets
@@ -44,7 +44,7 @@ def start(sets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     """The tiny base with the form of an answer, so that completions earn different rewards."""
     folder = tmp_path_factory.mktemp("start") / "start"
     model, processor = load_model(TINY_BASE, dtype=torch.float32), load_processor(TINY_BASE)
-    teach_format(model, processor, load_vqa(sets[0], "train")[0], steps=50, batch=8)
+    teach_format(model, processor, load_rows(sets[0], "train")[0], steps=50, batch=8)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -107,9 +107,9 @@ def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
 
 
 def test_a_question_of_two_sets_counts_once(sets: tuple[Path, Path], tmp_path: Path) -> None:
-    rows, _ = load_vqa(sets[1], "train")
+    rows, _ = load_rows(sets[1], "train")
     other = make_riddles(tmp_path / "other", 24, 24, seed=9)
-    fresh, _ = load_vqa(other, "train")
+    fresh, _ = load_rows(other, "train")
     both = concatenate_datasets([rows.select(range(3)), fresh])
     DatasetDict({"train": both}).save_to_disk(str(tmp_path / "both"))
     joined, dropped, found = load_sets([str(sets[1]), str(tmp_path / "both")], None)

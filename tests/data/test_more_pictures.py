@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.rows import Dropped
 from open_r1.data.text.sources import read_file
@@ -50,7 +50,7 @@ def test_a_picture_list_drops_questions_about_several(tmp_path, change):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     row = {"image": "a.png", "problem": "Which? A)x, B)y", "solution": "A"}
     (tmp_path / "rows.json").write_text(json.dumps([row, {**row, "problem": "What? A)x, B)y", **change}]))
-    kept, dropped = load_vqa(tmp_path / "rows.json", None, tmp_path)
+    kept, dropped = load_rows(tmp_path / "rows.json", None, tmp_path)
     assert len(kept) == (1 if change in MORE else 2)
     assert [each.reason for each in dropped] == (["several-pictures"] if change in MORE else [])
     release = tmp_path / "QA_information" / "Open-access"
@@ -81,7 +81,7 @@ def test_a_saved_set_drops_questions_about_several(tmp_path):
         }
     )
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
-    kept, dropped = load_vqa(tmp_path / "saved")
+    kept, dropped = load_rows(tmp_path / "saved")
     assert kept["problem"][:] == ["Which 0? A)x, B)y", "Which 3? A)x, B)y"]
     assert [(row.where, row.reason) for row in dropped] == [
         ("saved row 1", "several-pictures"),

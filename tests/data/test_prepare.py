@@ -19,7 +19,7 @@ from PIL import Image
 from open_r1.common.atomic_files import DiskError, read_manifest, sha256_file
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa import encoded_pictures
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
@@ -121,7 +121,7 @@ def test_a_release_becomes_sets_that_load(build, tmp_path, release):
     assert (row["source"], row["modality"]) == ("CT set", "CT")
     read = {(r.image, r.problem, r.solution) for r in read_release(release) if isinstance(r, Question)}
     for split in ("train", "test"):
-        rows, dropped = load_vqa(tmp_path / "out" / "OCT_32", split)
+        rows, dropped = load_rows(tmp_path / "out" / "OCT_32", split)
         assert dropped == []
         assert {(r["image"]["path"], r["problem"], r["solution"]) for r in rows.to_list()} <= read
 
@@ -129,7 +129,7 @@ def test_a_release_becomes_sets_that_load(build, tmp_path, release):
 def test_pixels_are_the_resized_ones_in_png_and_near_them_in_jpeg(build, tmp_path, release):
     build(only=(Modality.CT,))
     build("jpeg", only=(Modality.CT,), encoding=Encoding(32, "JPEG"))
-    (row, *_), (lossy, *_) = (load_vqa(tmp_path / name / "CT_32", "test")[0].to_list() for name in ("out", "jpeg"))
+    (row, *_), (lossy, *_) = (load_rows(tmp_path / name / "CT_32", "test")[0].to_list() for name in ("out", "jpeg"))
     from open_r1.data.row_images import row_image
 
     with Image.open(release / row["image"]["path"]) as source:
@@ -252,11 +252,11 @@ def test_published_splits_keep_sides_and_order_and_get_their_labels(build, split
         {"train": 30, "test": 10},
     ]
     wanted = json.loads((splits / "modality/train/OCT (Optical Coherence Tomography_train.json").read_text())
-    rows, _ = load_vqa(tmp_path / "out/OCT_32", "train")
+    rows, _ = load_rows(tmp_path / "out/OCT_32", "train")
     assert [row["problem"] for row in rows.to_list()] == [row["problem"] for row in wanted]
     assert [row["image"]["path"] for row in rows.to_list()] == [row["image"] for row in wanted]
     assert Counter(row["task"] for row in rows.to_list()) == {"Modality Recognition": 18, "Disease Diagnosis": 17}
-    tasks, _ = load_vqa(tmp_path / "out/Modality_Recognition_32", "train")
+    tasks, _ = load_rows(tmp_path / "out/Modality_Recognition_32", "train")
     assert Counter(row["modality"] for row in tasks.to_list()) == {"CT": 19, "OCT": 10, None: 1}
     assert outcome.unlabelled == {"modality": 1, "task": 0}
     assert "1 questions have no modality: they are in no modality set" in list(report_lines(outcome))
@@ -291,7 +291,7 @@ def test_a_missing_side_is_refused_before_any_work_unless_allowed(build, splits,
     assert isinstance(saved, datasets.DatasetDict)
     assert {split: len(part) for split, part in saved.items()} == {"test": 5}
     with pytest.raises(UserError, match="has no train split, only test"):
-        load_vqa(tmp_path / "out/CT_32", "train")
+        load_rows(tmp_path / "out/CT_32", "train")
 
 
 # ---------------------------------------------------------------------------------------------- again

@@ -14,7 +14,7 @@ from text_sets import medqa_row, write_lines, xpert_row
 
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import row_pictures
 from open_r1.data.text.files import rows_of
 from open_r1.data.text.prepare import COLUMNS, Benchmark, Mixture, draw, mix, prepare_benchmark, report_lines
@@ -334,7 +334,7 @@ def test_data_set_2_is_600_and_490_with_1960_held_out(roots, tmp_path):
     assert (test["n"], test["source"]) == (1960, {"MedXpertQA": 1960})
     # 490 * 1861 / 2450 = 372.2 and 490 * 589 / 2450 = 117.8
     assert (train["question_type"]["Reasoning"], train["question_type"]["Understanding"]) == (372, 118)
-    rows = {split: load_vqa(tmp_path / "out", split) for split in ("train", "test")}
+    rows = {split: load_rows(tmp_path / "out", split) for split in ("train", "test")}
     assert [(len(kept), dropped) for kept, dropped in rows.values()] == [(1090, []), (1960, [])]
     assert not set(rows["train"][0]["id"]) & set(rows["test"][0]["id"])
 
@@ -375,7 +375,7 @@ def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
     assert {kind[4] for kind in kinds} == {list}
     assert all(set(kind[:4] + kind[5:7]) == {str} for kind in kinds)
     assert pq.read_table(tmp_path / "out" / "train.parquet").to_pylist() == lines
-    kept, _ = load_vqa(tmp_path / "out", "train")
+    kept, _ = load_rows(tmp_path / "out", "train")
     assert kept["problem"] == [row["problem"] for row in lines]
     assert kept[0]["image"] is None
     assert row_pictures(kept[0]) == []
@@ -418,7 +418,7 @@ def test_a_picture_that_was_lost_is_no_text_question(tmp_path):
     )
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "CT_384"))
     with pytest.raises(UserError, match="no-picture"):
-        load_vqa(tmp_path / "CT_384")
+        load_rows(tmp_path / "CT_384")
 
 
 # ------------------------------------------------------------------------------------------------ real questions
@@ -433,7 +433,7 @@ def test_real_medqa_and_medxpertqa_become_a_training_set(real_dir, tmp_path):
     # two of the 198 real rows offer an option twice
     assert [row["reason"] for row in manifest["inputs"]["medqa"]["dropped"]] == ["repeated-option"] * 2
     assert "150" in "\n".join(report_lines(tmp_path / "out", manifest))
-    kept, dropped = load_vqa(tmp_path / "out", "train")
+    kept, dropped = load_rows(tmp_path / "out", "train")
     assert (len(kept), dropped) == (198, [])
     assert {len(options_in(problem)) for problem in kept["problem"]} == {4, 5, 10}
 
@@ -444,7 +444,7 @@ def test_real_benchmarks_become_test_folders(real_dir, tmp_path):
         ((folder, manifest),) = prepare_benchmark(Benchmark(name, real_dir / "text_benchmarks" / file), tmp_path)
         assert folder == tmp_path / source
         assert manifest["rows"]["test"]["n"] == n
-        assert len(load_vqa(folder, "test")[0]) == n
+        assert len(load_rows(folder, "test")[0]) == n
 
 
 def test_real_medxpertqa_gives_the_same_options_from_both_forms(real_dir):

@@ -16,7 +16,7 @@ from open_r1.common.errors import UserError
 from open_r1.data import json_lists, loading
 from open_r1.data.arrow_sets import FEATURES
 from open_r1.data.json_lists import json_entries
-from open_r1.data.loading import load_vqa, summary
+from open_r1.data.loading import load_rows, summary
 from open_r1.data.omnimedvqa.source import (
     Question,
     labels_beside,
@@ -106,7 +106,7 @@ def test_an_empty_list_and_a_byte_order_mark_are_fine(tmp_path):
 
 
 def test_a_bare_list_loads_with_its_pictures_undecoded(root, write):
-    rows, dropped = load_vqa(write([ROW, {**ROW, "image": "Images/S/b..JPG"}]), image_root=root)
+    rows, dropped = load_rows(write([ROW, {**ROW, "image": "Images/S/b..JPG"}]), image_root=root)
     assert rows.column_names == list(FEATURES)
     assert rows[1]["image"] == {"bytes": None, "path": str(root / "Images/S/b..JPG")}
     assert rows[0]["id"] == row_id("Images/S/a.png", PROBLEM, "<answer> B </answer>") != rows[1]["id"]
@@ -139,7 +139,7 @@ BAD_ROWS = [
 
 
 def test_bad_rows_are_counted_and_named_and_end_nothing(root, write):
-    rows, dropped = load_vqa(write([ROW, *(row for row, _ in BAD_ROWS)]), image_root=root)
+    rows, dropped = load_rows(write([ROW, *(row for row, _ in BAD_ROWS)]), image_root=root)
     assert len(rows) == 1
     assert [row.reason for row in dropped] == [reason for _, reason in BAD_ROWS]
     assert dropped[2].where == "questions.json entry 3"
@@ -152,31 +152,31 @@ def test_bad_rows_are_counted_and_named_and_end_nothing(root, write):
 
 def test_a_list_without_one_good_row_is_an_error(root, write):
     with pytest.raises(UserError, match=r"no row that can be used. 1 rows dropped \(1 missing-key\)"):
-        load_vqa(write([{}]), image_root=root)
+        load_rows(write([{}]), image_root=root)
     with pytest.raises(UserError, match="It is empty"):
-        load_vqa(write([]), image_root=root)
+        load_rows(write([]), image_root=root)
 
 
 def test_a_bare_list_needs_an_image_root_that_is_there(root, write):
     path = write([ROW])
     with pytest.raises(UserError, match="--image_root"):
-        load_vqa(path)
+        load_rows(path)
     with pytest.raises(UserError, match="nowhere is no folder"):
-        load_vqa(path, image_root=root / "nowhere")
+        load_rows(path, image_root=root / "nowhere")
     with pytest.raises(UserError, match=r"x\.json is not there"):
-        load_vqa(root / "x.json", image_root=root)
+        load_rows(root / "x.json", image_root=root)
 
 
 def test_labels_come_from_the_row_the_file_name_and_the_other_family(root, write, tmp_path):
-    rows, _ = load_vqa(write([{**ROW, "modality": "MR", "task": "MR"}]), image_root=root)
+    rows, _ = load_rows(write([{**ROW, "modality": "MR", "task": "MR"}]), image_root=root)
     assert (rows[0]["modality"], rows[0]["task"]) == ("MRI", "Modality Recognition")
     for folder in ("modality/test", "question_type/train"):
         (tmp_path / "splits" / folder).mkdir(parents=True)
     path = write([ROW], "splits/modality/test/MR (Mag-netic Resonance Imaging)_test.json")
-    rows, _ = load_vqa(path, image_root=root)
+    rows, _ = load_rows(path, image_root=root)
     assert (rows[0]["modality"], rows[0]["task"]) == ("MRI", None)
     write([ROW], "splits/question_type/train/Modality Recognition_train.json")
-    rows, _ = load_vqa(path, image_root=root)
+    rows, _ = load_rows(path, image_root=root)
     assert (rows[0]["modality"], rows[0]["task"]) == ("MRI", "Modality Recognition")
 
 
@@ -199,7 +199,7 @@ PUBLISHED = datasets.Features({name: FEATURES[name] for name in TEXT_KEYS})
 
 
 def test_the_published_three_columns_load_with_ids_from_the_pictures(tmp_path):
-    rows, dropped = load_vqa(saved(tmp_path / "CT_384", [three(), three("blue")], PUBLISHED), "test")
+    rows, dropped = load_rows(saved(tmp_path / "CT_384", [three(), three("blue")], PUBLISHED), "test")
     assert rows.column_names == list(FEATURES)
     assert rows[0]["image"]["bytes"] == png()
     assert rows[0]["id"] == row_id(png(), PROBLEM, "<answer> B </answer>")
@@ -220,7 +220,7 @@ def test_bad_rows_of_a_saved_set_are_dropped_with_their_reasons(tmp_path):
         three(),
         three("blue"),
     ]
-    kept, dropped = load_vqa(saved(tmp_path / "data", rows, PUBLISHED), "train")
+    kept, dropped = load_rows(saved(tmp_path / "data", rows, PUBLISHED), "train")
     assert [row_image(row).getpixel((0, 0)) for row in kept.to_list()] == [(255, 0, 0), (0, 0, 255)]
     assert [row.reason for row in dropped] == [
         "no-picture",
@@ -235,35 +235,35 @@ def test_bad_rows_of_a_saved_set_are_dropped_with_their_reasons(tmp_path):
 
 def test_a_single_saved_set_needs_no_split(tmp_path):
     datasets.Dataset.from_list([three()], features=PUBLISHED).save_to_disk(str(tmp_path / "one"))
-    assert len(load_vqa(tmp_path / "one", "test")[0]) == 1
+    assert len(load_rows(tmp_path / "one", "test")[0]) == 1
     saved(tmp_path / "only_test", [three()], PUBLISHED, ("test",))
-    assert len(load_vqa(tmp_path / "only_test")[0]) == 1
+    assert len(load_rows(tmp_path / "only_test")[0]) == 1
 
 
 def test_a_split_that_is_missing_empty_or_not_chosen_is_an_error(tmp_path):
     saved(tmp_path / "a", [three()], PUBLISHED, ("test",))
     with pytest.raises(UserError, match="has no train split, only test"):
-        load_vqa(tmp_path / "a", "train")
+        load_rows(tmp_path / "a", "train")
     saved(tmp_path / "b", [three()], PUBLISHED)
     with pytest.raises(UserError, match="holds train, test; say which"):
-        load_vqa(tmp_path / "b")
+        load_rows(tmp_path / "b")
     saved(tmp_path / "c", [], PUBLISHED)
     with pytest.raises(UserError, match="c/test has no rows"):
-        load_vqa(tmp_path / "c", "test")
+        load_rows(tmp_path / "c", "test")
 
 
 def test_a_folder_that_holds_something_else_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match="photos holds no saved data set"):
-        load_vqa(tmp_path / "photos", "train")
+        load_rows(tmp_path / "photos", "train")
     saved(tmp_path / "columns", [{"text": "x"}], datasets.Features({"text": datasets.Value("string")}))
     with pytest.raises(UserError, match="lacks the column image, problem, solution"):
-        load_vqa(tmp_path / "columns", "train")
+        load_rows(tmp_path / "columns", "train")
     half = saved(tmp_path / "half", [three()], PUBLISHED)
     arrow = next((half / "train").glob("*.arrow"))
     arrow.write_bytes(arrow.read_bytes()[:50])
     with pytest.raises(UserError, match="half/train holds no saved data set that can be read"):
-        load_vqa(half, "train")
+        load_rows(half, "train")
 
 
 # ---------------------------------------------------------------------------------------------- release

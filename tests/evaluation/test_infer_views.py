@@ -17,7 +17,7 @@ from PIL import Image
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, permuted
@@ -96,7 +96,7 @@ def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None)
 def test_a_shared_picture_changes_no_answer(tiny, phantoms):
     """Five questions on a picture, whose beginning is computed once, against one question at a time."""
     encoder, generator = load(tiny)
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     together = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 16) for r in batch}
     alone = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 1) for r in batch}
     assert together == alone
@@ -108,7 +108,7 @@ def test_a_shared_picture_changes_no_answer(tiny, phantoms):
 
 def test_questions_with_and_without_picture_share_a_batch(tiny, phantoms):
     encoder, generator = load(tiny)
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(listed(rows))]
     together = [done[0].text for done in generator(encoder(mixed))]
     assert together == [generator(encoder([row]))[0][0].text for row in mixed]
@@ -117,7 +117,7 @@ def test_questions_with_and_without_picture_share_a_batch(tiny, phantoms):
 def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
     """An end token that is often the likeliest: rows stop at different steps, and the others are not disturbed."""
     encoder, generator = load(tiny)
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     written = generator.tokens(encoder(listed(rows)).prompts, rows["id"])
     end = Counter(written[:, 1:4].flatten().tolist()).most_common(1)[0][0]
     ends = torch.tensor([end])
@@ -132,7 +132,7 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
 
 def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(tiny, phantoms):
     encoder, generator = load(tiny, Sampling(4, 0.7, seed=3))
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
 
     def written(size: int) -> dict[str, list[str]]:
         results = [r for batch in answer_rows(generator, encoder, rows, size) for r in batch]
@@ -207,7 +207,7 @@ def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
 
 
 def test_without_the_picture_no_picture_is_asked_about(settings, tiny, phantoms):
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(listed(rows)).prompts
     assert prompts.pixel_values is None
     marks = load_processor(tiny).tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>"])
@@ -276,7 +276,7 @@ def test_options_on_lines_of_their_own_stay_on_lines(all_movable):
 
 def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):
     """A model that always says B is right where the original's solution stands at B as it was asked."""
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     encoder, _ = load(tiny, view=View(options="shuffled", seed=2))
     from open_r1.evaluation.answering.generator import Completion
 
@@ -299,7 +299,7 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
 
 def test_a_question_that_holds_a_pictures_token_is_set_aside(tiny, phantoms):
     encoder, _ = load(tiny)
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     rows = listed(rows)
     odd = {**rows[0], "problem": "What is <|image_pad|>? A)a, B)b"}
     encoded = encoder([odd, rows[1]])
@@ -489,7 +489,7 @@ def test_vllm_where_it_is_not_installed_is_one_line(settings):
 
 def test_what_vllm_would_be_asked(settings, tiny, phantoms):
     """The requests alone: nothing here runs vLLM."""
-    rows, _ = load_vqa(phantoms / "test.json", image_root=phantoms)
+    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     rows = listed(rows)
     encoder = VllmEncoder(load_processor(tiny, max_pixels=5000), Mode.NOTHINK)
     prompts = encoder([rows[0], {**rows[1], "image": None}]).prompts

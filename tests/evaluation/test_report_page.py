@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import picture_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
@@ -47,7 +47,7 @@ def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     make_phantoms(folder / "phantoms", train=1, test=2)
     data = save_prepared(folder / "phantoms", folder / "prepared")
-    rows: list[Any] = list(load_vqa(data, "test")[0])
+    rows: list[Any] = list(load_rows(data, "test")[0])
     rows[3]["problem"] = f"{HOSTILE} What? A){HOSTILE}, B)two"
     rows[3]["solution"] = "<answer> B </answer>"
     log = [{"step": step, "reward": step / 10, "completions/mean_length": 50 - step} for step in range(1, 11)]
@@ -109,7 +109,7 @@ def test_a_solution_that_is_no_option_marks_none(tmp_path):
 
 
 def test_pictures_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
-    rows = list(load_vqa(report.parent.parent / "prepared", "test")[0])
+    rows = list(load_rows(report.parent.parent / "prepared", "test")[0])
     path = write(
         tmp_path / "a.jsonl", answered(rows, 2, "x"), data=str(report.parent.parent / "prepared"), split="test"
     )
@@ -126,7 +126,7 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out_and_said(tmp_p
 
 
 def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
-    rows = list(load_vqa(report.parent.parent / "prepared", "test")[0])[:3]
+    rows = list(load_rows(report.parent.parent / "prepared", "test")[0])[:3]
     for manifest, said in (
         ({"data": "elsewhere/CT_384"}, "data set elsewhere/CT_384 is not on this machine"),
         ({}, "does not say which"),

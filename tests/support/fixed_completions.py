@@ -1,6 +1,7 @@
 """Train on completions that depend on the prompt alone, so that any number of processes can be compared.
 
-torchrun --nproc_per_node=N tests/support/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS WITHOUT FSDP
+torchrun --nproc_per_node=N tests/support/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS \
+    WITHOUT FSDP
 
 PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass
 (--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no picture; FSDP is 1

@@ -1,7 +1,7 @@
 """One training pass over long completions in a process of its own, for test_long_completions.py.
 
-python tests/support/long_pass.py FOLDER GROUP LENGTH: builds a tiny Qwen2 with the published number of vocabulary rows in
-FOLDER and prints as JSON what the pass took, in MiB.
+python tests/support/long_pass.py FOLDER GROUP LENGTH: builds a tiny Qwen2 with the published number of vocabulary rows
+in FOLDER and prints as JSON what the pass took, in MiB.
 """
 
 import json

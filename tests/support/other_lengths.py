@@ -1,4 +1,4 @@
-"""Runs made longer, and runs continued on another number of processes: `python tests/support/other_lengths.py FOLDER NAME`.
+"""Longer runs, and runs on another number of processes: `python tests/support/other_lengths.py FOLDER NAME`.
 
 A program of its own, because its runs are forks: see `forked_runs`.
 """

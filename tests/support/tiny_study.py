@@ -1,7 +1,7 @@
 """A study whose commands are tiny: made-up sets, and stand-ins for training and testing that write what those write.
 
-As a program it is one worker of such a study: `python tests/support/tiny_study.py FOLDER [FLAG...]`. What a command does
-follows from files in FOLDER: `slow-NAME` has it wait until the file is gone, `broken-NAME` has it fail.
+As a program it is one worker of such a study: `python tests/support/tiny_study.py FOLDER [FLAG...]`. What a command
+does follows from files in FOLDER: `slow-NAME` has it wait until the file is gone, `broken-NAME` has it fail.
 """
 
 import json

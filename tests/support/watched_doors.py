@@ -14,7 +14,7 @@ from typing import Any
 
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.row_images import row_pictures
@@ -66,12 +66,12 @@ def prepared(root: Path, **source: Any) -> dict[str, Any]:
 
 
 def side_of(folder: Path, side: Any) -> list[Any]:
-    return list(load_vqa(folder, side)[0]) if (folder / side).is_dir() else []
+    return list(load_rows(folder, side)[0]) if (folder / side).is_dir() else []
 
 
 def loaded(root: Path) -> dict[str, Any]:
     """A JSON list, opened as training opens rows."""
-    rows, dropped = load_vqa(root / "list.json", None, root / "images")
+    rows, dropped = load_rows(root / "list.json", None, root / "images")
     kept, reasons = [], dropped_reasons(dropped)
     for row in rows:
         assert isinstance(row, dict)
@@ -106,7 +106,7 @@ def saved(root: Path) -> dict[str, Any]:
     told = {}
     for folder in sorted((root / "saved").iterdir()):
         try:
-            rows, dropped = load_vqa(folder)
+            rows, dropped = load_rows(folder)
             told[folder.name] = [len(rows), *dropped_reasons(dropped)]
             for row in rows:
                 row_pictures(row)  # pyright: ignore[reportArgumentType]

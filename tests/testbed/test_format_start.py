@@ -12,7 +12,7 @@ import torch
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import row_image
 from open_r1.grading.formats import follows_format
 from open_r1.grading.problems import options_in
@@ -32,7 +32,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(phantoms: Path) -> Any:
-    return load_vqa(phantoms / "train.json", image_root=phantoms)[0]
+    return load_rows(phantoms / "train.json", image_root=phantoms)[0]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from PIL import Image
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data import json_lists
 from open_r1.data.json_lists import json_entries
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa import source
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
@@ -270,7 +270,7 @@ def test_a_key_that_stands_twice_costs_its_row_by_name(tmp_path: Path, twice: st
     other = json.dumps({**GOOD, "problem": "What? A)x, B)y"})
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "x.json").write_text(f"[{row}, {other}]")
-    kept, dropped = load_vqa(tmp_path / "x.json", None, tmp_path)
+    kept, dropped = load_rows(tmp_path / "x.json", None, tmp_path)
     assert len(kept) == 1
     assert [each.reason for each in dropped] == ["repeated-key"]
     assert "stands twice" in dropped[0].detail

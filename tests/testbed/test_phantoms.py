@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import row_image
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality, Split, Task, parse_modality
@@ -182,7 +182,7 @@ def test_answer_is_what_was_drawn() -> None:
 def test_prepared_form_loads_with_pictures_and_both_labels(made: Path, tmp_path: Path) -> None:
     saved = save_prepared(made, tmp_path / "all_384")
     for split, pictures in SPLITS:
-        rows, dropped = load_vqa(saved, split)
+        rows, dropped = load_rows(saved, split)
         assert not dropped
         listed = read(made / f"{split}.json")
         assert [{key: row[key] for key in listed[0] if key != "image"} for row in rows] == [
@@ -194,7 +194,7 @@ def test_prepared_form_loads_with_pictures_and_both_labels(made: Path, tmp_path:
 
 
 def test_both_lists_load_as_they_are(made: Path) -> None:
-    rows, dropped = load_vqa(made / "test.json", image_root=made)
+    rows, dropped = load_rows(made / "test.json", image_root=made)
     assert (len(rows), dropped) == (8 * TEST * 5, [])
 
 

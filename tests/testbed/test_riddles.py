@@ -11,7 +11,7 @@ import pytest
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.evaluation.scoring.blind_floor import blind_floor
 from open_r1.grading.grader import Outcome, grade
 from open_r1.grading.problems import options_in, solution_letter
@@ -24,8 +24,8 @@ def riddles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_set_loads_like_any_prepared_one_and_no_question_is_on_both_sides(riddles: Path) -> None:
-    train, dropped = load_vqa(riddles, "train")
-    test, _ = load_vqa(riddles, "test")
+    train, dropped = load_rows(riddles, "train")
+    test, _ = load_rows(riddles, "test")
     assert (len(train), len(test), dropped) == (96, 48, [])
     assert not {*train["id"]} & {*test["id"]}
     row = train[0]
@@ -81,9 +81,9 @@ def test_the_base_of_the_demo_knows_riddles_about_other_patients(
     # the form without knowledge: 1 of about 8 tokens is a draw among 4 options, ln(4) / 8 = 0.17; seen 0.01
     assert last < 0.05
     prepared = make_riddles(tmp_path / "set", seed=100)
-    assert not {*shown} & {row for split in ("train", "test") for row in load_vqa(prepared, split)[0]["problem"]}
+    assert not {*shown} & {row for split in ("train", "test") for row in load_rows(prepared, split)[0]["problem"]}
     model, tokenizer = load_model(tmp_path / "base"), load_processor(tmp_path / "base")
-    asked: Any = load_vqa(prepared, "test")[0].select(range(48))
+    asked: Any = load_rows(prepared, "test")[0].select(range(48))
     prompts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": row["problem"]}], tokenize=False, add_generation_prompt=True

@@ -152,8 +152,10 @@ def test_an_unknown_key_is_an_error_that_names_it(tmp_path):
 def test_every_translation_leads_to_a_key_that_exists():
     from dataclasses import fields
 
+    from trl import ModelConfig
+
     from open_r1.training.command_line.arguments import VQAArguments
-    from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, ModelConfig
+    from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
     from open_r1.training.sft_run import SFTTrainingConfig
 
     classes = (VQAArguments, GRPOTrainingConfig, ModelConfig, SFTTrainingConfig)

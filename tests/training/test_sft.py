@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.text.prepare import write_set
 from open_r1.training.sft_run import SFTTrainingConfig, build_trainer, train_sft
 from open_r1.vocabulary.labels import Modality
@@ -27,7 +27,7 @@ from open_r1_testbed.tiny_models import TINY_BASE, build_tiny_checkpoint
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
     folder = tmp_path_factory.mktemp("phantoms")
     drawn = make_phantoms(folder / "drawn", 8, 1, modalities=[Modality.CT], workers=1)
-    return load_vqa(save_prepared(drawn, folder / "set"), "train")[0]
+    return load_rows(save_prepared(drawn, folder / "set"), "train")[0]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_few_steps_lower_the_loss_on_phantoms(phantoms, tmp_path):
 
 
 def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_checkpoint, tmp_path):
-    rows, _ = load_vqa(text_folder, "train")
+    rows, _ = load_rows(text_folder, "train")
     for checkpoint in (text_checkpoint, TINY_BASE):
         processor, model = load_processor(checkpoint), load_model(checkpoint, dtype=torch.float32)
         trainer = build_trainer(model, processor, rows, Mode.NOTHINK, config(tmp_path))
@@ -109,7 +109,7 @@ def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_
 
 
 def test_pictures_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
-    rows, _ = load_vqa(text_folder, "train")
+    rows, _ = load_rows(text_folder, "train")
     both = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     training = config(tmp_path, per_device_train_batch_size=4, max_steps=2)

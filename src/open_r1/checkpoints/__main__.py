@@ -1,4 +1,4 @@
-"""`python -m open_r1.checkpoints.loading fetch NAME ...`: checkpoints from the hub, whole, and nothing else."""
+"""`python -m open_r1.checkpoints fetch NAME ...`: checkpoints from the hub, whole, and nothing else."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from open_r1.checkpoints.hub import Plan, download, in_gigabytes, plan_download,
 from open_r1.checkpoints.names import HUB_NAME
 from open_r1.checkpoints.weight_files import weight_files
 from open_r1.common.command_line import CommandParser
-from open_r1.common.errors import UserError
+from open_r1.common.errors import UserError, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(prog="python -m open_r1.checkpoints.loading", description="Checkpoints on this disk.")
+    parser = CommandParser(prog="python -m open_r1.checkpoints", description="Checkpoints on this disk.")
     fetch = parser.add_subparsers(required=True, metavar="fetch").add_parser(
         "fetch",
         help="bring checkpoints from the hub; killed at any time, the same command goes on",
@@ -86,3 +86,7 @@ def _fetched(repo: str, subfolder: str | None, local_dir: str | None) -> str:
 def _for_people(folder: Path) -> str:
     here = Path.cwd()
     return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
+
+
+if __name__ == "__main__":
+    run_command(main)

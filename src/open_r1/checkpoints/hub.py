@@ -247,7 +247,7 @@ def fetch_texts(
         why = "HF_HUB_OFFLINE switches the hub off" if is_off else "the hub cannot be reached"
         raise UserError(
             f"{shown(repo, subfolder)} is not in the hub's cache here ({root}), and {why}, so nobody can say whether "
-            f"it exists; with a network run: python -m open_r1.checkpoints.loading fetch {shown(repo, subfolder)}"
+            f"it exists; with a network run: python -m open_r1.checkpoints fetch {shown(repo, subfolder)}"
             f"{'' if shown(repo, subfolder) in released_names() else _other_names(repo)}"
         )
     return folder
@@ -276,7 +276,7 @@ def hub_errors(repo: str, subfolder: str | None) -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"{name} is neither a folder here nor wholly in the hub's cache, and the hub cannot be reached; with a "
-            f"network run: python -m open_r1.checkpoints.loading fetch {name} (and unset HF_HUB_OFFLINE)"
+            f"network run: python -m open_r1.checkpoints fetch {name} (and unset HF_HUB_OFFLINE)"
         ) from error
     except EntryNotFoundError as error:
         raise UserError(f"{name} holds no checkpoint files{_other_names(repo)}") from error

@@ -6,7 +6,7 @@ shape is an error: a vision tower with random weights answers questions too, onl
 layouts load: `visual.*`, `model.layers.*` (what transformers wrote before 4.52 and writes again in 5.x) and
 `model.visual.*`, `model.language_model.*` (in between).
 
-`python -m open_r1.checkpoints.loading fetch NAME` brings one from the hub.
+`python -m open_r1.checkpoints fetch NAME` brings one from the hub.
 """
 
 import importlib
@@ -39,7 +39,7 @@ from open_r1.checkpoints.hub import download_patterns, one_line
 from open_r1.checkpoints.names import ADAPTER, local_source, model_source
 from open_r1.checkpoints.processors import load_processor, processor_fingerprint, processor_source, quiet_transformers
 from open_r1.checkpoints.weight_files import some, weight_files
-from open_r1.common.errors import UserError, run_command
+from open_r1.common.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -361,9 +361,3 @@ def _why_not(module: str, device: "str | torch.device | None") -> str | None:
             return f"{module} is not installed (`bash setup.sh --gpu` installs it)"
         return f"{module} is installed but does not load ({one_line(error)}; `bash setup.sh --gpu` builds it anew)"
     return None
-
-
-if __name__ == "__main__":
-    from open_r1.checkpoints.__main__ import main
-
-    run_command(main)

@@ -40,7 +40,7 @@ _TEXT_TYPES = ("string", "large_string", "null")
 _NAMED_IN_LINE = 3  # dropped rows that the one-line summary names
 
 
-def load_vqa(
+def load_rows(
     path: str | os.PathLike,
     split: Split | None = None,
     image_root: str | os.PathLike | None = None,

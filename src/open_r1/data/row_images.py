@@ -11,7 +11,7 @@ from open_r1.data.images import SIZE, decode, open_image
 
 
 def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture of one row of `load_vqa` as RGB; `size` is (width, height) in pixels.
+    """The picture of one row of `load_rows` as RGB; `size` is (width, height) in pixels.
 
     Without `size` a picture from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
 
@@ -19,7 +19,7 @@ def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Im
         ImageError: it cannot be used.
     """
     value = row["image"]
-    assert isinstance(value, Mapping), "rows of load_vqa hold undecoded pictures"
+    assert isinstance(value, Mapping), "rows of load_rows hold undecoded pictures"
     if value["bytes"] is not None:
         return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
     return open_image(Path(value["path"]), size=size or (SIZE, SIZE), resolved=True)

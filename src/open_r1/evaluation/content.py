@@ -22,7 +22,7 @@ def contents(rows: Any, content: Callable[[Mapping[str, Any]], str]) -> dict[str
     """id -> what is shown of that question, for every row of a data set.
 
     Args:
-        rows: of `load_vqa`.
+        rows: of `load_rows`.
         content: of one row, as `View.content` gives it.
     """
     found: dict[str, str] = {}

@@ -131,7 +131,7 @@ def build_trainer(
     peft_config: LoraConfig | None = None,
     asked: Dataset | None = None,
 ) -> DurableSFTTrainer:
-    """TRL's trainer over rows of `load_vqa`: pictures are opened batch by batch, texts tokenized beforehand.
+    """TRL's trainer over rows of `load_rows`: pictures are opened batch by batch, texts tokenized beforehand.
 
     Args:
         model: in float32 or bfloat16.

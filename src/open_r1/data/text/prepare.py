@@ -1,7 +1,7 @@
 """Draw and write text question sets: the three training mixtures of open-medical-r1, and test folders of benchmarks.
 
 A folder holds the same rows three times: as JSON lines and Parquet for everybody, and as the Arrow set that
-`vqa_data.load_vqa` loads, so that `--dataset_name FOLDER` and `--prompt_path FOLDER` take it like a set of
+`vqa_data.load_rows` loads, so that `--dataset_name FOLDER` and `--prompt_path FOLDER` take it like a set of
 pictures. The same inputs and settings give the same bytes; the manifest is written last.
 """
 

@@ -42,7 +42,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How rows of `load_vqa` become prompts; `processor` is a tokenizer where `has_vision` is false."""
+    """How rows of `load_rows` become prompts; `processor` is a tokenizer where `has_vision` is false."""
 
     processor: Any
     mode: Mode

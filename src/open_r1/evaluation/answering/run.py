@@ -22,7 +22,7 @@ from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
-from open_r1.data.loading import data_fingerprint, load_vqa, summary
+from open_r1.data.loading import data_fingerprint, load_rows, summary
 from open_r1.data.row_images import picture_key
 from open_r1.evaluation.answering.batches import ahead, batches_by_length, grouped
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
@@ -139,7 +139,7 @@ def _infer(settings: InferenceSettings, launch: Launch, kept: Kept) -> int:
 
 def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     where = launch.device(settings.where)
-    rows, dropped = load_vqa(settings.prompt_path, settings.split, settings.image_root)
+    rows, dropped = load_rows(settings.prompt_path, settings.split, settings.image_root)
     if dropped:
         launch.say(summary(dropped))
     folder = model_source(settings.model_path)

@@ -217,11 +217,11 @@ class _Rows:
             self.problems.append(f"Pictures are not shown: the data set {data} is not on this machine.")
             return
         from open_r1.data.loading import (
-            load_vqa,  # here: it takes two seconds, and a report without pictures needs none
+            load_rows,  # here: it takes two seconds, and a report without pictures needs none
         )
 
         try:
-            rows, _ = load_vqa(data, split, root)
+            rows, _ = load_rows(data, split, root)
         except UserError as error:
             self.problems.append(f"The pictures of {data} are not shown: {error}")
             return

@@ -14,7 +14,7 @@ from typing import Any
 
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.json_lists import json_entries
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.row_images import picture_key
 from open_r1.data.rows import check_row, leak
 from open_r1.grading.problems import options_in, solution_letter
@@ -162,7 +162,7 @@ def read_prepared(folder: Path) -> tuple[Side, Side]:
     """
     if not folder.is_dir():
         raise UserError(f"--data {folder} is no folder; give a prepared one, or two JSON lists as --train and --test")
-    train, test = (load_vqa(folder, split) for split in ("train", "test"))
+    train, test = (load_rows(folder, split) for split in ("train", "test"))
     return _side(*train), _side(*test)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from open_r1.checkpoints.folder import run_record
 from open_r1.common.errors import UserError
-from open_r1.data.loading import data_fingerprint, load_vqa
+from open_r1.data.loading import data_fingerprint, load_rows
 from open_r1.data.row_images import picture_key
 from open_r1.data.rows import row_id
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
@@ -47,7 +47,7 @@ def load_training_set(path: str, image_root: str | None) -> TrainingSet:
     Raises:
         UserError: it is not there, or has no train split.
     """
-    rows, _ = load_vqa(path, "train", image_root)
+    rows, _ = load_rows(path, "train", image_root)
     texts = rows.select_columns(["problem", "solution"])
     keys, contents, has_bytes = set(), [], True
     for row in rows.select_columns(["id", "image", "problem", "solution"]):

@@ -1,4 +1,4 @@
-"""Look at a study's training and evaluation flags before the first run: `python -m open_r1.study.planning.preflight < REQUEST`.
+"""A study's training and evaluation flags before the first run: `python -m open_r1.study.planning.preflight < REQUEST`.
 
 A process of its own: the parsers load torch, and on a GPU machine they would take memory for as long as a study runs.
 The request is JSON {"trainings": {way ("grpo-think"): flags of one run}; "infer": flags of one evaluation, or null;

@@ -1,7 +1,8 @@
 """The flags of transformers and TRL by name and kind, so that a typo is found before either library is loaded.
 
-library_flags.json is written by `python -m open_r1.training.command_line.library_flags` and compared with the installed libraries by
-tests/training/test_training_flags.py; an upgrade that changes a flag fails there. Defaults and help texts stay in the libraries.
+library_flags.json is written by `python -m open_r1.training.command_line.library_flags` and compared with the
+installed libraries by tests/training/test_training_flags.py; an upgrade that changes a flag fails there. Defaults and
+help texts stay in the libraries.
 """
 
 import argparse
@@ -31,7 +32,7 @@ _FILE = "library_flags.json"
 
 def library_kinds(method: str) -> dict[str, Kind]:
     """Name -> kind of every flag that the libraries bring to `grpo` or `sft`."""
-    table = json.loads(resources.files("open_r1").joinpath(_FILE).read_text(encoding="utf-8"))
+    table = json.loads(resources.files("open_r1.training.command_line").joinpath(_FILE).read_text(encoding="utf-8"))
     return table["TrainingArguments"] | table[f"{method.upper()}Config"] | table["ModelConfig"]
 
 
@@ -86,7 +87,7 @@ def described_libraries() -> dict[str, dict[str, Kind]]:
 def main() -> None:
     """Write the table anew."""
     text = json.dumps(described_libraries(), indent=1, sort_keys=True)
-    resources.files("open_r1").joinpath(_FILE).write_text(text + "\n", encoding="utf-8")  # type: ignore[attr-defined]
+    resources.files("open_r1.training.command_line").joinpath(_FILE).write_text(text + "\n", encoding="utf-8")  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

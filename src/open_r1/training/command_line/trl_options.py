@@ -1,7 +1,8 @@
 """Which options of TRL's GRPOConfig this trainer serves, and why it refuses the others: each option stands here once.
 
 An option that would be taken without a word and then do nothing, or do something else, is refused. A field that a new
-version of transformers or TRL brings stands in neither table and fails tests/training/test_trl_options.py until it is judged.
+version of transformers or TRL brings stands in neither table and fails tests/training/test_trl_options.py until it is
+judged.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ from datasets import Dataset, concatenate_datasets
 
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
-from open_r1.data.loading import load_vqa
+from open_r1.data.loading import load_rows
 from open_r1.data.rows import Dropped
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
@@ -117,12 +117,12 @@ def load_sets(
         some or none of its questions have a picture.
 
     Raises:
-        UserError: as `load_vqa`.
+        UserError: as `load_rows`.
     """
     parts, dropped, sets = [], [], []
     seen: set[str] = set()
     for path in paths:
-        rows, unusable = load_vqa(path, split, image_root)
+        rows, unusable = load_rows(path, split, image_root)
         ids = rows["id"][:]
         fresh = [place for place, name in enumerate(ids) if name not in seen]
         dropped += unusable

@@ -40,7 +40,7 @@ def page(
         made: the questions and answers; None leaves them out, and with them every script.
         measured: the manifest of each result file, by its name.
     """
-    parts = resources.files("open_r1.evaluation") / "page"
+    parts = resources.files("open_r1.evaluation.reporting.html")
     template, questions, css, js = (
         (parts / leaf).read_text(encoding="utf-8") for leaf in ("page.html", "browser.html", "page.css", "page.js")
     )
