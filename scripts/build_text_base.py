@@ -17,7 +17,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.atomic_files import staged_folder
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
-from open_r1.data.text.sources import TextQuestion
+from open_r1.data.text.questions import TextQuestion
 from open_r1.vocabulary.prompts import TRAIN
 from open_r1_testbed.format_start import TEXT_MANNERS, add_flags, own_manner, teach
 from open_r1_testbed.riddles import OTHER_AGES, TOPICS, sample_riddles

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
-from open_r1_testbed import fault_scenarios, injected_faults
+from open_r1_testbed import damaged_checkpoints, fault_scenarios, injected_faults
 from open_r1_testbed.demo_steps import prepare_folder
 
 Scenario = Callable[[], str]
@@ -59,7 +59,7 @@ def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator
         yield "kills", lambda: fault_scenarios.kills(site, evaluating, 1)
         yield "kills", lambda: fault_scenarios.kill_of_one(site, evaluating, 0)
         yield "saving", lambda: fault_scenarios.kills_while_saving(site, 3)
-        yield "damage", lambda: fault_scenarios.damages(site)
+        yield "damage", lambda: damaged_checkpoints.damages(site)
         yield "signals", lambda: fault_scenarios.signals(site, evaluating, [1])
         for name in injected_faults.FAULTS:
             yield "faults", lambda name=name: injected_faults.fault(site, name, two)
@@ -70,7 +70,7 @@ def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator
         for rank in (0, 1):
             yield "kills", lambda layout=layout, rank=rank: fault_scenarios.kill_of_one(site, layout, rank)
     yield "saving", lambda: fault_scenarios.kills_while_saving(site, flags.kills_while_saving)
-    yield "damage", lambda: fault_scenarios.damages(site, fault_scenarios.DAMAGES)
+    yield "damage", lambda: damaged_checkpoints.damages(site, damaged_checkpoints.DAMAGES)
     ranks_of = (
         (fsdp, [1]),
         (one, [0]),

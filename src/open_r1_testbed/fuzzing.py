@@ -11,32 +11,23 @@ comes through, and no file takes longer than SLOW. What breaks one is kept in --
 Everything runs in this process on one core; the same seed makes the same files.
 """
 
-import copy
 import json
 import os
-import random
-import re
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from open_r1.common.atomic_files import object_of, parse_json, repeated_key
 from open_r1.common.command_line import CommandParser
-from open_r1.common.errors import UserError
 from open_r1.data.images import ImageError
-from open_r1.data.json_lists import LONGEST_ENTRY
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
@@ -50,9 +41,21 @@ from open_r1.evaluation.scoring.results import judged, published_form, read_resu
 from open_r1.evaluation.scoring.tallies import tabulate
 from open_r1.grading.grader import Outcome
 from open_r1.vocabulary.labels import Modality, Task
+from open_r1_testbed.damage import (
+    BYTES,
+    VALUES,
+    Draw,
+    Value,
+    damaged_entries,
+    damaged_text,
+    release_row,
+    row,
+    seed_pictures,
+    written,
+)
+from open_r1_testbed.fuzz_log import Log
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
-SLOW = 5.0  # seconds of processor time for one file, or per file of a batch: a busy machine does not count
 BATCH = 200  # pictures in one release
 LISTS = 60  # question files in one release
 FULL_REPORT = 12  # of so many result files that can be read one is reported in full, with figures and items
@@ -61,304 +64,17 @@ MODEL = 2000  # of so many pictures one batch is answered by a model
 ENCODING = Encoding(size=32)
 GOOD = 6  # pictures of every release that nobody touched
 
-Value = Any
-Draw = random.Random
-
 
 # ------------------------------------------------------------------------------------------------ what is damaged
-
-
-def seed_pictures() -> list[tuple[str, bytes]]:
-    """Small pictures of every allowed format and mode, as (suffix, bytes)."""
-    noise = Image.effect_noise((24, 20), 60)
-    made = []
-    for mode, form, options in (
-        ("L", "PNG", {}),
-        ("RGB", "PNG", {}),
-        ("P", "PNG", {"transparency": 3}),
-        ("RGBA", "PNG", {}),
-        ("I;16", "PNG", {}),
-        ("1", "PNG", {}),
-        ("L", "JPEG", {}),
-        ("RGB", "JPEG", {"progressive": True, "comment": b"made up", "exif": b"Exif\0\0MM\0\x2a\0\0\0\x08\0\0"}),
-        ("CMYK", "JPEG", {}),
-        ("RGB", "BMP", {}),
-        ("P", "BMP", {}),
-        ("L", "TIFF", {"compression": "tiff_lzw"}),
-        ("RGB", "TIFF", {"compression": "tiff_adobe_deflate"}),
-        ("RGB", "TIFF", {"compression": "jpeg"}),
-        ("F", "TIFF", {}),
-        ("P", "GIF", {}),
-        ("RGB", "WEBP", {"lossless": True}),
-        ("RGBA", "WEBP", {}),
-    ):
-        stream = BytesIO()
-        picture = noise.convert("I").convert("I;16") if mode == "I;16" else noise.convert(mode)
-        picture.save(stream, form, **options)
-        made.append((form.lower(), stream.getvalue()))
-    return made
-
-
-def row(number: int, image: str) -> dict[str, str]:
-    """A good question about a picture, in the form of the split files."""
-    return {
-        "image": image,
-        "problem": f"Which method made picture {number}? A)CT, B)MRI (T{number % 7}), C)X-Ray",
-        "solution": f"<answer> {'ABC'[number % 3]} </answer>",
-    }
-
-
-def release_row(number: int, image: str) -> dict[str, Any]:
-    """The same in the form of the release."""
-    options = {"option_A": "CT", "option_B": f"MRI (T{number % 7})", "option_C": "X-Ray"}
-    return {
-        "dataset": "Fuzzed",
-        "question_id": f"Fuzzed_{number:05d}",
-        "question_type": Task.MODALITY.value,
-        "modality_type": "CT(Computed Tomography)",
-        "question": f"Which method made picture {number}?",
-        "gt_answer": list(options.values())[number % 3],
-        "image_path": image,
-        **options,
-    }
 
 
 # ------------------------------------------------------------------------------------------------ damage to bytes
 
 
-def flip(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """One to eight bits turned over."""
-    broken = bytearray(data)
-    for _ in range(draw.randint(1, 8)):
-        broken[draw.randrange(len(broken))] ^= 1 << draw.randrange(8)
-    return bytes(broken)
-
-
-def overwrite(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """A run of up to 32 bytes replaced by chance, zeros or ones; in the first 200 bytes half of the time."""
-    reach = min(len(data), 200) if draw.random() < 0.5 else len(data)
-    at, length = draw.randrange(reach), draw.randint(1, 32)
-    filling = draw.choice([bytes(length), b"\xff" * length, draw.randbytes(length)])
-    return data[:at] + filling + data[at + length :]
-
-
-def truncate(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """The beginning alone."""
-    return data[: draw.randrange(len(data))]
-
-
-def splice(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """The beginning of one file and the end of another."""
-    return data[: draw.randrange(len(data))] + other[draw.randrange(len(other)) :]
-
-
-def insert(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """Bytes put in: chance, or a part of another file."""
-    at, start = draw.randrange(len(data)), draw.randrange(len(other))
-    piece = draw.choice([draw.randbytes(draw.randint(1, 64)), other[start : start + draw.randint(1, 400)]])
-    return data[:at] + piece + data[at:]
-
-
-def repeat(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """A part of the file up to a thousand times."""
-    at = draw.randrange(len(data))
-    return data[:at] + data[at : at + draw.randint(1, 40)] * draw.choice([2, 10, 1000]) + data[at:]
-
-
-def cut_out(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """A part left out."""
-    at = draw.randrange(len(data))
-    return data[:at] + data[at + draw.randint(1, 64) :]
-
-
-def append(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """Another file behind the end."""
-    return data + draw.choice([other, draw.randbytes(50), b"PK\x03\x04" + other, b"\0" * 1000])
-
-
-def swap(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """Something else altogether under this name."""
-    return draw.choice(
-        [
-            b"",
-            other,
-            b"\0",
-            b"null",
-            b"%PDF-1.7",
-            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-            b"\x1f\x8b",
-            b"\xff\xd8",
-        ]
-    )
-
-
-BYTES = (flip, overwrite, truncate, splice, insert, repeat, cut_out, append, swap)
-
-
-def texts_otherwise(data: bytes, other: bytes, draw: Draw) -> bytes:
-    """The same text in another encoding, or with a byte order mark."""
-    text = data.decode("utf-8", "replace")
-    return draw.choice(
-        [
-            b"\xef\xbb\xbf" + data,
-            text.encode("utf-16"),
-            text.encode("latin-1", "replace") + b"\xe9",
-            data.replace(b"\n", b"\r"),
-            data.replace(b'"', b"'"),
-            b"\xef\xbb\xbf" * 2 + data,
-        ]
-    )
-
-
 # ----------------------------------------------------------------------------------------------- damage to values
 
 
-def deep(levels: int, inner: Value = 1) -> Value:
-    """A list within a list, `levels` times."""
-    for _ in range(levels):
-        inner = [inner]
-    return inner
-
-
-REFERENCES = (
-    *("http://127.0.0.1:9/x.png", "https://example.org/x.png", "file:///etc/passwd", "ftp://127.0.0.1/x.png"),
-    *("/etc/passwd", "//host/share/x.png", "\\\\host\\share\\x.png", "../../../../etc/passwd", "Images/../../x"),
-    *("data:image/png;base64,iVBORw0KGgo=", "x\0.png", "x" * 5000, "/proc/self/environ", "/dev/zero", ".", "", "~"),
-    *("%2e%2e/%2e%2e/etc/passwd", "a" * 255, "\ud800.png", "\u202egnp.x", "Images", "s3://bucket/x", "c:\\x.png"),
-)
-STRANGE: tuple[Callable[[], Value], ...] = (
-    *(lambda value=value: value for value in (None, True, 0, -1, 1e308, float("nan"), float("inf"), [], {}, "", " ")),
-    lambda: 10**400,
-    lambda: 10**4000,
-    lambda: "x" * 20_000,
-    lambda: "A)" * 3000,
-    lambda: "\ud800",
-    lambda: "a\u0301" * 500,
-    lambda: "<answer>" * 200,
-    lambda: ["A"],
-    lambda: {"A": {"B": None}},
-    lambda: deep(40),
-)
-
-
-def another_value(entry: dict[str, Value], draw: Draw) -> None:
-    """A value of another type or a size that nobody meant."""
-    entry[draw.choice(list(entry))] = draw.choice(STRANGE)()
-
-
-def another_reference(entry: dict[str, Value], draw: Draw) -> None:
-    """A picture that lies elsewhere, or a text where none belongs."""
-    names = [name for name in ("image", "image_path") if name in entry] or list(entry)
-    entry[draw.choice(names)] = draw.choice(REFERENCES)
-
-
-def lost_key(entry: dict[str, Value], draw: Draw) -> None:
-    """A key left out."""
-    entry.pop(draw.choice(list(entry)))
-
-
-def renamed_key(entry: dict[str, Value], draw: Draw) -> None:
-    """A key under another name."""
-    name = draw.choice(list(entry))
-    entry[draw.choice([name.upper(), name + " ", "\ud800", "", "__class__"])] = entry.pop(name)
-
-
-def swapped_values(entry: dict[str, Value], draw: Draw) -> None:
-    """The values of two keys exchanged."""
-    first, second = draw.choice(list(entry)), draw.choice(list(entry))
-    entry[first], entry[second] = entry[second], entry[first]
-
-
-VALUES = (another_value, another_reference, lost_key, renamed_key, swapped_values)
-
-
-def damaged_entries(entries: list[dict[str, Value]], draw: Draw) -> tuple[str, list[Value]]:
-    """Some rows of a list changed; which change, and the list."""
-    changed: list[Value] = [copy.copy(entry) for entry in entries]
-    change = draw.choice(VALUES)
-    for _ in range(draw.randint(1, 3)):
-        place = draw.randrange(len(changed))
-        if draw.random() < 0.1:
-            changed[place] = draw.choice(STRANGE)()
-        elif isinstance(changed[place], dict) and changed[place]:
-            change(changed[place], draw)
-    if draw.random() < 0.1:
-        changed.insert(draw.randrange(len(changed)), copy.copy(draw.choice(changed)))
-    return change.__name__, changed
-
-
-def written(value: Value, draw: Draw) -> str:
-    """JSON text of a value; half of the time without escapes, so that half a surrogate pair is written as it can be."""
-    text = json.dumps(value, ensure_ascii=draw.random() < 0.5)
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-
-
-def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
-    """A JSON text damaged as bytes, or with a number or nesting that no parser likes."""
-    kinds: list[Any] = [*BYTES, texts_otherwise, "digits", "nested", "doubled", "twice", "endless"]
-    kind = draw.choice(kinds)
-    if kind == "digits":
-        return kind, text.replace('"', "9" * 6000 + '"', 1).replace("[{", "[" + "8" * 6000 + ",{", 1).encode()
-    if kind == "nested":
-        levels = draw.choice([900, 5000, 200_000])
-        return kind, text.replace("{", '{"deep": ' + "[" * levels + "]" * draw.choice([levels, 3]) + ",", 1).encode()
-    if kind == "doubled":
-        return kind, text.replace("{", '{"image": 5, "image": "x", "id": "1", "id": "1", ', 1).encode()
-    if kind in ("twice", "endless"):  # one key of one row, with another value before its own or after a long one
-        places = [match.start(1) for match in re.finditer(r'[{,]\s*("\w+": )', text)] or [0]
-        at = draw.choice(places)
-        key = text[at : text.find(":", at) + 2] if kind == "twice" else '"endless": '
-        length = LONGEST_ENTRY + 5 if draw.random() < ENDLESS else 9000
-        value = '"x", ' if kind == "twice" else f'"{chr(92) * 2 * 9}{"x" * length}", '
-        return kind, (text[:at] + key + value + text[at:]).encode()
-    return kind.__name__, kind(text.encode(), other.encode(), draw)
-
-
 # ------------------------------------------------------------------------------------------------------ the doors
-
-
-@dataclass
-class Log:
-    """What happened: counts by (door, kind, outcome), seconds by door, and everything that should not be."""
-
-    keep: Path
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    faults: list[str] = field(default_factory=list)
-
-    def note(self, door: str, kind: str, outcome: str, count: int = 1) -> None:
-        """Count a file."""
-        self.counts[door, kind, outcome] += count
-
-    def fault(self, door: str, kind: str, what: str, files: dict[str, bytes]) -> None:
-        """Keep what broke something, so that it can be looked at."""
-        folder = self.keep / f"{len(self.faults):03d}-{door}-{kind}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        (folder / "what.txt").write_text(what, encoding="utf-8", errors="backslashreplace")
-        self.faults.append(f"{door}, {kind}: {what.strip().splitlines()[-1]:.300} ({folder})")
-
-    @contextmanager
-    def watch(self, door: str, kind: str, files: dict[str, bytes], share: int = 1) -> Iterator[None]:
-        """Let a `UserError` count as a refusal, anything else and more than SLOW seconds per file as a fault."""
-        begun = time.process_time()
-        try:
-            yield
-        except UserError as error:
-            self.note(door, kind, "refused by name")
-            if kind.startswith("batch"):
-                self.fault(door, kind, f"all good rows are lost: {error}", files)
-            elif len(str(error)) > 3000 or "\n" in str(error):
-                self.fault(door, kind, f"a message of {len(str(error))} characters: {str(error)[:3000]}", files)
-        except Exception:
-            self.note(door, kind, "TRACEBACK")
-            self.fault(door, kind, traceback.format_exc(), files)
-        finally:
-            spent = time.process_time() - begun
-            self.seconds[door] += spent
-            if spent > SLOW * share:
-                self.fault(door, kind, f"took {spent:.1f} s", files)
 
 
 class Fuzz:

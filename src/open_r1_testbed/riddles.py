@@ -18,7 +18,7 @@ from pathlib import Path
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError, run_command
 from open_r1.data.text.prepare import report_lines, write_set
-from open_r1.data.text.sources import TextQuestion
+from open_r1.data.text.questions import TextQuestion
 from open_r1.grading.problems import LETTERS
 from open_r1_testbed.demo_steps import read_set_flags
 

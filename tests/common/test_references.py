@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from open_r1.data.text.prepare import write_set
-from open_r1.data.text.sources import TextQuestion
+from open_r1.data.text.questions import TextQuestion
 from open_r1.evaluation.answering.perturbations import View, count_fixed, permuted
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings

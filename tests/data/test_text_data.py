@@ -18,7 +18,8 @@ from open_r1.data.loading import load_rows
 from open_r1.data.row_images import row_pictures
 from open_r1.data.text.files import rows_of
 from open_r1.data.text.prepare import COLUMNS, Benchmark, Mixture, draw, mix, prepare_benchmark, report_lines
-from open_r1.data.text.sources import TextQuestion, gpqa, read_file, split_choices
+from open_r1.data.text.questions import TextQuestion
+from open_r1.data.text.sources import gpqa, read_file, split_choices
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem
 
 # ----------------------------------------------------------------------------------------------- one per line

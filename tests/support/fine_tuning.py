@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from open_r1.data.text.sources import TextQuestion
+from open_r1.data.text.questions import TextQuestion
 from open_r1.training.sft_run import train_sft
 
 WORDS = ["liver", "kidney", "lung", "heart", "spleen", "brain"]

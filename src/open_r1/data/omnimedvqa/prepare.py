@@ -6,8 +6,6 @@ when it is complete, its manifest last. The same inputs and settings give the sa
 processes. Memory does not grow with the pictures, and by some hundred bytes per question.
 """
 
-import hashlib
-import os
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator
@@ -31,9 +29,10 @@ from open_r1.common.atomic_files import (
 from open_r1.common.errors import UserError
 from open_r1.common.locks import claimed
 from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
-from open_r1.data.images import SIZE, ImageError, resolve
+from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding, Job, Pack
+from open_r1.data.omnimedvqa.prepared_files import _digest, _number, _size, _version
 from open_r1.data.omnimedvqa.source import release_files, split_files
 from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
 from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
@@ -392,29 +391,3 @@ class _Build:
     def _of_no_set(self) -> list[dict[str, Any]]:
         """Rows that were dropped before it was known which sets they belong to."""
         return [asdict(row) for row in self.questions.dropped if row.modality is None and row.task is None]
-
-
-def _version(manifest: dict[str, Any]) -> Any:
-    """The format of a complete set; one of version 1 that dropped nothing is as version 2 makes it."""
-    version = manifest.get("version")
-    return FORMAT_VERSION if version == 1 and not manifest.get("report", {}).get("dropped") else version
-
-
-def _number(text: str) -> int:
-    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
-
-
-def _digest(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _size(reference: str, root: Path) -> int:
-    try:
-        return os.stat(resolve(reference, root)).st_size
-    except ImageError:
-        return -1
-    except OSError:
-        return -1

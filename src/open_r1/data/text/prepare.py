@@ -17,7 +17,8 @@ from typing import Any
 from open_r1.common.atomic_files import MANIFEST, DiskError, sha256_file, staged_folder, write_atomically, write_json
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
-from open_r1.data.text.sources import Reading, TextQuestion, read_file
+from open_r1.data.text.questions import Reading, TextQuestion
+from open_r1.data.text.sources import read_file
 from open_r1.vocabulary.labels import Split
 
 FORMAT_VERSION = 2

@@ -216,9 +216,7 @@ class _Rows:
         if not os.path.exists(data):  # which a name that no file can have does not raise for
             self.problems.append(f"Pictures are not shown: the data set {data} is not on this machine.")
             return
-        from open_r1.data.loading import (
-            load_rows,  # here: it takes two seconds, and a report without pictures needs none
-        )
+        from open_r1.data.loading import load_rows
 
         try:
             rows, _ = load_rows(data, split, root)

@@ -1,8 +1,10 @@
 """A micro-batch divided so that a forward pass holds a bounded number of tokens; the optimizer step stays the same."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 
 from open_r1.training.grpo.groups import Values
 
@@ -102,3 +104,12 @@ def merge_metrics(metrics: dict[str, list[float]], before: dict[str, int], share
         kind = name.rsplit("_", 1)[-1]
         mean = sum(share * value for share, value in zip(shares, added, strict=True))
         values[before.get(name, 0) :] = [{"min": min, "max": max}[kind](added) if kind in ("min", "max") else mean]
+
+
+def backward(accelerator: Any, loss: torch.Tensor) -> None:
+    """Back-propagate the loss of a part that is not the last of its micro-batch."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # accelerate would make an optimizer step of a backward pass at the end of an accumulation
+        accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=False, scale_wrt_gas=False)
+    else:
+        accelerator.backward(loss)

@@ -129,3 +129,8 @@ def encode_picture(accelerator: Any, model: Any, picture: Picture) -> torch.Tens
             picture.values.to(accelerator.device), picture.grid[None].to(accelerator.device)
         )
     return outputs.pooler_output[0]
+
+
+def without_images(rows: list[Row]) -> list[Row]:
+    """The rows without their images, as TRL takes text."""
+    return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
@@ -24,10 +23,10 @@ from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.modeling.sharding import fsdp_is_asked, weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
-from open_r1.training.grpo.micro_batches import divided, loss_weights, merge_metrics, token_shares, trimmed
+from open_r1.training.grpo.micro_batches import backward, divided, loss_weights, merge_metrics, token_shares, trimmed
 from open_r1.training.grpo.options import require_compatible, require_served
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
-from open_r1.training.grpo.picture_feed import OpenPictures, PictureFeed, PictureKey, encode_picture
+from open_r1.training.grpo.picture_feed import OpenPictures, PictureFeed, PictureKey, encode_picture, without_images
 from open_r1.training.grpo.resampling import CORRECT, further_rows, replace_dead_groups
 from open_r1.training.grpo.rollout import sample_groups
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
@@ -192,7 +191,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         inputs = self._that_open(inputs)
         firsts = inputs[::group]
         assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
-        rows = _without_pictures(inputs) if self.share_rollout else self._with_pictures(inputs)
+        rows = without_images(inputs) if self.share_rollout else self._with_pictures(inputs)
         with self._working_on(GroupPass(self._encode_rows(firsts))) as current:
             scored = super()._generate_and_score_completions(rows)
         taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *PICTURE_TENSORS)
@@ -254,7 +253,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         """The rows as stock TRL wants them, with decoded pictures."""
         group = self._group_size
         pictures = self.pictures.images(rows[::group])
-        plain = _without_pictures(rows)
+        plain = without_images(rows)
         if not any(pictures):
             return plain
         return [{**row, "images": pictures[i // group]} for i, row in enumerate(plain)]
@@ -356,17 +355,10 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             with nullcontext() if last else self.accelerator.no_sync(model):
                 one = share * self._loss_of(model, held.select(part), own, inputs["num_items_in_batch"])
                 if not last:
-                    self._backward_part(one)
+                    backward(self.accelerator, one)
             loss = loss.detach() + one
         merge_metrics(self._metrics["train"], before, shares)
         return loss
-
-    def _backward_part(self, loss: torch.Tensor) -> None:
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            # accelerate would make an optimizer step of a backward pass at the end of an accumulation
-            self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=False, scale_wrt_gas=False)
-        else:
-            self.accelerator.backward(loss)
 
     def _loss_of(self, model: Any, prompts: PromptBatch, values: Values, total: torch.Tensor) -> torch.Tensor:
         """TRL's loss of some whole groups."""
@@ -455,7 +447,3 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         agreement = require_agreement(ours, stock, mask, half_precision)
         if self.accelerator.is_main_process:
             print(agreement)
-
-
-def _without_pictures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]
