@@ -1,4 +1,4 @@
-"""Every command that a README shows exists and takes the flags it is shown with."""
+"""Every command that a page shows exists and takes the flags it is shown with; every link and path leads somewhere."""
 
 import importlib.util
 import re
@@ -11,7 +11,13 @@ import pytest
 from open_r1.training.command_line import parsing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "data/README.md", "checkpoints/README.md"]
+DOCS = sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))
+PAGES = ["README.md", "data/README.md", "checkpoints/README.md", *DOCS]
+WITHOUT_COMMANDS = {"docs/architecture.md", "docs/departures.md", "docs/rewards.md", "docs/troubleshooting.md"}
+SUBJECTS = (
+    *("quickstart", "data", "training", "rewards", "evaluation", "text_path", "interruptions", "gpus", "results"),
+    *("departures", "architecture", "troubleshooting", "contributing"),
+)
 
 
 def commands(page: str) -> list[str]:
@@ -46,6 +52,7 @@ def flags_of(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return {"--config", *re.findall(r"--[\w-]+", capsys.readouterr().out)}
     else:
         monkeypatch.setattr("sys.argv", [script, "--help"])
+        monkeypatch.syspath_prepend(str((REPOSITORY / script).parent))  # as `python SCRIPT` does
         module = load(REPOSITORY / script)
         with pytest.raises(SystemExit):
             (module.read_flags if hasattr(module, "read_flags") else module.main)()
@@ -53,8 +60,8 @@ def flags_of(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_the_pages_show_commands() -> None:
-    assert {page for page, _ in ALL} == set(PAGES)
-    assert len(ALL) >= 10
+    assert {page for page, _ in ALL} == set(PAGES) - WITHOUT_COMMANDS
+    assert len(ALL) >= 60
 
 
 @pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{page}: {command[:60]}" for page, command in ALL])
@@ -66,20 +73,94 @@ def test_command_exists(
         makefile = (REPOSITORY / "Makefile").read_text()
         assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words[1:] if "=" not in word)
         return
+    if words[0] == "source":
+        assert words[1:] == [".venv/bin/activate"], command
+        return
     scripts = [word for word in words if word.endswith((".py", ".sh"))]
     modules = [words[i + 1] for i, word in enumerate(words) if word == "-m"]
     assert words[0] in {"python", "torchrun", "accelerate", "bash", "hf", "wandb"}, command
     assert all((REPOSITORY / script).is_file() for script in scripts), command
     assert all(importlib.util.find_spec(module) is not None for module in modules), command
-    if scripts and scripts[0].endswith(".py"):
+    if scripts and scripts[0].endswith(".py") and not scripts[0].startswith("docs/"):
         own = [word for word in words[words.index(scripts[0]) :] if " " not in word]  # quoted flags are another's
         given = {word.split("=")[0] for word in own if word.startswith("--")}
         assert given <= flags_of(scripts[0], monkeypatch, capsys), command
 
 
-def test_every_file_that_a_page_names_is_there() -> None:
-    for page in PAGES:
-        named = re.findall(
-            r"`((?:src|eval|scripts|benchmarks|tests|recipes)/[\w./-]+\.\w+)`", (REPOSITORY / page).read_text()
-        )
-        assert [name for name in named if not (REPOSITORY / name).is_file()] == [], page
+def prose(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", (REPOSITORY / page).read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(str(page.relative_to(REPOSITORY))), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md"])
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    names = re.findall(
+        r"`((?:src|eval|scripts|benchmarks|tests|recipes|docs)/[\w./-]*|(?:data|checkpoints)/README\.md)`", prose(page)
+    )
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md"])
+def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked.resolve()), target
+
+
+def test_the_readme_fits_on_a_page_and_leads_to_every_other() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    assert [page for page in DOCS if f"]({page})" not in text] == []
+    assert {f"docs/{subject}.md" for subject in SUBJECTS} == set(DOCS)
+    assert "not a medical device" in text
+
+
+def test_the_flags_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """In prose too; of the training commands those of the pages that are about nothing else."""
+    with pytest.raises(SystemExit):
+        parsing.parse(["--help_all"])
+    known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--config", "--help", "--help_all"}
+    for page in ("docs/training.md", "docs/rewards.md", "docs/gpus.md"):
+        others = set() if page != "docs/gpus.md" else {"--gpu", "--backend"}
+        assert set(re.findall(r"(?<![\w-])--[a-z]\w+", prose(page))) - known - others == set(), page
+
+
+def test_the_table_of_folders_is_the_one_that_is_tested() -> None:
+    table = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", prose("docs/architecture.md"), re.MULTILINE)
+    allowed = {folder: set(re.findall(r"\w+", names)) for folder, names in table}
+    assert allowed == load(Path(__file__).with_name("test_layout.py")).MAY_IMPORT
+
+
+def test_the_glossary_holds_each_word_once() -> None:
+    words = re.findall(r"^\| ([a-z ]+) \| ", prose("docs/architecture.md"), re.MULTILINE)
+    expected = [
+        "image",
+        "row",
+        "prompt",
+        "completion",
+        "group",
+        "answer",
+        "grade",
+        "outcome",
+        "result",
+        "checkpoint",
+        "adapter",
+    ]
+    assert [word for word in [*expected, "run record"] if words.count(word) != 1] == []
+
+
+def test_what_others_need_to_use_and_cite_it_is_there() -> None:
+    licence = (REPOSITORY / "LICENSE").read_text()
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    assert "cff-version" in (REPOSITORY / "CITATION.cff").read_text()
