@@ -1,8 +1,10 @@
 """Every command that a page shows exists and takes the flags it is shown with; every link and path leads somewhere."""
 
+import ast
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,31 @@ def test_the_glossary_holds_each_word_once() -> None:
         "adapter",
     ]
     assert [word for word in [*expected, "run record"] if words.count(word) != 1] == []
+
+
+def texts_in(path: Path) -> Iterator[str]:
+    """The texts of a module, what an f-string fills in as a star."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "*" for part in node.values)  # type: ignore
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_messages_that_troubleshooting_explains_are_said() -> None:
+    """By their pieces between names and numbers, which are in capitals or quotes there."""
+    said = "\n".join(text for path in (REPOSITORY / "src/open_r1").rglob("*.py") for text in texts_in(path))
+    said += (REPOSITORY / "setup.sh").read_text()
+    cells = re.findall(r"^\| (`.*?) \| ", prose("docs/troubleshooting.md"), re.MULTILINE)
+    pieces = [
+        piece.strip(" ,:")
+        for cell in cells
+        for message in re.findall(r"`([^`]+)`", cell)
+        for piece in re.split(r"\.\.\.|'\w+'|\b[A-Z]+\b|--\w+|run\.json|config\.json|\b\d+ %", message)
+    ]
+    long = [piece for piece in pieces if len(piece) > 8]
+    assert len(long) > 40
+    assert [piece for piece in long if piece not in said] == []
 
 
 def test_what_others_need_to_use_and_cite_it_is_there() -> None:
