@@ -108,7 +108,7 @@ def test_unknown_family_is_refused_by_name(tmp_path: Path) -> None:
         build_tiny_checkpoint(tmp_path, "llama")
 
 
-# Made by scripts/build_tiny_base.py; a new base means a new hash here and new figures in the README.
+# Made by scripts/build_tiny_base.py; a new base means a new hash here and new figures in docs/results.md.
 TINY_BASE_SHA256 = "edec0cafd1887c47b1b7b45cadc18916c39ee6a7b8c5b1dd7213ae3c7e0b2600"
 
 
