@@ -59,7 +59,6 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 BATCH = 200  # pictures in one release
 LISTS = 60  # question files in one release
 FULL_REPORT = 12  # of so many result files that can be read one is reported in full, with figures and items
-ENDLESS = 0.03  # of the rows that get a long text one gets a text that no row may have
 MODEL = 2000  # of so many pictures one batch is answered by a model
 ENCODING = Encoding(size=32)
 GOOD = 6  # pictures of every release that nobody touched

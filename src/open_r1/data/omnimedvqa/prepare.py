@@ -32,7 +32,7 @@ from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
 from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
 from open_r1.data.omnimedvqa.encoded_pictures import Encoding, Job, Pack
-from open_r1.data.omnimedvqa.prepared_files import _digest, _number, _size, _version
+from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, _digest, _number, _size, _version
 from open_r1.data.omnimedvqa.source import release_files, split_files
 from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
 from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
@@ -40,9 +40,6 @@ from open_r1.data.rows import Dropped
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 
 SplitKind = Literal["published", "random", "image_disjoint"]
-
-FORMAT_VERSION = 2
-"""Raised when the same inputs and settings come to mean other bytes. 2 reads answers that 1 dropped."""
 
 _STAGE = ".partial"
 
