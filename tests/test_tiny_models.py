@@ -132,7 +132,7 @@ def test_shipped_base_loads_whole_in_float32() -> None:
 
 
 def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
-    """What the shipped base writes about each picture and problem under its own prompt."""
+    """The letters that the shipped base gives to each picture and problem under its own prompt: `It is cyst B.`"""
     model, processor = load_model(TINY_BASE), load_processor(TINY_BASE)
     texts = [
         processor.apply_chat_template(
@@ -144,7 +144,8 @@ def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
     ]
     inputs = processor(text=texts, images=[picture for picture, _ in asked], padding=True, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=7)
-    return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    written = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.rstrip(".")[-1:] for text in written]
 
 
 def test_shipped_base_knows_unseen_pictures_and_reads_the_options_under_its_own_prompt() -> None:
@@ -154,10 +155,10 @@ def test_shipped_base_knows_unseen_pictures_and_reads_the_options_under_its_own_
     shown = [permuted(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
     plain = own_answers([(picture, row["problem"]) for picture, row in rows])
     other = own_answers([(picture, view.problem) for (picture, _), view in zip(rows, shown, strict=True)])
-    hits = [text[-1:] == solution_letter(row["solution"]) for text, (_, row) in zip(plain, rows, strict=True)]
-    # a guess is right in 20 of these 80, give or take 4; seen BASE_HITS
+    hits = [letter == solution_letter(row["solution"]) for letter, (_, row) in zip(plain, rows, strict=True)]
+    # a guess is right in 20 of these 80, give or take 4; seen 73
     assert sum(hits) >= 56, (sum(hits), plain[:5])
-    same = [view.letters.get(text[-1:]) == old[-1:] for text, old, view in zip(other, plain, shown, strict=True)]
-    moved = [text[-1:] != old[-1:] for text, old in zip(other, plain, strict=True)]
-    assert sum(same) >= 72, sum(same)  # the same option in another place
-    assert sum(moved) >= 40, sum(moved)  # 60 of 80 change places
+    same = [view.letters.get(new) == old for new, old, view in zip(other, plain, shown, strict=True)]
+    moved = [new != old for new, old in zip(other, plain, strict=True)]
+    assert sum(same) >= 72, sum(same)  # the same option in another place; seen 80
+    assert sum(moved) >= 40, sum(moved)  # 60 of 80 change places on average; seen 65
