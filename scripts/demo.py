@@ -42,7 +42,7 @@ def main() -> None:
     step(
         "teach the tiny base the form of an answer, with random options",
         f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} {data} --output_dir {quote(start)} "
-        f"--seed {flags.seed}",
+        f"--answer thought --seed {flags.seed}",
     )
     step("accuracy before GRPO", inference(start, phantoms, folder / "before.jsonl"))
     step(

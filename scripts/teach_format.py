@@ -28,7 +28,8 @@ def main() -> None:
         "--answer",
         choices=get_args(AnswerForm),
         default="letter",
-        help="letter: under the think prompt, after a thought; text: under the no-think prompt, the option's text",
+        help="thought: a thought and a letter under the think prompt; letter, text: that of an option under the "
+        "no-think prompt (default: %(default)s)",
     )
     add_flags(parser, max_steps=80, batch_size=16, learning_rate=1e-3)
     flags = parser.parse_args()

@@ -42,7 +42,7 @@ def start(sets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     """The tiny base with the form of an answer, so that completions earn different rewards."""
     folder = tmp_path_factory.mktemp("start") / "start"
     model, processor = load_model(TINY_BASE, dtype=torch.float32), load_processor(TINY_BASE)
-    teach_format(model, processor, load_vqa(sets[0], "train")[0], steps=50, batch=8, answer="text")
+    teach_format(model, processor, load_vqa(sets[0], "train")[0], steps=50, batch=8)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -52,8 +52,8 @@ WARMUP = 5  # steps
 
 Lesson = Callable[[dict[str, Any], random.Random], tuple[list[dict[str, Any]], str]]
 """The messages that a row is asked with, and the answer to learn."""
-AnswerForm = Literal["letter", "text"]
-"""How options are answered: by letter, after a thought, or by their text."""
+AnswerForm = Literal["letter", "thought", "text"]
+"""How options are answered: by letter, by letter after a thought, or by their text."""
 
 
 def add_flags(parser: argparse.ArgumentParser, max_steps: int, batch_size: int, learning_rate: float) -> None:
@@ -80,10 +80,16 @@ def teach_format(
     The arguments are those of `teach`; the solutions of the rows are not looked at.
 
     Args:
-        answer: `letter`: under the think prompt, a thought of an option's text and letter, then that letter; `text`:
-            under the no-think prompt, an option's text.
+        answer: `letter` and `text`: under the no-think prompt, an option's letter or text; `thought`: under the think
+            prompt, a thought of an option's text and letter, then that letter.
     """
     return teach(model, processor, rows, FORMS[answer], seed, steps, batch, learning_rate)
+
+
+def letter_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """The published no-think prompt, answered in form and at random: `<answer> C </answer>`."""
+    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
+    return messages, f"<answer> {rng.choice(list(options_in(row['problem'])))} </answer>"
 
 
 def thought_and_letter(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
@@ -99,7 +105,7 @@ def text_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, 
     return messages, f"<answer> {rng.choice(list(options_in(row['problem']).values()))} </answer>"
 
 
-FORMS: dict[AnswerForm, Lesson] = {"letter": thought_and_letter, "text": text_alone}
+FORMS: dict[AnswerForm, Lesson] = {"letter": letter_alone, "thought": thought_and_letter, "text": text_alone}
 
 
 def own_manner(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
