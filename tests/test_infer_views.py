@@ -320,7 +320,7 @@ def test_the_direct_mode_asks_for_a_letter(settings):
 def test_each_question_knows_its_blind_guess_and_whether_its_picture_was_seen(settings, phantoms, tmp_path):
     train = json.loads((phantoms / "train.json").read_text())
     test = json.loads((phantoms / "test.json").read_text())
-    leaked = {**train[0], "image": test[0]["image"], "problem": "Seen? A)yes, B)no"}
+    leaked = {"image": test[0]["image"], "problem": "Seen? A)yes, B)no", "solution": "<answer> A </answer>"}
     (tmp_path / "with_leak.json").write_text(json.dumps([*train, leaked]))
     given = settings(train_path=str(tmp_path / "with_leak.json"))
     infer(given)
