@@ -67,7 +67,7 @@ def test_a_claimed_folder_admits_one_writer(tmp_path):
 
 
 def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
-    code = "import sys, time\nfrom open_r1.common.atomic_files import claimed\n"
+    code = "import sys, time\nfrom open_r1.common.locks import claimed\n"
     code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:

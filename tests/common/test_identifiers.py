@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from searched_files import BLOCK, HEAD, NAME, holding, layers, picture
+from searched_files import BLOCK, FILE, HEAD, NAME, RECORD, holding, layers, picture
 
 from open_r1.data.images import decode
 from open_r1.data.loading import load_rows
@@ -55,6 +55,30 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "console.txt").write_text(done.stdout + done.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight questions about one made-up patient, and three that cannot be used."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for place in range(8):
+        path = folder / f"{FILE}-{place}.img"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(place))
+        problem = f"What has {NAME} ({RECORD}), case {place}? A)Quackenbush syndrome, B)a cyst, C)nothing"
+        rows.append(
+            {"image": f"{FILE}-{place}.img", "problem": problem, "solution": f"<answer> {'ABC'[place % 3]} </answer>"}
+        )
+    bad = [
+        {**rows[0], "image": f"{FILE}-none.img"},
+        {**rows[1], "problem": f"What has {NAME}?"},
+        {**rows[2], "solution": f"{NAME}"},
+    ]
+    (folder / f"{FILE}-torn.img").write_bytes(picture(0)[:90])
+    bad.append({**rows[0], "image": f"{FILE}-torn.img"})
+    (folder / "train.json").write_text(json.dumps(rows + bad))
     return folder
 
 

@@ -3,14 +3,12 @@
 import base64
 import gzip
 import io
-import json
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from PIL import Image, PngImagePlugin
 
 NAME, RECORD = "Zebulon Quackenbush", "MRN-4711-0815"
@@ -80,27 +78,3 @@ def picture(place: int) -> bytes:
         info.add_text("Patient", f"{NAME} {RECORD}", zip=place % 4 == 0)
         image.save(stream, "PNG", pnginfo=info, exif=exif)
     return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight questions about one made-up patient, and three that cannot be used."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = []
-    for place in range(8):
-        path = folder / f"{FILE}-{place}.img"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(place))
-        problem = f"What has {NAME} ({RECORD}), case {place}? A)Quackenbush syndrome, B)a cyst, C)nothing"
-        rows.append(
-            {"image": f"{FILE}-{place}.img", "problem": problem, "solution": f"<answer> {'ABC'[place % 3]} </answer>"}
-        )
-    bad = [
-        {**rows[0], "image": f"{FILE}-none.img"},
-        {**rows[1], "problem": f"What has {NAME}?"},
-        {**rows[2], "solution": f"{NAME}"},
-    ]
-    (folder / f"{FILE}-torn.img").write_bytes(picture(0)[:90])
-    bad.append({**rows[0], "image": f"{FILE}-torn.img"})
-    (folder / "train.json").write_text(json.dumps(rows + bad))
-    return folder

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
@@ -16,7 +15,6 @@ from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
-from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 PROBLEMS = [
     "What imaging modality was used? A)CT, B)MRI, C)Ultrasound, D)X-Ray",
@@ -45,18 +43,6 @@ def length_reward(completions: list[Any], **_: Any) -> list[float]:
 
 def open_colour(row: dict[str, Any]) -> list[Image.Image]:
     return [] if row["image"] is None else [Image.new("RGB", SIZES[row["image"]], COLOURS[row["image"]])]
-
-
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
-    model = load_model(folder, dtype=torch.float32)
-    with torch.no_grad():  # far from uniform, so that differences show
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(2.0)
-    model.save_pretrained(folder)
-    return folder
 
 
 def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], **settings: Any) -> Any:

@@ -15,6 +15,19 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.packed_scoring import GroupPass
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    model = load_model(folder, dtype=torch.float32)
+    with torch.no_grad():  # far from uniform, so that differences show
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(2.0)
+    model.save_pretrained(folder)
+    return folder
 
 
 def test_private_seams_of_trl_are_as_this_code_expects() -> None:
