@@ -22,7 +22,6 @@ from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data import json_lists
 from open_r1.data.json_lists import json_entries
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa import source
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
 from open_r1.data.rows import RowError, check_row
@@ -38,6 +37,8 @@ from open_r1.rewards.registry import REWARDS
 from open_r1.rewards.settings import RewardSettings
 from open_r1.training.command_line.parsing import parse
 from open_r1.vocabulary.modes import Mode
+from open_r1_testbed import damage, fuzzing
+from open_r1_testbed.fuzz_log import Log
 
 quick = settings(
     max_examples=150,
@@ -251,7 +252,7 @@ def test_300_megabytes_in_one_text_cost_that_row_and_little_memory(tmp_path: Pat
 def test_long_texts_cost_their_rows_in_every_form_of_text_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (source, files):
+    for module in (json_lists, files):
         monkeypatch.setattr(module, "LONGEST_ENTRY", 300)
     rows = [{"question": "a"}, {"question": "x" * 5000}, {"question": "b"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -422,30 +423,28 @@ def test_any_text_is_a_recipe_or_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_damaged_files_end_in_a_line_or_a_result_and_lose_no_good_row(
-    tmp_path: Path, load_script: Callable[[str], Any]
+    tmp_path: Path,
 ) -> None:
-    script = load_script("scripts/fuzz.py")
-    fuzz = script.Fuzz(tmp_path / "work", 7, tmp_path / "kept")
-    with script.quiet():
+    fuzz = fuzzing.Fuzz(tmp_path / "work", 7, tmp_path / "kept")
+    with fuzzing.quiet():
         fuzz.run(500)
-    print("\n".join(script.lines(fuzz, 0)))
+    print("\n".join(fuzzing.lines(fuzz, 0)))
     assert fuzz.log.faults == []
     assert sum(fuzz.files.values()) == 500
     outcomes = {outcome for _, _, outcome in fuzz.log.counts}
     assert outcomes >= {"read", "dropped with a reason", "refused by name", "reported", "answered"}
 
 
-def test_the_fuzzer_notices_a_traceback_and_a_lost_row(tmp_path: Path, load_script: Callable[[str], Any]) -> None:
-    script = load_script("scripts/fuzz.py")
-    log = script.Log(tmp_path)
+def test_the_fuzzer_notices_a_traceback_and_a_lost_row(tmp_path: Path) -> None:
+    log = Log(tmp_path)
     with log.watch("door", "kind", {"x": b"1"}):
         raise KeyError("planted")
     with log.watch("door", "batch of many", {}):
         raise UserError("planted too")
     assert [fault.split(": ")[1] for fault in log.faults] == ["KeyError", "all good rows are lost"]
     assert (tmp_path / "000-door-kind" / "x").read_bytes() == b"1"
-    entries = [script.row(number, "x.png") for number in range(3)]
-    assert script.good_rows(json.dumps([entries[0], 5, entries[2]]).encode(), entries) == [entries[0], entries[2]]
+    entries = [damage.row(number, "x.png") for number in range(3)]
+    assert fuzzing.good_rows(json.dumps([entries[0], 5, entries[2]]).encode(), entries) == [entries[0], entries[2]]
     draw = random.Random(0)
-    data = script.seed_pictures()[0][1]
-    assert all(change(data, data, draw) != data for change in (script.truncate, script.insert, script.append))
+    data = damage.seed_pictures()[0][1]
+    assert all(change(data, data, draw) != data for change in (damage.truncate, damage.insert, damage.append))
