@@ -76,7 +76,7 @@ def test_workers_of_a_killed_torchrun_save_and_end(tmp_path: Path, repository: P
 WORKER = """
 import sys, time
 from pathlib import Path
-from open_r1 import launcher
+from open_r1.common import launcher
 if {by_looking}:
     launcher._ask_for_signal = lambda: False
 from open_r1.common.errors import run_command
