@@ -106,7 +106,7 @@ def look_up(name: str) -> str:
 def test_what_changes_prompts_while_sampling_is_refused_beside_the_shared_prefix(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("test_trainer.OPTIONS", (*given, "shared_prefix"))
+    monkeypatch.setattr("tiny_trainers.OPTIONS", (*given, "shared_prefix"))
     with pytest.raises(UserError, match=f"^{next(iter(given))} changes prompts.*shared_prefix=False trains with it"):
         make_trainer(tiny, tmp_path, [None, None], **given)
 
@@ -114,7 +114,7 @@ def test_what_changes_prompts_while_sampling_is_refused_beside_the_shared_prefix
 def test_a_rollout_function_is_served_without_the_shared_prefix(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("test_trainer.OPTIONS", ("rollout_func", "shared_prefix"))
+    monkeypatch.setattr("tiny_trainers.OPTIONS", ("rollout_func", "shared_prefix"))
     trainer = make_trainer(tiny, tmp_path, [None, None], rollout_func=rollout, shared_prefix=False)
     seen = []
     compute = trainer._compute_loss
@@ -204,6 +204,6 @@ def test_completions_do_not_go_to_a_space_that_everybody_reads(monkeypatch: pyte
 
 
 def test_publishing_alone_does_nothing_and_says_so(tiny: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("test_trainer.OPTIONS", ("publish_completions",))
+    monkeypatch.setattr("tiny_trainers.OPTIONS", ("publish_completions",))
     with pytest.raises(UserError, match="does nothing without --log_completions_hub_repo"):
         make_trainer(tiny, tmp_path, [0, 1], publish_completions=True)
