@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import psutil
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -138,8 +139,7 @@ def _count(weight: Any) -> int:
 
 def available_memory() -> int:
     """Bytes of host memory that this process can still take: of the machine, and of its control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()

@@ -16,7 +16,7 @@ from open_r1.data.loading import content_digest
 from open_r1.data.row_images import picture_key, row_image
 from open_r1.evaluation.answering.sampling import keyed
 from open_r1.evaluation.answering.settings import ImageChange, OptionsChange
-from open_r1.evaluation.references import fixed_options
+from open_r1.grading.option_references import fixed_options
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem
 
 Row = Mapping[str, Any]

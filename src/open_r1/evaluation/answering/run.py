@@ -31,9 +31,9 @@ from open_r1.evaluation.answering.manifest import build_manifest, choose_mode, c
 from open_r1.evaluation.answering.perturbations import Donors, Shown, View, count_fixed
 from open_r1.evaluation.answering.processes import Launch, Refused, joined
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.content import contents, require_same_content
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, Sample, read_results, unreadable, voted
+from open_r1.evaluation.scoring.shown_content import contents, require_same_content
 from open_r1.evaluation.scoring.statistics import clustered_stderr, pass_at_k
 from open_r1.evaluation.scoring.train_overlap import TrainingSet, find_training_set
 from open_r1.grading.grader import Outcome, grade

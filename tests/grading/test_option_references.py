@@ -12,8 +12,8 @@ from open_r1.data.text.questions import TextQuestion
 from open_r1.evaluation.answering.perturbations import View, count_fixed, permuted
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.references import fixed_options
 from open_r1.evaluation.scoring.results import read_results
+from open_r1.grading.option_references import fixed_options
 from open_r1.grading.problems import options_in, render_lines, render_problem
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
