@@ -42,7 +42,8 @@ from open_r1_testbed.first_reading import (
     weighted_loss,
 )
 from open_r1_testbed.format_start import MANNERS
-from open_r1_testbed.phantoms import LETTERS, Phantom, answer, draw, options_for, question, sample_phantoms
+from open_r1_testbed.phantom_images import draw
+from open_r1_testbed.phantom_questions import LETTERS, Phantom, answer, options_for, question, sample_phantoms
 from open_r1_testbed.tiny_models import DEFAULT_TEXTS, Shape, build_tiny_checkpoint
 
 BASE_SHAPE = Shape(

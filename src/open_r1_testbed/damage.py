@@ -16,8 +16,6 @@ from open_r1.vocabulary.labels import Task
 ENDLESS = 0.03  # the share of long texts that are longer than a row may hold
 
 Value = Any
-
-
 Draw = random.Random
 
 
@@ -173,7 +171,6 @@ REFERENCES = (
     *("data:image/png;base64,iVBORw0KGgo=", "x\0.png", "x" * 5000, "/proc/self/environ", "/dev/zero", ".", "", "~"),
     *("%2e%2e/%2e%2e/etc/passwd", "a" * 255, "\ud800.png", "\u202egnp.x", "Images", "s3://bucket/x", "c:\\x.png"),
 )
-
 
 STRANGE: tuple[Callable[[], Value], ...] = (
     *(lambda value=value: value for value in (None, True, 0, -1, 1e308, float("nan"), float("inf"), [], {}, "", " ")),

@@ -23,7 +23,8 @@ from open_r1.common.errors import run_command
 from open_r1.training import grpo_run
 from open_r1.vocabulary.labels import Modality, Task
 from open_r1.vocabulary.modes import Mode
-from open_r1_testbed.phantoms import draw, question, sample_phantoms
+from open_r1_testbed.phantom_images import draw
+from open_r1_testbed.phantom_questions import question, sample_phantoms
 
 Entry = Callable[[], Any]
 

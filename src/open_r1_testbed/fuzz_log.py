@@ -1,11 +1,14 @@
 """What the fuzzer saw: outcomes by door and kind of damage, faults, and files that took too long."""
 
+import os
+import sys
 import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from open_r1.common.errors import UserError
@@ -55,3 +58,18 @@ class Log:
             self.seconds[door] += spent
             if spent > SLOW * share:
                 self.fault(door, kind, f"took {spent:.1f} s", files)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what commands print, and what C libraries write about damaged pictures."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -12,16 +12,12 @@ Everything runs in this process on one core; the same seed makes the same files.
 """
 
 import json
-import os
 import shutil
-import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +49,7 @@ from open_r1_testbed.damage import (
     seed_pictures,
     written,
 )
-from open_r1_testbed.fuzz_log import Log
+from open_r1_testbed.fuzz_log import Log, quiet
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 BATCH = 200  # pictures in one release
@@ -319,21 +315,6 @@ class Fuzz:
 
 
 # -------------------------------------------------------------------------------------------------------- helpers
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what commands print, and what C libraries write about damaged pictures."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def write(path: Path, text: str) -> None:

@@ -12,11 +12,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 NAME, RECORD = "Zebulon Quackenbush", "MRN-4711-0815"
-
-
 FILE = "Images/QUACKENBUSH^ZEBULON/MRN-4711-0815"
-
-
 BLOCK, HEAD = 32768, 7  # of LevelDB's log, in which wandb keeps a run: a record is cut where a block ends
 
 

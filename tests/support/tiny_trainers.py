@@ -23,16 +23,12 @@ PROBLEMS = [
     "Is this normal? A)yes, B)no",
 ]
 
-
 OPTIONS = (
     *("shared_prefix", "share_rollout", "verify", "tokens_per_micro_batch", "resample_dead_groups"),
     "vision_cache_gib",
 )
 
-
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)]
-
-
 SIZES = [(384, 384), (384, 192), (200, 384), (384, 384)]
 
 

@@ -37,7 +37,7 @@ from open_r1.rewards.registry import REWARDS
 from open_r1.rewards.settings import RewardSettings
 from open_r1.training.command_line.parsing import parse
 from open_r1.vocabulary.modes import Mode
-from open_r1_testbed import damage, fuzzing
+from open_r1_testbed import damage, fuzz_log, fuzzing
 from open_r1_testbed.fuzz_log import Log
 
 quick = settings(
@@ -426,7 +426,7 @@ def test_damaged_files_end_in_a_line_or_a_result_and_lose_no_good_row(
     tmp_path: Path,
 ) -> None:
     fuzz = fuzzing.Fuzz(tmp_path / "work", 7, tmp_path / "kept")
-    with fuzzing.quiet():
+    with fuzz_log.quiet():
         fuzz.run(500)
     print("\n".join(fuzzing.lines(fuzz, 0)))
     assert fuzz.log.faults == []

@@ -16,17 +16,9 @@ from open_r1.data.loading import load_rows
 from open_r1.data.row_images import row_image
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality, Split, Task, parse_modality
-from open_r1_testbed.phantoms import (
-    LETTERS,
-    Phantom,
-    answer,
-    draw,
-    make_phantoms,
-    options_for,
-    question,
-    sample_phantoms,
-    save_prepared,
-)
+from open_r1_testbed.phantom_images import draw
+from open_r1_testbed.phantom_questions import LETTERS, Phantom, answer, options_for, question, sample_phantoms
+from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
 TRAIN, TEST = 4, 4
 SPLITS: tuple[tuple[Split, int], ...] = (("train", TRAIN), ("test", TEST))

@@ -16,7 +16,8 @@ from open_r1.common.errors import UserError
 from open_r1.evaluation.answering.perturbations import permuted
 from open_r1.grading.problems import solution_letter
 from open_r1.vocabulary.labels import Modality, Task
-from open_r1_testbed.phantoms import draw, question, sample_phantoms
+from open_r1_testbed.phantom_images import draw
+from open_r1_testbed.phantom_questions import question, sample_phantoms
 from open_r1_testbed.tiny_models import CHAT_TEMPLATE, SPECIAL_TOKENS, TINY_BASE, build_tiny_checkpoint
 
 torch.set_num_threads(1)

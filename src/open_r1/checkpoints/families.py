@@ -26,7 +26,6 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family("Gemma3ForConditionalGeneration", False, False, "google/gemma-3-12b-it"),
 }
 
-
 # Entries of config.json that name tokens which stand for pictures. One of them in a completion makes the next
 # forward pass fail with "image features and image tokens do not match" (R1-V#91, TRL#3847).
 PICTURE_TOKENS = (

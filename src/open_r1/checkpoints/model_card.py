@@ -28,7 +28,6 @@ _LICENCES = {
 }
 _METHODS = {"grpo": "GRPO (group relative policy optimisation)", "sft": "supervised fine-tuning"}
 
-
 NOT_MEASURED = (
     "Not measured yet. `eval/infer.py` measures it, and `eval/model_card.py` with `--results` puts the table here.\n"
 )

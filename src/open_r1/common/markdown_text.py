@@ -11,7 +11,6 @@ _LIVE = re.compile(
     r"|^[#>*]|#(?=#*$)|^[-+=](?=[-+=\s]|$)|^\d+[.)](?=\s|$)"  # headings, quotations, lists, lines
 )
 
-
 _LIVE_IN_BRACKETS = re.compile(rf"{_LIVE.pattern}|[\[\]]")
 
 

@@ -13,21 +13,12 @@ from open_r1.data.images import shown
 from open_r1.data.rows import TEXT_KEYS, RowError
 
 _LONGEST_NUMBER = 4300  # digits; Python turns no longer text into a whole number
-
-
 _CHUNK = 2**20  # characters read at once
-
-
 LONGEST_ENTRY = 2**24
 """Characters of the longest row that is read; a longer one is damage, not a question."""
 
-
 _TOKEN = 64  # characters before the end of a piece in which an entry that goes on may look wrong
-
-
 _PLAIN = re.compile(r'[^"\[\]{},]*+')
-
-
 _QUOTED = re.compile(r'(?>[^"\\]+|\\.)*+', re.DOTALL)
 
 

@@ -7,14 +7,12 @@ from open_r1.vocabulary.modes import Mode
 
 _TAG = re.compile(r"<(?=[\s/TtAa])\s{0,3}/?\s{0,3}(?:think(?:ing)?|answer)\s{0,3}>", re.IGNORECASE)
 
-
 FORMS: dict[Mode, tuple[str, ...]] = {
     Mode.THINK: ("<think>", "</think>", "<answer>", "</answer>"),
     Mode.NOTHINK: ("<answer>", "</answer>"),
     Mode.THINK_AFTER: ("<answer>", "</answer>", "<think>", "</think>"),
 }
 """The tags of each mode, in order."""
-
 
 _LONE_LETTER = re.compile(r"\s*[A-Z]\s*")
 

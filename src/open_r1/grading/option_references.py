@@ -50,7 +50,6 @@ _NAMED = re.compile(
     r"(?=\s*(?:$|[.,;&/+]|(?i:and|or|nor)\s+[A-Z]\b))"  # "both A and B", "same as C"
 )
 
-
 _SEVERAL = re.compile(r"(?!\w*(\w)\w*\1)[a-h]{1,8}", re.IGNORECASE)  # "ac", "bcd": no letter twice
 _MARKER = re.compile(r"(?<![^\s(])[A-Z]\)")  # "see A) above"
 

@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from open_r1.common.errors import UserError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
 _MARKER = re.compile(r"([A-Z])\)")
-
-
 _MAX_STARTS = 16  # a problem that writes "A)" more often than that is no problem of ours
 
 

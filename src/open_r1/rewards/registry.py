@@ -65,7 +65,5 @@ def require_rewards(names: Sequence[str]) -> None:
 
 
 __all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "require_rewards", "rewards_for"]
-
-
 PUBLISHED = ("medical_accuracy", "soft_format", "strict_format", "tag_count")
 """The rewards of the reported runs."""

@@ -20,15 +20,10 @@ class Base:
 
 
 QWEN2_VL_2B = Base("Qwen2-VL-2B", "Qwen/Qwen2-VL-2B-Instruct", Mode.THINK)
-
-
 QWEN25_VL_3B = Base("Qwen2.5-VL-3B", "Qwen/Qwen2.5-VL-3B-Instruct", Mode.NOTHINK)
-
 
 # Names seen in the hub folder of the no-think runs; the other six are presumed to follow the same habit.
 _NOTHINK_FOLDER = "Qwen_2.5_3B_nothink"
-
-
 _NOTHINK_SEEN = {"VQA_AI", "VQA_CT", "VQA_Fundus", "VQA_LG", "VQA_MR", "VQA_MRI", "VQA_X-Ray"}
 
 

@@ -90,7 +90,6 @@ _PICTURES = re.compile(
     re.IGNORECASE,
 )
 
-
 _PLACEHOLDER = re.compile(r"<(?:image|img|video|audio)[ _]?\d{0,3}\s?/?>", re.IGNORECASE)
 
 

@@ -249,7 +249,6 @@ READERS: dict[str, Callable[[int], Reader]] = {
 """Name on the command line -> what makes the reader for a seed. MedMCQA needs a look at the whole file first."""
 SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo")
 
-
 _EVALUATION_FORM = {
     "medqa": ("answer_idx", "MedQA"),
     "medmcqa": ("cop", "MedMCQA"),

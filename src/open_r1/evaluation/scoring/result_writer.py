@@ -21,7 +21,6 @@ VOLATILE = frozenset(
     }
 )
 
-
 # What entries mean that files of before they existed do not have.
 BEFORE = {
     "image": "shown",
@@ -34,10 +33,7 @@ BEFORE = {
     "seed_used": None,
 }
 
-
 _BEGINNING = b'{"manifest"'
-
-
 _RESULT = b'{"id": '
 
 

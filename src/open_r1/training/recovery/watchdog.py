@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_HUNG = 76
-
-
 _GRACE = 3.0  # seconds that a process which only waits leaves the hanging one to print its stacks
 
 

@@ -12,7 +12,6 @@ from open_r1.evaluation.scoring.statistics import FEWEST_CHANGED, MCNEMAR, SIGN_
 
 DIFFERENCES = ("difference", "improvement")  # what the files about differences begin with
 
-
 WARNINGS = {
     FORCED: f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About "
     "80 % of them were in its training set, so these accuracies mostly measure memory.",
@@ -53,7 +52,6 @@ ACCURACY_NOTE = (
     "limit (max_new_tokens) ended; unknown where older result files do not say. Weighted: every question counts the "
     "same; unweighted: every modality, task, source or set does, as in the published averages."
 )
-
 
 DIFFERENCE_NOTE = (
     f"Differences are in points of accuracy on the same questions. {STAR} the 95 % interval leaves zero out, which it "
