@@ -8,7 +8,7 @@ STAMP := $(ENVIRONMENT)/.open-r1-installed
 
 help:
 	@echo "make demo    draw phantoms, train the tiny base with GRPO, evaluate before and after"
-	@echo "make demo-text   the same with a tiny text model and made-up questions without pictures"
+	@echo "make demo-text   the same with a tiny text model and made-up questions without images"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"

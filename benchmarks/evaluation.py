@@ -23,7 +23,7 @@ from open_r1_testbed.phantoms import make_phantoms, save_prepared
 from open_r1_testbed.tiny_models import TINY_BASE
 
 ROOT = Path(__file__).resolve().parents[1]
-QUESTIONS_PER_PICTURE = 5
+QUESTIONS_PER_IMAGE = 5
 
 
 def resident_mib(pid: int, name: str = "VmRSS") -> float:
@@ -78,8 +78,8 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=18_000, help="test questions, a multiple of 40 is exact")
     flags = parser.parse_args()
-    per_modality = max(1, round(flags.questions / QUESTIONS_PER_PICTURE / len(Modality)))
-    questions = per_modality * len(Modality) * QUESTIONS_PER_PICTURE
+    per_modality = max(1, round(flags.questions / QUESTIONS_PER_IMAGE / len(Modality)))
+    questions = per_modality * len(Modality) * QUESTIONS_PER_IMAGE
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begun = time.perf_counter()

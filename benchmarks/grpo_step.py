@@ -4,8 +4,8 @@ python benchmarks/grpo_step.py                        # a tiny Qwen2.5-VL on the
 python benchmarks/grpo_step.py --config CONFIG_DIR    # full size with random weights on a GPU, bfloat16
 
 `pass` is forward and backward of one group in training; `step` is a whole optimizer step of the trainer: rows,
-picture processing, sampling, rewards, reference log-probabilities, forward, backward, optimizer. Before anything is
-timed both ways are held against each other. A prompt is a 384 x 384 picture (196 tokens) and about 110 text tokens.
+image processing, sampling, rewards, reference log-probabilities, forward, backward, optimizer. Before anything is
+timed both ways are held against each other. A prompt is a 384 x 384 image (196 tokens) and about 110 text tokens.
 """
 
 import json
@@ -37,12 +37,12 @@ from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 from open_r1_testbed.tiny_models import Shape, build_tiny_checkpoint
 
-# As large as the measurements of the prototype: 4 layers, hidden 128, 784 patches per picture.
+# As large as the measurements of the prototype: 4 layers, hidden 128, 784 patches per image.
 TINY = Shape(
     hidden=128, layers=4, heads=2, mlp=344, vision_hidden=64, vision_depth=2, vision_heads=4, longest_edge=401408
 )
 PROBLEM = (
-    "Which of the following abnormalities can be seen in this picture of the upper abdomen of a patient who came "
+    "Which of the following abnormalities can be seen in this image of the upper abdomen of a patient who came "
     "with pain? A)acute inflammation of the gallbladder, B)a simple cyst of the left kidney, C)no finding, D)ascites"
 )
 
@@ -97,7 +97,7 @@ class Bench:
 
     def __init__(self, checkpoint: Path, group: int, length: int, prompts: int, folder: Path, bf16: bool) -> None:
         self.group, self.length, self.prompts = group, length, prompts
-        picture = Image.effect_noise((384, 384), 60).convert("RGB")
+        image = Image.effect_noise((384, 384), 60).convert("RGB")
         rows = Dataset.from_dict({"problem": [PROBLEM] * 64, "image": list(range(64))})
 
         def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -119,7 +119,7 @@ class Bench:
             reward_funcs=[varied_reward],
             train_dataset=rows.with_transform(add_prompt),
             processing_class=load_processor(checkpoint),
-            open_pictures=lambda row: [picture],
+            open_images=lambda row: [image],
         )
         self.trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
         self.trainer.current_gradient_accumulation_steps = 1

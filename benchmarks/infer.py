@@ -1,11 +1,11 @@
 """Evaluation against a plain `generate` loop: `python benchmarks/infer.py`, some minutes on two cores.
 
 Both answer the same questions about phantoms with the same model in batches of 64, and write the same texts (asserted
-in float32). The plain loop does what a published evaluation script does: in file order, open the batch's pictures, run
+in float32). The plain loop does what a published evaluation script does: in file order, open the batch's images, run
 the processor, call `model.generate`, decode, grade; nothing overlaps. Ours is what eval/infer.py does after loading,
 with the result file: once in one process, and once in one process per core, as torchrun starts it.
 
-Questions per picture matter, because ours looks at a picture once: phantoms have five, OmniMedVQA's test files 1.00 to
+Questions per image matter, because ours looks at an image once: phantoms have five, OmniMedVQA's test files 1.00 to
 1.04, so both five and one are timed. Wall and CPU time (all threads and processes) are medians of the rounds, the ratio
 is that of each round. Below stands where the time goes; what runs in the background is marked.
 
@@ -82,18 +82,16 @@ class Work:
     checkpoint: Path
     root: Path  # the phantoms' folder
     questions: int
-    per_picture: int
+    per_image: int
     batch_size: int
     device: str
 
     def rows(self) -> Any:
-        """The questions: `per_picture` of as many pictures as it takes, in file order."""
+        """The questions: `per_image` of as many images as it takes, in file order."""
         rows, _ = load_rows(self.root / "test.json", image_root=self.root)
         groups = grouped(image["path"] for image in rows["image"])
         return rows.select(
-            sorted(
-                index for group in groups[: self.questions // self.per_picture] for index in group[: self.per_picture]
-            )
+            sorted(index for group in groups[: self.questions // self.per_image] for index in group[: self.per_image])
         )
 
     def model(self) -> Any:
@@ -107,8 +105,8 @@ def plain_loop(model: Any, processor: Any, rows: Any, batch_size: int, new_token
     forbidden = forbidden_token_ids(model.config)
     for start in range(0, len(rows), batch_size):
         batch = list(rows.select(range(start, min(start + batch_size, len(rows)))))
-        with clock.section("open pictures"):
-            pictures = [Image.open(row["image"]["path"]).convert("RGB").resize((384, 384)) for row in batch]
+        with clock.section("open images"):
+            opened = [Image.open(row["image"]["path"]).convert("RGB").resize((384, 384)) for row in batch]
         with clock.section("processor"):
             prompts = [
                 processor.apply_chat_template(
@@ -116,7 +114,7 @@ def plain_loop(model: Any, processor: Any, rows: Any, batch_size: int, new_token
                 )
                 for row in batch
             ]
-            inputs = processor(text=prompts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
+            inputs = processor(text=prompts, images=opened, padding=True, padding_side="left", return_tensors="pt")
             inputs = inputs.to(model.device)
         with clock.section("generate"), torch.inference_mode():
             tokens = model.generate(
@@ -214,8 +212,8 @@ def compare(work: Work, lengths: Sequence[int], rounds: int, processes: int) -> 
     rows, processor = work.rows(), load_processor(work.checkpoint)
     plain_model, ours = work.model(), Ours(work)  # two models: ours changes how patches are embedded
     several = Processes(work, processes) if processes > 1 else None
-    pictures = len({image["path"] for image in rows["image"]})
-    print(f"\n{len(rows)} questions on {pictures} pictures, batch {work.batch_size}")
+    images = len({image["path"] for image in rows["image"]})
+    print(f"\n{len(rows)} questions on {images} images, batch {work.batch_size}")
     for new_tokens in lengths:
         times: dict[str, Times] = defaultdict(Times)
         splits: list[Clock] = []
@@ -269,9 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = os.cpu_count() or 1
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--questions", type=int, default=320)
-    parser.add_argument(
-        "--per_picture", type=int, nargs="+", default=[5, 1], help="questions of each picture, at most 5"
-    )
+    parser.add_argument("--per_image", type=int, nargs="+", default=[5, 1], help="questions of each image, at most 5")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--max_new_tokens", type=int, nargs="+", default=[8, 64], help="no-think and think lengths")
     parser.add_argument("--threads", type=int, default=cores, help="of the plain loop, and of ours in one process")
@@ -282,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(flags.threads)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_phantoms(root / "phantoms", train=1, test=-(-flags.questions // min(flags.per_picture) // len(Modality)))
+        make_phantoms(root / "phantoms", train=1, test=-(-flags.questions // min(flags.per_image) // len(Modality)))
         if flags.config:
             from grpo_step import full_size
 
@@ -291,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             checkpoint = build_tiny_checkpoint(root / "model", shape=SHAPE)
             device, processes = "cpu", flags.processes
         print(f"{hardware()}, {cores} cores, {package_versions()}")
-        for per_picture in flags.per_picture:
-            work = Work(checkpoint, root / "phantoms", flags.questions, per_picture, flags.batch_size, device)
+        for per_image in flags.per_image:
+            work = Work(checkpoint, root / "phantoms", flags.questions, per_image, flags.batch_size, device)
             compare(work, flags.max_new_tokens, flags.rounds, processes)
 
 

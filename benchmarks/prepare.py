@@ -1,11 +1,11 @@
 """Preparation against a bare loop: `python benchmarks/prepare.py`, a few minutes.
 
 Speed: a bare single-process loop (decode, resize, encode, forget) and the whole preparation (read, check, draw,
-encode in processes, write, hash, manifest) run over the same files in turn; medians of the rounds, in pictures
+encode in processes, write, hash, manifest) run over the same files in turn; medians of the rounds, in images
 per second, with the CPU time beside. The claim: at least 0.9 x processes x the bare rate.
 
 Memory: the largest resident set of the preparing process and of its largest worker, for 1,000 and 20,000
-questions on as many pictures, each in a process of its own. The claim: it stays flat.
+questions on as many images, each in a process of its own. The claim: it stays flat.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from open_r1.common.errors import run_command
 SIDES = ((512, 512), (1024, 768), (640, 480), (299, 299))  # pixels; as medical sets have them
 
 
-def draw_pictures(folder: Path, count: int, sides: tuple[tuple[int, int], ...] = SIDES) -> list[Path]:
+def draw_images(folder: Path, count: int, sides: tuple[tuple[int, int], ...] = SIDES) -> list[Path]:
     """Smooth structure with fine noise: costs about as much to decode and encode as a photograph.
 
-    Every other picture is grey: four in five of OmniMedVQA's questions are about modalities without colour.
+    Every other image is grey: four in five of OmniMedVQA's questions are about modalities without colour.
     """
     import numpy as np  # here, because every worker process loads this file again
 
@@ -46,14 +46,14 @@ def draw_pictures(folder: Path, count: int, sides: tuple[tuple[int, int], ...] =
         values = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
         values = values + rng.integers(-6, 7, values.shape)
         paths.append(folder / f"{number:05d}.{'jpg' if number % 3 else 'png'}")
-        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-        (picture if number % 2 else picture.convert("L")).save(paths[-1])
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        (image if number % 2 else image.convert("L")).save(paths[-1])
     return paths
 
 
-def make_release(folder: Path, rows: int, pictures: int, sides: tuple[tuple[int, int], ...] = SIDES) -> Path:
-    """A release with one question for each of `rows` picture files, of which `pictures` differ."""
-    drawn = draw_pictures(folder / "drawn", min(rows, pictures), sides)
+def make_release(folder: Path, rows: int, distinct: int, sides: tuple[tuple[int, int], ...] = SIDES) -> Path:
+    """A release with one question for each of `rows` image files, of which `images` differ."""
+    drawn = draw_images(folder / "drawn", min(rows, distinct), sides)
     images = folder / "Images" / "Bench"
     images.mkdir(parents=True)
     entries = []
@@ -66,7 +66,7 @@ def make_release(folder: Path, rows: int, pictures: int, sides: tuple[tuple[int,
                 "dataset": "Bench",
                 "question_type": "Modality Recognition",
                 "modality_type": "Microscopy Images",
-                "question": f"Which imaging technique produced picture {number}?",
+                "question": f"Which imaging technique produced image {number}?",
                 "gt_answer": "Microscopy",
                 "option_A": "Microscopy",
                 "option_B": "Magnetic resonance imaging (MRI)",
@@ -82,10 +82,10 @@ def make_release(folder: Path, rows: int, pictures: int, sides: tuple[tuple[int,
 
 
 def bare_loop(paths: list[Path]) -> None:
-    """What has to be done for each picture, and nothing else."""
+    """What has to be done for each image, and nothing else."""
     for path in paths:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").resize((384, 384), Image.Resampling.BICUBIC)
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize((384, 384), Image.Resampling.BICUBIC)
         small.save(BytesIO(), "PNG", compress_level=1)
 
 
@@ -123,9 +123,9 @@ def speed(scratch: Path, count: int, rounds: int, workers: int) -> None:
         shutil.rmtree(scratch / f"out{number}")
         print(f"round {number}: bare {bare[-1][0]:.1f} s, prepared {ours[-1][0]:.1f} s", flush=True)
     (bare_wall, bare_cpu), (our_wall, our_cpu) = (tuple(map(median, zip(*each, strict=True))) for each in (bare, ours))
-    print(f"{count} pictures, {workers} processes, medians of {rounds} rounds in turn")
-    print(f"  bare loop, one process: {count / bare_wall:6.1f} pictures/s, {1000 * bare_cpu / count:.1f} ms CPU each")
-    print(f"  preparation:            {count / our_wall:6.1f} pictures/s, {1000 * our_cpu / count:.1f} ms CPU each")
+    print(f"{count} images, {workers} processes, medians of {rounds} rounds in turn")
+    print(f"  bare loop, one process: {count / bare_wall:6.1f} images/s, {1000 * bare_cpu / count:.1f} ms CPU each")
+    print(f"  preparation:            {count / our_wall:6.1f} images/s, {1000 * our_cpu / count:.1f} ms CPU each")
     ratio = bare_wall / our_wall / workers
     print(f"  preparation / ({workers} x bare) = {ratio:.3f} by wall time, {bare_cpu / our_cpu:.3f} by CPU time")
 
@@ -179,7 +179,7 @@ def measure(release: str, output: str, workers: str) -> None:
 def main() -> None:
     """Measure speed, then memory."""
     parser = CommandParser(description="preparation against a bare decode-resize-encode loop")
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=["speed", "memory"])
@@ -190,7 +190,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         if args.only != "memory":
-            speed(Path(scratch), args.pictures, args.rounds, args.num_workers)
+            speed(Path(scratch), args.images, args.rounds, args.num_workers)
         if args.only != "speed":
             memory(Path(scratch), args.num_workers)
 

@@ -3,9 +3,9 @@
 Phantoms are drawn and prepared, two runs "answer" every test question (drawn answers around thoughts of some hundred
 characters, as a think checkpoint writes them, with the share of right ones that the run is given), and `eval/report.py`
 reports each number of lines in a process of its own: both runs with their difference, all tables and heatmaps, and the
-page with small pictures. Wall and CPU seconds, the largest resident set, and the size of the page are printed.
+page with small images. Wall and CPU seconds, the largest resident set, and the size of the page are printed.
 
-The claim: 18,000 result lines in under 60 s. Memory is that of the lines and of the page; pictures are read one at a
+The claim: 18,000 result lines in under 60 s. Memory is that of the lines and of the page; images are read one at a
 time from a mapped file, whose pages count as resident until the system wants them back.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import judged
 from open_r1.grading.problems import options_in, solution_letter
@@ -30,7 +30,7 @@ from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 THOUGHTS = (
-    "The picture shows",
+    "The image shows",
     "a bright rim",
     "that could be",
     "an artefact",
@@ -50,7 +50,7 @@ def write_run(path: Path, rows: Iterable[Mapping[str, Any]], manifest: Mapping[s
             letters = [*options_in(row["problem"]), "?"]
             letter = solution_letter(row["solution"]) if draw.random() < right else draw.choice(letters)
             output = f"<think>{thought}</think> <answer> {letter} </answer>"
-            writer.write(judged(row, picture_key(row), output, tokens=90))
+            writer.write(judged(row, image_key(row), output, tokens=90))
 
 
 # The kernel's own high-water mark of this process: getrusage would count what its parent held when it was forked.

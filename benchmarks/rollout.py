@@ -31,12 +31,12 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 
 def encode(processor: Any, prompts: int, device: torch.device) -> PromptBatch:
-    """Prompts with a 384 x 384 picture each."""
+    """Prompts with a 384 x 384 image each."""
     text = processor.apply_chat_template(
         build_messages(PROBLEM, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
     )
-    pictures = [Image.effect_noise((384, 384), 40 + index).convert("RGB") for index in range(prompts)]
-    made = processor(text=[text] * prompts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
+    opened = [Image.effect_noise((384, 384), 40 + index).convert("RGB") for index in range(prompts)]
+    made = processor(text=[text] * prompts, images=opened, padding=True, padding_side="left", return_tensors="pt")
     made = made.to(device)
     vision = {name: made[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
     return PromptBatch(made["input_ids"], made["attention_mask"], [1] * prompts, vision)
@@ -44,7 +44,7 @@ def encode(processor: Any, prompts: int, device: torch.device) -> PromptBatch:
 
 @torch.no_grad()
 def stock(model: Any, prompts: PromptBatch, group: int, config: GenerationConfig) -> torch.Tensor:
-    """(B * G, C) tokens with every prompt and picture repeated, as stock trainers sample."""
+    """(B * G, C) tokens with every prompt and image repeated, as stock trainers sample."""
     repeated = prompts.select([index for index in range(len(prompts.ids)) for _ in range(group)])
     positions, _ = prompt_positions(model, repeated)
     tokens = model.generate(

@@ -1,10 +1,10 @@
-"""What a data set gives away without its pictures: blind floor, uniform guessing, pictures shared with training.
+"""What a data set gives away without its images: blind floor, uniform guessing, images shared with training.
 
     python eval/blind.py --train Fundus_train.json --test Fundus_test.json
     python eval/blind.py --data data/VQA/CT_384
 
 The blind floor is the accuracy of choosing the option whose text was most often right in training, of all times it
-was offered there; no picture and no question is looked at. An accuracy is worth what it is above this.
+was offered there; no image and no question is looked at. An accuracy is worth what it is above this.
 """
 
 from pathlib import Path

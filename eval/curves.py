@@ -9,7 +9,7 @@ from open_r1.common.atomic_files import write_atomically
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
 from open_r1.evaluation.reporting.curves import curves_figure, read_logs
-from open_r1.evaluation.reporting.heatmaps import picture
+from open_r1.evaluation.reporting.heatmaps import rendered
 
 FORMS = ("png", "svg")
 
@@ -17,7 +17,7 @@ FORMS = ("png", "svg")
 def main() -> int:
     parser = CommandParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folders of trainings")
-    parser.add_argument("--output", required=True, type=Path, help="picture to write, .png or .svg")
+    parser.add_argument("--output", required=True, type=Path, help="image to write, .png or .svg")
     flags = parser.parse_args()
     form = flags.output.suffix.removeprefix(".")
     if form not in FORMS:
@@ -25,7 +25,7 @@ def main() -> int:
     figure = curves_figure(read_logs(flags.runs))
     if figure is None:
         raise UserError(f"the logs of {', '.join(map(str, flags.runs))} hold no curve: train with --logging_steps")
-    write_atomically(flags.output, picture(figure, form))
+    write_atomically(flags.output, rendered(figure, form))
     return 0
 
 

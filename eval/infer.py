@@ -9,7 +9,7 @@ Several checkpoints, several data sets, or both: one after the other, a result f
 import os
 from typing import get_args
 
-# Two cores and two thread teams (the model's, the pictures'): a thread that waits must sleep, not spin.
+# Two cores and two thread teams (the model's, the images'): a thread that waits must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
 from open_r1.checkpoints.names import local_source
@@ -45,22 +45,22 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         required=True,
         help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
     )
-    add("--image_root", help="folder that the picture paths of a JSON list are relative to")
+    add("--image_root", help="folder that the image paths of a JSON list are relative to")
     add("--split", metavar=one_of(get_args(Split)), help="which questions (default: test)")
     add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
     add("--train_path", help="training questions for the blind floor (the checkpoint's own data, or its train split)")
     add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
     add("--batch_size", type=int, help="questions at a time (64)")
     add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
-    add("--min_pixels", type=int, help="smallest area of a picture in pixels (the checkpoint's own)")
-    add("--max_pixels", type=int, help="largest area of a picture in pixels (the checkpoint's own)")
+    add("--min_pixels", type=int, help="smallest area of an image in pixels (the checkpoint's own)")
+    add("--max_pixels", type=int, help="largest area of an image in pixels (the checkpoint's own)")
     add("--limit", type=int, help="ask only that many questions, drawn by their ids")
     add("--processor", help="another checkpoint to take the processor from")
     add("--base", help="of a LoRA adapter: the model that it was trained on, where the one that it names is not found")
     add("--dtype", metavar=one_of(DTYPES), help="auto (default): bfloat16 on a GPU that has it, otherwise float32")
     add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
     add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--image", metavar=one_of(get_args(ImageChange)), help="leave the picture out, or show noise or another one")
+    add("--image", metavar=one_of(get_args(ImageChange)), help="leave the image out, or show noise or another one")
     add("--options", metavar=one_of(get_args(OptionsChange)), help="permute the options; letters are mapped back")
     add("--samples", type=int, help="completions per question (1): majority vote and pass@k")
     add("--temperature", type=float, help="0 is greedy (the default; 1 with several --samples)")

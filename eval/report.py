@@ -4,7 +4,7 @@
     python eval/report.py NOTHINK.jsonl... --against THINK.jsonl... --output_dir DIR
 
 DIR/report.html shows everything and needs no network; summary.md, tables.tex, CSV files and the heatmaps as PNG and SVG
-lie beside it. Questions, answers and pictures stand in the page only with --with_items, because a page is passed on and
+lie beside it. Questions, answers and images stand in the page only with --with_items, because a page is passed on and
 they may tell of patients; DIR/results.json, the published form, holds questions and answers.
 
 Files belong together by what their manifests say. Those of one checkpoint over several sets, asked in the same way, are
@@ -15,7 +15,7 @@ DIR/<its name>. Exactly two without --against: DIR also holds the difference sec
 Several runs give maps of accuracy by what was trained on and tested on. With --against each run is compared with that
 of the second list that has the same questions and was trained on the same, or not trained at all, and the maps show the
 differences: no-think minus think, GRPO minus SFT, after minus before. Without it, trained runs are compared with the
-untrained one among them. A run whose questions came without their pictures stands beside the run with them.
+untrained one among them. A run whose questions came without their images stands beside the run with them.
 
 Text questions stand in one table, a row per checkpoint and a column per benchmark, whether the benchmarks of a
 checkpoint are in one file or in several. --grader huatuo matches the stored answers anew as HuatuoGPT-o1's evaluation
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
-from open_r1.evaluation.reporting.report import GRADERS, PICTURE_BYTES, write_overview, write_report
+from open_r1.evaluation.reporting.report import GRADERS, IMAGE_BYTES, write_overview, write_report
 
 
 def main() -> int:
@@ -39,15 +39,15 @@ def main() -> int:
     add("results", nargs="+", type=Path, metavar="OUT.jsonl", help="result files of eval/infer.py")
     add("--against", nargs="+", type=Path, default=[], metavar="OUT.jsonl", help="those to compare with: before, think")
     add("--output_dir", required=True, type=Path, help="folder that the report is written to")
-    add("--with_items", action="store_true", help="put every question, answer and small picture into the page")
-    add("--image_root", type=Path, help="folder of the pictures, where the questions came from a JSON list")
-    add("--pictures_mib", type=float, default=PICTURE_BYTES / 2**20, help="room for small pictures in the page (8)")
+    add("--with_items", action="store_true", help="put every question, answer and small image into the page")
+    add("--image_root", type=Path, help="folder of the images, where the questions came from a JSON list")
+    add("--images_mib", type=float, default=IMAGE_BYTES / 2**20, help="room for small images in the page (8)")
     add("--grader", choices=GRADERS, default="stored", help="huatuo: the published lenient matching, marked as such")
     add("--overview", action="store_true", help="of a whole study: every comparison, no part for each file")
     flags = parser.parse_args()
     if flags.overview and (flags.against or flags.grader != "stored"):
         raise UserError("--overview finds by itself what to compare; leave --against and --grader out")
-    size = int(flags.pictures_mib * 2**20)
+    size = int(flags.images_mib * 2**20)
     if flags.overview:
         made = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
         print(made)

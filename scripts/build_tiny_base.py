@@ -3,9 +3,9 @@
     python scripts/build_tiny_base.py --output_dir src/open_r1_testbed/tiny_base
 
 A Qwen2.5-VL of 0.99 M parameters with a tokenizer of its own learns, one after the other, to read (which letter stands
-before a word of a list, in text alone), to see (the words for what a picture shows), and both together: it answers
+before a word of a list, in text alone), to see (the words for what an image shows), and both together: it answers
 questions, whose options stand in any order, with the right option's word and then its letter, under prompts of its own
-and not under any published one. So it knows the pictures, as a real base model does, and GRPO under the published
+and not under any published one. So it knows the images, as a real base model does, and GRPO under the published
 prompt has something to bring out. The phantoms are drawn from a stream of their own: `make_phantoms` never draws them.
 
 The same machine and libraries give the same bytes. Another machine may round differently, so the weights are
@@ -69,11 +69,11 @@ HEAD = (
 )
 TURN = "<|im_end|>\n<|im_start|>assistant\n"
 NEXT = "<|im_end|>\n<|im_start|>user\n"
-QUERIES = 12  # words asked for in a list without a picture
+QUERIES = 12  # words asked for in a list without an image
 
 
 class Pupil:
-    """The model with its processor, and every picture kept as the processor made it."""
+    """The model with its processor, and every image kept as the processor made it."""
 
     def __init__(self, folder: Path) -> None:
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
@@ -82,7 +82,7 @@ class Pupil:
         self._encoded: dict[str, list[int]] = {}
         self.letters = torch.tensor([self.encode(f" {letter}")[0] for letter in LETTERS])
         self.telling = torch.cat([self.letters, torch.tensor([self.encode(f" {word}")[0] for word in WORDS])])
-        self.image = ""  # the image tokens of one picture
+        self.image = ""  # the image tokens of one image
 
     def encode(self, text: str) -> list[int]:
         if text not in self._encoded:
@@ -90,13 +90,13 @@ class Pupil:
         return self._encoded[text]
 
     def see(self, phantoms: list[Phantom]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels, float16 (pictures, patches, values), and the grid that all of them share, (3,)."""
+        """Pixels, float16 (images, patches, values), and the grid that all of them share, (3,)."""
         pixels, grid = [], torch.empty(0)
         for start in range(0, len(phantoms), 64):
-            pictures = [draw(phantom) for phantom in phantoms[start : start + 64]]
-            seen = self.processor.image_processor(pictures, return_tensors="pt")
+            images = [draw(phantom) for phantom in phantoms[start : start + 64]]
+            seen = self.processor.image_processor(images, return_tensors="pt")
             grid = seen["image_grid_thw"][0]
-            pixels.append(seen["pixel_values"].half().view(len(pictures), int(grid.prod()), -1))
+            pixels.append(seen["pixel_values"].half().view(len(images), int(grid.prod()), -1))
         self.image = "<|image_pad|>" * (int(grid.prod()) // 4)  # 2 x 2 patches become one token
         return torch.cat(pixels), grid
 
@@ -154,7 +154,7 @@ class Pupil:
         lesson.add(self.encode("<|im_end|>"), learn=True)
 
     def named(self, phantom: Phantom, rng: random.Random) -> Lesson:
-        """A picture with its attributes named."""
+        """An image with its attributes named."""
         lesson = Lesson()
         lesson.add(self.encode(HEAD.format(image=self.image)))
         self._name(lesson, phantom, rng)
@@ -166,7 +166,7 @@ class Pupil:
             lesson.add(self.encode(f" {answer(phantom, task)}"), learn=True)
 
     def asked(self, phantom: Phantom, rng: random.Random) -> Lesson:
-        """A picture and its five questions in any order, each answered in one of `MANNERS`."""
+        """An image and its five questions in any order, each answered in one of `MANNERS`."""
         lesson = Lesson()
         lesson.add(self.encode(HEAD.format(image=self.image)))
         for place, task in enumerate(rng.sample(list(Task), len(Task))):
@@ -208,7 +208,7 @@ def teach(pupil: Pupil, stage: str, steps: int, makes: Sequence[Make], rate: flo
         log(stage, step + 1, {name: share.mean().item() for name, share in shares.items() if len(share)})
 
 
-def learn_pictures(pupil: Pupil, phantoms: list[Phantom], flags: argparse.Namespace, log: Log) -> None:
+def learn_images(pupil: Pupil, phantoms: list[Phantom], flags: argparse.Namespace, log: Log) -> None:
     """From reading lists to answering: each stage goes on with a little of those before it."""
     rng = random.Random(flags.seed)
     pixels, grid = pupil.see(phantoms)
@@ -268,15 +268,15 @@ def tokenizer_texts() -> list[str]:
     return [*asked, *options * 60, *list(TRAIN.values()) * 5, *answers, *manners * 3, *named * 20, *DEFAULT_TEXTS]
 
 
-def stream(pictures: int, seed: int) -> list[Phantom]:
-    """`pictures` phantoms of each modality, none of which `make_phantoms` can draw."""
-    return [phantom for modality in Modality for phantom in sample_phantoms(modality, pictures, [seed, STREAM])]
+def stream(images: int, seed: int) -> list[Phantom]:
+    """`images` phantoms of each modality, none of which `make_phantoms` can draw."""
+    return [phantom for modality in Modality for phantom in sample_phantoms(modality, images, [seed, STREAM])]
 
 
 def main() -> None:
     parser = CommandParser(description="Build the tiny base that the package ships.")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=300, help="training pictures per modality")
+    parser.add_argument("--images", type=int, default=300, help="training images per modality")
     parser.add_argument("--answering_steps", type=int, default=100)
     parser.add_argument("--naming_steps", type=int, default=400)
     parser.add_argument("--asking_steps", type=int, default=700)
@@ -301,12 +301,12 @@ def main() -> None:
         print(
             f"reading {words} words: {share:.3f} right after {step} steps, {time.process_time():.0f} CPU-s", flush=True
         )
-    learn_pictures(pupil, stream(flags.pictures, flags.seed), flags, log)
+    learn_images(pupil, stream(flags.images, flags.seed), flags, log)
     pupil.model.eval()
     pupil.model.save_pretrained(flags.output_dir)
     usual_modes(flags.output_dir)
     reached = accuracy(pupil, stream(16, flags.seed + 1), flags.seed)
-    print("own prompt, 128 unseen pictures:", {task.value: round(share, 3) for task, share in reached.items()})
+    print("own prompt, 128 unseen images:", {task.value: round(share, 3) for task, share in reached.items()})
     print(f"mean {sum(reached.values()) / len(reached):.3f}; {flags.output_dir}")
 
 

@@ -3,9 +3,9 @@
 python scripts/demo.py --output_dir output/demo --seed 0
 
 Every step is a command that a user could type; each is printed before it runs. The base is a real Qwen2.5-VL of about
-a million parameters that knows the drawn pictures and reads the options, but does not know the published prompt. It is
-shown the form of an answer with options drawn at random, then GRPO trains it; test questions show pictures that no
-training saw, and are asked again with their options in another order, and without the picture.
+a million parameters that knows the drawn images and reads the options, but does not know the published prompt. It is
+shown the form of an answer with options drawn at random, then GRPO trains it; test questions show images that no
+training saw, and are asked again with their options in another order, and without the image.
 """
 
 import json
@@ -37,7 +37,7 @@ def main() -> None:
     phantoms, start, trained = folder / "phantoms", folder / "start", folder / "trained"
     data = f"--dataset_name {quote(phantoms / 'train.json')} --image_root {quote(phantoms)}"
     step(
-        "draw pictures and questions",
+        "draw images and questions",
         f"python -m open_r1_testbed.phantoms --output_dir {quote(phantoms)} --seed {flags.seed}",
     )
     step(
@@ -55,7 +55,7 @@ def main() -> None:
     step("accuracy after GRPO", inference(trained, phantoms, folder / "after.jsonl"))
     shuffled, blind = folder / "shuffled.jsonl", folder / "blind.jsonl"
     step("the same with the options in another order", inference(trained, phantoms, shuffled, "--options shuffled"))
-    step("the same without the picture", inference(trained, phantoms, blind, "--image none"))
+    step("the same without the image", inference(trained, phantoms, blind, "--image none"))
     step(
         "tables and heatmaps",
         f"python eval/report.py --with_items {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
@@ -77,9 +77,7 @@ def inference(model: Path, phantoms: Path, output: Path, flags: str = "") -> str
 def show(folder: Path, phantoms: Path) -> None:
     """Print the table, the gain with its error, the floors beside it, and what all this can and cannot mean."""
     pairs = read_pairs(folder / "before.jsonl", folder / "after.jsonl")
-    print(
-        f"\n== accuracy in %, before > after GRPO, +- standard error; n = {len(pairs)} questions about unseen pictures"
-    )
+    print(f"\n== accuracy in %, before > after GRPO, +- standard error; n = {len(pairs)} questions about unseen images")
     print("".join(f"{name:>18}" for name in ["", *(task.short for task in Task), "all"]))
     for modality in [*Modality, None]:
         cells = [cell([p for p in pairs if asks(p[1], modality, task)]) for task in [*Task, None]]
@@ -87,10 +85,10 @@ def show(folder: Path, phantoms: Path) -> None:
     print(f"{'n per cell':>18}{len(pairs) // (len(Modality) * len(Task)):>18}")
     floor = blind_floor(*(json.loads((phantoms / f"{side}.json").read_text()) for side in ("train", "test")))
     print(
-        f"\n{gain_lines(pairs, floor, 'no picture looked at')}\n"
+        f"\n{gain_lines(pairs, floor, 'no image looked at')}\n"
         f"{check_lines(pairs, folder / 'shuffled.jsonl', folder / 'blind.jsonl')}\n"
         "A task always offers the same four options, which is easier than the real questions, and the base knows the\n"
-        "drawn pictures: GRPO brings that knowledge out under a prompt that did not have it."
+        "drawn images: GRPO brings that knowledge out under a prompt that did not have it."
     )
 
 

@@ -6,7 +6,7 @@ Every step is a command that a user could type; each is printed before it runs. 
 here, from nothing, to solve riddles under prompts of its own. It is shown the form of an answer under the published
 prompt with options drawn at random, then GRPO trains it; the test questions are about patients that no training saw,
 and are asked again with their options in another order. A model as small as this hardly learns to read which letter
-stands before an option (the pictures' base, which is built for longer, does): it answers with the option's text, which
+stands before an option (the images' base, which is built for longer, does): it answers with the option's text, which
 the grader reads as well and no order can spoil.
 
 All settings, those of the base included, were chosen on seeds from 100 on, which draw other patients for training and

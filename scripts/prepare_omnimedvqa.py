@@ -13,7 +13,7 @@ from open_r1.common.errors import run_command
 
 def parser() -> CommandParser:
     """The command's flags."""
-    p = CommandParser(description="OmniMedVQA's questions and pictures -> data sets for training")
+    p = CommandParser(description="OmniMedVQA's questions and images -> data sets for training")
     p.add_argument("--release", type=Path, help="unpacked OmniMedVQA: holds Images and QA_information")
     p.add_argument("--splits_dir", type=Path, help="Med-R1's split files: holds modality and question_type")
     p.add_argument("--image_root", type=Path, help="holds Images (default: the release)")
@@ -45,7 +45,7 @@ def main() -> int:
     """Prepare, print the report; 0 if all is well, 1 with --strict if a question was dropped."""
     args = parser().parse_args()
     from open_r1.common.errors import UserError
-    from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+    from open_r1.data.omnimedvqa.encoded_images import Encoding
     from open_r1.data.omnimedvqa.prepare import Preparation, prepare
     from open_r1.data.omnimedvqa.summary import report_lines
     from open_r1.vocabulary.labels import parse_label

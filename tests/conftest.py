@@ -69,7 +69,7 @@ def process_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_dir() -> Path:
-    """Real pictures, questions, split files and a real processor; they are no part of the repository."""
+    """Real images, questions, split files and a real processor; they are no part of the repository."""
     folder = REPOSITORY.parent / "shared" / "real"
     if not folder.is_dir():
         pytest.skip(f"real data is not here ({folder}); it is not part of the repository")

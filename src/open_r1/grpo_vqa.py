@@ -1,4 +1,4 @@
-r"""Think GRPO on medical multiple-choice questions about pictures; --mode think_after answers before it reasons.
+r"""Think GRPO on medical multiple-choice questions about images; --mode think_after answers before it reasons.
 
 torchrun --nproc_per_node=2 src/open_r1/grpo_vqa.py \
     --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT

@@ -1,4 +1,4 @@
-r"""No-think GRPO on medical multiple-choice questions about pictures: the answer alone.
+r"""No-think GRPO on medical multiple-choice questions about images: the answer alone.
 
 torchrun --nproc_per_node=2 src/open_r1/grpo_vqa_nothink.py \
     --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT

@@ -1,4 +1,4 @@
-r"""Supervised fine-tuning on medical questions about pictures: the baseline that GRPO is measured against.
+r"""Supervised fine-tuning on medical questions about images: the baseline that GRPO is measured against.
 
 torchrun --nproc_per_node=2 src/open_r1/sft_vqa.py \
     --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT

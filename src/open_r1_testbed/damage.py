@@ -1,4 +1,4 @@
-"""Good pictures and rows, and the ways in which disks, downloads, spreadsheets and malice damage them."""
+"""Good images and rows, and the ways in which disks, downloads, spreadsheets and malice damage them."""
 
 import copy
 import json
@@ -19,8 +19,8 @@ Value = Any
 Draw = random.Random
 
 
-def seed_pictures() -> list[tuple[str, bytes]]:
-    """Small pictures of every allowed format and mode, as (suffix, bytes)."""
+def seed_images() -> list[tuple[str, bytes]]:
+    """Small images of every allowed format and mode, as (suffix, bytes)."""
     noise = Image.effect_noise((24, 20), 60)
     made = []
     for mode, form, options in (
@@ -44,17 +44,17 @@ def seed_pictures() -> list[tuple[str, bytes]]:
         ("RGBA", "WEBP", {}),
     ):
         stream = BytesIO()
-        picture = noise.convert("I").convert("I;16") if mode == "I;16" else noise.convert(mode)
-        picture.save(stream, form, **options)
+        image = noise.convert("I").convert("I;16") if mode == "I;16" else noise.convert(mode)
+        image.save(stream, form, **options)
         made.append((form.lower(), stream.getvalue()))
     return made
 
 
 def row(number: int, image: str) -> dict[str, str]:
-    """A good question about a picture, in the form of the split files."""
+    """A good question about an image, in the form of the split files."""
     return {
         "image": image,
-        "problem": f"Which method made picture {number}? A)CT, B)MRI (T{number % 7}), C)X-Ray",
+        "problem": f"Which method made image {number}? A)CT, B)MRI (T{number % 7}), C)X-Ray",
         "solution": f"<answer> {'ABC'[number % 3]} </answer>",
     }
 
@@ -67,7 +67,7 @@ def release_row(number: int, image: str) -> dict[str, Any]:
         "question_id": f"Fuzzed_{number:05d}",
         "question_type": Task.MODALITY.value,
         "modality_type": "CT(Computed Tomography)",
-        "question": f"Which method made picture {number}?",
+        "question": f"Which method made image {number}?",
         "gt_answer": list(options.values())[number % 3],
         "image_path": image,
         **options,
@@ -193,7 +193,7 @@ def another_value(entry: dict[str, Value], draw: Draw) -> None:
 
 
 def another_reference(entry: dict[str, Value], draw: Draw) -> None:
-    """A picture that lies elsewhere, or a text where none belongs."""
+    """An image that lies elsewhere, or a text where none belongs."""
     names = [name for name in ("image", "image_path") if name in entry] or list(entry)
     entry[draw.choice(names)] = draw.choice(REFERENCES)
 

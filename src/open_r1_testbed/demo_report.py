@@ -36,7 +36,7 @@ def gain_lines(pairs: Pairs, floor: float, without: str) -> str:
 
 
 def check_lines(pairs: Pairs, shuffled: Path, blind: Path | None = None) -> str:
-    """What the trained model does with the options in another order and without the picture.
+    """What the trained model does with the options in another order and without the image.
 
     Args:
         pairs: the ordinary evaluation.
@@ -45,7 +45,7 @@ def check_lines(pairs: Pairs, shuffled: Path, blind: Path | None = None) -> str:
     """
     plain = {after.id: after for _, after in pairs}
     lines = []
-    for path, what in ((shuffled, "options in another order"), (blind, "without the picture")):
+    for path, what in ((shuffled, "options in another order"), (blind, "without the image")):
         if path is None:
             continue
         others = read_results(path).results

@@ -81,6 +81,6 @@ def end_line(folder: Path, checkpoints: Sequence[Path], begun: float) -> str:
     """Where everything lies, and what it took since `begun`, a `time.monotonic()`: in all, and on the cores."""
     used = os.times()
     return (
-        f"pictures: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; "
+        f"images: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; "
         f"{time.monotonic() - begun:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
     )

@@ -91,9 +91,9 @@ def stacked(lessons: Sequence[Lesson], padding: int) -> tuple[torch.Tensor, torc
     return ids, labels
 
 
-def learnt(model: Any, ids: torch.Tensor, labels: torch.Tensor, **pictures: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def learnt(model: Any, ids: torch.Tensor, labels: torch.Tensor, **images: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the tokens to learn, (n, vocabulary), and these tokens, (n,)."""
-    hidden = model.model(input_ids=ids, **pictures).last_hidden_state
+    hidden = model.model(input_ids=ids, **images).last_hidden_state
     chosen = labels[:, 1:] != IGNORED
     return model.lm_head(hidden[:, :-1][chosen]), labels[:, 1:][chosen]
 

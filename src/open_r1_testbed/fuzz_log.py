@@ -62,7 +62,7 @@ class Log:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what commands print, and what C libraries write about damaged pictures."""
+    """Without what commands print, and what C libraries write about damaged images."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

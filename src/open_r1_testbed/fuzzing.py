@@ -2,7 +2,7 @@
 
     python scripts/fuzz.py --files 20000 --seed 0
 
-Pictures and JSON files are changed in ways that disks, downloads, spreadsheets and malice know: flipped bits, cuts,
+Images and JSON files are changed in ways that disks, downloads, spreadsheets and malice know: flipped bits, cuts,
 parts of other files, values of another type, deep nesting, huge numbers, keys that stand twice, texts without end,
 names that lead elsewhere. Each goes in
 between good ones. Three things must hold: nothing but a `UserError` ends a reading, every good row beside a damaged one
@@ -25,9 +25,9 @@ from open_r1.common.atomic_files import object_of, parse_json, repeated_key
 from open_r1.common.command_line import CommandParser
 from open_r1.data.images import ImageError
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
-from open_r1.data.row_images import row_pictures
+from open_r1.data.row_images import opened_row_images
 from open_r1.data.text.files import rows_of
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
@@ -46,18 +46,18 @@ from open_r1_testbed.damage import (
     damaged_text,
     release_row,
     row,
-    seed_pictures,
+    seed_images,
     written,
 )
 from open_r1_testbed.fuzz_log import Log, quiet
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
-BATCH = 200  # pictures in one release
+BATCH = 200  # images in one release
 LISTS = 60  # question files in one release
 FULL_REPORT = 12  # of so many result files that can be read one is reported in full, with figures and items
-MODEL = 2000  # of so many pictures one batch is answered by a model
+MODEL = 2000  # of so many images one batch is answered by a model
 ENCODING = Encoding(size=32)
-GOOD = 6  # pictures of every release that nobody touched
+GOOD = 6  # images of every release that nobody touched
 
 
 # ------------------------------------------------------------------------------------------------ what is damaged
@@ -77,40 +77,40 @@ class Fuzz:
 
     def __init__(self, folder: Path, seed: int, keep: Path) -> None:
         self.folder, self.draw, self.log = folder, Draw(seed), Log(keep)
-        self.pictures = seed_pictures()
+        self.images = seed_images()
         self.model: Path | None = None
         self.reports = 0
         self.files: Counter[str] = Counter()
 
     def run(self, files: int) -> None:
-        """Damage `files` files: 55 % pictures, 25 % question lists, 5 % text questions, 15 % result files."""
+        """Damage `files` files: 55 % images, 25 % question lists, 5 % text questions, 15 % result files."""
         warnings.simplefilter("ignore")  # Pillow's, about every damaged tag
         shares = {"picture": 0.55, "release": 0.1, "list": 0.15, "text": 0.05, "result": 0.15}
         left = {kind: int(files * share) for kind, share in shares.items()}
         left["picture"] += files - sum(left.values())
         for start in range(0, left["picture"], BATCH):
-            self._pictures(min(BATCH, left["picture"] - start), with_model=start % MODEL == 0)
+            self._images(min(BATCH, left["picture"] - start), with_model=start % MODEL == 0)
         for start in range(0, left["release"], LISTS):
             self._releases(min(LISTS, left["release"] - start))
         self._lists(left["list"])
         self._texts(left["text"])
         self._results(left["result"])
 
-    # ---- pictures: prepare, the rows as training and evaluation open them, and the model
+    # ---- images: prepare, the rows as training and evaluation open them, and the model
 
-    def _pictures(self, count: int, with_model: bool) -> None:
+    def _images(self, count: int, with_model: bool) -> None:
         root = self._fresh("release")
         kinds: dict[str, str] = {}
         (root / "Images").mkdir(parents=True)
         for number in range(GOOD):
-            suffix, data = self.pictures[number * 3 % len(self.pictures)]
+            suffix, data = self.images[number * 3 % len(self.images)]
             (root / f"Images/good{number}.{suffix}").write_bytes(data)
             kinds[f"Images/good{number}.{suffix}"] = "good"
         for number in range(count):
-            suffix, data = self.draw.choice(self.pictures)
+            suffix, data = self.draw.choice(self.images)
             change = self.draw.choice(BYTES)
             name = f"Images/{number:04d}.{suffix}"
-            (root / name).write_bytes(change(data, self.draw.choice(self.pictures)[1], self.draw))
+            (root / name).write_bytes(change(data, self.draw.choice(self.images)[1], self.draw))
             kinds[name] = change.__name__
         self.files["picture"] += count
         rows = [row(number, name) for number, name in enumerate(kinds)]
@@ -121,7 +121,7 @@ class Fuzz:
 
     def _prepared(self, root: Path, rows: list[dict[str, Any]], kinds: dict[str, str]) -> None:
         write(root / "QA_information/Open-access/Fuzzed.json", json.dumps(rows))
-        with self.log.watch("prepare", "batch of pictures", {}, share=len(kinds)):
+        with self.log.watch("prepare", "batch of images", {}, share=len(kinds)):
             outcome = self._prepare(root)
             there = {value["path"] for value in load_set(outcome)}
             dropped = {entry["where"].split(": ")[0] for entry in outcome.dropped}
@@ -138,7 +138,7 @@ class Fuzz:
             by=("modality",),
             only=(
                 Modality.CT,
-            ),  # a row that damage moves to a set of its own, without a picture, makes that set refused
+            ),  # a row that damage moves to a set of its own, without an image, makes that set refused
             encoding=ENCODING,
             allow_missing_side=True,
         )
@@ -153,7 +153,7 @@ class Fuzz:
             kind = kinds[f"Images/{path.name}"]
             with self.log.watch("training row", kind, {path.name: path.read_bytes()}):
                 try:
-                    assert row_pictures(each)[0].size == (384, 384)
+                    assert opened_row_images(each)[0].size == (384, 384)
                 except ImageError:
                     self.log.note("training row", kind, "dropped with a reason")
                     assert kind != "good"
@@ -172,7 +172,7 @@ class Fuzz:
             max_new_tokens=2,
             max_pixels=64 * 64,
         )
-        with self.log.watch("infer with a model", "batch of pictures", {}, share=len(kinds)):
+        with self.log.watch("infer with a model", "batch of images", {}, share=len(kinds)):
             infer(settings)
             results = {result.problem: result for result in read_results(output).results}
             for (name, kind), each in zip(kinds.items(), rows, strict=True):
@@ -187,7 +187,7 @@ class Fuzz:
         root = self._fresh("release")
         (root / "Images").mkdir(parents=True)
         for number in range(GOOD):
-            (root / f"Images/{number}.png").write_bytes(self.pictures[0][1])
+            (root / f"Images/{number}.png").write_bytes(self.images[0][1])
         return root, [f"Images/{number}.png" for number in range(GOOD)]
 
     def _releases(self, count: int) -> None:
@@ -269,7 +269,7 @@ class Fuzz:
             for number, each in enumerate(rows):
                 labels = {"modality": list(Modality)[number % 3].value, "task": list(Task)[number % 2].value}
                 text = ("<answer>A</answer>", "the answer is B", "I do not know")[number % 3]
-                writer.write(judged({**each, **labels}, f"picture {number % 5}", text, 5))  # type: ignore[dict-item]
+                writer.write(judged({**each, **labels}, f"image {number % 5}", text, 5))  # type: ignore[dict-item]
         whole = path.read_text(encoding="utf-8")
         for _ in range(count):
             kind, data = self._damaged_results(whole)
@@ -324,13 +324,13 @@ def write(path: Path, text: str) -> None:
 
 
 def load_set(outcome: Any) -> Iterator[dict[str, Any]]:
-    """The pictures of all rows of what `prepare` made, undecoded."""
+    """The images of all rows of what `prepare` made, undecoded."""
     for done in outcome.sets:
         for side in ("train", "test"):
             if (done.folder / side).is_dir():
                 for each in load_rows(done.folder, side)[0]:
                     assert isinstance(each, dict)
-                    assert row_pictures(each)[0].size == (ENCODING.size, ENCODING.size)
+                    assert opened_row_images(each)[0].size == (ENCODING.size, ENCODING.size)
                     yield each["image"]
 
 

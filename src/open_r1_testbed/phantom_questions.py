@@ -1,4 +1,4 @@
-"""Phantoms: made-up patients by number, and the questions that are asked about their pictures."""
+"""Phantoms: made-up patients by number, and the questions that are asked about their images."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from open_r1.grading.problems import render_problem
 from open_r1.vocabulary.labels import Modality, Task
 
-SIZE = 384  # pixels of a picture's side
+SIZE = 384  # pixels of an image's side
 LETTERS = "ABCD"
 
 # The spellings of the release and of the published split files, their slips included.
@@ -61,7 +61,7 @@ _TECHNIQUES = (
 WORDINGS = {
     Task.ANATOMY: (
         "Which anatomical structure is shown in this image?",
-        "What organ or region does this picture depict?",
+        "What organ or region does this image depict?",
         "Identify the anatomy visible in the scan.",
         "Which body part is displayed here?",
     ),
@@ -80,7 +80,7 @@ WORDINGS = {
     Task.MODALITY: (
         "What imaging modality was used?",
         "Which technique produced this image?",
-        "How was this picture acquired?",
+        "How was this image acquired?",
         "What type of scan is this?",
     ),
     Task.ATTRIBUTES: (
@@ -94,7 +94,7 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class Phantom:
-    """What one picture shows: a modality, four codes from 0 to 3, and the seed of everything accidental."""
+    """What one image shows: a modality, four codes from 0 to 3, and the seed of everything accidental."""
 
     modality: Modality
     anatomy: int
@@ -137,7 +137,7 @@ def answer(phantom: Phantom, task: Task) -> str:
 
 
 def question(phantom: Phantom, task: Task, rng: random.Random) -> dict[str, str]:
-    """One question in the split files' form, without its picture: problem, solution, modality, task.
+    """One question in the split files' form, without its image: problem, solution, modality, task.
 
     Wording and order of the options are drawn from `rng`.
     """

@@ -1,13 +1,13 @@
-"""Phantoms: drawn pictures with known answers, in OmniMedVQA's form, for the demo and the tests.
+"""Phantoms: drawn images with known answers, in OmniMedVQA's form, for the demo and the tests.
 
-Eight modalities, five tasks, one question per task and picture. Four attributes are drawn into each picture as
+Eight modalities, five tasks, one question per task and image. Four attributes are drawn into each image as
 coarse codes that survive scaling to 112 x 112: the silhouette (anatomy), the lesion's colour and shape (disease)
 and its size (grade), and the tint of the rim (another attribute); the palette and texture are the modality. They
 look like medicine about as much as a stick figure looks like a person, and say nothing about medicine.
 
 One thing makes the questions easier than real ones, and every figure made from them must say so: each modality and
 task has one list of four options. Three things keep them honest: each question offers them in an order of its own,
-training and test pictures are drawn independently, and answers are balanced, so that without the picture the best
+training and test images are drawn independently, and answers are balanced, so that without the image the best
 guess is a quarter.
 """
 
@@ -38,7 +38,7 @@ _PARTS = {"Images", "QA_information", "splits", "train.json", "test.json"}
 # --- questions ---------------------------------------------------------------------------------------------
 
 
-# --- pictures ----------------------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------------------
 
 
 # --- the data set on disk ----------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ _PARTS = {"Images", "QA_information", "splits", "train.json", "test.json"}
 
 @dataclass(frozen=True)
 class _Entry:
-    """One picture of the set: what it shows and where it lies, relative to the set's folder."""
+    """One image of the set: what it shows and where it lies, relative to the set's folder."""
 
     phantom: Phantom
     split: str
@@ -61,9 +61,9 @@ def make_phantoms(
     modalities: Iterable[Modality] = tuple(Modality),
     workers: int | None = None,
 ) -> Path:
-    """Draw `train` + `test` pictures per modality into `folder`, with five questions each; return `folder`.
+    """Draw `train` + `test` images per modality into `folder`, with five questions each; return `folder`.
 
-    The folder then holds the same questions in three forms, all with picture paths relative to `folder`:
+    The folder then holds the same questions in three forms, all with image paths relative to `folder`:
 
     - OmniMedVQA's release: `Images/...`, `QA_information/Open-access/<dataset>.json`;
     - the published split files: `splits/modality/train/<Modality>_train.json`, `splits/question_type/...`;
@@ -75,13 +75,13 @@ def make_phantoms(
     folder, chosen = Path(folder), [each for each in Modality if each in set(modalities)]
     for name, count in (("train", train), ("test", test)):
         if count < 1:
-            raise UserError(f"{name} pictures per modality: {count}; a split without rows is no use, ask for 1 or more")
+            raise UserError(f"{name} images per modality: {count}; a split without rows is no use, ask for 1 or more")
     wanted = {"train": train, "test": test, "seed": seed, "modalities": [each.value for each in chosen]}
     if _is_finished(folder, wanted):
         return folder
     entries = [entry for modality in chosen for entry in _plan(modality, train, test, seed)]
     with disk_errors(folder, "what is there is drawn anew"):
-        _write_pictures(folder, entries, workers or os.cpu_count() or 1)
+        _write_images(folder, entries, workers or os.cpu_count() or 1)
     _write_questions(folder, entries, seed)
     _write_json(folder / MANIFEST, wanted)
     return folder
@@ -103,9 +103,9 @@ def save_prepared(folder: Path | str, output: Path | str) -> Path:
     for split in ("train", "test"):
         rows = []
         for row in json.loads((folder / f"{split}.json").read_text(encoding="utf-8")):
-            picture = {"bytes": (folder / row["image"]).read_bytes(), "path": row["image"]}
+            image = {"bytes": (folder / row["image"]).read_bytes(), "path": row["image"]}
             key = row_id(row["image"], row["problem"], row["solution"])
-            rows.append({**row, "image": picture, "id": key, "source": Path(row["image"]).parts[1]})
+            rows.append({**row, "image": image, "id": key, "source": Path(row["image"]).parts[1]})
         splits[split] = Dataset.from_list(rows, features=FEATURES)
     DatasetDict(splits).save_to_disk(output)
     return output
@@ -133,17 +133,17 @@ def _dataset(modality: Modality) -> str:
     return f"Phantom {modality}"  # with a space, as many of OmniMedVQA's have
 
 
-def _write_pictures(folder: Path, entries: Sequence[_Entry], workers: int) -> None:
+def _write_images(folder: Path, entries: Sequence[_Entry], workers: int) -> None:
     for parent in {Path(entry.path).parent for entry in entries}:
         (folder / parent).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:  # numpy and Pillow let go of the interpreter lock
         list(pool.map(lambda entry: (folder / entry.path).write_bytes(encode(draw(entry.phantom))), entries))
 
 
-def encode(picture: Image.Image) -> bytes:
-    """The picture as PNG."""
+def encode(image: Image.Image) -> bytes:
+    """The image as PNG."""
     buffer = BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
@@ -194,9 +194,9 @@ def _write_json(path: Path, value: Any) -> None:
 
 def main() -> None:
     """`python -m open_r1_testbed.phantoms --output_dir DIR`."""
-    options = read_set_flags("Draw a phantom data set in OmniMedVQA's form.", "pictures per modality", 150, 16)
+    options = read_set_flags("Draw a phantom data set in OmniMedVQA's form.", "images per modality", 150, 16)
     folder = make_phantoms(options.output_dir, options.train, options.test, options.seed)
-    print(f"{folder}: 8 modalities x ({options.train} + {options.test}) pictures x 5 questions")
+    print(f"{folder}: 8 modalities x ({options.train} + {options.test}) images x 5 questions")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def make_riddles(folder: Path | str, train: int = 960, test: int = 480, seed: in
 
 def main() -> None:
     """`python -m open_r1_testbed.riddles --output_dir DIR`."""
-    flags = read_set_flags("Make up riddles: multiple-choice questions without pictures.", "questions", 960, 480)
+    flags = read_set_flags("Make up riddles: multiple-choice questions without images.", "questions", 960, 480)
     folder = make_riddles(flags.output_dir, flags.train, flags.test, flags.seed)
     manifest = read_manifest(folder)
     assert manifest is not None

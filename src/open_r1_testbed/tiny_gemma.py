@@ -12,8 +12,8 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GemmaToke
 from open_r1.common.atomic_files import usual_modes
 
 TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
-PICTURE = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", TURN, END_OF_TURN, *PICTURE)
+IMAGE = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", TURN, END_OF_TURN, *IMAGE)
 WINDOW = 32
 """Tokens that every other layer looks back over; 1,024 in the published 12B."""
 
@@ -64,7 +64,7 @@ def gemma_tokenizer(texts: Iterable[str], vocabulary: int) -> GemmaTokenizer:
     tokenizer = GemmaTokenizer(
         vocab=learnt["vocab"],
         merges=merges,
-        additional_special_tokens=[TURN, END_OF_TURN, *PICTURE],
+        additional_special_tokens=[TURN, END_OF_TURN, *IMAGE],
         model_max_length=4096,
         padding_side="left",
     )
@@ -103,7 +103,7 @@ def gemma_model(tokenizer: Any, shape: Any, seed: int) -> Gemma3ForConditionalGe
         "patch_size": 14,
         "model_type": "siglip_vision_model",
     }
-    start, end, soft = (ids[token] for token in PICTURE)
+    start, end, soft = (ids[token] for token in IMAGE)
     config = Gemma3Config(
         text_config=text,
         vision_config=vision,

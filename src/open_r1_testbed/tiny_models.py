@@ -68,7 +68,7 @@ CHAT_TEMPLATE = (
     "{% else %}{% for content in message['content'] %}"
     "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
     "{% set image_count.value = image_count.value + 1 %}"
-    "{% if add_vision_id %}Picture {{ image_count.value }}: {% endif %}"
+    "{% if add_vision_id %}OpenedImage {{ image_count.value }}: {% endif %}"
     "<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif content['type'] == 'video' or 'video' in content %}"
     "{% set video_count.value = video_count.value + 1 %}"
@@ -81,7 +81,7 @@ CHAT_TEMPLATE = (
 
 DEFAULT_TEXTS = (
     "What imaging modality was used to capture this image? A)CT, B)MRI, C)Ultrasound, D)X-Ray",
-    "Which anatomical structure is shown in this picture? A)liver, B)kidney, C)lung, D)brain",
+    "Which anatomical structure is shown in this image? A)liver, B)kidney, C)lung, D)brain",
     "What is the most likely diagnosis? A)nodule, B)cyst, C)abscess, D)fracture",
     "How severe is the lesion? A)minimal, B)mild, C)moderate, D)severe",
     "Your task: provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.",
@@ -106,7 +106,7 @@ class Shape:
     vision_heads: int = 2
     window: int = 112  # pixels; Qwen2.5-VL only
     vocabulary: int = 850  # entries before the special tokens; own tokenizer only
-    longest_edge: int = 113 * 113  # pixels in a picture; 112 * 112 would be floored to 84 x 84
+    longest_edge: int = 113 * 113  # pixels in an image; 112 * 112 would be floored to 84 x 84
     rope_theta: float = 10000.0  # the published models': 1,000,000
     spread: float = 0.02  # standard deviation of the first language weights; the published models' own
 
@@ -122,7 +122,7 @@ def build_tiny_checkpoint(
     """Write a randomly initialised checkpoint of `family` to `folder` and return that folder.
 
     `processor` is a folder whose tokenizer and image processor are copied, and whose vocabulary sets the size
-    of the embedding; without it a byte-level BPE is trained on `texts`, and a 384 x 384 picture becomes
+    of the embedding; without it a byte-level BPE is trained on `texts`, and a 384 x 384 image becomes
     112 x 112, which is 16 image tokens. The same arguments give the same bytes. Raises `UserError` for an
     unknown family.
     """

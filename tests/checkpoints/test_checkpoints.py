@@ -81,13 +81,13 @@ def to_flat_config(folder: Path) -> None:
 
 
 def logits(folder: Path) -> torch.Tensor:
-    """The model's logits for one picture and a question: every weight of it has a part in them."""
+    """The model's logits for one image and a question: every weight of it has a part in them."""
     model, processor = load_model(folder, dtype=torch.float32), load_processor(folder)
-    picture = Image.linear_gradient("L").resize((120, 90)).convert("RGB")
+    image = Image.linear_gradient("L").resize((120, 90)).convert("RGB")
     content = [{"type": "image"}, {"type": "text", "text": "What is shown? A)CT, B)MRI"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
     with torch.no_grad():
-        return model(**processor(text=[text], images=[picture], return_tensors="pt")).logits
+        return model(**processor(text=[text], images=[image], return_tensors="pt")).logits
 
 
 @pytest.mark.parametrize("family", VISION)
@@ -423,7 +423,7 @@ def test_flash_attention_that_cannot_be_had_becomes_sdpa_with_one_line(tiny, cap
         attention_or_fallback("flash")
 
 
-def test_picture_tokens_are_forbidden_in_both_families_and_none_in_text(tiny):
+def test_image_tokens_are_forbidden_in_both_families_and_none_in_text(tiny):
     for family in VISION:
         model, tokenizer = load_model(tiny[family]), load_processor(tiny[family]).tokenizer
         names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
@@ -447,14 +447,14 @@ def test_families_know_vision_and_positions(tiny):
     [(112 * 112, 84), (113 * 113, 112), (401408, 392)],
     # 384 / (384 / 112) / 28 = 4 - 1e-15 in floating point, floored to 3: 84. 384 / 28 = 13.7, rounded to 14: 392.
 )
-def test_pixel_limits_decide_how_large_a_picture_is_shown(tiny, max_pixels, side):
+def test_pixel_limits_decide_how_large_a_image_is_shown(tiny, max_pixels, side):
     processor = load_processor(tiny["qwen2_5_vl"], max_pixels=max_pixels)
-    picture = Image.new("RGB", (384, 384), "red")
-    grid = processor.image_processor(images=[picture], return_tensors="pt")["image_grid_thw"].tolist()
+    image = Image.new("RGB", (384, 384), "red")
+    grid = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"].tolist()
     assert grid == [[1, side // 14, side // 14]]
 
 
-def test_min_pixels_enlarges_a_small_picture(tiny):
+def test_min_pixels_enlarges_a_small_image(tiny):
     processor = load_processor(tiny["qwen2_vl"], min_pixels=200 * 200, max_pixels=300 * 300)
     grid = processor.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")["image_grid_thw"]
     assert grid.tolist() == [[1, 16, 16]]  # 200 / 28 = 7.1, rounded up to 8: 8 * 28 = 224 = 16 * 14

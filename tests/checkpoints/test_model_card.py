@@ -100,7 +100,7 @@ def results(path: Path, checkpoint: str, right: int, wrong: int) -> Path:
 def test_accuracies_stand_with_n_and_standard_error(trained: Path, tmp_path: Path) -> None:
     file = results(tmp_path / "CT.jsonl", fingerprint(trained), 75, 25)
     text = write_card(trained, STORY, accuracy_table(trained, [file])).read_text()
-    # sqrt(0.75 * 0.25 / 99) = 4.35 points: 100 pictures, one question each
+    # sqrt(0.75 * 0.25 / 99) = 4.35 points: 100 images, one question each
     assert "| CT_384 (test, nothink) | all | 100 | 75.0 ± 4.4 | " in text
     assert "| 50.0 | 0.0 |" in text  # chance of two options; all were read
     assert "patient-" not in text

@@ -284,9 +284,9 @@ def launched(engine: str, repository: Path, place: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictured(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """A folder with questions about pictures, a base, and an adapter that has learnt something."""
-    place = tmp_path_factory.mktemp("pictured")
+def with_images(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder with questions about images, a base, and an adapter that has learnt something."""
+    place = tmp_path_factory.mktemp("with_images")
     save_published_form(place / "CT", 4)
     base = load_model(build_tiny_checkpoint(place / "tiny"), dtype=torch.float32)
     base.name_or_path = str(place / "tiny")
@@ -296,16 +296,16 @@ def pictured(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp"])
-def test_every_engine_saves_what_it_has_trained(engine, repository, pictured):
+def test_every_engine_saves_what_it_has_trained(engine, repository, with_images):
     ways = {"lora": LORA} if engine in ("ddp", "zero2") else {"full": (), "lora": LORA}
     for name, flags in ways.items():
         out = f"{engine}-{name}"
-        said = launched(engine, repository, pictured, "--model_name_or_path", "A", "--output_dir", out, *flags)
+        said = launched(engine, repository, with_images, "--model_name_or_path", "A", "--output_dir", out, *flags)
         line = next(line for line in said.splitlines() if line.startswith("read back: "))
         assert "every tensor is the one that was trained, logits agree within" in line
         assert said.count("read back: ") == 1
-        assert json.loads((pictured / out / "run.json").read_text())["status"] == "done"
-    assert adapter_chain(pictured / f"{engine}-lora")[1:] == [pictured / "A", pictured / "tiny"]
+        assert json.loads((with_images / out / "run.json").read_text())["status"] == "done"
+    assert adapter_chain(with_images / f"{engine}-lora")[1:] == [with_images / "A", with_images / "tiny"]
 
 
 def waits(rank: int, port: int, results: str) -> None:

@@ -1,6 +1,6 @@
 """Who a patient is stays in the data: no tracker, no page, no table and no card repeats it unless that is asked for.
 
-A made-up name and record number stand in questions, options, picture paths, the pictures' own fields, rows that are
+A made-up name and record number stand in questions, options, image paths, the images' own fields, rows that are
 dropped and completions. Then everything that a run leaves is searched, packed parts too.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from searched_files import BLOCK, FILE, HEAD, NAME, RECORD, holding, layers, picture
+from searched_files import BLOCK, FILE, HEAD, NAME, RECORD, holding, layers, photograph
 
 from open_r1.data.images import decode
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, judged
@@ -66,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place in range(8):
         path = folder / f"{FILE}-{place}.img"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(place))
+        path.write_bytes(photograph(place))
         problem = f"What has {NAME} ({RECORD}), case {place}? A)Quackenbush syndrome, B)a cyst, C)nothing"
         rows.append(
             {"image": f"{FILE}-{place}.img", "problem": problem, "solution": f"<answer> {'ABC'[place % 3]} </answer>"}
@@ -76,7 +76,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {**rows[1], "problem": f"What has {NAME}?"},
         {**rows[2], "solution": f"{NAME}"},
     ]
-    (folder / f"{FILE}-torn.img").write_bytes(picture(0)[:90])
+    (folder / f"{FILE}-torn.img").write_bytes(photograph(0)[:90])
     bad.append({**rows[0], "image": f"{FILE}-torn.img"})
     (folder / "train.json").write_text(json.dumps(rows + bad))
     return folder
@@ -117,7 +117,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             for place, row in enumerate(rows):
                 labels = {"modality": "CT", "task": "Disease Diagnosis"}
                 output = f"<think>{NAME} is ill</think><answer>{'ABC'[(place + len(name)) % 3]}</answer>"
-                result: Result = judged({**row, **labels}, picture_key(row), output, 9)
+                result: Result = judged({**row, **labels}, image_key(row), output, 9)
                 writer.write(result)
         paths.append(folder / f"{name}.jsonl")
     return paths
@@ -136,17 +136,17 @@ def test_a_report_does_not_name_patients_unless_asked(results: list[Path], tmp_p
     assert asked == {"report.html", "before/results.json", "after/results.json"}
 
 
-def test_pictures_in_a_page_lose_their_own_fields(results: list[Path], tmp_path: Path) -> None:
+def test_images_in_a_page_lose_their_own_fields(results: list[Path], tmp_path: Path) -> None:
     write_report(results, tmp_path / "asked", with_items=True)
     page = (tmp_path / "asked" / "report.html").read_bytes()
-    pictures = [base64.b64decode(match[1]) for match in re.finditer(rb"image/jpeg;base64,([A-Za-z0-9+/=]+)", page)]
-    assert len(pictures) == 8
-    assert [data for data in pictures if any(PLANTED.search(layer) for layer in layers(data, "x.jpg"))] == []
+    images = [base64.b64decode(match[1]) for match in re.finditer(rb"image/jpeg;base64,([A-Za-z0-9+/=]+)", page)]
+    assert len(images) == 8
+    assert [data for data in images if any(PLANTED.search(layer) for layer in layers(data, "x.jpg"))] == []
 
 
-def test_a_picture_is_read_without_its_own_fields() -> None:
+def test_a_image_is_read_without_its_own_fields() -> None:
     for place in range(4):
-        raw = picture(place)
+        raw = photograph(place)
         assert any(PLANTED.search(layer) for layer in layers(raw, "x"))  # or the next line would mean nothing
         stream = io.BytesIO()
         decode(raw).save(stream, "PNG")

@@ -178,9 +178,9 @@ def test_lists_and_saved_sets_are_read_in_other_forms(tmp_path):
         ("Where? A)left, B)right", "<answer> B </answer>"),
     ]
     read: list[Any] = [load_rows(tmp_path / "rows.json", None, tmp_path)]
-    picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
     labels = {"source": "S", "modality": "CT", "task": None}
-    saved = [{**row, **labels, "image": picture, "id": str(number)} for number, row in enumerate(rows)]
+    saved = [{**row, **labels, "image": image, "id": str(number)} for number, row in enumerate(rows)]
     datasets.Dataset.from_list(saved, features=FEATURES).save_to_disk(str(tmp_path / "saved"))
     read.append(load_rows(tmp_path / "saved"))
     for kept, dropped in read:

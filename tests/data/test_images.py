@@ -1,4 +1,4 @@
-"""One untrusted picture: every mode comes out as RGB, every hostile reference is refused without a look."""
+"""One untrusted image: every mode comes out as RGB, every hostile reference is refused without a look."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ from PIL import Image, ImageFile
 
 from open_r1.data import images
 from open_r1.data.images import ImageError, decode, open_image, read_file, resolve
-from open_r1.data.loading import picture_digest
+from open_r1.data.loading import image_digest
 from open_r1.data.row_images import row_image
 
 
-def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, format, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
@@ -35,9 +35,9 @@ def reason_of(call, *arguments, **options) -> str:
 
 
 def palette(transparent: bool) -> bytes:
-    picture = Image.new("P", (4, 4), 1)
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    return encoded(picture, transparency=1) if transparent else encoded(picture)
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    return encoded(image, transparency=1) if transparent else encoded(image)
 
 
 def sixteen_bit(value: int, mode: str = "I;16", format: str = "PNG") -> bytes:
@@ -70,9 +70,9 @@ def sixteen_bit(value: int, mode: str = "I;16", format: str = "PNG") -> bytes:
     ],
 )
 def test_every_mode_becomes_rgb(data, expected):
-    picture = decode(data)
-    assert picture.mode == "RGB"
-    assert picture.getpixel((2, 2)) == expected
+    image = decode(data)
+    assert image.mode == "RGB"
+    assert image.getpixel((2, 2)) == expected
 
 
 def test_cmyk_jpeg_keeps_its_colour():
@@ -100,15 +100,15 @@ def test_values_that_are_no_numbers_are_refused():
 
 
 def test_exif_orientation_is_applied():
-    picture = Image.new("RGB", (2, 1), "red")
-    picture.putpixel((1, 0), (0, 0, 255))
+    image = Image.new("RGB", (2, 1), "red")
+    image.putpixel((1, 0), (0, 0, 255))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the left edge is the top
-    upright = decode(encoded(picture, exif=exif))
+    upright = decode(encoded(image, exif=exif))
     assert (upright.size, upright.getpixel((0, 0)), upright.getpixel((0, 1))) == ((1, 2), (255, 0, 0), (0, 0, 255))
 
 
-def test_broken_exif_does_not_lose_the_picture():
+def test_broken_exif_does_not_lose_the_image():
     data = encoded(Image.new("RGB", (8, 8), "red"), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
     assert decode(data).size == (8, 8)
 
@@ -126,7 +126,7 @@ def test_resizing_grey_as_grey_gives_the_pixels_of_rgb():
     assert np.array_equal(np.asarray(fast), np.asarray(slow))
 
 
-# ---------------------------------------------------------------------------------------------- bad pictures
+# ---------------------------------------------------------------------------------------------- bad images
 
 
 def test_animations_and_pages_are_refused_but_single_frames_are_not():
@@ -169,7 +169,7 @@ def test_damaged_bytes_raise_nothing_but_image_errors(format):
 @pytest.mark.parametrize(
     "data",
     [
-        b"hello, this is no picture",
+        b"hello, this is no image",
         b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         b"%PDF-1.7\n",
@@ -179,7 +179,7 @@ def test_damaged_bytes_raise_nothing_but_image_errors(format):
         bytes(1000),
     ],
 )
-def test_what_is_no_allowed_picture_is_refused(data):
+def test_what_is_no_allowed_image_is_refused(data):
     assert reason_of(decode, data) == "not-an-image"
 
 
@@ -324,7 +324,7 @@ def test_a_file_that_is_exchanged_after_the_check_is_still_refused(root):
 
 
 def test_a_folder_that_is_exchanged_for_a_link_after_the_check_is_not_followed(root):
-    """No race is needed: a path is checked once, and its picture is opened all through a training."""
+    """No race is needed: a path is checked once, and its image is opened all through a training."""
     checked = resolve("Images/a.png", root)
     assert read_file(checked, resolved=True) == read_file(checked)
     outside = root.parent / "outside"
@@ -335,13 +335,13 @@ def test_a_folder_that_is_exchanged_for_a_link_after_the_check_is_not_followed(r
     assert reason_of(read_file, checked, resolved=True) == "outside-root"
     row = {"id": "0", "image": {"bytes": None, "path": str(checked)}}
     assert reason_of(row_image, row) == "outside-root"
-    assert picture_digest(row["image"]) == "outside-root"
+    assert image_digest(row["image"]) == "outside-root"
     (root / "Images").unlink()
     (root / "Before").rename(root / "Images")
     assert row_image(row).size == (384, 384)
 
 
-def test_a_picture_that_is_exchanged_while_it_is_read_is_a_whole_one(root, monkeypatch):
+def test_a_image_that_is_exchanged_while_it_is_read_is_a_whole_one(root, monkeypatch):
     """Whoever rewrites a set renames new files over old ones: the old one is read to its end."""
     checked = resolve("Images/a.png", root)
     before = checked.read_bytes()
@@ -415,11 +415,11 @@ def test_errors_survive_the_way_from_a_worker_process():
     assert (error.reason, str(error), type(error)) == ("empty", "x is empty", ImageError)
 
 
-def test_all_real_pictures_open(real_dir):
+def test_all_real_images_open(real_dir):
     root = real_dir / "omnimedvqa"
     paths = [path for path in sorted((root / "Images").rglob("*")) if path.is_file()]
     assert len(paths) > 150
     for path in paths[::8]:
-        picture = open_image(str(path.relative_to(root)), root=root, size=(384, 384))
-        assert (picture.mode, picture.size) == ("RGB", (384, 384))
-        assert picture.getextrema() != ((0, 0),) * 3, path
+        image = open_image(str(path.relative_to(root)), root=root, size=(384, 384))
+        assert (image.mode, image.size) == ("RGB", (384, 384))
+        assert image.getextrema() != ((0, 0),) * 3, path

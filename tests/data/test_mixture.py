@@ -1,4 +1,4 @@
-"""One run over several data sets, of pictures and of text: what is trained on, and that it trains."""
+"""One run over several data sets, of images and of text: what is trained on, and that it trains."""
 
 import json
 import os
@@ -33,7 +33,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """20 training questions about pictures, 24 without."""
+    """20 training questions about images, 24 without."""
     folder = tmp_path_factory.mktemp("sets")
     phantoms = make_phantoms(folder / "phantoms", 2, 1, modalities=[Modality.CT, Modality.MRI])
     return save_prepared(phantoms, folder / "pictures"), make_riddles(folder / "riddles", 24, 24)
@@ -55,7 +55,7 @@ def flags(start: Path, sets: tuple[Path, ...], out: Path) -> list[str]:
     return ["--model_name_or_path", str(start), *data, "--output_dir", str(out), *SMALL.split()]
 
 
-def test_pictures_and_text_train_a_vision_model_in_one_run(
+def test_images_and_text_train_a_vision_model_in_one_run(
     start: Path,
     sets: tuple[Path, Path],
     tmp_path: Path,
@@ -79,7 +79,7 @@ def test_pictures_and_text_train_a_vision_model_in_one_run(
     before = load_model(start, dtype=torch.float32).state_dict()
     after = load_model(out, dtype=torch.float32).state_dict()
     unmoved = [name for name, value in before.items() if torch.equal(value, after[name])]
-    # 16 prompts of a shuffled mixture hold pictures and text, so language and vision have both moved
+    # 16 prompts of a shuffled mixture hold images and text, so language and vision have both moved
     assert not [name for name in unmoved if value_can_move(name)], unmoved
 
 
@@ -91,7 +91,7 @@ def value_can_move(name: str) -> bool:
 def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
     start: Path, sets: tuple[Path, Path], tmp_path: Path, repository: Path
 ) -> None:
-    """One prompt per process: in some step one process holds a picture and the other holds none."""
+    """One prompt per process: in some step one process holds an image and the other holds none."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "src/open_r1/grpo_vqa_nothink.py"]
     more = ["--max_steps", "6", "--per_device_train_batch_size", "1", "--gradient_checkpointing", "true"]
     done = subprocess.run(

@@ -20,11 +20,11 @@ from open_r1.common.atomic_files import DiskError, read_manifest, sha256_file
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa import encoded_pictures
-from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+from open_r1.data.omnimedvqa import encoded_images
+from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.omnimedvqa.source import Question, read_release
-from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
+from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.omnimedvqa.summary import report_lines
 from open_r1.data.rows import leak
 from open_r1.vocabulary.labels import Modality, Task
@@ -46,10 +46,10 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def entries(modality: Modality, pictures: int) -> list[dict]:
-    """Two questions on each picture."""
+def entries(modality: Modality, images: int) -> list[dict]:
+    """Two questions on each image."""
     rows = []
-    for number in range(pictures):
+    for number in range(images):
         for task, (question, options) in ASKED.items():
             answer = modality.value if task is Task.MODALITY else options[number % 2]
             row = {
@@ -64,9 +64,9 @@ def entries(modality: Modality, pictures: int) -> list[dict]:
     return rows
 
 
-def make_release(folder: Path, pictures: int = 20) -> Path:
+def make_release(folder: Path, images: int = 20) -> Path:
     for place, modality in enumerate(MODALITIES):
-        rows = entries(modality, pictures)
+        rows = entries(modality, images)
         for number, path in enumerate(sorted({row["image_path"] for row in rows})):
             draw(folder / path, 1000 * place + number)
         file = folder / "QA_information" / "Open-access" / f"{modality} set.json"
@@ -184,26 +184,26 @@ def test_a_random_draw_takes_a_fifth_of_every_cell():
     assert Counter(cell for cell, side in zip(cells, sides, strict=True) if side) == {(0, 0): 20, (0, 1): 1, (1, 0): 1}
 
 
-def test_a_draw_per_picture_keeps_pictures_whole_and_cells_near_a_fifth():
+def test_a_draw_per_image_keeps_images_whole_and_cells_near_a_fifth():
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 400, 2000).tolist()
-    cells = [(picture % 3, question % 2) for question, picture in enumerate(pictures)]
-    sides = draw_per_picture(cells, pictures, seed=1)
-    assert leak(*([p for p, side in zip(pictures, sides, strict=True) if side == each] for each in (0, 1))).shared == 0
+    images = rng.integers(0, 400, 2000).tolist()
+    cells = [(image % 3, question % 2) for question, image in enumerate(images)]
+    sides = draw_per_image(cells, images, seed=1)
+    assert leak(*([p for p, side in zip(images, sides, strict=True) if side == each] for each in (0, 1))).shared == 0
     for cell, count in Counter(cells).items():
         share = sum(side for each, side in zip(cells, sides, strict=True) if each == cell) / count
         assert 0.12 < share < 0.28, cell  # observed 0.17 to 0.23
-    assert sides != draw_per_picture(cells, pictures, seed=2)
+    assert sides != draw_per_image(cells, images, seed=2)
 
 
-def test_a_draw_per_picture_of_few_has_both_sides():
-    sides = draw_per_picture([(0, 0), (0, 1), (0, 1)], [11, 12, 12], seed=0)
+def test_a_draw_per_image_of_few_has_both_sides():
+    sides = draw_per_image([(0, 0), (0, 1), (0, 1)], [11, 12, 12], seed=0)
     assert sorted(sides) in ([0, 0, 1], [0, 1, 1])
-    assert list(draw_per_picture([(0, 0), (0, 1)], [11, 11], seed=0)) == [0, 0]
+    assert list(draw_per_image([(0, 0), (0, 1)], [11, 11], seed=0)) == [0, 0]
 
 
-def test_copies_of_a_picture_under_other_names_are_one_picture(build, tmp_path, release):
-    for number in range(0, 20, 2):  # every second CT picture is the one before it
+def test_copies_of_a_image_under_other_names_are_one_image(build, tmp_path, release):
+    for number in range(0, 20, 2):  # every second CT image is the one before it
         shutil.copy(
             release / f"Images/CT set/{number:03d} (1).png", release / f"Images/CT set/{number + 1:03d} (1).png"
         )
@@ -316,10 +316,10 @@ def test_other_settings_or_inputs_are_refused_by_name(build, tmp_path, release):
         build(split="image_disjoint")
     draw(release / "Images/CT set/000 (1).png", 99)
     (release / "Images/CT set/001 (1).png").unlink()
-    with pytest.raises(UserError, match=r"inputs: pictures \("):
+    with pytest.raises(UserError, match=r"inputs: images \("):
         build()
     shutil.rmtree(release / "QA_information/Open-access")
-    make_release(release, pictures=19)
+    make_release(release, images=19)
     with pytest.raises(UserError, match=r"inputs: question files \("):
         build()
     assert tree(tmp_path / "out") == before
@@ -370,7 +370,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path
     command = [sys.executable, str(repository / "scripts/prepare_omnimedvqa.py"), "--release", str(release)]
     options = ["--only", "CT", "--num_workers", "2", "--size", "512", "--output_dir"]
     process = subprocess.Popen([*command, *options, str(tmp_path / "out")], stderr=subprocess.PIPE)
-    index = tmp_path / "out/.partial/pictures/index.jsonl"
+    index = tmp_path / "out/.partial/images/index.jsonl"
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not (index.exists() and index.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)
@@ -384,7 +384,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path
     assert 0 < kept < 120
     done = subprocess.run([*command, *options, str(tmp_path / "out")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "192 train, 48 test questions on 120 pictures, 0 dropped" in done.stdout
+    assert "192 train, 48 test questions on 120 images, 0 dropped" in done.stdout
     assert os.listdir(tmp_path / "out") == ["CT_512"]
 
 
@@ -402,7 +402,7 @@ def test_every_dropped_question_is_listed_with_its_reason(build, release, tmp_pa
     folder = release / "Images/CT set"
     (folder / "000 (1).png").unlink()
     (folder / "001 (1).png").write_bytes(b"")
-    (folder / "002 (1).png").write_text("no picture")
+    (folder / "002 (1).png").write_text("no image")
     whole = (folder / "003 (1).png").read_bytes()
     (folder / "003 (1).png").write_bytes(whole[: len(whole) // 2])
     (folder / "004 (1).png").unlink()
@@ -437,22 +437,22 @@ def test_every_dropped_question_is_listed_with_its_reason(build, release, tmp_pa
     assert prepare(Preparation(tmp_path / "out", release=release, encoding=SMALL)).dropped == outcome.dropped
 
 
-def test_a_side_whose_pictures_all_fail_is_an_error(build, release, tmp_path):
+def test_a_side_whose_images_all_fail_is_an_error(build, release, tmp_path):
     for path in (release / "Images/CT set").iterdir():
-        path.write_text("no picture")
-    with pytest.raises(UserError, match=r"CT_32: none of the 32 train questions has a picture that can be used"):
+        path.write_text("no image")
+    with pytest.raises(UserError, match=r"CT_32: none of the 32 train questions has an image that can be used"):
         build()
     assert [name for name in os.listdir(tmp_path / "out") if not name.startswith(".")] == []
 
 
 def test_a_wrong_image_root_is_told_before_any_work(build, release, tmp_path, splits):
     (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(UserError, match=r"none of the 20 pictures of CT is below .*elsewhere, for example 'Images/CT"):
+    with pytest.raises(UserError, match=r"none of the 20 images of CT is below .*elsewhere, for example 'Images/CT"):
         build(splits_dir=splits, image_root=tmp_path / "elsewhere")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("limit", [20_000, 60_000])  # the pack holds 20 pictures of 3 kB, a set's file more
+@pytest.mark.parametrize("limit", [20_000, 60_000])  # the pack holds 20 images of 3 kB, a set's file more
 def test_a_full_disk_is_one_error_and_leaves_nothing(build, tmp_path, limit, file_size_limit):
     with pytest.raises(DiskError, match=r"cannot write .*out: the file grew over"), file_size_limit(limit):
         build(only=(Modality.CT,))
@@ -518,7 +518,7 @@ def command(repository, monkeypatch):
 def test_the_command_builds_reports_and_is_strict_on_demand(command, release, tmp_path, capsys):
     arguments = ("--release", release, "--output_dir", tmp_path / "out", "--size", 32, "--num_workers", 1)
     assert command(*arguments, "--only", "CT", "Disease Diagnosis", "--strict") == 0
-    assert "CT_32: 32 train, 8 test questions on 20 pictures, 0 dropped" in capsys.readouterr().out
+    assert "CT_32: 32 train, 8 test questions on 20 images, 0 dropped" in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / "out")) == ["CT_32", "Disease_Diagnosis_32"]
     (release / "Images/OCT set/000 (1).png").write_text("x")
     assert command(*arguments, "--only", "OCT") == 0
@@ -559,14 +559,14 @@ def test_the_real_release_prepares_out_of_the_box(real_dir, tmp_path):
         assert read_manifest(done.folder) is not None
 
 
-def test_memory_does_not_grow_with_the_pictures(repository, tmp_path):
+def test_memory_does_not_grow_with_the_images(repository, tmp_path):
     benchmark = load_script(repository / "benchmarks/prepare.py")
     peaks = {}
     for count in (100, 400):
         release = benchmark.make_release(tmp_path / f"{count}", count, 40, ((200, 200),))
         peaks[count] = benchmark.peak_memory(release, tmp_path / f"out{count}", 1)[0]
     stored = sum(path.stat().st_size for path in (tmp_path / "out400").rglob("*.arrow"))
-    assert stored > 40 * 2**20  # what a preparation that gathers its pictures would hold
+    assert stored > 40 * 2**20  # what a preparation that gathers its images would hold
     assert peaks[400] - peaks[100] < 15  # MB; observed 3.5
 
 
@@ -575,10 +575,10 @@ def test_a_pack_takes_up_only_what_still_holds(tmp_path):
         draw(tmp_path / f"{number}.png", number)
     references = [f"{number}.png" for number in range(3)]
 
-    def fill(encoding: Encoding) -> tuple[encoded_pictures.Pack, int]:
-        pack = encoded_pictures.Pack(tmp_path / "pack", tmp_path, references, encoding)
+    def fill(encoding: Encoding) -> tuple[encoded_images.Pack, int]:
+        pack = encoded_images.Pack(tmp_path / "pack", tmp_path, references, encoding)
         held = sum(index in pack for index in range(3))
-        pack.start((encoded_pictures.Job(index, name, True) for index, name in enumerate(references)), 1)
+        pack.start((encoded_images.Job(index, name, True) for index, name in enumerate(references)), 1)
         assert sum(pack.finish()) == 3 - held
         pack.close()
         return pack, held

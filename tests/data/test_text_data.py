@@ -15,7 +15,7 @@ from text_sets import medqa_row, write_lines, xpert_row
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import row_pictures
+from open_r1.data.row_images import opened_row_images
 from open_r1.data.text.files import rows_of
 from open_r1.data.text.prepare import COLUMNS, Benchmark, Mixture, draw, mix, prepare_benchmark, report_lines
 from open_r1.data.text.questions import TextQuestion
@@ -379,7 +379,7 @@ def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
     kept, _ = load_rows(tmp_path / "out", "train")
     assert kept["problem"] == [row["problem"] for row in lines]
     assert kept[0]["image"] is None
-    assert row_pictures(kept[0]) == []
+    assert opened_row_images(kept[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -412,13 +412,13 @@ def test_a_finished_or_foreign_folder_is_never_overwritten(roots, tmp_path):
         mix(Mixture(**roots, dataset=2), tmp_path / "mine")
 
 
-def test_a_picture_that_was_lost_is_no_text_question(tmp_path):
+def test_a_image_that_was_lost_is_no_text_question(tmp_path):
     rows = {"image": [None, None], "problem": ["Q? A)x, B)y"] * 2, "solution": ["A", "B"]}
     features = datasets.Features(
         {"image": datasets.Image(), **{k: datasets.Value("string") for k in ("problem", "solution")}}
     )
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "CT_384"))
-    with pytest.raises(UserError, match="no-picture"):
+    with pytest.raises(UserError, match="no-image"):
         load_rows(tmp_path / "CT_384")
 
 

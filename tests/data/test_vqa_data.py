@@ -26,7 +26,7 @@ from open_r1.data.omnimedvqa.source import (
     split_files,
 )
 from open_r1.data.omnimedvqa.summary import Outcome, Prepared, report_lines, set_report
-from open_r1.data.row_images import picture_key, row_image
+from open_r1.data.row_images import image_key, row_image
 from open_r1.data.rows import TEXT_KEYS, Dropped, leak, row_id
 from open_r1.vocabulary.labels import Modality, Task, parse_label
 
@@ -105,7 +105,7 @@ def test_an_empty_list_and_a_byte_order_mark_are_fine(tmp_path):
 # ---------------------------------------------------------------------------------------------- bare JSON
 
 
-def test_a_bare_list_loads_with_its_pictures_undecoded(root, write):
+def test_a_bare_list_loads_with_its_images_undecoded(root, write):
     rows, dropped = load_rows(write([ROW, {**ROW, "image": "Images/S/b..JPG"}]), image_root=root)
     assert rows.column_names == list(FEATURES)
     assert rows[1]["image"] == {"bytes": None, "path": str(root / "Images/S/b..JPG")}
@@ -191,21 +191,21 @@ def saved(folder, rows, features, splits=("train", "test")):
 
 
 def three(colour: str | None = "red", problem: str | None = PROBLEM, solution: str = "<answer> B </answer>"):
-    picture = None if colour is None else {"bytes": png(colour), "path": None}
-    return {"image": picture, "problem": problem, "solution": solution}
+    image = None if colour is None else {"bytes": png(colour), "path": None}
+    return {"image": image, "problem": problem, "solution": solution}
 
 
 PUBLISHED = datasets.Features({name: FEATURES[name] for name in TEXT_KEYS})
 
 
-def test_the_published_three_columns_load_with_ids_from_the_pictures(tmp_path):
+def test_the_published_three_columns_load_with_ids_from_the_images(tmp_path):
     rows, dropped = load_rows(saved(tmp_path / "CT_384", [three(), three("blue")], PUBLISHED), "test")
     assert rows.column_names == list(FEATURES)
     assert rows[0]["image"]["bytes"] == png()
     assert rows[0]["id"] == row_id(png(), PROBLEM, "<answer> B </answer>")
     assert (rows[1]["source"], rows[1]["modality"], rows[1]["task"]) == ("", "CT", None)
     assert row_image(rows[1]).getpixel((0, 0)) == (0, 0, 255)
-    assert picture_key(rows[0]) != picture_key(rows[1])
+    assert image_key(rows[0]) != image_key(rows[1])
     assert dropped == []
 
 
@@ -223,7 +223,7 @@ def test_bad_rows_of_a_saved_set_are_dropped_with_their_reasons(tmp_path):
     kept, dropped = load_rows(saved(tmp_path / "data", rows, PUBLISHED), "train")
     assert [row_image(row).getpixel((0, 0)) for row in kept.to_list()] == [(255, 0, 0), (0, 0, 255)]
     assert [row.reason for row in dropped] == [
-        "no-picture",
+        "no-image",
         "no-options",
         "repeated-option",
         "solution-not-offered",
@@ -357,7 +357,7 @@ def test_ids_depend_on_every_part_and_never_change():
     assert row_id(b"ab", "c", "d") == row_id("ab", "c", "d")
 
 
-def test_the_leak_counts_test_questions_not_pictures():
+def test_the_leak_counts_test_questions_not_images():
     # test asks about a twice, b and c once; a and c are in train: 3 of 4
     found = leak(["a", "c", "c"], ["a", "a", "b", "c"])
     assert (found.questions, found.shared, found.percent) == (4, 3, 75.0)
@@ -365,11 +365,11 @@ def test_the_leak_counts_test_questions_not_pictures():
 
 
 def leak_line(shared: int, test: int, train: int) -> str:
-    """What a preparation prints of a set in which `shared` of its test questions show a picture of train."""
-    pictures = [*range(train), *range(shared), *range(train, train + test - shared)]
-    questions: Any = SimpleNamespace(picture=pictures, task=lambda index: Task.GRADING)
+    """What a preparation prints of a set in which `shared` of its test questions show an image of train."""
+    images = [*range(train), *range(shared), *range(train, train + test - shared)]
+    questions: Any = SimpleNamespace(image=images, task=lambda index: Task.GRADING)
     used = {"train": array("I", range(train)), "test": array("I", range(train, train + test))}
-    report = set_report(Modality.CT, questions, used, lambda picture: picture, [])  # type: ignore[arg-type]
+    report = set_report(Modality.CT, questions, used, lambda image: image, [])  # type: ignore[arg-type]
     lines = report_lines(Outcome([Prepared(Path("CT_384"), True, report)], [], {}))
     return next(line for line in lines if "leak" in line)
 
@@ -418,12 +418,12 @@ REPEATED = {(Task.GRADING, "train"), (Task.MODALITY, "test")}  # 'A)SPECT, B)Ult
 
 @pytest.mark.parametrize(("label", "percent"), [(Modality.OCT, 29.8), (Modality.FUNDUS, 9.7)])
 def test_the_published_splits_leak_as_measured(real_dir, label, percent):
-    pictures = {
+    images = {
         split.split: [row.image for row in read_split_file(path, split) if isinstance(row, Question)]
         for path, split in split_files(real_dir / "omnimedvqa_splits")
         if split.label is label
     }
-    assert round(leak(pictures["train"], pictures["test"]).percent, 1) == percent
+    assert round(leak(images["train"], images["test"]).percent, 1) == percent
 
 
 def test_real_labels_are_joined_from_the_other_family(real_dir):

@@ -53,7 +53,7 @@ def test_no_test_rows_is_an_error():
         blind_floor(TRAIN, [])
 
 
-# what FACTS.md measured: blind floor exact and case-folded, share of test questions whose picture is in training
+# what FACTS.md measured: blind floor exact and case-folded, share of test questions whose image is in training
 PUBLISHED = {
     "modality/Fundus Photography": (95.77, 94.85, 9.7),
     "modality/OCT (Optical Coherence Tomography": (100.0, 100.0, 29.8),
@@ -138,11 +138,11 @@ def test_command_takes_a_prepared_folder_and_refuses_half_a_question(tmp_path, l
         main()
 
 
-def test_rows_that_cannot_be_used_are_counted_and_pictures_not_opened(tmp_path):
+def test_rows_that_cannot_be_used_are_counted_and_images_not_opened(tmp_path):
     good = {"image": "nowhere/1.png", **row("A)cat, B)dog", "A")}
     (tmp_path / "list.json").write_text(json.dumps([good, {"image": "x.png"}]))
     side = read_list(tmp_path / "list.json")
-    assert (len(side.rows), side.dropped, list(side.pictures)) == (1, 1, ["nowhere/1.png"])
+    assert (len(side.rows), side.dropped, list(side.images)) == (1, 1, ["nowhere/1.png"])
     (tmp_path / "bad.json").write_text("[{}]")
     with pytest.raises(UserError, match="no row that can be used"):
         read_list(tmp_path / "bad.json")

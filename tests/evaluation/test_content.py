@@ -1,4 +1,4 @@
-"""A result file, and a training, is continued only with the pictures and texts that it was begun with."""
+"""A result file, and a training, is continued only with the images and texts that it was begun with."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def pristine(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data(pristine, tmp_path) -> Path:
-    """Four test pictures with 20 questions, to be changed."""
+    """Four test images with 20 questions, to be changed."""
     return Path(shutil.copytree(pristine, tmp_path / "data"))
 
 
@@ -67,26 +67,26 @@ def cut(path: str, answers: int) -> list[str]:
     return lines
 
 
-def pictures_of(data: Path, path: str) -> list[Path]:
-    """The pictures of the questions that a result file answers."""
+def images_of(data: Path, path: str) -> list[Path]:
+    """The images of the questions that a result file answers."""
     return sorted({Path(result.image) for result in read_results(path).results})
 
 
-def invert(picture: Path) -> None:
-    ImageOps.invert(Image.open(picture).convert("RGB")).save(picture)
+def invert(image: Path) -> None:
+    ImageOps.invert(Image.open(image).convert("RGB")).save(image)
 
 
-def test_answers_to_pictures_that_were_exchanged_are_not_continued(settings, data):
+def test_answers_to_images_that_were_exchanged_are_not_continued(settings, data):
     given = settings()
     infer(given)
     lines = cut(given.output_path, 6)
-    first, *_ = pictures_of(data, given.output_path)
+    first, *_ = images_of(data, given.output_path)
     before = first.read_bytes()
     answered = sum(str(first) in line for line in lines[1:])
     invert(first)
     with pytest.raises(UserError) as refused:
         infer(given)
-    assert f"content_sha256: the pictures or texts of {answered} of its 6 answered questions" in str(refused.value)
+    assert f"content_sha256: the images or texts of {answered} of its 6 answered questions" in str(refused.value)
     assert "Put the earlier data back, or choose another output path" in str(refused.value)
     assert Path(given.output_path).read_text() == "".join(lines)
     first.write_bytes(before)
@@ -94,12 +94,12 @@ def test_answers_to_pictures_that_were_exchanged_are_not_continued(settings, dat
     assert len(read_results(given.output_path).results) == 20
 
 
-def test_a_picture_that_no_answer_was_given_to_may_change_and_the_manifest_says_so(settings, data, tmp_path):
+def test_a_image_that_no_answer_was_given_to_may_change_and_the_manifest_says_so(settings, data, tmp_path):
     given = settings()
     infer(given)
     untouched = read_results(given.output_path).manifest["content_sha256"]
-    cut(given.output_path, 5)  # batches are of one picture's questions: some pictures have not been asked about
-    asked = pictures_of(data, given.output_path)
+    cut(given.output_path, 5)  # batches are of one image's questions: some images have not been asked about
+    asked = images_of(data, given.output_path)
     other = next(path for path in sorted(data.glob("Images/*/test/*.png")) if path not in asked)
     invert(other)
     assert infer(given) == 0
@@ -112,14 +112,14 @@ def test_a_picture_that_no_answer_was_given_to_may_change_and_the_manifest_says_
 
 
 @pytest.mark.parametrize("image", ["shuffled", "none"])
-def test_what_counts_is_the_picture_that_is_shown(settings, data, image, tmp_path):
+def test_what_counts_is_the_image_that_is_shown(settings, data, image, tmp_path):
     given = settings(image=image)
     infer(given)
     everything = read_results(given.output_path)
     cut(given.output_path, 1)
     (answered,) = read_results(given.output_path).results
     shown = [path for path in sorted(data.glob("Images/*/test/*.png")) if path != Path(answered.image)]
-    for path in shown:  # all but the picture of the question itself
+    for path in shown:  # all but the image of the question itself
         invert(path)
     if image == "shuffled":  # it was asked with one of them
         with pytest.raises(UserError, match="content_sha256"):
@@ -149,7 +149,7 @@ def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, d
         infer(settings(prompt_path=str(tmp_path / "112"), output_path=str(tmp_path / "384.jsonl")))
 
 
-def test_a_file_of_before_answers_recorded_their_pictures_is_continued_with_a_word(settings, capsys):
+def test_a_file_of_before_answers_recorded_their_images_is_continued_with_a_word(settings, capsys):
     given = settings()
     infer(given)
     lines = [json.loads(line) for line in cut(given.output_path, 4)]
@@ -160,16 +160,16 @@ def test_a_file_of_before_answers_recorded_their_pictures_is_continued_with_a_wo
     Path(given.output_path).write_text("".join(json.dumps(line) + "\n" for line in lines))
     capsys.readouterr()
     assert infer(given) == 0
-    assert "the pictures of 4 answered questions are still the same cannot be checked" in capsys.readouterr().err
+    assert "the images of 4 answered questions are still the same cannot be checked" in capsys.readouterr().err
     file = read_results(given.output_path)
     assert len(file.results) == 20
     assert "content_sha256" not in file.manifest
 
 
-def test_training_pictures_count_where_answers_are_compared_with_them(data, tmp_path):
+def test_training_images_count_where_answers_are_compared_with_them(data, tmp_path):
     rows: Any = load_rows(data / "train.json", None, data)[0]
     contents = []
-    for change in (lambda picture: picture, ImageOps.invert):
+    for change in (lambda image: image, ImageOps.invert):
         changed = []
         for row in rows:
             file = BytesIO()
@@ -185,7 +185,7 @@ def test_training_pictures_count_where_answers_are_compared_with_them(data, tmp_
     assert at_first.content == elsewhere.content
 
 
-def test_a_training_is_not_continued_on_exchanged_pictures(tiny, data, tmp_path):
+def test_a_training_is_not_continued_on_exchanged_images(tiny, data, tmp_path):
     rows: Any = load_rows(data / "train.json", None, data)[0]
     processor = load_processor(tiny)
     checkpoint = tmp_path / "checkpoint-4"
@@ -199,7 +199,7 @@ def test_a_training_is_not_continued_on_exchanged_pictures(tiny, data, tmp_path)
     begun = story()
     require_same_run(begun, story(), checkpoint, processes=1)
     invert(Path(rows[0]["image"]["path"]))
-    with pytest.raises(UserError, match="pictures or texts of the questions that are trained on are others"):
+    with pytest.raises(UserError, match="images or texts of the questions that are trained on are others"):
         require_same_run(begun, story(), checkpoint, processes=1)
     early = {"data": {"ids_sha256": "the same"}}
     require_same_run(early, story(), checkpoint, processes=1)

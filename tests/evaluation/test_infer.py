@@ -42,7 +42,7 @@ FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> dict[str, Path]:
-    """A checkpoint of each family with weights large enough that pictures and questions change its answers."""
+    """A checkpoint of each family with weights large enough that images and questions change its answers."""
     root = tmp_path_factory.mktemp("tiny")
     for family in FAMILIES:
         folder = build_tiny_checkpoint(root / family, family, seed=1)
@@ -57,20 +57,20 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory) -> Path:
-    """Four test pictures with 20 questions."""
+    """Four test images with 20 questions."""
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     return make_phantoms(folder, train=1, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
 
 
 def rows_of_all_sizes(count: int) -> list[dict]:
-    """Questions of 1 to 9 sentences, pictures of 30 to 300 pixels a side, no two alike."""
+    """Questions of 1 to 9 sentences, images of 30 to 300 pixels a side, no two alike."""
     draw = random.Random(0)
     rows = []
     for number in range(count):
         size = (draw.randint(30, 300), draw.randint(30, 300))
         file = BytesIO()
         Image.effect_noise(size, 40 + 5 * number).convert("RGB").save(file, "PNG")
-        problem = "What is shown in this picture? " * draw.randint(1, 9) + "A)CT, B)MRI"
+        problem = "What is shown in this image? " * draw.randint(1, 9) + "A)CT, B)MRI"
         rows.append({"id": str(number), "problem": problem, "image": {"bytes": file.getvalue(), "path": None}})
     return rows
 
@@ -117,9 +117,9 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
 def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
     encoder, generator = loaded(tiny[family])
     for row in rows_of_all_sizes(4):
-        pictures = {"images": [Image.open(BytesIO(row["image"]["bytes"]))]} if encoder.has_vision else {}
+        images = {"images": [Image.open(BytesIO(row["image"]["bytes"]))]} if encoder.has_vision else {}
         text = encoder.render(row["problem"], encoder.has_vision)
-        inputs = encoder.processor(text=[text], return_tensors="pt", **pictures)
+        inputs = encoder.processor(text=[text], return_tensors="pt", **images)
         plain = generator.model.generate(
             **inputs, max_new_tokens=16, do_sample=False, suppress_tokens=generator.forbidden or None
         )[0, inputs["input_ids"].shape[1] :]
@@ -137,7 +137,7 @@ def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     assert tokens_of(encoder, generator, rows, 16) != right
 
 
-def test_a_picture_given_to_the_wrong_question_would_be_noticed(tiny):
+def test_a_image_given_to_the_wrong_question_would_be_noticed(tiny):
     encoder, generator = loaded(tiny["qwen2_vl"])
     rows = rows_of_all_sizes(6)
     right = tokens_of(encoder, generator, rows, 6)
@@ -146,7 +146,7 @@ def test_a_picture_given_to_the_wrong_question_would_be_noticed(tiny):
     assert all(right[name] != wrong[name] for name in right)
 
 
-def test_tokens_that_stand_for_pictures_cannot_be_generated(tiny):
+def test_tokens_that_stand_for_images_cannot_be_generated(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"], new_tokens=6)
     rows = rows_of_all_sizes(3)
     head = generator.model.lm_head
@@ -294,11 +294,11 @@ def test_answers_of_another_run_are_not_mixed_in(settings, tiny, phantoms, tmp_p
     assert Path(settings().output_path).read_bytes() == before
 
 
-def test_an_unreadable_picture_costs_its_questions_and_not_the_run(settings, phantoms, tmp_path, capsys):
+def test_an_unreadable_image_costs_its_questions_and_not_the_run(settings, phantoms, tmp_path, capsys):
     root = Path(shutil.copytree(phantoms, tmp_path / "root"))
     broken = sorted(root.glob("Images/*/test/*.png"))[0]
-    picture = broken.read_bytes()
-    broken.write_bytes(picture[: len(picture) // 2])
+    image = broken.read_bytes()
+    broken.write_bytes(image[: len(image) // 2])
     here = {"prompt_path": str(root / "test.json"), "image_root": str(root)}
     assert infer(settings(**here)) == 0
     failed = [result for result in read_results(settings().output_path).results if result.error]
@@ -311,7 +311,7 @@ def test_an_unreadable_picture_costs_its_questions_and_not_the_run(settings, pha
     assert "5 questions could not be asked; the first: " in captured.err
     assert infer(settings(**here, strict=True)) == 1
 
-    broken.write_bytes(picture)  # mended: just these are asked, and their failures are forgotten
+    broken.write_bytes(image)  # mended: just these are asked, and their failures are forgotten
     kept = [line for line in Path(settings().output_path).read_text().splitlines() if '"error": null' in line]
     assert infer(settings(**here, strict=True)) == 0
     lines = Path(settings().output_path).read_text().splitlines()
@@ -320,10 +320,10 @@ def test_an_unreadable_picture_costs_its_questions_and_not_the_run(settings, pha
     assert len([line for line in lines[16:] if '"error": null' in line]) == 5
 
 
-def test_a_run_without_one_readable_picture_is_an_error(settings, phantoms, tmp_path):
+def test_a_run_without_one_readable_image_is_an_error(settings, phantoms, tmp_path):
     root = Path(shutil.copytree(phantoms, tmp_path / "root"))
-    for picture in root.glob("Images/*/test/*.png"):
-        picture.write_bytes(b"no picture")
+    for image in root.glob("Images/*/test/*.png"):
+        image.write_bytes(b"no image")
     with pytest.raises(UserError, match="not one of 20 questions could be asked"):
         infer(settings(prompt_path=str(root / "test.json"), image_root=str(root)))
 
@@ -417,7 +417,7 @@ def test_a_json_list_and_a_saved_three_column_set_get_the_same_answers(settings,
     assert len({result.image for result in read_results(other).results}) == 4
 
 
-def test_a_picture_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms, tmp_path):
+def test_a_image_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms, tmp_path):
     """Training saw 384 x 384, so 200 x 100 pixels in a file must not become another number of tokens."""
     Image.linear_gradient("L").resize((200, 100)).save(tmp_path / "wide.png")
     encoder, _ = loaded(tiny["qwen2_5_vl"])
@@ -428,7 +428,7 @@ def test_a_picture_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantom
     assert prompts.grids.tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
 
 
-def test_a_text_model_answers_without_pictures(settings, tiny):
+def test_a_text_model_answers_without_images(settings, tiny):
     assert infer(settings(model_path=str(tiny["qwen2"]))) == 0
     assert len(read_results(settings().output_path).results) == 20
 
@@ -508,7 +508,7 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
         flags.read_flags(["--model_path", "m", "--output_path", "o"])
 
 
-def test_real_pictures_and_the_real_vocabulary(settings, real_dir, tmp_path):
+def test_real_images_and_the_real_vocabulary(settings, real_dir, tmp_path):
     """Photographs, radiographs and ultrasound in grey, palette and RGB, through the real Qwen processor."""
     checkpoint = build_tiny_checkpoint(tmp_path / "real", processor=real_dir / "qwen2_5_vl_processor")
     root = real_dir / "omnimedvqa"

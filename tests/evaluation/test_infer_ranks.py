@@ -32,7 +32,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """Settings of a run over 80 questions on 16 pictures, by the name of its result file."""
+    """Settings of a run over 80 questions on 16 images, by the name of its result file."""
     root = tmp_path_factory.mktemp("ranks")
     make_phantoms(root / "phantoms", train=1, test=8, modalities=[Modality.CT, Modality.OCT], workers=1)
     checkpoint = build_tiny_checkpoint(root / "model", seed=1)
@@ -40,7 +40,7 @@ def settings(tmp_path_factory):
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim >= 2:
-                weight.mul_(6)  # so that pictures and questions change the answers
+                weight.mul_(6)  # so that images and questions change the answers
     model.save_pretrained(checkpoint)
 
     def make(name: str, **changes) -> InferenceSettings:
@@ -230,7 +230,7 @@ def test_a_line_that_is_damaged_otherwise_is_not_thrown_away(settings, whole):
     assert path.read_bytes() == before
 
 
-def test_shares_are_whole_pictures_all_of_them_and_even():
+def test_shares_are_whole_images_all_of_them_and_even():
     groups = [[0, 3], [1], [2, 4, 5], [6], [7, 8]]
     shares = [Launch(rank, 2).share(groups) for rank in range(2)]
     assert sorted(shares[0] + shares[1]) == list(range(9))

@@ -1,4 +1,4 @@
-"""Samples, removed and swapped pictures, permuted options, blind floors, several checkpoints, other backends."""
+"""Samples, removed and swapped images, permuted options, blind floors, several checkpoints, other backends."""
 
 import importlib.util
 import json
@@ -39,7 +39,7 @@ RIGHT, WRONG, UNREAD = "correct", "wrong", "unparsed"
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """A checkpoint with weights large enough that pictures and questions change its answers."""
+    """A checkpoint with weights large enough that images and questions change its answers."""
     folder = build_tiny_checkpoint(tmp_path_factory.mktemp("views") / "tiny", seed=1)
     model = load_model(folder)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory) -> Path:
-    """Four test pictures with 20 questions, and eight to train on."""
+    """Four test images with 20 questions, and eight to train on."""
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     return make_phantoms(folder, train=4, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
 
@@ -90,11 +90,11 @@ def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None)
     return encoder, Generator(load_model(tiny, torch.float32), encoder.tokenizer, 6, sampling)
 
 
-# --- shared pictures -------------------------------------------------------------------------------------------------
+# --- shared images -------------------------------------------------------------------------------------------------
 
 
-def test_a_shared_picture_changes_no_answer(tiny, phantoms):
-    """Five questions on a picture, whose beginning is computed once, against one question at a time."""
+def test_a_shared_image_changes_no_answer(tiny, phantoms):
+    """Five questions on an image, whose beginning is computed once, against one question at a time."""
     encoder, generator = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     together = {r.id: r.output for batch in answer_rows(generator, encoder, rows, 16) for r in batch}
@@ -103,10 +103,10 @@ def test_a_shared_picture_changes_no_answer(tiny, phantoms):
     assert len(set(alone.values())) > 10
     prompts = encoder(listed(rows)).prompts
     assert len(prompts.tokens) == 20
-    assert len(prompts.grids) == 4  # each picture is there once
+    assert len(prompts.grids) == 4  # each image is there once
 
 
-def test_questions_with_and_without_picture_share_a_batch(tiny, phantoms):
+def test_questions_with_and_without_image_share_a_batch(tiny, phantoms):
     encoder, generator = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(listed(rows))]
@@ -203,10 +203,10 @@ def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
         settings(samples=3, temperature=0.0)
 
 
-# --- other pictures, other orders ------------------------------------------------------------------------------------
+# --- other images, other orders ------------------------------------------------------------------------------------
 
 
-def test_without_the_picture_no_picture_is_asked_about(settings, tiny, phantoms):
+def test_without_the_image_no_image_is_asked_about(settings, tiny, phantoms):
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(listed(rows)).prompts
     assert prompts.pixel_values is None
@@ -219,7 +219,7 @@ def test_without_the_picture_no_picture_is_asked_about(settings, tiny, phantoms)
     assert {r.image for r in file.results} == {r.image for r in read_results(shown.output_path).results}
 
 
-def test_noise_has_the_pictures_size_and_follows_the_question(settings):
+def test_noise_has_the_images_size_and_follows_the_question(settings):
     first = noise((30, 20), "a", 0)
     assert first.size == (30, 20)
     assert first.tobytes() == noise((30, 20), "a", 0).tobytes()
@@ -229,14 +229,14 @@ def test_noise_has_the_pictures_size_and_follows_the_question(settings):
     assert outputs(settings("small", image="noise", batch_size=3)) == outputs(settings("large", image="noise"))
 
 
-def test_a_shuffled_picture_is_never_the_questions_own(settings, phantoms):
+def test_a_shuffled_image_is_never_the_questions_own(settings, phantoms):
     keys = {f"q{n}": f"p{n % 4}" for n in range(200)}
     donors = choose_donors(keys, 0)
     assert all(keys[name] != keys[donor] for name, donor in donors.items())
     assert donors == choose_donors(dict(reversed(keys.items())), 0) != choose_donors(keys, 1)
     drawn = Counter((keys[name], keys[donor]) for name, donor in donors.items())
-    assert len(drawn) == 12  # each of 4 pictures is replaced by each of the 3 others
-    with pytest.raises(UserError, match="at least two different pictures"):
+    assert len(drawn) == 12  # each of 4 images is replaced by each of the 3 others
+    with pytest.raises(UserError, match="at least two different images"):
         choose_donors({"a": "p", "b": "p"}, 0)
     shown, other = outputs(settings("shown")), outputs(settings("other", image="shuffled"))
     assert sum(shown[name] != other[name] for name in shown) > 10
@@ -297,14 +297,14 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
     assert {r.asked for r in read_results(given.output_path).results} == {r.asked for r in results}
 
 
-def test_a_question_that_holds_a_pictures_token_is_set_aside(tiny, phantoms):
+def test_a_question_that_holds_a_images_token_is_set_aside(tiny, phantoms):
     encoder, _ = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     rows = listed(rows)
     odd = {**rows[0], "problem": "What is <|image_pad|>? A)a, B)b"}
     encoded = encoder([odd, rows[1]])
     assert [row["id"] for row in encoded.rows] == [rows[1]["id"]]
-    assert encoded.failed[0][1].startswith("picture-token: ")
+    assert encoded.failed[0][1].startswith("image-token: ")
 
 
 # --- direct ----------------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_the_direct_mode_asks_for_a_letter(settings):
 # --- what training gives away ----------------------------------------------------------------------------------------
 
 
-def test_each_question_knows_its_blind_guess_and_whether_its_picture_was_seen(settings, phantoms, tmp_path):
+def test_each_question_knows_its_blind_guess_and_whether_its_image_was_seen(settings, phantoms, tmp_path):
     train = json.loads((phantoms / "train.json").read_text())
     test = json.loads((phantoms / "test.json").read_text())
     leaked = {"image": test[0]["image"], "problem": "Seen? A)yes, B)no", "solution": "<answer> A </answer>"}
@@ -508,13 +508,13 @@ def test_what_vllm_would_be_asked(settings, tiny, phantoms):
     assert given["dtype"] == "float32"
 
 
-def test_a_stored_picture_and_its_file_are_one_picture_only_where_both_are_stored(phantoms, tmp_path):
-    """Paths and contents cannot be compared: then nothing is said about seen pictures."""
+def test_a_stored_image_and_its_file_are_one_image_only_where_both_are_stored(phantoms, tmp_path):
+    """Paths and contents cannot be compared: then nothing is said about seen images."""
     from open_r1.evaluation.scoring.train_overlap import load_training_set
 
     training = load_training_set(str(phantoms / "train.json"), str(phantoms))
-    picture = BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
-    assert training.seen({"image": {"bytes": picture.getvalue(), "path": "x.png"}}) is None
+    image = BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "PNG")
+    assert training.seen({"image": {"bytes": image.getvalue(), "path": "x.png"}}) is None
     assert training.seen({"image": None}) is None
-    assert training.seen({"image": {"bytes": None, "path": next(iter(training.pictures))}}) is True
+    assert training.seen({"image": {"bytes": None, "path": next(iter(training.images))}}) is True

@@ -65,8 +65,8 @@ def test_functions_serve_a_prepared_folder(tmp_path):
     assert len(rows) == 40
     scores = []
     for number, doc in enumerate(rows):
-        (picture,) = config["doc_to_visual"](doc)
-        assert (picture.mode, picture.size) == ("RGB", (384, 384))
+        (image,) = config["doc_to_visual"](doc)
+        assert (image.mode, image.size) == ("RGB", (384, 384))
         assert config["doc_to_text"](doc) == question_text(doc["problem"], Mode.NOTHINK)
         gold = doc[config["doc_to_target"]]
         output = [gold, "<answer> E </answer>", "no idea"][number % 3]

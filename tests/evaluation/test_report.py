@@ -28,18 +28,18 @@ PROBLEM = "What is it? A)CT, B)Chest X-ray, C)Pneumonia, D)Normal"
 MANIFEST = {"checkpoint": "checkpoints/tiny", "prompt": "train-nothink", "rows": 8}
 
 
-def result(name: str, modality: str | None, task: str | None, answer: str, picture: str = "") -> Result:
+def result(name: str, modality: str | None, task: str | None, answer: str, image: str = "") -> Result:
     """A question whose right answer is C."""
     row = {"id": name, "source": "test", "modality": modality, "task": task}
     row |= {"problem": PROBLEM, "solution": "<answer> C </answer>"}
-    return judged(row, picture or f"picture of {name}", answer, tokens=5)
+    return judged(row, image or f"image of {name}", answer, tokens=5)
 
 
 RIGHT, WRONG, UNREAD = "<answer>C</answer>", "<answer>A</answer>", "Well, A or C"
 
 
 def example() -> list[Result]:
-    """CT: 3 of 4 diagnoses, 0 of 1 recognitions; MRI: 2 of 2 recognitions; and one picture that cannot be read."""
+    """CT: 3 of 4 diagnoses, 0 of 1 recognitions; MRI: 2 of 2 recognitions; and one image that cannot be read."""
     return [
         result("1", "CT", "Disease Diagnosis", RIGHT, "p1"),
         result("2", "CT", "Disease Diagnosis", RIGHT, "p1"),
@@ -51,7 +51,7 @@ def example() -> list[Result]:
         unreadable(
             {"id": "8", "modality": "MRI", "task": "Disease Diagnosis", "problem": PROBLEM, "solution": "C"},
             "p9",
-            "truncated picture",
+            "truncated image",
         ),
     ]
 
@@ -98,7 +98,7 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
         "content": None,
     }
     last = json.loads(lines[8])
-    assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated picture")
+    assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated image")
 
 
 def test_a_run_killed_at_any_byte_loses_one_line_at_most_and_continues(tmp_path):
@@ -220,7 +220,7 @@ def test_a_foreign_file_is_not_continued(tmp_path):
 def test_published_form_by_hand():
     form = published_form(example())
     assert form["accuracy"] == pytest.approx(100 * 5 / 7)
-    assert len(form["results"]) == 7  # the unreadable picture was not asked about
+    assert len(form["results"]) == 7  # the unreadable image was not asked about
     assert form["results"][3] == {
         "question": PROBLEM,
         "ground_truth": "C",
@@ -295,7 +295,7 @@ def test_files_of_one_name_are_named_apart(tmp_path):
     assert named_apart([Path("a/x.jsonl"), Path("a/x.jsonl")]) == ["1-x", "2-x"]
 
 
-# -------------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------------- images
 
 
 def texts(figure) -> list[str]:
@@ -352,7 +352,7 @@ def test_difference_heatmap_is_centred_on_zero():
     ],
     ids=["one", "none", "two", "names without an end"],
 )
-def test_nothing_in_the_picture_is_clipped_or_overlaps_the_colour_bar(labels):
+def test_nothing_in_the_image_is_clipped_or_overlaps_the_colour_bar(labels):
     results = [result(str(k), modality, task, RIGHT) for k, (modality, task) in enumerate(labels)]
     figure = accuracy_heatmap(
         tabulate(results), "Accuracy: a checkpoint with a rather long name, step 200", "a note " * 30
@@ -449,7 +449,7 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     for name in ("base", "trained"):
         assert sorted(path.name for path in (tmp_path / "report" / name).iterdir()) == LEAVES
     last = rows_of(tmp_path / "report" / "difference.csv")[-1]
-    # 5 of 7 won, on four pictures of which two have several questions; four that changed are too few for a p-value
+    # 5 of 7 won, on four images of which two have several questions; four that changed are too few for a p-value
     assert last | {"stderr": "", "low": "", "high": ""} == {
         **{"modality": "all", "task": "all", "n": "7", "pictures": "4", "changed_pictures": "4"},
         **{"difference": "71.43", "stderr": "", "low": "", "high": "", "won": "5", "lost": "0"},
@@ -458,7 +458,7 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     assert float(last["low"]) < 0 < float(last["high"])
     mri = next(row for row in rows_of(tmp_path / "report" / "difference.csv") if row["modality"] == "MRI")
     assert (mri["test"], mri["p"], mri["won"]) == ("exact McNemar", "", "2")
-    assert "5 won, 0 lost, 4 pictures changed: too few for a p-value" in summary
+    assert "5 won, 0 lost, 4 images changed: too few for a p-value" in summary
     assert re.search(rf"\| all questions \| 7 \| .* \| too few \| {BLANK} \| exact sign flip \|", summary)
     assert "## trained minus base" in summary
     assert "Left out, in one file only or not asked: 0 and 1." in summary
@@ -502,7 +502,7 @@ def test_a_file_with_a_manifest_alone_has_nothing_to_report(tmp_path):
         write_report([write(tmp_path / "out.jsonl", [])], tmp_path / "report")
 
 
-def test_a_run_in_which_no_picture_could_be_read_is_reported_as_such(tmp_path):
+def test_a_run_in_which_no_image_could_be_read_is_reported_as_such(tmp_path):
     summary = write_report([write(tmp_path / "out.jsonl", example()[7:])], tmp_path / "report")
     assert "No question could be asked" in summary
     assert rows_of(tmp_path / "report" / "by_modality.csv")[0]["accuracy"] == ""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, judged
@@ -37,13 +37,13 @@ def answered(rows: list[Any], right_every: int, output: str) -> list[Result]:
         letters = list(options_in(row["problem"]))
         gold = letters.index(solution_letter(row["solution"]))
         letter = letters[gold if number % right_every == 0 else (gold + 1) % len(letters)]
-        results.append(judged(row, picture_key(row), f"{output} <answer>{letter}</answer>", tokens=9))
+        results.append(judged(row, image_key(row), f"{output} <answer>{letter}</answer>", tokens=9))
     return results
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """80 questions (8 modalities, 5 tasks, 16 pictures), two runs, hostile texts, training curves."""
+    """80 questions (8 modalities, 5 tasks, 16 images), two runs, hostile texts, training curves."""
     folder = tmp_path_factory.mktemp("report")
     make_phantoms(folder / "phantoms", train=1, test=2)
     data = save_prepared(folder / "phantoms", folder / "prepared")
@@ -90,15 +90,15 @@ def test_markup_of_models_data_and_file_names_is_text(report):
 def test_payload_holds_every_question_with_its_answers(report):
     data = payload(report)
     assert len(data["items"]) == 80
-    question, options, right, modality, task, picture, answers = data["items"][3]
+    question, options, right, modality, task, image, answers = data["items"][3]
     assert (question, options, right) == (f"{HOSTILE} What?", [HOSTILE, "two"], 1)
     assert data["modalities"][modality]
     assert data["tasks"][task]
-    assert picture >= 0
+    assert image >= 0
     assert [answer[1] for answer in answers] == ["A", "A"]
     assert answers[0][2].startswith(HOSTILE)
-    assert len(data["pictures"]) == 16
-    assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["pictures"])
+    assert len(data["images"]) == 16
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["images"])
 
 
 def test_a_solution_that_is_no_option_marks_none(tmp_path):
@@ -108,19 +108,19 @@ def test_a_solution_that_is_no_option_marks_none(tmp_path):
     assert payload(tmp_path / "report" / "report.html")["items"][0][:3] == ["What?", ["one", "two"], -1]
 
 
-def test_pictures_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
+def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
     rows = list(load_rows(report.parent.parent / "prepared", "test")[0])
     path = write(
         tmp_path / "a.jsonl", answered(rows, 2, "x"), data=str(report.parent.parent / "prepared"), split="test"
     )
-    write_report([path], tmp_path / "out", picture_bytes=20_000, with_items=True)
+    write_report([path], tmp_path / "out", image_bytes=20_000, with_items=True)
     data, text = payload(tmp_path / "out" / "report.html"), (tmp_path / "out" / "report.html").read_text()
-    shown = len(data["pictures"])
+    shown = len(data["images"])
     assert 0 < shown < 16
-    assert sum(map(len, data["pictures"])) <= 20_000
-    assert f"{shown} of 16 pictures are in this page" in text
+    assert sum(map(len, data["images"])) <= 20_000
+    assert f"{shown} of 16 images are in this page" in text
     assert f"{16 - shown} left out: more would take over" in text
-    # the pictures of wrong answers come first
+    # the images of wrong answers come first
     seen = {item[5] for item in data["items"] if item[6][0][0] == 1}
     assert seen >= set(range(shown))
 
@@ -135,7 +135,7 @@ def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
         write_report([path], tmp_path / f"out{len(manifest)}", with_items=True)
         page = tmp_path / f"out{len(manifest)}" / "report.html"
         assert said in page.read_text()
-        assert payload(page)["pictures"] == []
+        assert payload(page)["images"] == []
 
 
 def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
@@ -149,7 +149,7 @@ def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
     assert "Outputs are cut" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_forced_scores_mark_the_page_the_summary_and_every_picture(tmp_path):
+def test_forced_scores_mark_the_page_the_summary_and_every_image(tmp_path):
     rows = [{"id": str(k), "problem": "What? A)x, B)y", "solution": "A", "modality": "CT"} for k in range(3)]
     results = [judged(row, row["id"], "<answer>A</answer>", 9) for row in rows]
     paths = [

@@ -14,7 +14,7 @@ from open_r1.evaluation.comparing.matrices import accuracy_matrices
 from open_r1.evaluation.comparing.pairs import pair_up
 from open_r1.evaluation.comparing.run_names import run_names
 from open_r1.evaluation.comparing.scored_runs import load
-from open_r1.evaluation.reporting.heatmaps import improvement_figure, picture
+from open_r1.evaluation.reporting.heatmaps import improvement_figure, rendered
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, latex, markdown
 from open_r1.evaluation.scoring.results import Result, Sample
@@ -56,7 +56,7 @@ def test_published_figure_is_rebuilt_from_its_numbers(text, labels, title):
     assert [line[0] for line in lines] == labels
     values = {(line[0], name): float(value) for line in lines for name, value in zip(labels, line[1:], strict=True)}
     figure = improvement_figure(values, title)
-    svg = picture(figure, "svg").decode()
+    svg = rendered(figure, "svg").decode()
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     numbers = [text for text in shown if re.fullmatch(r"-?\d+\.\d\d", text)]
     assert numbers == [number for line in lines for number in line[1:]]
@@ -68,8 +68,8 @@ def test_published_figure_is_rebuilt_from_its_numbers(text, labels, title):
         colour = matplotlib.colormaps["coolwarm"](0.5 + values[cell] / (2 * reach))
         assert patch.get_facecolor() == pytest.approx(colour, abs=0.01), cell
     assert figure.axes[1].get_ylim() == (-reach, reach)
-    with Image.open(io.BytesIO(picture(figure, "png"))) as image:
-        assert min(image.size) > 500
+    with Image.open(io.BytesIO(rendered(figure, "png"))) as opened:
+        assert min(opened.size) > 500
 
 
 # ------------------------------------------------------------------------------------------ sets of runs, compared
@@ -120,7 +120,7 @@ def test_of_many_runs_the_single_ones_are_folded_away(tmp_path):
     assert "## OCT-OCT-nothink" in (tmp_path / "out" / "summary.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("each result file") == 1
-    assert page.count("<summary>tables and pictures</summary>") == 4
+    assert page.count("<summary>tables and images</summary>") == 4
     assert len(list((tmp_path / "out").glob("*/heatmap.png"))) == 4
 
 
@@ -135,16 +135,16 @@ def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     ]
 
 
-def test_questions_that_share_a_picture_are_tested_together(tmp_path):
+def test_questions_that_share_a_image_are_tested_together(tmp_path):
     before = write(tmp_path / "before.jsonl", answers("CT", 10, shared=2))
     after = write(tmp_path / "after.jsonl", answers("CT", 30, shared=2))
     write_report([before, after], tmp_path / "out")
     row = rows_of(tmp_path / "out" / "difference.csv")[-1]
     assert (row["test"], row["pictures"], row["difference"]) == ("exact sign flip", "20", "50.00")
-    assert row["p"] == "0.00195"  # ten pictures won by both questions, none lost: 2 / 2^10
-    # 10 of 20 pictures changed, by both questions: SE = sqrt(20/19 * 20 * 1) / 40
+    assert row["p"] == "0.00195"  # ten images won by both questions, none lost: 2 / 2^10
+    # 10 of 20 images changed, by both questions: SE = sqrt(20/19 * 20 * 1) / 40
     assert float(row["stderr"]) == pytest.approx(11.47, abs=0.01)
-    # residuals 1 and -1 of 20 pictures of size 2, two more of sums 2: s = sqrt(20 + 2 * 4) / (40 + 4); t(19) = 2.093
+    # residuals 1 and -1 of 20 images of size 2, two more of sums 2: s = sqrt(20 + 2 * 4) / (40 + 4); t(19) = 2.093
     assert float(row["low"]) == pytest.approx(50 - 2.093 * 12.026, abs=0.01)
     assert float(row["high"]) == pytest.approx(50 + 2.093 * 12.026, abs=0.01)
 
@@ -187,9 +187,9 @@ def test_a_file_about_everything_is_spread_over_the_columns_of_its_family(tmp_pa
 # --------------------------------------------------------------------------------------- what stands beside accuracy
 
 
-def test_floors_and_unseen_pictures_stand_beside_the_accuracy(tmp_path):
+def test_floors_and_unseen_images_stand_beside_the_accuracy(tmp_path):
     results = answers("CT", 30)
-    # blind earns 1, 1/2, 1/2, 1 and so on: 75 %; every fourth picture was seen in training, 30 were not
+    # blind earns 1, 1/2, 1/2, 1 and so on: 75 %; every fourth image was seen in training, 30 were not
     results = [
         replace(result, blind=1.0 if number % 2 else 0.5, seen=number % 4 == 0) for number, result in enumerate(results)
     ]
@@ -220,19 +220,19 @@ def test_floors_and_unseen_pictures_stand_beside_the_accuracy(tmp_path):
     assert averages[0]["without_picture"] == averages[1]["without_picture"] == "30.00"
 
 
-def test_the_twin_without_pictures_is_that_of_the_same_checkpoint_data_and_mode(tmp_path):
+def test_the_twin_without_images_is_that_of_the_same_checkpoint_data_and_mode(tmp_path):
     about = {"checkpoint_sha256": "c", "data_sha256": "d", "mode": "think"}
     files = [write(tmp_path / "0.jsonl", answers("CT", 30), **about)]
     for number, other in enumerate(({"checkpoint_sha256": "x"}, {"data_sha256": "x"}, {"mode": "nothink"}), 1):
         files.append(write(tmp_path / f"{number}.jsonl", answers("CT", 5), **about | other, image="none"))
-    assert load(files)[0].without_picture is None
+    assert load(files)[0].without_image is None
     files.append(write(tmp_path / "4.jsonl", answers("CT", 5), **about, image="none"))
-    found = load(files)[0].without_picture
+    found = load(files)[0].without_image
     assert found is not None
     assert found[ALL, ALL].count(Outcome.CORRECT) == 5
 
 
-def test_a_run_without_pictures_is_compared_with_its_like(tmp_path):
+def test_a_run_without_images_is_compared_with_its_like(tmp_path):
     about = {"data_sha256": "d", "checkpoint_sha256": "c"}
     paths = {
         name: write(tmp_path / f"{name}.jsonl", answers("CT", 10), **about, mode=mode, image=image)

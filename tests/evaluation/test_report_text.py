@@ -24,7 +24,7 @@ RIGHT, WRONG, UNREAD = "<answer>A</answer>", "<answer>B</answer>", "Hard to say"
 
 
 def question(source: str, name: str, output: str, letter: str = "A", **row: Any) -> Result:
-    """A text question of a set with four options; what stands for its picture is its id."""
+    """A text question of a set with four options; what stands for its image is its id."""
     problem = f"{name}?\n" + "\n".join(f"{sign}) {text}" for sign, text in zip("ABCD", OPTIONS, strict=True))
     given = {"id": f"{source}-{name}", "source": source, "problem": problem, "solution": letter}
     return judged(given | row, f"{source}-{name}", output, tokens=3)
@@ -51,23 +51,23 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_text_questions_are_tabulated_by_source_in_the_published_order():
-    picture = judged(
+    image = judged(
         {"id": "p", "problem": "What? A)x, B)y", "solution": "A", "modality": "CT", "task": "Lesion Grading"},
-        "hash of a picture",
+        "hash of an image",
         RIGHT,
         tokens=1,
     )
-    bare = judged({"id": "q", "problem": "What? A)x, B)y", "solution": "A"}, "another picture", RIGHT, tokens=1)
+    bare = judged({"id": "q", "problem": "What? A)x, B)y", "solution": "A"}, "another image", RIGHT, tokens=1)
     names = ("MedXpertQA", "Another", "GPQA", "MMLU-Pro-medical", "PubMedQA", "MedQA", "MedMCQA")
-    table = tabulate([*(question(name, "1", RIGHT) for name in names), picture, bare])
+    table = tabulate([*(question(name, "1", RIGHT) for name in names), image, bare])
     published = ["MedMCQA", "MedQA", "PubMedQA", "MMLU-Pro-medical", "GPQA", "MedXpertQA", "Another"]
     assert sources(table) == published
-    assert modalities(table) == ["CT", "unlabelled", TEXT]  # a picture without labels is no text question
+    assert modalities(table) == ["CT", "unlabelled", TEXT]  # an image without labels is no text question
     assert tasks(table) == ["Lesion Grading", "unlabelled"]
     assert columns(table) == ["Lesion Grading", "unlabelled", *published]
 
 
-def test_one_file_of_text_questions_shows_sources_and_nothing_about_pictures(tmp_path):
+def test_one_file_of_text_questions_shows_sources_and_nothing_about_images(tmp_path):
     results = [*answers("MedQA", 15, unread=2), *answers("PubMedQA", 4, asked=10)]
     summary = write_report([write(tmp_path / "base.jsonl", results)], tmp_path / "out", with_items=True)
     head, *rows = table_of(summary, "Accuracy by source")
@@ -92,13 +92,13 @@ def test_one_file_of_text_questions_shows_sources_and_nothing_about_pictures(tmp
     assert '<th scope="row">MedQA</th><td>20</td><td>75.0 ± 9.9</td>' in page
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert (data["modalities"], data["tasks"]) == ([TEXT], ["MedQA", "PubMedQA"])
-    assert {item[5] for item in data["items"]} == {-2}  # no picture is missed
+    assert {item[5] for item in data["items"]} == {-2}  # no image is missed
 
 
-def test_pictures_and_text_in_one_file_keep_their_own_tables(tmp_path):
+def test_images_and_text_in_one_file_keep_their_own_tables(tmp_path):
     row = {"problem": "What? A)x, B)y", "solution": "A", "modality": "CT", "task": "Lesion Grading"}
-    pictures = [judged({**row, "id": f"p{n}"}, f"hash {n}", RIGHT, tokens=1) for n in range(4)]
-    write_report([write(tmp_path / "both.jsonl", [*pictures, *answers("MedQA", 5)])], tmp_path / "out")
+    images = [judged({**row, "id": f"p{n}"}, f"hash {n}", RIGHT, tokens=1) for n in range(4)]
+    write_report([write(tmp_path / "both.jsonl", [*images, *answers("MedQA", 5)])], tmp_path / "out")
     by = {name: rows_of(tmp_path / "out" / f"by_{name}.csv") for name in ("modality", "task", "source")}
     assert [(row["modality"], row["n"]) for row in by["modality"]] == [("CT", "4"), (TEXT, "20"), ("all", "24")]
     assert [(row["task"], row["n"]) for row in by["task"]] == [("Lesion Grading", "4"), ("all", "24")]

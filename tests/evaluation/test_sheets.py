@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from open_r1.checkpoints.model_card import card
-from open_r1.common.markdown_text import markdown_code, markdown_picture, markdown_table, markdown_text
+from open_r1.common.markdown_text import markdown_code, markdown_image, markdown_table, markdown_text
 from open_r1.evaluation.reporting.curves import curves_figure
-from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, picture
+from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, rendered
 from open_r1.evaluation.reporting.report import write_overview, write_report
 from open_r1.evaluation.reporting.table_formats import csv_text, csv_with, read_csv
 from open_r1.evaluation.scoring.result_writer import ResultWriter
@@ -135,8 +135,8 @@ def test_plain_names_are_not_touched():
         assert markdown_text(name) == name
 
 
-def test_a_picture_of_any_name_is_one_picture():
-    token = parsed(markdown_picture("a](b) *c*", "x <y>\n%/heatmap.png"))[1]
+def test_a_image_of_any_name_is_one_image():
+    token = parsed(markdown_image("a](b) *c*", "x <y>\n%/heatmap.png"))[1]
     (image,) = token.children
     assert (image.type, image.content, image.attrs["src"]) == (
         "image",
@@ -145,15 +145,15 @@ def test_a_picture_of_any_name_is_one_picture():
     )
 
 
-def test_a_name_with_dollar_signs_is_no_formula_of_a_picture():
+def test_a_name_with_dollar_signs_is_no_formula_of_a_image():
     labels = {"modality": "$a_$", "task": "$b^$"}
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A", **labels}
     figure = accuracy_heatmap(tabulate([judged(row, "p", "<answer>A</answer>", 3)]), "run $\\frac$", "note $x_$")
-    shown = re.findall(r"<text[^>]*>([^<]*)</text>", picture(figure, "svg").decode())
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", rendered(figure, "svg").decode())
     assert {"$a_$", "$b^$", "run $\\frac$", "note $x_$"} <= set(shown)
     curves = curves_figure({"$c_$": [{"step": 1, "reward": 0.5}]}, "$d^$")
     assert curves is not None
-    assert picture(curves, "png")
+    assert rendered(curves, "png")
 
 
 # ---------------------------------------------------------------------------------------------------- whole reports

@@ -28,19 +28,19 @@ def test_stderr_of_independent_questions_is_the_textbook_one():
     assert clustered_stderr([1, 1, 0, 0], "abcd") == pytest.approx(math.sqrt(1 / 12))
 
 
-def test_stderr_grows_where_questions_share_a_picture():
-    # sums per picture: +1, -1; SE^2 = 2/1 * (1 + 1) / 16 = .25
+def test_stderr_grows_where_questions_share_a_image():
+    # sums per image: +1, -1; SE^2 = 2/1 * (1 + 1) / 16 = .25
     assert clustered_stderr([1, 1, 0, 0], "aabb") == pytest.approx(0.5)
-    # pictures that hold one right and one wrong answer each: sums 0, 0
+    # images that hold one right and one wrong answer each: sums 0, 0
     assert clustered_stderr([1, 0, 1, 0], "aabb") == 0.0
 
 
-def test_stderr_with_pictures_of_unequal_size():
+def test_stderr_with_images_of_unequal_size():
     # mean .6; e = .4 .4 .4 -.6 -.6; sums: a = 1.2 - .6 = .6, b = -.6; SE^2 = 2 * (.36 + .36) / 25
     assert clustered_stderr([1, 1, 1, 0, 0], "aaaab") == pytest.approx(math.sqrt(1.44 / 25))
 
 
-def test_a_single_picture_has_no_stderr():
+def test_a_single_image_has_no_stderr():
     assert clustered_stderr([1, 0, 1], "aaa") is None
     assert accuracy([True], ["a"]).stderr is None
 
@@ -68,9 +68,9 @@ def test_accuracy_of_independent_questions_has_the_interval_of_that_many():
     assert (got.low, got.high) == pytest.approx((0.44453, 0.95237), abs=1e-4)
 
 
-def test_accuracy_on_shared_pictures_has_a_wider_interval():
-    # SE^2 = .25 against .5 * .5 / 3 for independent questions: design effect 3 on the one picture with a right answer,
-    # and half a picture whose two questions fall together, 2: (3 + .5 * 2) / 1.5 = 8/3, as if there were 1.5 questions
+def test_accuracy_on_shared_images_has_a_wider_interval():
+    # SE^2 = .25 against .5 * .5 / 3 for independent questions: design effect 3 on the one image with a right answer,
+    # and half an image whose two questions fall together, 2: (3 + .5 * 2) / 1.5 = 8/3, as if there were 1.5 questions
     got = accuracy([True, True, False, False], "aabb")
     assert (got.mean, got.n, got.clusters, got.stderr) == (0.5, 4, 2, pytest.approx(0.5))
     assert (got.low, got.high) == pytest.approx(wilson(0.5, 1.5, t_quantile(1)))
@@ -81,29 +81,29 @@ def test_interval_is_never_narrower_than_for_independent_questions():
     assert (got.low, got.high) == pytest.approx(wilson(0.5, 40, t_quantile(19)))
 
 
-def test_all_right_counts_pictures_not_questions():
+def test_all_right_counts_images_not_questions():
     got = accuracy([True] * 12, [number // 4 for number in range(12)])
     assert (got.mean, got.stderr) == (1.0, 0.0)
     assert (got.low, got.high) == pytest.approx(wilson(1.0, 3, t_quantile(2)))
 
 
-def test_a_single_picture_says_nothing_about_others():
+def test_a_single_image_says_nothing_about_others():
     got = accuracy([True] * 40, ["the same"] * 40)
     assert (got.low, got.high) == (0.0, 1.0)
     assert difference([True] * 4, [False] * 4, "aaaa").low is None
 
 
 def test_clustered_stderr_is_the_spread_that_repeated_draws_show():
-    """300 data sets of 60 pictures with 5 questions that share their picture's fate nine times in ten."""
+    """300 data sets of 60 images with 5 questions that share their image's fate nine times in ten."""
     draw = random.Random(0)
 
     def data_set() -> tuple[list[bool], list[int]]:
-        correct, pictures = [], []
-        for picture in range(60):
+        correct, images = [], []
+        for image in range(60):
             fate = draw.random() < 0.7
             correct += [fate if draw.random() < 0.9 else draw.random() < 0.7 for _ in range(5)]
-            pictures += [picture] * 5
-        return correct, pictures
+            images += [image] * 5
+        return correct, images
 
     estimates = [accuracy(*data_set()) for _ in range(300)]
     spread = stdev(estimate.mean for estimate in estimates)
@@ -111,7 +111,7 @@ def test_clustered_stderr_is_the_spread_that_repeated_draws_show():
     covered = sum(estimate.low <= 0.7 <= estimate.high for estimate in estimates) / 300
     print(f"spread {spread:.4f}, claimed {claimed:.4f}, 95 % intervals cover {covered:.3f}")
     assert claimed == pytest.approx(spread, rel=0.12)  # 0.03 seen
-    assert math.sqrt(0.7 * 0.3 / 300) < 0.6 * spread  # what ignoring the pictures would claim
+    assert math.sqrt(0.7 * 0.3 / 300) < 0.6 * spread  # what ignoring the images would claim
     assert 0.91 <= covered <= 0.99  # 0.95 seen
 
 
@@ -121,7 +121,7 @@ def test_paired_difference_by_hand():
     apart = difference(first, second, "abcd")
     assert (apart.mean, apart.n, apart.clusters, apart.lost, apart.won) == (0.25, 4, 4, 1, 2)
     assert apart.stderr == pytest.approx(math.sqrt(4 / 3 * 2.75 / 16))
-    # sums per picture .5, -.5; SE^2 = 2 * .5 / 16
+    # sums per image .5, -.5; SE^2 = 2 * .5 / 16
     assert difference(first, second, "aabb").stderr == pytest.approx(0.25)
     assert apart.p == 1.0  # 2 * (1 + 3) / 8
     back = difference(second, first, "abcd")
@@ -132,7 +132,7 @@ def test_paired_difference_by_hand():
     ("lost", "won", "p"),
     [(0, 0, 1.0), (0, 5, 2 / 32), (5, 0, 2 / 32), (1, 9, 2 * (1 + 10) / 1024), (5, 5, 1.0), (2, 3, 1.0)],
 )
-def test_with_one_question_per_picture_the_test_is_mcnemars(lost, won, p):
+def test_with_one_question_per_image_the_test_is_mcnemars(lost, won, p):
     assert sign_flip(np.array([-1] * lost + [1] * won, dtype=int)) == pytest.approx(p)
     first, second = [True] * lost + [False] * (won + 30), [False] * lost + [True] * won + [False] * 30
     found = difference(first, second, range(len(first)))
@@ -153,43 +153,43 @@ def test_sign_flip_counts_all_ways_to_set_the_signs(seed):
     assert sign_flip(np.array(sums)) == pytest.approx(fmean(total >= abs(sum(sums)) for total in far))
 
 
-def test_pictures_are_what_is_counted_not_questions():
-    # ten pictures with two questions, eight won by both: the sign test over pictures, 2 / 2^8
+def test_images_are_what_is_counted_not_questions():
+    # ten images with two questions, eight won by both: the sign test over images, 2 / 2^8
     found = difference([False] * 20, [True] * 16 + [False] * 4, [place // 2 for place in range(20)])
     assert (found.test, found.p, found.changed) == ("exact sign flip", 0.0078125, 8)
-    # five questions about each of two pictures, all won: two pictures, 2 / 2^2, which no table shows
+    # five questions about each of two images, all won: two images, 2 / 2^2, which no table shows
     two = difference([False] * 10, [True] * 10, [place // 5 for place in range(10)])
     assert (two.p, two.too_few, two.excludes_zero) == (0.5, True, False)
 
 
-def test_one_shared_picture_does_not_make_a_finding():
+def test_one_shared_image_does_not_make_a_finding():
     first, second = [True] + [False] * 60, [False] + [True] * 7 + [False] * 53  # 7 won, 1 lost: 2 * (1 + 8) / 2^8
     assert difference(first, second, range(61)).p == pytest.approx(0.0703125)
     unchanged = difference(first, second, [*range(60), 59])
     assert (unchanged.test, unchanged.p) == ("exact sign flip", pytest.approx(0.0703125))
-    won = difference(first, second, [0, 1, 1, *range(2, 60)])  # the shared picture is one of those that won
+    won = difference(first, second, [0, 1, 1, *range(2, 60)])  # the shared image is one of those that won
     # sums -1, 2 and 1 five times are 6 in all: as far as that when none or one of the six ones is turned, 2 * 7 / 2^7
     assert won.p == pytest.approx(14 / 128)
     assert not won.excludes_zero
 
 
-def test_fewer_changed_pictures_than_six_cannot_bear_a_star():
+def test_fewer_changed_images_than_six_cannot_bear_a_star():
     assert 2 / 2 ** (FEWEST_CHANGED - 1) > 0.05 > 2 / 2**FEWEST_CHANGED
 
 
 def test_unweighted_mean_by_hand():
     one, other = [1, 1, 0, 0], [1, 0]
-    # groups on pictures of their own: SE_1^2 = 1/12, SE_2^2 = 2 * .5 / 4 = 1/4; SE^2 = (1/12 + 1/4) / 4 = 1/12
+    # groups on images of their own: SE_1^2 = 1/12, SE_2^2 = 2 * .5 / 4 = 1/4; SE^2 = (1/12 + 1/4) / 4 = 1/12
     mean, stderr = mean_of_means([(one, "abcd"), (other, "ef")])
     assert (mean, stderr) == (pytest.approx(0.5), pytest.approx(math.sqrt(1 / 12)))
     assert mean_of_means([([1] * 99 + [0], range(100)), ([0, 1], "xy")])[0] == pytest.approx(0.745)  # not 100 / 102
-    assert mean_of_means([(one, "abcd"), ([1], "e")]) == (pytest.approx(0.75), None)  # one picture has no spread
+    assert mean_of_means([(one, "abcd"), ([1], "e")]) == (pytest.approx(0.75), None)  # one image has no spread
 
 
-def test_pictures_that_several_groups_share_are_not_counted_as_independent():
-    # two tasks asked about the same two pictures, with the same fate: as sure as one task alone, SE^2 = 2 * .5 / 4
+def test_images_that_several_groups_share_are_not_counted_as_independent():
+    # two tasks asked about the same two images, with the same fate: as sure as one task alone, SE^2 = 2 * .5 / 4
     assert mean_of_means([([1, 0], "ab"), ([1, 0], "ab")])[1] == pytest.approx(0.5)
-    # opposite fates cancel: the mean over the tasks is .5 whatever pictures are drawn
+    # opposite fates cancel: the mean over the tasks is .5 whatever images are drawn
     assert mean_of_means([([1, 0], "ab"), ([0, 1], "ab")])[1] == pytest.approx(0)
 
 
@@ -255,14 +255,14 @@ def test_pass_at_k_by_hand():
 
 
 def random_answers(seed: int, shared: bool) -> tuple[list[bool], list[bool], list[int]]:
-    """Answers of two runs and the picture of each; with `shared`, pictures have one to five questions."""
+    """Answers of two runs and the image of each; with `shared`, images have one to five questions."""
     draw = random.Random(seed)
-    pictures = [p for p in range(draw.randint(8, 80)) for _ in range(draw.randint(1, 5) if shared else 1)]
-    ease = {picture: draw.random() for picture in pictures}
+    images = [p for p in range(draw.randint(8, 80)) for _ in range(draw.randint(1, 5) if shared else 1)]
+    ease = {image: draw.random() for image in images}
     lift = draw.uniform(-0.3, 0.3)
-    first = [draw.random() < ease[picture] for picture in pictures]
-    second = [draw.random() < min(1, max(0, ease[picture] + lift)) for picture in pictures]
-    return first, second, pictures
+    first = [draw.random() < ease[image] for image in images]
+    second = [draw.random() < min(1, max(0, ease[image] + lift)) for image in images]
+    return first, second, images
 
 
 def oracle(module: str):
@@ -295,12 +295,12 @@ def test_mcnemar_and_the_exact_end_equal_scipy(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_clustered_stderr_equals_statsmodels(seed):
     api = oracle("statsmodels.api")
-    first, second, pictures = random_answers(seed, shared=True)
+    first, second, images = random_answers(seed, shared=True)
     for values in (first, [int(b) - int(a) for a, b in zip(first, second, strict=True)]):
         model = api.OLS([float(value) for value in values], [[1.0]] * len(values))
         # use_correction scales by G / (G - 1) * (n - 1) / (n - 1): one parameter
-        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": pictures, "use_correction": True})
-        assert clustered_stderr(values, pictures) == pytest.approx(float(fitted.bse[0]), rel=1e-9)
+        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": images, "use_correction": True})
+        assert clustered_stderr(values, images) == pytest.approx(float(fitted.bse[0]), rel=1e-9)
 
 
 # ------------------------------------------------------------------------------------------------- by simulation
@@ -311,7 +311,7 @@ PART = [
     *((20, None, 0.5, 0.5, 1.0), (30, 5, 0.95, 0.95, 0.5), (30, None, 0.05, 0.2, 0.9), (60, 2, 0.05, 0.05, 0.5)),
     *((100, 1, 0.5, 0.7, 0.0), (100, 5, 0.5, 0.5, 1.0), (200, None, 0.05, 0.2, 0.0), (200, 2, 0.95, 0.95, 1.0)),
 ]
-"""Pictures, questions about each (None: 1 to 5), accuracy of both runs, likeness of a picture's questions."""
+"""Images, questions about each (None: 1 to 5), accuracy of both runs, likeness of an image's questions."""
 
 
 @pytest.fixture(scope="module")

@@ -25,14 +25,14 @@ from open_r1_testbed.tiny_models import TINY_BASE
 RIGHT, WRONG, UNREAD = "<answer>A</answer>", "<answer>B</answer>", "Well"
 
 
-def answers(modality: Modality, right: int, pictures: int = 8) -> list[Result]:
-    """Five questions, one per task, about each picture; on the first `right` pictures all five are answered right."""
+def answers(modality: Modality, right: int, images: int = 8) -> list[Result]:
+    """Five questions, one per task, about each image; on the first `right` images all five are answered right."""
     results = []
-    for picture in range(pictures):
+    for image in range(images):
         for task in Task:
-            row = {"id": f"{modality} {picture} {task}", "problem": "What? A)x, B)y, C)z, D)w", "solution": "A"}
+            row = {"id": f"{modality} {image} {task}", "problem": "What? A)x, B)y, C)z, D)w", "solution": "A"}
             row |= {"modality": modality.value, "task": task.value}
-            results.append(judged(row, f"{modality} {picture}", RIGHT if picture < right else WRONG, tokens=9))
+            results.append(judged(row, f"{modality} {image}", RIGHT if image < right else WRONG, tokens=9))
     return results
 
 
@@ -44,7 +44,7 @@ def write(path: Path, results: list[Result], **manifest: Any) -> Path:
 
 
 def evaluated(folder: Path, right: int, more: int = 0, **about: Any) -> list[Path]:
-    """The result files of a checkpoint over the eight sets; on CT it is right on `more` pictures more."""
+    """The result files of a checkpoint over the eight sets; on CT it is right on `more` images more."""
     manifest = {"checkpoint": str(folder), "checkpoint_sha256": folder.name, "mode": "nothink", "split": "test"}
     manifest |= {"method": "zero-shot", "max_new_tokens": 64, "rows": 40} | about
     return [
@@ -72,7 +72,7 @@ def test_eight_sets_of_one_checkpoint_are_one_map_one_table_and_both_means(tmp_p
     assert len(both) == len(Modality) * len(Task)
     shares = {(row["modality"], row["task"]): row["accuracy"] for row in both}
     assert set(shares) == {(modality.value, task.value) for modality in Modality for task in Task}
-    assert {share for (name, _), share in shares.items() if name == "CT"} == {"75.00"}  # 6 of 8 pictures
+    assert {share for (name, _), share in shares.items() if name == "CT"} == {"75.00"}  # 6 of 8 images
     assert {share for (name, _), share in shares.items() if name != "CT"} == {"25.00"}
     svg = (out / "heatmap.svg").read_text()
     assert svg.count(">n = 8<") == 40
@@ -164,7 +164,7 @@ def test_sets_that_are_no_modality_have_a_table_of_their_own(tmp_path):
 
 @pytest.fixture
 def four(tmp_path: Path) -> list[list[Path]]:
-    """A base that is right on two pictures of each modality, and three checkpoints: as good, a little, much better."""
+    """A base that is right on two images of each modality, and three checkpoints: as good, a little, much better."""
     trained = {"method": "grpo", "run_dir": None}
     return [
         evaluated(tmp_path / "base", 2),
@@ -190,7 +190,7 @@ def test_four_checkpoints_stand_in_one_table_at_the_top_with_their_differences(t
     assert {row["guessing"] for row in table.values()} == {"25.0"}
     assert {(row["unparsed"], row["cut off"], row["blind floor"]) for row in table.values()} == {("0.0", "0.0", BLANK)}
     assert all(" to " in row["95 % interval"] or row["95 % interval"] == BLANK for row in table.values())
-    # two pictures with five questions won on CT: too few; then two pictures more on each modality, 16 of 64: 2 / 2^16,
+    # two images with five questions won on CT: too few; then two images more on each modality, 16 of 64: 2 / 2^16,
     # corrected for three runs
     assert [row["p"] for row in table.values()] == [BLANK, "too few", "too few", "3.1e-05"]
     assert [row["p (Holm)"] for row in table.values()] == [BLANK, "too few", "too few", "9.2e-05"]
@@ -229,12 +229,12 @@ def test_a_set_that_the_other_was_not_asked_is_named(tmp_path, four):
     assert "Left out, in one file only or not asked: 0 and 120." in summary
 
 
-def test_the_twin_without_pictures_may_be_over_several_sets_too(tmp_path):
+def test_the_twin_without_images_may_be_over_several_sets_too(tmp_path):
     shown = evaluated(tmp_path / "shown", 4, checkpoint_sha256="c", checkpoint="c")
     hidden = evaluated(tmp_path / "hidden", 1, checkpoint_sha256="c", checkpoint="c", image="none")
     runs = load([*shown, *hidden])
     assert [run.name for run in runs] == ["shown", "hidden"]
-    twin = runs[0].without_picture
+    twin = runs[0].without_image
     assert twin is not None
     assert twin[ALL, ALL].n == 320
     write_report([*shown, *hidden], tmp_path / "out")

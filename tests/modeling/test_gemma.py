@@ -76,7 +76,7 @@ def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(
             assert found[2 * number + sample, : len(alone)].tolist() == alone.tolist()
 
 
-def test_picture_tokens_are_never_written(gemma):
+def test_image_tokens_are_never_written(gemma):
     model, tokenizer = load_model(gemma), load_processor(gemma)
     names = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
     assert Generator(model, tokenizer, 4).forbidden == sorted(tokenizer.convert_tokens_to_ids(names))
@@ -118,8 +118,8 @@ def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
     assert len(read_results(results).results) == 4
 
 
-def test_pictures_are_refused_in_one_line(gemma, tmp_path, monkeypatch):
+def test_images_are_refused_in_one_line(gemma, tmp_path, monkeypatch):
     make_phantoms(tmp_path / "phantoms", train=1, test=1)
     data = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")
-    with pytest.raises(UserError, match="has pictures and this model is shown none"):
+    with pytest.raises(UserError, match="has images and this model is shown none"):
         train(monkeypatch, gemma, data, tmp_path / "run")

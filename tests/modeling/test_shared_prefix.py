@@ -33,7 +33,7 @@ CASES = {
         [80, 45, 61],
         [[3, 10, 7, 1], [12, 2, 5, 6], [8, 8, 8, 8]],
     ),
-    "two pictures, one picture, text only": (
+    "two images, one image, text only": (
         [[(1, 12, 16), (1, 8, 8)], [(1, 16, 16)], []],
         [40, 33, 52],
         [[3, 10, 7], [12, 2, 5], [4, 1, 9]],
@@ -187,24 +187,24 @@ def test_by_segment_one_completion_never_changes_another(model: Any, segment_att
     assert ((before != after) & kept).any(dim=1).nonzero().flatten().tolist() == [1 * 4 + 2]
 
 
-def test_one_picture_changes_only_its_own_group(model: Any) -> None:
+def test_one_image_changes_only_its_own_group(model: Any) -> None:
     if not hasattr(model.config, "vision_config"):
-        pytest.skip("a text family has no pictures")
+        pytest.skip("a text family has no images")
     groups = groups_for(model, "three prompts, other grids, other lengths")
     with torch.no_grad():
         before, _ = packed_logps(model, groups)
-        groups.prompts.vision["pixel_values"][28 * 28 + 5] += 3.0  # a patch of the second prompt's picture
+        groups.prompts.vision["pixel_values"][28 * 28 + 5] += 3.0  # a patch of the second prompt's image
         after, _ = packed_logps(model, groups)
     kept = groups.completion_mask.flatten(0, 1).bool()
     difference = ((before - after).abs() * kept).amax(dim=1).view(3, 4).amax(dim=1)
     assert difference[1] > 1e-3
-    # The vision tower multiplies all pictures in one matrix, so the others may move by rounding: observed 0.
+    # The vision tower multiplies all images in one matrix, so the others may move by rounding: observed 0.
     assert difference[[0, 2]].max() < 1e-6
 
 
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 def test_group_sampling_gives_the_tokens_of_stock_generation(model: Any, sampled: bool) -> None:
-    groups = groups_for(model, "two pictures, one picture, text only")
+    groups = groups_for(model, "two images, one image, text only")
     config = GenerationConfig(
         max_new_tokens=12,
         do_sample=sampled,

@@ -40,7 +40,7 @@ def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret(repository: 
 
 
 def test_only_what_the_image_needs_is_sent_to_the_builder(repository: Path) -> None:
-    """Patients' pictures lie in data/, keys in .env and .git: everything is left out but what is named."""
+    """Patients' images lie in data/, keys in .env and .git: everything is left out but what is named."""
     lines = (repository / ".dockerignore").read_text().splitlines()
     assert lines[0] == "*"
     named = {line[1:] for line in lines if line.startswith("!")}

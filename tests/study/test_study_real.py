@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.vocabulary.labels import Modality
@@ -60,7 +60,7 @@ def test_one_command_trains_tests_and_reports_and_the_next_one_finds_it_done(stu
     assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 4, 4)
     assert next(line for line in done.stdout.splitlines() if line.startswith("CT-grpo")).split()[1:3] == ["10", "4"]
     cells = {path.name: read_results(path) for path in (folder / "cells" / "CT-grpo-nothink").iterdir()}
-    # one picture with five questions in each test set
+    # one image with five questions in each test set
     assert {name: len(found.results) for name, found in cells.items()} == {"CT_112.jsonl": 5, "MRI_112.jsonl": 5}
     assert {(found.manifest["trained_on"], found.manifest["method"]) for found in cells.values()} == {("CT", "grpo")}
     summary = (folder / "report" / "summary.md").read_text()

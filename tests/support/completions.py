@@ -316,10 +316,10 @@ FREE = [
     # refusals and nothing
     (NONE, None, ""),
     (NONE, None, "I'm sorry, but I cannot give medical advice."),
-    (NONE, None, "I cannot determine the answer from this picture."),
+    (NONE, None, "I cannot determine the answer from this image."),
     (NONE, None, "The answer is unclear."),
     (NONE, None, "The correct answer depends on the clinical history."),
-    (NONE, None, "The picture shows an opacity in the left lung, which suggests an infection."),
+    (NONE, None, "The image shows an opacity in the left lung, which suggests an infection."),
     (NONE, None, "!!!!"),
     (NONE, None, "\ud800"),
 ]

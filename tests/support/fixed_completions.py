@@ -4,7 +4,7 @@ torchrun --nproc_per_node=N tests/support/fixed_completions.py CHECKPOINT OUTPUT
     WITHOUT FSDP
 
 PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass
-(--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no picture; FSDP is 1
+(--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no image; FSDP is 1
 under `accelerate launch` with an FSDP configuration, which then samples too, once, in earnest.
 """
 

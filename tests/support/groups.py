@@ -1,4 +1,4 @@
-"""Groups of completions over prompts with pictures, in our layout and in stock TRL's, to hold the two together."""
+"""Groups of completions over prompts with images, in our layout and in stock TRL's, to hold the two together."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Grid = tuple[int, int, int]
 
 @dataclass
 class Groups:
-    """B prompts with their pictures and G completions each."""
+    """B prompts with their images and G completions each."""
 
     prompts: PromptBatch
     completion_ids: torch.Tensor  # (B, G, C)
@@ -31,7 +31,7 @@ class Groups:
 def make_groups(
     config: Any, grids: list[list[Grid]], text_lengths: list[int], lengths: list[list[int]], seed: int = 1
 ) -> Groups:
-    """Random prompts, one per entry: its pictures' patch grids, its text tokens, its completions' lengths."""
+    """Random prompts, one per entry: its images' patch grids, its text tokens, its completions' lengths."""
     random = torch.Generator().manual_seed(seed)
     ordinary = 256  # byte tokens only: never a special token
 
@@ -86,7 +86,7 @@ class _StockTrainer:
 
 
 def stock_inputs(groups: Groups) -> tuple[torch.Tensor, torch.Tensor, int, dict[str, Any]]:
-    """What stock TRL feeds the model: a row per completion, every picture repeated."""
+    """What stock TRL feeds the model: a row per completion, every image repeated."""
     batch, group, length = groups.sizes
     prompts = groups.prompts
     ids = torch.cat([prompts.ids.repeat_interleave(group, 0), groups.completion_ids.flatten(0, 1)], 1)
@@ -94,12 +94,12 @@ def stock_inputs(groups: Groups) -> tuple[torch.Tensor, torch.Tensor, int, dict[
     extra: dict[str, Any] = {}
     if prompts.vision:
         own = [prompts.slice(b, b + 1).vision for b in range(batch) for _ in range(group)]
-        pictured = [vision for vision in own if vision]
+        with_images = [vision for vision in own if vision]
         kinds = prompts.vision["mm_token_type_ids"].repeat_interleave(group, 0)
         extra = {
-            "pixel_values": torch.cat([vision["pixel_values"] for vision in pictured]),
-            "image_grid_thw": torch.cat([vision["image_grid_thw"] for vision in pictured]),
-            "num_images": [count for count in prompts.pictures_per_prompt for _ in range(group)],
+            "pixel_values": torch.cat([vision["pixel_values"] for vision in with_images]),
+            "image_grid_thw": torch.cat([vision["image_grid_thw"] for vision in with_images]),
+            "num_images": [count for count in prompts.images_per_prompt for _ in range(group)],
             "mm_token_type_ids": torch.cat([kinds, kinds.new_zeros(batch * group, length)], 1),
         }
     return ids, mask, length, extra

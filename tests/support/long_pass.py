@@ -54,7 +54,7 @@ def main() -> None:
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
         train_dataset=Dataset.from_list([row]),
         processing_class=load_processor(folder),
-        open_pictures=lambda row: [],
+        open_images=lambda row: [],
         verify=False,
     )
     weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}

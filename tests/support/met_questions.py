@@ -56,7 +56,7 @@ def main() -> None:
         reward_funcs=[reward],
         train_dataset=Dataset.from_dict({**rows, "number": list(range(len(RATES)))}),
         processing_class=load_processor(checkpoint),
-        open_pictures=lambda row: [],
+        open_images=lambda row: [],
         order=order_of(curriculum),
     )
     trainer.train()

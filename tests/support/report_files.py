@@ -15,7 +15,7 @@ RIGHT, WRONG = "<answer>A</answer>", "<answer>B</answer>"
 def answers(label: str, right: int, asked: int = 40, offset: int = 0, shared: int = 1) -> list[Result]:
     """`asked` questions of one modality or task, of which `right` are answered right, from number `offset` on.
 
-    Each picture has `shared` questions.
+    Each image has `shared` questions.
     """
     kind = "modality" if label in list(Modality) else "task"
     results = []

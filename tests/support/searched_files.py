@@ -62,7 +62,7 @@ def holding(folder: Path, pattern: re.Pattern[bytes]) -> set[str]:
     return found
 
 
-def picture(place: int) -> bytes:
+def photograph(place: int) -> bytes:
     """A PNG or JPEG whose own fields name the patient."""
     image, stream = Image.new("RGB", (56, 56), (40 * place % 256, 90, 10)), io.BytesIO()
     exif = Image.Exif()

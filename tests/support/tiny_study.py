@@ -124,7 +124,7 @@ if __name__ == "__main__":
 
 
 def save(folder: Path, train: int = 3, test: int = 2) -> None:
-    """A saved set without pictures: the plan reads its head alone."""
+    """A saved set without images: the plan reads its head alone."""
     for split, rows in (("train", train), ("test", test)):
         if rows:
             datasets.Dataset.from_dict({"problem": ["?"] * rows}).save_to_disk(str(folder / split))

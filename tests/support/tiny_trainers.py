@@ -19,7 +19,7 @@ from open_r1.vocabulary.prompts import build_messages
 PROBLEMS = [
     "What imaging modality was used? A)CT, B)MRI, C)Ultrasound, D)X-Ray",
     "Which structure is shown? A)liver, B)kidney",
-    "How severe is the lesion in this picture of the whole abdomen? A)minimal, B)mild, C)moderate, D)severe, E)none",
+    "How severe is the lesion in this image of the whole abdomen? A)minimal, B)mild, C)moderate, D)severe, E)none",
     "Is this normal? A)yes, B)no",
 ]
 
@@ -72,8 +72,8 @@ def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], *
         reward_funcs=[reward],
         train_dataset=rows.with_transform(add_prompt),
         processing_class=load_processor(checkpoint),
-        open_pictures=open_colour,
-        picture_key=lambda row: row["image"],
+        open_images=open_colour,
+        image_key=lambda row: row["image"],
         **options,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=dropout)
         if lora

@@ -1,8 +1,8 @@
-"""Push hostile picture references through every door, and write down what Python opened and whom it called.
+"""Push hostile image references through every door, and write down what Python opened and whom it called.
 
     python tests/support/watched_doors.py FOLDER
 
-FOLDER holds what tests/data/test_hostile_pictures.py put there. Run apart from the tests: an audit hook stays for good.
+FOLDER holds what tests/data/test_hostile_images.py put there. Run apart from the tests: an audit hook stays for good.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa.encoded_pictures import Encoding
+from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
-from open_r1.data.row_images import row_pictures
+from open_r1.data.row_images import opened_row_images
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.reporting.report import write_report
@@ -76,7 +76,7 @@ def loaded(root: Path) -> dict[str, Any]:
     for row in rows:
         assert isinstance(row, dict)
         try:
-            row_pictures(row)
+            opened_row_images(row)
         except UserError as error:
             reasons.append(getattr(error, "reason", "?"))
         else:
@@ -102,14 +102,14 @@ def trained(root: Path) -> dict[str, Any]:
 
 
 def saved(root: Path) -> dict[str, Any]:
-    """Saved sets whose rows name pictures, or whose columns are declared as pictures."""
+    """Saved sets whose rows name images, or whose columns are declared as images."""
     told = {}
     for folder in sorted((root / "saved").iterdir()):
         try:
             rows, dropped = load_rows(folder)
             told[folder.name] = [len(rows), *dropped_reasons(dropped)]
             for row in rows:
-                row_pictures(row)  # pyright: ignore[reportArgumentType]
+                opened_row_images(row)  # pyright: ignore[reportArgumentType]
         except UserError as error:
             told[folder.name] = str(error)
     return {"kept": [], "reasons": [], "told": told}
@@ -133,7 +133,7 @@ def answered(root: Path) -> dict[str, Any]:
 
 
 def reported(root: Path) -> dict[str, Any]:
-    """eval/report.py with the pictures in the page."""
+    """eval/report.py with the images in the page."""
     write_report([root / "out" / "answers.jsonl"], root / "out" / "report", with_items=True)
     page = (root / "out" / "report" / "report.html").read_text()
     return {"kept": ["a.png"] * page.count("data:image/jpeg;base64,"), "reasons": []}

@@ -47,8 +47,8 @@ def answers(model: Any, processor: Any, rows: Any) -> list[str]:
         )
         for row in rows
     ]
-    pictures = [row_image(row) for row in rows]
-    inputs = processor(text=prompts, images=pictures, padding=True, return_tensors="pt")
+    opened = [row_image(row) for row in rows]
+    inputs = processor(text=prompts, images=opened, padding=True, return_tensors="pt")
     torch.manual_seed(0)
     tokens = model.generate(**inputs, max_new_tokens=16, do_sample=True, temperature=1.0)
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

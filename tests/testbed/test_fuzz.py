@@ -23,7 +23,7 @@ from open_r1.data import json_lists
 from open_r1.data.json_lists import json_entries
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.source import Question, read_release
-from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
+from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.rows import RowError, check_row
 from open_r1.data.text import files
 from open_r1.data.text.files import rows_of
@@ -353,15 +353,15 @@ def test_results_are_read_as_they_were_written_and_a_cut_costs_one(
     st.integers(0, 5),
 )
 def test_draws_are_reproducible_and_keep_what_they_promise(drawn: list[tuple[int, int, int]], seed: int) -> None:
-    cells, pictures = [(modality, task) for modality, task, _ in drawn], [picture for *_, picture in drawn]
+    cells, images = [(modality, task) for modality, task, _ in drawn], [image for *_, image in drawn]
     numbers = [hash(("question", place)) % 2**64 for place in range(len(drawn))]
-    for draw, identity in ((draw_per_question, numbers), (draw_per_picture, pictures)):
+    for draw, identity in ((draw_per_question, numbers), (draw_per_image, images)):
         sides = draw(cells, identity, seed)  # type: ignore[operator]
         assert len(sides) == len(drawn)
         assert set(sides) <= {0, 1}
         assert bytes(sides) == bytes(draw(cells, identity, seed))  # type: ignore[operator]
-    by_picture = draw_per_picture(cells, pictures, seed)
-    assert all(len({by_picture[k] for k, each in enumerate(pictures) if each == name}) == 1 for name in pictures)
+    by_image = draw_per_image(cells, images, seed)
+    assert all(len({by_image[k] for k, each in enumerate(images) if each == name}) == 1 for name in images)
 
 
 # ------------------------------------------------------------------------------------------------------- flags
@@ -446,5 +446,5 @@ def test_the_fuzzer_notices_a_traceback_and_a_lost_row(tmp_path: Path) -> None:
     entries = [damage.row(number, "x.png") for number in range(3)]
     assert fuzzing.good_rows(json.dumps([entries[0], 5, entries[2]]).encode(), entries) == [entries[0], entries[2]]
     draw = random.Random(0)
-    data = damage.seed_pictures()[0][1]
+    data = damage.seed_images()[0][1]
     assert all(change(data, data, draw) != data for change in (damage.truncate, damage.insert, damage.append))

@@ -1,4 +1,4 @@
-"""Phantoms: balanced answers, pictures that never cross the split, and the same bytes from the same seed."""
+"""Phantoms: balanced answers, images that never cross the split, and the same bytes from the same seed."""
 
 import json
 import random
@@ -60,17 +60,17 @@ def blind_accuracy(train: list[dict[str, str]], test: list[dict[str, str]]) -> f
 
 
 def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(made: Path) -> None:
-    for split, pictures in SPLITS:
+    for split, images in SPLITS:
         rows = read(made / f"{split}.json")
-        assert len(rows) == 8 * pictures * 5
+        assert len(rows) == 8 * images * 5
         for modality in Modality:
             for task in Task:
                 cell = [row for row in rows if (row["modality"], row["task"]) == (modality, task)]
                 right = Counter(options_in(row["problem"])[solution_letter(row["solution"])] for row in cell)
                 if task is Task.MODALITY:
-                    assert right == {modality.value: pictures}
-                else:  # 4 pictures, 4 answers: one each
-                    assert right == dict.fromkeys(options_for(modality, task), pictures // 4)
+                    assert right == {modality.value: images}
+                else:  # 4 images, 4 answers: one each
+                    assert right == dict.fromkeys(options_for(modality, task), images // 4)
 
 
 def test_options_stand_in_any_order_and_no_letter_is_right_more_often() -> None:
@@ -91,22 +91,22 @@ def test_blind_guess_is_a_quarter_even_when_training_answers_are_not_quite_balan
         drawn = [p for m in Modality for p in sample_phantoms(m, count, [0, stream])]
         return [question(phantom, task, rng) for phantom in drawn for task in Task]
 
-    # 150 = 38 + 38 + 37 + 37, so some option leads in every cell; 16 test pictures hold it 4 times: 4 / 16
+    # 150 = 38 + 38 + 37 + 37, so some option leads in every cell; 16 test images hold it 4 times: 4 / 16
     assert blind_accuracy(rows(150, 0), rows(16, 1)) == pytest.approx(0.25)
 
 
-def test_no_picture_is_on_both_sides(made: Path) -> None:
+def test_no_image_is_on_both_sides(made: Path) -> None:
     hashes = {split: {sha256(path.read_bytes()).digest() for path in made.glob(f"Images/*/{split}/*.png")}
               for split in ("train", "test")}  # fmt: skip
     assert [len(hashes[split]) for split in ("train", "test")] == [8 * TRAIN, 8 * TEST]
     assert not hashes["train"] & hashes["test"]
 
 
-def test_pictures_are_384_rgb_and_small(made: Path) -> None:
+def test_images_are_384_rgb_and_small(made: Path) -> None:
     files = list(made.glob("Images/*/*/*.png"))
     for path in files:
-        with Image.open(path) as picture:
-            assert (picture.size, picture.mode) == ((384, 384), "RGB")
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((384, 384), "RGB")
     assert sum(path.stat().st_size for path in files) / len(files) < 50_000
 
 
@@ -149,7 +149,7 @@ def test_same_seed_same_bytes_whatever_the_number_of_workers(made: Path, tmp_pat
     assert not set(other.values()) & {value for name, value in contents(made).items() if name.endswith(".png")}
 
 
-def test_each_code_changes_the_picture_and_nothing_else_does() -> None:
+def test_each_code_changes_the_image_and_nothing_else_does() -> None:
     for modality in Modality:
         plain = Phantom(modality, 0, 0, 2, 0, seed=7)
         assert draw(plain).tobytes() == draw(Phantom(modality, 0, 0, 2, 0, seed=7)).tobytes()
@@ -171,18 +171,18 @@ def test_answer_is_what_was_drawn() -> None:
     }
 
 
-def test_prepared_form_loads_with_pictures_and_both_labels(made: Path, tmp_path: Path) -> None:
+def test_prepared_form_loads_with_images_and_both_labels(made: Path, tmp_path: Path) -> None:
     saved = save_prepared(made, tmp_path / "all_384")
-    for split, pictures in SPLITS:
+    for split, images in SPLITS:
         rows, dropped = load_rows(saved, split)
         assert not dropped
         listed = read(made / f"{split}.json")
         assert [{key: row[key] for key in listed[0] if key != "image"} for row in rows] == [
             {key: row[key] for key in row if key != "image"} for row in listed
         ]
-        assert Counter(rows["source"]) == {f"Phantom {modality}": pictures * 5 for modality in Modality}
-        with Image.open(made / listed[0]["image"]) as picture:
-            assert row_image(rows[0]).tobytes() == picture.tobytes()
+        assert Counter(rows["source"]) == {f"Phantom {modality}": images * 5 for modality in Modality}
+        with Image.open(made / listed[0]["image"]) as image:
+            assert row_image(rows[0]).tobytes() == image.tobytes()
 
 
 def test_both_lists_load_as_they_are(made: Path) -> None:
@@ -216,5 +216,5 @@ def test_interrupted_drawing_is_finished_by_the_next_run(tmp_path: Path) -> None
 
 
 def test_empty_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="test pictures per modality: 0"):
+    with pytest.raises(UserError, match="test images per modality: 0"):
         make_phantoms(tmp_path / "set", 1, 0)

@@ -134,7 +134,7 @@ def test_shipped_base_loads_whole_in_float32() -> None:
 
 
 def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
-    """The letters that the shipped base gives to each picture and problem under its own prompt: `It is cyst B.`"""
+    """The letters that the shipped base gives to each image and problem under its own prompt: `It is cyst B.`"""
     model, processor = load_model(TINY_BASE), load_processor(TINY_BASE)
     texts = [
         processor.apply_chat_template(
@@ -144,19 +144,19 @@ def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
         )
         for _, problem in asked
     ]
-    inputs = processor(text=texts, images=[picture for picture, _ in asked], padding=True, return_tensors="pt")
+    inputs = processor(text=texts, images=[image for image, _ in asked], padding=True, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=7)
     written = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.rstrip(".")[-1:] for text in written]
 
 
-def test_shipped_base_knows_unseen_pictures_and_reads_the_options_under_its_own_prompt() -> None:
+def test_shipped_base_knows_unseen_images_and_reads_the_options_under_its_own_prompt() -> None:
     rng = random.Random(0)
     drawn = [phantom for modality in Modality for phantom in sample_phantoms(modality, 2, [2026, 1])]
     rows = [(draw(phantom), question(phantom, task, rng)) for phantom in drawn for task in Task]
     shown = [permuted(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
-    plain = own_answers([(picture, row["problem"]) for picture, row in rows])
-    other = own_answers([(picture, view.problem) for (picture, _), view in zip(rows, shown, strict=True)])
+    plain = own_answers([(image, row["problem"]) for image, row in rows])
+    other = own_answers([(image, view.problem) for (image, _), view in zip(rows, shown, strict=True)])
     hits = [letter == solution_letter(row["solution"]) for letter, (_, row) in zip(plain, rows, strict=True)]
     # a guess is right in 20 of these 80, give or take 4; seen 73
     assert sum(hits) >= 56, (sum(hits), plain[:5])

@@ -28,7 +28,7 @@ class Layout(NamedTuple):
     budget: int = 0
     """--tokens_per_micro_batch; 0 is none."""
     without: int = 0
-    """How many of the four questions have no picture; with 2 one process of two has none at all."""
+    """How many of the four questions have no image; with 2 one process of two has none at all."""
     fsdp: int = 0
     """1: FSDP 2 through `accelerate launch` with the CPU recipe."""
 

@@ -135,7 +135,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
     done = run(workplace, *BASE.split(), "output/knobs", *knobs.split())
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout
-    assert "vision features once per picture and run" in said
+    assert "vision features once per image and run" in said
     assert "longest batch: " in said
     assert "estimate: " in said
     table = [line for line in said.splitlines() if line.startswith("  vision tower")]

@@ -17,7 +17,7 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 SIZES = [(384, 384), (384, 192), (100, 300), (56, 56)]
 
 
-def picture(size: tuple[int, int]) -> bytes:
+def image(size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, (90, 20, 20)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -49,7 +49,7 @@ def length_by_the_processor(processor: Any, row: Any) -> int:
 
 
 def test_the_count_is_the_processors_own(processor: Any) -> None:
-    data = rows([picture(size) for size in SIZES])
+    data = rows([image(size) for size in SIZES])
     lengths = [length_by_the_processor(processor, row) for row in data]
     assert len(set(lengths)) == len(SIZES)
     for limit in (min(lengths), max(lengths) - 1):
@@ -59,8 +59,8 @@ def test_the_count_is_the_processors_own(processor: Any) -> None:
         assert checked.longest == max(length for length in lengths if length <= limit)
 
 
-def test_a_picture_that_does_not_open_is_named_and_left_out(processor: Any) -> None:
-    whole = picture((384, 384))
-    checked = check_prompts(rows([whole, whole[:80], b"no picture"]), processor, Mode.THINK, 4096)
+def test_a_image_that_does_not_open_is_named_and_left_out(processor: Any) -> None:
+    whole = image((384, 384))
+    checked = check_prompts(rows([whole, whole[:80], b"no image"]), processor, Mode.THINK, 4096)
     assert checked.kept == [0]
     assert [name for name, _ in checked.unreadable] == ["row1", "row2"]

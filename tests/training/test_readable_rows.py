@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import picture_key, row_pictures
+from open_r1.data.row_images import image_key, opened_row_images
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
-from open_r1.training.grpo.picture_feed import PictureFeed
+from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.setup.readable_rows import ReadableRows
 from open_r1.vocabulary.modes import Mode
@@ -33,11 +33,11 @@ def draw(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def feed() -> PictureFeed:
-    return PictureFeed(row_pictures, picture_key, None, torch.device("cpu"))
+def feed() -> ImageFeed:
+    return ImageFeed(opened_row_images, image_key, None, torch.device("cpu"))
 
 
-def test_a_question_whose_picture_is_gone_is_replaced_by_one_that_opens(tmp_path, feed):
+def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, feed):
     rows, said = draw(tmp_path / "set", 6), []
     readable = ReadableRows(feed, said.append)
     batch = [rows[number] for number in (0, 0, 1, 1, 2, 2)]
@@ -63,7 +63,7 @@ def test_a_set_that_is_gone_ends_the_run_in_one_line(tmp_path, feed):
 
 
 class Exchange(TrainerCallback):
-    """After the first step the folder of half the pictures becomes a link to other pictures."""
+    """After the first step the folder of half the images becomes a link to other images."""
 
     def __init__(self, folder: Path, outside: Path) -> None:
         self.folder, self.outside = folder, outside
@@ -105,8 +105,8 @@ def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, s
         reward_funcs=[reward],
         train_dataset=data.with_transform(add_prompt),
         processing_class=load_processor(folder),
-        open_pictures=row_pictures,
-        picture_key=picture_key,
+        open_images=opened_row_images,
+        image_key=image_key,
         shared_prefix=shared_prefix,
         callbacks=[Exchange(tmp_path / "bad", tmp_path / "outside")],
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning: only the solution is learnt, from the prompt of GRPO, on pictures, on text and on both."""
+"""Fine-tuning: only the solution is learnt, from the prompt of GRPO, on images, on text and on both."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def losses(trainer: Any) -> list[float]:
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
 
-def test_labels_hold_the_solution_and_nothing_else_on_pictures(phantoms, tmp_path):
+def test_labels_hold_the_solution_and_nothing_else_on_images(phantoms, tmp_path):
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))
     batch = next(iter(trainer.get_train_dataloader()))
@@ -71,7 +71,7 @@ def test_labels_hold_the_solution_and_nothing_else_on_pictures(phantoms, tmp_pat
     assert {text.strip() for text in learnt(batch, processor.tokenizer)} <= {
         f"<answer> {letter} </answer><|im_end|>" for letter in "ABCD"
     }
-    # what precedes the learnt tokens is the prompt of GRPO, token for token, the picture's places filled in
+    # what precedes the learnt tokens is the prompt of GRPO, token for token, the image's places filled in
     problems = {str(row["problem"]): row for row in phantoms}  # type: ignore[index, call-overload]
     for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
         prompt = processor.tokenizer.decode(ids[(labels == -100) & mask.bool()])
@@ -108,20 +108,20 @@ def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_
         assert seen[-1] < 0.5 * seen[0]
 
 
-def test_pictures_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
+def test_images_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
     rows, _ = load_rows(text_folder, "train")
     both = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     training = config(tmp_path, per_device_train_batch_size=4, max_steps=2)
     trainer = build_trainer(model, processor, both, Mode.NOTHINK, training)
     batch = next(iter(trainer.get_train_dataloader()))
-    pictures = [(row == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() for row in batch["input_ids"]]
-    assert sorted(int(count) for count in pictures) == [0, 0, 16, 16]
+    images = [(row == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() for row in batch["input_ids"]]
+    assert sorted(int(count) for count in images) == [0, 0, 16, 16]
     trainer.train()
     assert len(losses(trainer)) == 2
 
 
-def test_a_picture_for_a_model_that_sees_none_is_one_line(phantoms, text_checkpoint, tmp_path):
+def test_a_image_for_a_model_that_sees_none_is_one_line(phantoms, text_checkpoint, tmp_path):
     processor, model = load_processor(text_checkpoint), load_model(text_checkpoint, dtype=torch.float32)
     with pytest.raises(UserError, match="cannot see"):
         build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))

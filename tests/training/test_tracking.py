@@ -95,7 +95,7 @@ def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("completions", [False, True], ids=["numbers", "completions"])
-def test_wandb_offline_gets_text_only_where_asked_and_no_picture(
+def test_wandb_offline_gets_text_only_where_asked_and_no_image(
     train: Any, workplace: Path, completions: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("wandb").finish()
@@ -222,7 +222,7 @@ def arguments(**more: Any) -> Any:
     [
         ({"report_to": ["mlflow"]}, "--report_to mlflow is not supported; choose from wandb, tensorboard, trackio"),
         ({"report_to": ["tensorboard"]}, "needs the package tensorboard, which is not installed: pip install"),
-        ({"log_multimodal": True}, "would upload patients' pictures"),
+        ({"log_multimodal": True}, "would upload patients' images"),
     ],
     ids=["unknown", "absent", "pictures"],
 )

@@ -1,4 +1,4 @@
-"""One training step against stock TRL, the pinned seams, and pictures that reach the right prompts."""
+"""One training step against stock TRL, the pinned seams, and images that reach the right prompts."""
 
 import inspect
 from pathlib import Path
@@ -172,23 +172,23 @@ def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: P
     assert all(entry["frac_reward_zero_std"] < 1 for entry in logged)
 
 
-def encoded_picture(trainer: Any, index: int) -> torch.Tensor:
+def encoded_image(trainer: Any, index: int) -> torch.Tensor:
     image = open_colour({"image": index})[0]
     return trainer.processing_class.image_processor(images=[image], return_tensors="pt")["pixel_values"]
 
 
-def test_each_prompt_gets_its_own_picture(checkpoint: Path, tmp_path: Path) -> None:
+def test_each_prompt_gets_its_own_image(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [2, 1, 0, None])
     prompts = trainer._encode_rows(list(trainer.train_dataset))
-    assert prompts.pictures_per_prompt == [1, 1, 1, 0]
+    assert prompts.images_per_prompt == [1, 1, 1, 0]
     for row, colour in enumerate([2, 1, 0]):
         own = prompts.slice(row, row + 1).vision["pixel_values"]
-        assert torch.equal(own, encoded_picture(trainer, colour))
+        assert torch.equal(own, encoded_image(trainer, colour))
     assert prompts.slice(3, 4).vision == {}
 
 
-def test_a_planted_mismatch_of_pictures_changes_the_log_probabilities(checkpoint: Path, tmp_path: Path) -> None:
-    """The check that would catch a picture paired with the wrong prompt: scores in a batch equal scores alone."""
+def test_a_planted_mismatch_of_images_changes_the_log_probabilities(checkpoint: Path, tmp_path: Path) -> None:
+    """The check that would catch an image paired with the wrong prompt: scores in a batch equal scores alone."""
     trainer = make_trainer(checkpoint, tmp_path, [0, 3])
     trainer.model.eval()
     prompts = trainer._encode_rows(list(trainer.train_dataset))
@@ -210,7 +210,7 @@ def test_a_planted_mismatch_of_pictures_changes_the_log_probabilities(checkpoint
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "stock"])
-def test_picture_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shared: bool) -> None:
+def test_image_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shared: bool) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, 1], shared_prefix=shared, max_completion_length=24)
     config = trainer.model.config
     forbidden = [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
@@ -232,7 +232,7 @@ def test_picture_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shar
     assert leaked
 
 
-def test_text_only_and_picture_rows_train_in_one_batch(checkpoint: Path, tmp_path: Path) -> None:
+def test_text_only_and_image_rows_train_in_one_batch(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, None, 1, None], max_steps=2, per_device_train_batch_size=2)
     trainer.train()
     assert trainer.state.global_step == 2
@@ -248,8 +248,8 @@ def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp
             reward_funcs=[length_reward],
             train_dataset=Dataset.from_dict({"prompt": ["a"], "image": [None]}),
             processing_class=load_processor(checkpoint),
-            open_pictures=open_colour,
-            picture_key=lambda row: row["image"],
+            open_images=open_colour,
+            image_key=lambda row: row["image"],
         )
 
 

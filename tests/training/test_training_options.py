@@ -1,4 +1,4 @@
-"""What the training options promise: the same step, fewer passes, pictures and dead groups handled as said."""
+"""What the training options promise: the same step, fewer passes, images and dead groups handled as said."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from open_r1.common.durations import duration
 from open_r1.common.errors import UserError
 from open_r1.modeling.image_tokens import encode_prompts
 from open_r1.training.grpo.groups import without_spread
+from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.micro_batches import by_tokens, divided, trimmed
 from open_r1.training.grpo.options import path_line
-from open_r1.training.grpo.picture_feed import PictureFeed
 from open_r1.training.setup.cost_estimate import TryLongest
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
 from open_r1.vocabulary.modes import Mode
@@ -101,7 +101,7 @@ def test_padding_of_a_whole_rollout_is_not_trained_on() -> None:
     assert cut["advantages"].shape == (1, 2)
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("images", [[0, 1, 2], [0, None, 1], [None, None]], ids=str)
@@ -111,43 +111,43 @@ def test_prompts_are_encoded_as_the_processor_encodes_them(checkpoint: Path, ima
         build_messages("Is it? A)yes, B)no" * (i + 1), Mode.NOTHINK, x is not None) for i, x in enumerate(images)
     ]
     texts = [processor.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
-    feed = PictureFeed(open_colour, None, processor.image_processor, torch.device("cpu"))
+    feed = ImageFeed(open_colour, None, processor.image_processor, torch.device("cpu"))
     rows = [{"image": image} for image in images]
     ours = encode_prompts(texts, feed(rows), processor, torch.device("cpu"))
-    opened = [picture for row in rows for picture in open_colour(row)]
-    pictured = {"images": opened} if opened else {}
-    theirs = processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **pictured)
+    opened = [opened_image for row in rows for opened_image in open_colour(row)]
+    with_images = {"images": opened} if opened else {}
+    theirs = processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **with_images)
     assert torch.equal(ours.ids, theirs["input_ids"])
     assert torch.equal(ours.mask, theirs["attention_mask"])
     for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids") if opened else ():
         assert torch.equal(ours.vision[name], theirs[name]), name
 
 
-def test_a_picture_that_several_questions_share_is_opened_once(tiny: Path) -> None:
+def test_a_image_that_several_questions_share_is_opened_once(tiny: Path) -> None:
     seen = []
 
     def opened(row: dict[str, Any]) -> list[Image.Image]:
         seen.append(row["image"])
         return open_colour(row)
 
-    feed = PictureFeed(opened, lambda row: row["image"], load_processor(tiny).image_processor, torch.device("cpu"))
-    pictures = feed([{"image": 0}, {"image": 1}, {"image": 0}])
+    feed = ImageFeed(opened, lambda row: row["image"], load_processor(tiny).image_processor, torch.device("cpu"))
+    images = feed([{"image": 0}, {"image": 1}, {"image": 0}])
     assert sorted(seen) == [0, 1]
-    assert pictures[0][0].values is pictures[2][0].values
-    assert not torch.equal(pictures[0][0].values, pictures[1][0].values)
+    assert images[0][0].values is images[2][0].values
+    assert not torch.equal(images[0][0].values, images[1][0].values)
 
 
-def two_pictures(row: dict[str, Any]) -> list[Image.Image]:
-    """Two pictures for the questions about picture 0, one or none for the others."""
+def two_images(row: dict[str, Any]) -> list[Image.Image]:
+    """Two images for the questions about image 0, one or none for the others."""
     own = open_colour(row)
     return [*own, *open_colour({"image": 1})] if row["image"] == 0 else own
 
 
-def test_several_pictures_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
+def test_several_images_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
     logs = []
     for shared in (True, False):
         trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 2], shared_prefix=shared)
-        trainer.pictures._open, trainer.pictures._key = two_pictures, None
+        trainer.images._open, trainer.images._key = two_images, None
         rows = list(trainer.train_dataset)
         rows[0]["prompt"] = [
             {"role": "user", "content": [{"type": "image"}, {"type": "image"}, *rows[0]["prompt"][0]["content"][1:]]}
@@ -161,7 +161,7 @@ def test_several_pictures_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_
         gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
         logs.append((batch["completion_ids"].flatten(0, -2), loss.item(), gradient))
         if shared:
-            assert trainer._buffered_prompts["train"].pictures_per_prompt == [2, 1]
+            assert trainer._buffered_prompts["train"].images_per_prompt == [2, 1]
     (ids, loss, gradient), (stock_ids, stock_loss, stock_gradient) = logs
     assert torch.equal(ids, stock_ids)
     assert loss == pytest.approx(stock_loss, abs=1e-6)
@@ -177,9 +177,7 @@ def frozen(checkpoint: Path) -> Any:
     return model
 
 
-def test_a_frozen_tower_looks_at_each_picture_once_and_the_step_stays_the_same(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(checkpoint: Path, tmp_path: Path) -> None:
     settings = {"max_steps": 3, "learning_rate": 1e-5}
     kept = make_trainer(checkpoint, tmp_path / "kept", [0, 1], model=frozen(checkpoint), **settings)
     looks = []
@@ -194,11 +192,11 @@ def test_a_frozen_tower_looks_at_each_picture_once_and_the_step_stays_the_same(
     inner.get_image_features = counted
     kept.train()
     assert len(looks) == 2
-    assert kept.pictures.opened == 2
+    assert kept.images.opened == 2
     plain = make_trainer(checkpoint, tmp_path / "plain", [0, 1], **settings)
-    freeze_vision_tower(plain.model)  # after the trainer has looked: it looks at every picture in every step
+    freeze_vision_tower(plain.model)  # after the trainer has looked: it looks at every image in every step
     plain.train()
-    assert plain.pictures.opened == 6
+    assert plain.images.opened == 6
     for ours, theirs in zip(kept.state.log_history[:3], plain.state.log_history[:3], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -206,15 +204,15 @@ def test_a_frozen_tower_looks_at_each_picture_once_and_the_step_stays_the_same(
     moved = {name for name, value in weights(kept).items() if not torch.equal(value, before[name])}
     assert moved
     assert not any(".visual." in name for name in moved)
-    assert "once per picture and run" in path_line(kept)
+    assert "once per image and run" in path_line(kept)
 
 
 def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
     settings = {"max_steps": 2, "model": frozen(tiny), "vision_cache_gib": 1e-9}
     trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)
     trainer.train()
-    assert trainer.pictures.opened == 4
-    assert capsys.readouterr().out.count("kept features fill their memory at 0 pictures") <= 1
+    assert trainer.images.opened == 4
+    assert capsys.readouterr().out.count("kept features fill their memory at 0 images") <= 1
 
 
 @pytest.mark.parametrize("towers", ["language", "vision", "both"])

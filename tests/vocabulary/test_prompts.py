@@ -81,10 +81,10 @@ def processor(real_dir: Path) -> Any:
 
 def expected_turn(text: str, image_tokens: int) -> str:
     """The Qwen2.5-VL conversation, written out: its template's own system turn, then ours."""
-    picture = f"<|vision_start|>{'<|image_pad|>' * image_tokens}<|vision_end|>" if image_tokens else ""
+    image = f"<|vision_start|>{'<|image_pad|>' * image_tokens}<|vision_end|>" if image_tokens else ""
     return (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{picture}{text}<|im_end|>\n"
+        f"<|im_start|>user\n{image}{text}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
 
@@ -104,15 +104,15 @@ def test_rendering_equals_the_chat_template_token_for_token(processor, name, has
     assert ids(processor, rendered) == ids(processor, expected_turn(text, 1 if has_image else 0))
 
 
-def test_the_processor_call_equals_the_written_out_turn_with_a_picture(processor):
+def test_the_processor_call_equals_the_written_out_turn_with_a_image(processor):
     from PIL import Image
 
     problem = "What is shown? A)x, B)y (z), C)50%, D)é 肺"
-    picture = Image.new("RGB", (384, 384), "gray")
+    image = Image.new("RGB", (384, 384), "gray")
     rendered = processor.apply_chat_template(
         build_messages(problem, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
     )
-    got = processor(text=[rendered], images=[picture])["input_ids"][0]
+    got = processor(text=[rendered], images=[image])["input_ids"][0]
     text = PUBLISHED["train-nothink"][0].replace("{Question}", problem)
     # 384 px / (14 px per patch x 2 merged) = 13.7, rounded to 14 each way: 14 * 14 = 196 tokens
     expected = ids(processor, expected_turn(text, 196))

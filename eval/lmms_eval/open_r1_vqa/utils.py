@@ -15,7 +15,7 @@ from open_r1.vocabulary.prompts import question_text
 
 
 def doc_to_visual(doc: Mapping[str, Any], _: Any = None) -> list[Image.Image]:
-    """The picture of a question, as RGB."""
+    """The image of a question, as RGB."""
     return [doc["image"].convert("RGB")]
 
 

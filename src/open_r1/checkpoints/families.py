@@ -11,7 +11,7 @@ class Family:
     model_class: str
     """Class in `transformers`."""
     has_vision: bool
-    """It is shown pictures here: its processor takes them, and its vision tower is `model.visual`."""
+    """It is shown images here: its processor takes them, and its vision tower is `model.visual`."""
     has_mrope: bool
     """Positions are (time, height, width), from the model's own `get_rope_index`."""
     base: str
@@ -26,21 +26,21 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family("Gemma3ForConditionalGeneration", False, False, "google/gemma-3-12b-it"),
 }
 
-# Entries of config.json that name tokens which stand for pictures. One of them in a completion makes the next
+# Entries of config.json that name tokens which stand for images. One of them in a completion makes the next
 # forward pass fail with "image features and image tokens do not match" (R1-V#91, TRL#3847).
-PICTURE_TOKENS = (
+IMAGE_TOKENS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
     *("boi_token_id", "eoi_token_id"),
 )
 
 
 def forbidden_token_ids(config: Any) -> list[int]:
-    """Ids that must never be generated: the tokens that stand for pictures. Empty for a text model.
+    """Ids that must never be generated: the tokens that stand for images. Empty for a text model.
 
     Args:
         config: the loaded model's `config`.
     """
-    ids = (getattr(config, name, None) for name in PICTURE_TOKENS)
+    ids = (getattr(config, name, None) for name in IMAGE_TOKENS)
     return sorted({token for token in ids if isinstance(token, int)})
 
 

@@ -2,7 +2,7 @@
 
 A name is a local folder, `org/repo` or `org/repo:subfolder`. The model class comes from config.json's `model_type`
 and from nothing else. Weights are read from safetensors only, and a tensor that is missing, left over or of another
-shape is an error: a vision tower with random weights answers questions too, only not from the picture. Both key
+shape is an error: a vision tower with random weights answers questions too, only not from the image. Both key
 layouts load: `visual.*`, `model.layers.*` (what transformers wrote before 4.52 and writes again in 5.x) and
 `model.visual.*`, `model.language_model.*` (in between).
 

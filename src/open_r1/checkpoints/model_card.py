@@ -1,6 +1,6 @@
 """The model card of a trained checkpoint: what was trained on what, how, and how well it does.
 
-The card is written into every output folder at the end of a run. It says nothing about single questions or pictures
+The card is written into every output folder at the end of a run. It says nothing about single questions or images
 and names no path of the machine. `python eval/model_card.py FOLDER --results FILE ...` writes it anew with the
 accuracies of an evaluation, and `--push_to ORG/REPO` publishes it with the weights (`publishing`).
 """
@@ -90,14 +90,14 @@ def public_name(base: str) -> str:
 
 
 def _front_matter(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
-    pictured = (story.get("data") or {}).get("pictures") != "none"
+    with_images = (story.get("data") or {}).get("pictures") != "none"
     lines = [f"library_name: {'peft' if is_adapter else 'transformers'}"]
     if "/" in base:
         lines.append(f"base_model: {base.partition(':')[0]}")
     if base in _LICENCES:
         lines.append(f"license: {_LICENCES[base]}")
-    lines.append(f"pipeline_tag: {'image-text-to-text' if pictured else 'text-generation'}")
-    lines.append("tags:\n- medical\n- visual-question-answering" if pictured else "tags:\n- medical")
+    lines.append(f"pipeline_tag: {'image-text-to-text' if with_images else 'text-generation'}")
+    lines.append("tags:\n- medical\n- visual-question-answering" if with_images else "tags:\n- medical")
     return "---\n" + "\n".join([*lines, f"- {story.get('method', 'grpo')}"]) + "\n---\n"
 
 
@@ -137,10 +137,10 @@ def _data(report: Mapping[str, Any]) -> str:
     left_out = {
         "unusable": report.get("dropped"),
         "over the prompt limit": report.get("too_long"),
-        "with a picture that does not open or is not taken": report.get("unreadable"),
+        "with an image that does not open or is not taken": report.get("unreadable"),
     }
     counts = [f"{len(rows_)} {why}" for why, rows_ in left_out.items() if rows_]
-    text = markdown_table(["set", "questions trained on", "split", "with pictures"], rows)
+    text = markdown_table(["set", "questions trained on", "split", "with images"], rows)
     text += f"\nLeft out: {', '.join(counts) or 'nothing'}. Longest prompt: {report.get('longest_prompt')} tokens.\n"
     if digest := report.get("ids_sha256"):
         text += f"\nSHA-256 of the questions' ids: `{digest}`.\n"

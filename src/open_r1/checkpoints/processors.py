@@ -1,4 +1,4 @@
-"""The processor of a checkpoint: how a prompt becomes tokens and a picture becomes patches."""
+"""The processor of a checkpoint: how a prompt becomes tokens and an image becomes patches."""
 
 import hashlib
 import json
@@ -55,8 +55,8 @@ def load_processor(
 ) -> Any:
     """The processor of a checkpoint (of a text model: its tokenizer), padding on the left.
 
-    A picture is resized so that both sides are multiples of 28 pixels and its area lies between the limits, rounding
-    down: 112 * 112 shows a square picture at 84 x 84, 113 * 113 at 112 x 112.
+    An image is resized so that both sides are multiples of 28 pixels and its area lies between the limits, rounding
+    down: 112 * 112 shows a square image at 84 x 84, 113 * 113 at 112 x 112.
 
     Args:
         name: see `model_source`.
@@ -90,10 +90,10 @@ def load_processor(
 
 
 def _require_usable(loaded: Any, source: Path, family: Family) -> None:
-    """Put a short question through a processor, with and without a picture, before anything waits for it."""
+    """Put a short question through a processor, with and without an image, before anything waits for it."""
     tokenizer = loaded.tokenizer if family.has_vision else loaded
     problem = "What is shown? A)CT, B)MRI"
-    conversations = [build_messages(problem, Mode.NOTHINK, pictured) for pictured in {False, family.has_vision}]
+    conversations = [build_messages(problem, Mode.NOTHINK, with_images) for with_images in {False, family.has_vision}]
     names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     templates = loaded.chat_template if isinstance(loaded.chat_template, dict) else {"default": loaded.chat_template}
     for template in templates.values():
@@ -101,11 +101,11 @@ def _require_usable(loaded: Any, source: Path, family: Family) -> None:
     try:
         for messages in conversations:
             text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            pictured = isinstance(messages[0]["content"], list)
-            pictures = {"images": [Image.new("RGB", (56, 84))]} if pictured else {}
-            values = loaded(text=[text], return_tensors="np", **pictures)
-            if pictured and not bool((abs(values["pixel_values"]) < 1e6).all()):
-                raise ValueError("pictures become numbers that are not finite")
+            with_images = isinstance(messages[0]["content"], list)
+            images = {"images": [Image.new("RGB", (56, 84))]} if with_images else {}
+            values = loaded(text=[text], return_tensors="np", **images)
+            if with_images and not bool((abs(values["pixel_values"]) < 1e6).all()):
+                raise ValueError("images become numbers that are not finite")
     except Exception as error:  # whatever a library makes of files that somebody else wrote
         raise UserError(
             f"the processor in {source} cannot encode a question: {one_line(error)}; pass --processor {family.base}"
@@ -183,14 +183,14 @@ def processor_source(folder: Path, processor: str | None = None) -> Path:
 
 def _has_processor(folder: Path, vision: bool = True) -> bool:
     words = ("tokenizer.json", "vocab.json")
-    pictures = ("processor_config.json", "preprocessor_config.json")
+    images = ("processor_config.json", "preprocessor_config.json")
     return any((folder / name).is_file() for name in words) and (
-        not vision or any((folder / name).is_file() for name in pictures)
+        not vision or any((folder / name).is_file() for name in images)
     )
 
 
 def processor_fingerprint(source: Path) -> str:
-    """SHA-256 over the files that decide how a prompt becomes tokens and a picture becomes patches; 64 hex digits."""
+    """SHA-256 over the files that decide how a prompt becomes tokens and an image becomes patches; 64 hex digits."""
     total = hashlib.sha256()
     for name in PROCESSOR_FILES:
         if (source / name).is_file():
@@ -214,8 +214,8 @@ def _set_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | 
     image_processor.size = {"shortest_edge": least, "longest_edge": most}  # areas, in spite of their names (5.23)
 
 
-def picture_refusal(size: tuple[int, int], processor: Any) -> str | None:
-    """Why the image processor of a checkpoint takes no picture of (width, height) pixels; None if it does.
+def image_refusal(size: tuple[int, int], processor: Any) -> str | None:
+    """Why the image processor of a checkpoint takes no image of (width, height) pixels; None if it does.
 
     Qwen's raises for one whose sides differ by more than a factor of 200.
     """
@@ -226,7 +226,7 @@ def picture_refusal(size: tuple[int, int], processor: Any) -> str | None:
     try:
         rules.get_number_of_image_patches(height, width, images_kwargs={})
     except ValueError as error:
-        return f"the picture is {width} x {height} pixels, which the model's image processor refuses: {error}"
+        return f"the image is {width} x {height} pixels, which the model's image processor refuses: {error}"
     return None
 
 

@@ -22,7 +22,7 @@ class UserError(ValueError):
 
 
 class UnusableInput(UserError):
-    """One of many inputs (a row, a picture) that cannot be used; `reason` is a short slug to count by."""
+    """One of many inputs (a row, an image) that cannot be used; `reason` is a short slug to count by."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)

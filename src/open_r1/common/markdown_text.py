@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 _LIVE = re.compile(
     r"[`|~]|<(?=[a-zA-Z/!?])"  # code, cells, struck out, HTML and links
     r"|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])"  # emphasis; not a lone star, nor a line within a word
-    r"|\](?=[(\[:])"  # links, pictures and their definitions
+    r"|\](?=[(\[:])"  # links, images and their definitions
     r"|&(?=#?\w+;)|\\(?=[!-/:-@\[-`{-~])"  # entities, escapes
     r"|^[#>*]|#(?=#*$)|^[-+=](?=[-+=\s]|$)|^\d+[.)](?=\s|$)"  # headings, quotations, lists, lines
 )
@@ -26,8 +26,8 @@ def markdown_code(text: str) -> str:
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
-def markdown_picture(name: str, path: str) -> str:
-    """A picture beside the file, with a name for those who do not see it."""
+def markdown_image(name: str, path: str) -> str:
+    """An image beside the file, with a name for those who do not see it."""
     place = re.sub(r"[<>\\%\s]", lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), path)
     return f"![{markdown_text(name, _LIVE_IN_BRACKETS)}](<{place}>)"
 

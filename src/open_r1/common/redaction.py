@@ -20,7 +20,7 @@ _WHOLE_WORD_ONLY = 8  # a secret of fewer characters may be part of ordinary tex
 _SECRET_PARTS = {"password", "passwords", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
 _SECRET_PARTS |= {"apikey", "authorization"}
 _SECRET_ENDS = {"token", "key", "pass"}  # hub_token, api_key; not max_tokens or key_order
-_ORDINARY = re.compile(r"(eos|bos|pad|unk|sep|cls|mask|image|video|audio)_token|(picture|sort|data|cache)_key")
+_ORDINARY = re.compile(r"(eos|bos|pad|unk|sep|cls|mask|image|video|audio)_token|(image|sort|data|cache)_key")
 _ABBREVIATED = re.compile(r"(push_to_)?hub_t\w*")  # argparse once took the beginning of a flag for the flag
 # scheme://USER:SECRET@host and KEY:SECRET@host
 _IN_ADDRESS = re.compile(r"(?<=:)(?!//)[^\s/@:\"']{2,}(?=@[\w.\[])|(?<=//)[^\s/@:\"']{8,}(?=@[\w.\[])")

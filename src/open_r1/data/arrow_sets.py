@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from open_r1.common.atomic_files import write_atomically
 
-_BATCH = 16  # rows in one record batch: some 2 MB of pictures
+_BATCH = 16  # rows in one record batch: some 2 MB of images
 SHARD_BYTES = 500 * 2**20
 """Where the next file begins; the default of datasets."""
 
@@ -124,4 +124,4 @@ FEATURES = datasets.Features(
         "task": datasets.Value("string"),
     }
 )
-"""The columns of a prepared set. `image.path` is the picture's path in the release."""
+"""The columns of a prepared set. `image.path` is the image's path in the release."""

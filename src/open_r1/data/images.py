@@ -1,13 +1,13 @@
-"""Open one untrusted picture safely: a reference inside a root folder, or bytes -> RGB, 384 x 384 if asked.
+"""Open one untrusted image safely: a reference inside a root folder, or bytes -> RGB, 384 x 384 if asked.
 
-Every picture of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
+Every image of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
 that leaves the image root is refused before any file is opened. The size is read from the header before a
 pixel is decoded, so a small file that unpacks to gigabytes costs nothing. Memory is bounded to about half a GiB:
 conversions go over strips, and what would need more is refused. Time is bounded too: by the pixels, by
 the scans of a JPEG, of which each goes over all pixels again, and by a clock that every further read looks at.
 
 What becomes of the modes: grey, palette, CMYK and YCbCr are converted; transparent pixels are laid on white,
-as Qwen's own loader does; grey of more than 8 bits is scaled to the picture's own range; EXIF orientation is
+as Qwen's own loader does; grey of more than 8 bits is scaled to the image's own range; EXIF orientation is
 applied; an animation or a file of several pages is refused, because nobody said which frame was meant (the
 previews that cameras append to a JPEG do not count).
 """
@@ -25,16 +25,16 @@ from PIL import ExifTags, Image, ImageOps
 from open_r1.common.errors import UnusableInput
 
 SIZE = 384
-"""Side in pixels of the pictures that the published runs trained on."""
+"""Side in pixels of the images that the published runs trained on."""
 
 MAX_PIXELS = 64_000_000
-"""Largest picture that is decoded (width x height): 8000 x 8000, 192 MB as RGB."""
+"""Largest image that is decoded (width x height): 8000 x 8000, 192 MB as RGB."""
 
 MAX_MEMORY = 576 * 2**20
-"""Most memory in bytes that decoding one picture takes beside its file, by estimate: a worker has one at a time."""
+"""Most memory in bytes that decoding one image takes beside its file, by estimate: a worker has one at a time."""
 
 MAX_BYTES = 128 * 2**20
-"""Largest file that is read: a 16-bit grey picture of MAX_PIXELS, uncompressed, just fits."""
+"""Largest file that is read: a 16-bit grey image of MAX_PIXELS, uncompressed, just fits."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 """Pillow's other readers (EPS starts Ghostscript, many are untested) never see a byte."""
@@ -43,7 +43,7 @@ MAX_SCANS = 64
 """Most scans of a JPEG. Encoders write 1 to 24; a hundred bytes more make one more, 45 ms at MAX_PIXELS."""
 
 MAX_SECONDS = 30.0
-"""Longest reading of one picture, wall time. MAX_PIXELS take 1 to 3 s on one core."""
+"""Longest reading of one image, wall time. MAX_PIXELS take 1 to 3 s on one core."""
 
 _LARGE = 16_000_000  # pixels from which a JPEG that is to be resized is decoded at a fraction of its sides
 _FINER = 4  # how many times finer than it is wanted at least
@@ -58,11 +58,11 @@ _SHOWN = 100  # characters of a reference that an error message repeats
 
 
 class ImageError(UnusableInput):
-    """A picture or a reference to one that cannot be used."""
+    """An image or a reference to one that cannot be used."""
 
 
 class _TooSlow(Exception):
-    """A picture file that keeps its reader busy beyond MAX_SECONDS."""
+    """An image file that keeps its reader busy beyond MAX_SECONDS."""
 
 
 class _Timed(BytesIO):
@@ -93,11 +93,11 @@ def check_reference(reference: object) -> str:
         ImageError: not a relative path (`not-a-path`, `url`, `absolute`, `outside-root`).
     """
     if not isinstance(reference, str) or not reference.strip() or "\0" in reference:
-        raise ImageError("not-a-path", f"{shown(reference)} is no picture path; a relative path is expected")
+        raise ImageError("not-a-path", f"{shown(reference)} is no image path; a relative path is expected")
     if _SCHEME.match(reference):
         raise ImageError(
             "url",
-            f"{shown(reference)} is a URL or holds data; pictures are never fetched. "
+            f"{shown(reference)} is a URL or holds data; images are never fetched. "
             "Download it and give its path below the image root",
         )
     if reference[0] in "/\\":
@@ -195,19 +195,19 @@ def open_image(
     size: tuple[int, int] | None = None,
     resolved: bool = False,
 ) -> Image.Image:
-    """Open one picture as RGB.
+    """Open one image as RGB.
 
     Args:
-        source: bytes of a picture file; or a path, which `root` confines when it is given.
+        source: bytes of an image file; or a path, which `root` confines when it is given.
         root: folder that a path must be relative to and may not leave. Without it the path is one that the
             caller chose or that `resolve` returned.
         size: (width, height) in pixels to resize to, aspect ratio not kept, as the published data was made.
         resolved: whether `resolve` returned the path; see `read_file`.
 
     Raises:
-        ImageError: with the reason; nothing but this is raised for a bad picture.
+        ImageError: with the reason; nothing but this is raised for a bad image.
     """
-    name = "the picture" if isinstance(source, bytes) else shown(str(source))
+    name = "the image" if isinstance(source, bytes) else shown(str(source))
     if isinstance(source, bytes):
         data = source
     elif root is not None:
@@ -219,8 +219,8 @@ def open_image(
     return decode(data, size, name)
 
 
-def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the picture") -> Image.Image:
-    """Bytes of one picture file -> RGB, resized with an antialiased bicubic filter where `size` is given.
+def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the image") -> Image.Image:
+    """Bytes of one image file -> RGB, resized with an antialiased bicubic filter where `size` is given.
 
     Raises:
         ImageError: `empty`, `too-many-bytes`, `not-an-image`, `too-many-pixels`, `too-much-memory`, `too-slow`,
@@ -234,31 +234,31 @@ def decode(data: bytes, size: tuple[int, int] | None = None, name: str = "the pi
     if scans > MAX_SCANS:
         raise ImageError("too-slow", f"{name} is a JPEG of {scans:,} scans, more than {MAX_SCANS}; refused")
     try:
-        picture = Image.open(_Timed(data), formats=FORMATS)
+        image = Image.open(_Timed(data), formats=FORMATS)
     except _TooSlow:
         raise ImageError("too-slow", _slow(name)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError("too-many-pixels", f"{name} unpacks to far more than {MAX_PIXELS:,} pixels") from None
     except Exception:  # a reader of hostile bytes may raise anything
         raise ImageError(
-            "not-an-image", f"{name} is no picture that can be read; allowed: {', '.join(FORMATS)}"
+            "not-an-image", f"{name} is no image that can be read; allowed: {', '.join(FORMATS)}"
         ) from None
-    with picture:
-        width, height = picture.size
+    with image:
+        width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(
                 "too-many-pixels",
                 f"{name} is {width} x {height} pixels, more than {MAX_PIXELS:,}; refused before decoding",
             )
         try:
-            _refuse_frames(picture, name)
+            _refuse_frames(image, name)
             if size is not None and width * height > _LARGE:
-                picture.draft(None, (_FINER * size[0], _FINER * size[1]))  # does nothing but to a JPEG
-            _refuse_memory(picture, width * height, scans, name)
-            picture.load()
-            upright = _upright(picture)
-            if upright is not picture:
-                picture.close()  # two copies at once are enough
+                image.draft(None, (_FINER * size[0], _FINER * size[1]))  # does nothing but to a JPEG
+            _refuse_memory(image, width * height, scans, name)
+            image.load()
+            upright = _upright(image)
+            if upright is not image:
+                image.close()  # two copies at once are enough
             plain = _to_grey_or_rgb(upright)
             del upright
             if size is not None and plain.size != tuple(size):
@@ -281,29 +281,29 @@ def _slow(name: str) -> str:
     return f"{name} takes more than {MAX_SECONDS:g} s to read; refused"
 
 
-def _refuse_frames(picture: Image.Image, name: str) -> None:
-    # MPO is what a camera makes when it appends previews to a JPEG: the first picture is the photograph.
-    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+def _refuse_frames(image: Image.Image, name: str) -> None:
+    # MPO is what a camera makes when it appends previews to a JPEG: the first image is the photograph.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("animated", f"{name} holds several frames or pages; save the one you mean by itself")
 
 
-def _refuse_memory(picture: Image.Image, pixels: int, scans: int, name: str) -> None:
-    """Refuse a picture that cannot be decoded within MAX_MEMORY.
+def _refuse_memory(image: Image.Image, pixels: int, scans: int, name: str) -> None:
+    """Refuse an image that cannot be decoded within MAX_MEMORY.
 
     Args:
-        picture: opened and not yet decoded, perhaps to be decoded at a fraction of its sides.
+        image: opened and not yet decoded, perhaps to be decoded at a fraction of its sides.
         pixels: of the file.
         scans: of a JPEG.
         name: for the message.
     """
-    width, height = picture.size
-    each = 1 if picture.mode in _ONE_BYTE else 2 if picture.mode.startswith("I;16") else 4
+    width, height = image.size
+    each = 1 if image.mode in _ONE_BYTE else 2 if image.mode.startswith("I;16") else 4
     needed = each * width * height
     if scans > 1:
-        needed += 2 * len(picture.getbands()) * pixels  # all coefficients, two bytes each, until the last scan
-    elif picture.format == "TIFF":
+        needed += 2 * len(image.getbands()) * pixels  # all coefficients, two bytes each, until the last scan
+    elif image.format == "TIFF":
         needed += each * pixels  # a strip, which may be all of it, is decoded into a buffer of its library first
-    elif picture.format == "WEBP":
+    elif image.format == "WEBP":
         needed = 16 * pixels  # measured: two canvases of an animation and two copies, four bytes for a pixel each
     if needed > MAX_MEMORY:
         raise ImageError(
@@ -313,21 +313,21 @@ def _refuse_memory(picture: Image.Image, pixels: int, scans: int, name: str) -> 
         )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(picture) if turned else picture
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # broken EXIF says nothing about the pixels: keep them as stored
-        return picture
+        return image
 
 
-def _to_grey_or_rgb(picture: Image.Image) -> Image.Image:
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     """Mode L or RGB."""
-    if picture.mode.startswith(("I", "F")):
-        return _to_eight_bits(picture)
-    if picture.has_transparency_data:
-        return _in_strips(picture, "RGB", _on_white)
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return _to_eight_bits(image)
+    if image.has_transparency_data:
+        return _in_strips(image, "RGB", _on_white)
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _on_white(part: Image.Image) -> Image.Image:
@@ -335,38 +335,38 @@ def _on_white(part: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB")
 
 
-def _strips(picture: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
-    """A picture in strips of full width: where each lies, and the strip."""
-    width, height = picture.size
+def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    """An image in strips of full width: where each lies, and the strip."""
+    width, height = image.size
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
-        yield box, picture.crop(box)
+        yield box, image.crop(box)
 
 
-def _in_strips(picture: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """A picture of another mode, converted strip by strip: what a conversion needs beside it stays small."""
-    made = Image.new(mode, picture.size)
-    for box, strip in _strips(picture):
+def _in_strips(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An image of another mode, converted strip by strip: what a conversion needs beside it stays small."""
+    made = Image.new(mode, image.size)
+    for box, strip in _strips(image):
         made.paste(convert(strip), box)
     return made
 
 
-def _to_eight_bits(picture: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits or floats -> 8 bits: zero stays black, the brightest value becomes white.
 
     A 12-bit scan in a 16-bit file would be black if it were divided by 257, white if it were clipped.
     Whole numbers that fit 8 bits already are left alone; floats within 0..1 are taken as shares of white.
     """
-    import numpy as np  # a tenth of a second in every worker process, for a few pictures
+    import numpy as np  # a tenth of a second in every worker process, for a few images
 
     low, high = 0.0, -np.inf
-    for _, strip in _strips(picture):
+    for _, strip in _strips(image):
         values = np.asarray(strip)
         if not np.isfinite(values).all():
             raise ValueError("it holds values that are no numbers")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    is_share = low == 0 and high <= 1 and picture.mode.startswith("F")
+    is_share = low == 0 and high <= 1 and image.mode.startswith("F")
 
     def scaled(strip: Image.Image) -> Image.Image:
         values = np.asarray(strip).astype(np.float64)
@@ -376,4 +376,4 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
             values = (values - low) * (255 / (max(high, 0.0) - low))
         return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8))
 
-    return _in_strips(picture, "L", scaled)
+    return _in_strips(image, "L", scaled)

@@ -1,8 +1,8 @@
 """Load questions for training and evaluation: our own sets, the published ones, or a bare JSON list.
 
 Whatever comes in, seven columns come out: image (undecoded), problem, solution, id, source, modality, task.
-Pictures stay encoded until `row_image` opens one. A text question, as `text_prepare` writes it, has no image, no
-modality and no task, and names its source; any other row without a picture is one whose picture was lost.
+Images stay encoded until `row_image` opens one. A text question, as `text_prepare` writes it, has no image, no
+modality and no task, and names its source; any other row without an image is one whose image was lost.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from open_r1.data.json_lists import json_entries
 from open_r1.data.missing_sets import missing_data
 from open_r1.data.omnimedvqa.source import labels_beside, question_key
 from open_r1.data.rows import (
-    MORE_PICTURES,
+    MORE_IMAGES,
     TEXT_KEYS,
     Dropped,
     RowError,
     check_row,
     check_texts,
-    refuse_more_pictures,
+    refuse_more_images,
     row_id,
     source_of,
 )
@@ -45,18 +45,18 @@ def load_rows(
     split: Split | None = None,
     image_root: str | os.PathLike | None = None,
 ) -> tuple[datasets.Dataset, list[Dropped]]:
-    """Load one split of a data set with its pictures undecoded.
+    """Load one split of a data set with its images undecoded.
 
     Args:
         path: a saved DatasetDict or Dataset with our seven columns or the published three, or a JSON file that
             holds a list of {image, problem, solution}.
         split: which split of a DatasetDict; a single Dataset or a JSON file is one split already.
-        image_root: folder that the picture paths of a JSON list are relative to and may not leave.
+        image_root: folder that the image paths of a JSON list are relative to and may not leave.
 
     Returns:
         The rows that can be used, and those that cannot with their reasons: a bad row never ends a run. Each
         `image` is {"bytes", "path"}; from a JSON list bytes is None and path is an absolute checked path.
-        Whether the pictures decode is seen when `row_image` opens them.
+        Whether the images decode is seen when `row_image` opens them.
 
     Raises:
         UserError: the path, the file, the split or the columns are not there, or no row can be used.
@@ -73,25 +73,25 @@ def load_rows(
     return rows, dropped
 
 
-def picture_digest(picture: Mapping[str, Any] | None) -> str:
-    """SHA-256 of every byte of an undecoded picture; "" for none, the reason of one that cannot be read."""
-    if picture is None:
+def image_digest(image: Mapping[str, Any] | None) -> str:
+    """SHA-256 of every byte of an undecoded image; "" for none, the reason of one that cannot be read."""
+    if image is None:
         return ""
     try:
-        data = read_file(picture["path"], resolved=True) if picture["bytes"] is None else picture["bytes"]
+        data = read_file(image["path"], resolved=True) if image["bytes"] is None else image["bytes"]
     except ImageError as error:
         return error.reason
     return hashlib.sha256(data).hexdigest()
 
 
-def content_digest(row: Mapping[str, Any], picture: Mapping[str, Any] | None) -> str:
-    """Everything that a model is shown of a question, as 16 hexadecimal digits; ids need not know about the picture.
+def content_digest(row: Mapping[str, Any], image: Mapping[str, Any] | None) -> str:
+    """Everything that a model is shown of a question, as 16 hexadecimal digits; ids need not know about the image.
 
     Args:
         row: `problem` and `solution` count.
-        picture: the undecoded picture that is shown; None: none is.
+        image: the undecoded image that is shown; None: none is.
     """
-    return row_id(picture_digest(picture), row["problem"], row["solution"])
+    return row_id(image_digest(image), row["problem"], row["solution"])
 
 
 def data_fingerprint(lines: Iterable[str]) -> str:
@@ -114,7 +114,7 @@ def summary(dropped: Sequence[Dropped]) -> str:
 
 def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datasets.Dataset, list[Dropped]]:
     if image_root is None:
-        raise UserError(f"{path} names pictures by path; say with --image_root below which folder they lie")
+        raise UserError(f"{path} names images by path; say with --image_root below which folder they lie")
     if not os.path.isdir(image_root):
         raise UserError(f"the image root {image_root} is no folder")
     own = _label_of(path.name)
@@ -129,13 +129,13 @@ def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datase
             labels = [own, beside.get(question_key(image, problem)), *_labels_in(entry)]
             key = row_id(image, problem, solution)
             _refuse_repeated(key, seen)
-            picture = {"bytes": None, "path": str(resolve(image, image_root))}
+            image_cell = {"bytes": None, "path": str(resolve(image, image_root))}
         except UnusableInput as error:
             dropped.append(Dropped(where, error.reason, str(error)))
             continue
         modality = next((label for label in labels if isinstance(label, Modality)), None)
         task = next((label for label in labels if isinstance(label, Task)), None)
-        values = (picture, problem, solution, key, source_of(image), modality, task)
+        values = (image_cell, problem, solution, key, source_of(image), modality, task)
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
     features = datasets.Features({**FEATURES, "image": _UNDECODED})
@@ -176,13 +176,13 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     absent = [name for name in TEXT_KEYS if name not in rows.column_names]
     if absent:
         raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
-    several = _with_more_pictures(rows)
+    several = _with_more_images(rows)
     rows = rows.select_columns([name for name in FEATURES if name in rows.column_names])
     _refuse_other_columns(rows, path)
     try:
         rows = rows.cast_column("image", _UNDECODED)
     except (ValueError, TypeError, ArrowNotImplementedError) as error:  # pyarrow's others derive from these two
-        raise UserError(f"the column image of {path} holds no pictures: {error}") from None
+        raise UserError(f"the column image of {path} holds no images: {error}") from None
     if "id" not in rows.column_names:
         rows = _with_ids(rows)
     rows = _with_labels(rows, _label_of(path.name))
@@ -192,19 +192,19 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
 
 
-def _with_more_pictures(rows: datasets.Dataset) -> dict[int, RowError]:
-    """The places of rows that show more than the one picture of the column `image`, and why they are left out."""
+def _with_more_images(rows: datasets.Dataset) -> dict[int, RowError]:
+    """The places of rows that show more than the one image of the column `image`, and why they are left out."""
     refused: dict[int, RowError] = {}
-    for name in filter(MORE_PICTURES.fullmatch, rows.column_names):
-        for number, count in enumerate(_pictures_in(rows, name)):
+    for name in filter(MORE_IMAGES.fullmatch, rows.column_names):
+        for number, count in enumerate(_images_in(rows, name)):
             try:
-                refuse_more_pictures(name, ["..."] * count)
+                refuse_more_images(name, ["..."] * count)
             except RowError as error:
                 refused[number] = error
     return refused
 
 
-def _pictures_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
+def _images_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
     """For every row how many values a column holds, 0 or 1 where it is no list, without reading them."""
     for batch in rows.select_columns([name]).with_format("arrow").iter(batch_size=1000):
         column: Any = batch[name]  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -215,7 +215,7 @@ def _pictures_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
 def _refuse_other_columns(rows: datasets.Dataset, path: Path) -> None:
     """Refuse a text column that its file declares as something else, before a row is looked at.
 
-    datasets would open what a column of pictures, sounds or documents names, a URL or any file of this machine.
+    datasets would open what a column of images, sounds or documents names, a URL or any file of this machine.
     """
     for name in FEATURES:
         kind = rows.features.get(name)
@@ -268,7 +268,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
-    """Add ids to a published set: it does not say where its pictures came from, so their bytes count."""
+    """Add ids to a published set: it does not say where its images came from, so their bytes count."""
     ids = []
     for batch in rows.select_columns(list(TEXT_KEYS)).iter(batch_size=64):
         assert isinstance(batch, dict)
@@ -314,13 +314,13 @@ def _check_saved(
     seen: set[str] = set()
     asked = rows.select_columns(["problem", "solution", "id"])
     usable = zip(_has_bytes(rows), _is_text(rows), strict=True)
-    for number, (row, (has_picture, is_text)) in enumerate(zip(asked, usable, strict=True)):
+    for number, (row, (has_image, is_text)) in enumerate(zip(asked, usable, strict=True)):
         assert isinstance(row, dict)
         try:
             if number in refused:
                 raise refused[number]
-            if not has_picture and not is_text:
-                raise RowError("no-picture", "the row holds no picture, at most the name of one")
+            if not has_image and not is_text:
+                raise RowError("no-image", "the row holds no image, at most the name of one")
             if not all(isinstance(row[key], str) for key in row):
                 raise RowError("not-text", f"problem, solution and id must be texts, not {row}")
             texts = check_texts(row["problem"], row["solution"])
@@ -335,10 +335,10 @@ def _check_saved(
 
 
 def _has_bytes(rows: datasets.Dataset) -> Iterable[bool]:
-    """For every row whether its picture's bytes are there, without reading them."""
+    """For every row whether its image's bytes are there, without reading them."""
     for batch in rows.select_columns(["image"]).with_format("arrow").iter(batch_size=1000):
         for chunk in batch["image"].chunks:  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportCallIssue]
-            yield from chunk.field("bytes").is_valid().to_pylist()  # combine_chunks would copy every picture
+            yield from chunk.field("bytes").is_valid().to_pylist()  # combine_chunks would copy every image
 
 
 def _is_text(rows: datasets.Dataset) -> Iterable[bool]:

@@ -11,22 +11,22 @@ from open_r1.data.images import SIZE, decode, open_image
 
 
 def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture of one row of `load_rows` as RGB; `size` is (width, height) in pixels.
+    """The image of one row of `load_rows` as RGB; `size` is (width, height) in pixels.
 
-    Without `size` a picture from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
+    Without `size` an image from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
 
     Raises:
         ImageError: it cannot be used.
     """
     value = row["image"]
-    assert isinstance(value, Mapping), "rows of load_rows hold undecoded pictures"
+    assert isinstance(value, Mapping), "rows of load_rows hold undecoded images"
     if value["bytes"] is not None:
-        return decode(value["bytes"], size, value.get("path") or f"the picture of row {row.get('id', '?')}")
+        return decode(value["bytes"], size, value.get("path") or f"the image of row {row.get('id', '?')}")
     return open_image(Path(value["path"]), size=size or (SIZE, SIZE), resolved=True)
 
 
-def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
-    """The pictures of one row as `row_image` opens them; none for a text-only row.
+def opened_row_images(row: Mapping[str, Any]) -> list[Image.Image]:
+    """The images of one row as `row_image` opens them; none for a text-only row.
 
     Raises:
         ImageError: one cannot be used.
@@ -34,10 +34,10 @@ def row_pictures(row: Mapping[str, Any]) -> list[Image.Image]:
     return [] if row["image"] is None else [row_image(row)]
 
 
-def picture_key(row: Mapping[str, Any]) -> str:
-    """What tells the pictures of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path.
+def image_key(row: Mapping[str, Any]) -> str:
+    """What tells the images of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path.
 
-    A text question shares its picture with no other: its id stands for it.
+    A text question shares its image with no other: its id stands for it.
     """
     value = row["image"]
     if value is None:

@@ -33,7 +33,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Test questions whose picture is also asked about in training."""
+    """Test questions whose image is also asked about in training."""
 
     questions: int
     shared: int
@@ -45,12 +45,12 @@ class Leak:
 
 
 def leak(train: Iterable[Hashable], test: Iterable[Hashable]) -> Leak:
-    """Count the test questions whose picture is in training; each item is one question's picture."""
+    """Count the test questions whose image is in training; each item is one question's image."""
     seen = set(train)
     shared = questions = 0
-    for picture in test:
+    for image in test:
         questions += 1
-        shared += picture in seen
+        shared += image in seen
     return Leak(questions, shared)
 
 
@@ -58,8 +58,8 @@ def row_id(image: bytes | str, problem: str, solution: str) -> str:
     """The id of a question, 16 hexadecimal digits of a SHA-256.
 
     Args:
-        image: the picture's path below the image root where it is known, so that a question has one id in the
-            release, in the split files and in every prepared form; else the picture's bytes.
+        image: the image's path below the image root where it is known, so that a question has one id in the
+            release, in the split files and in every prepared form; else the image's bytes.
     """
     digest = hashlib.sha256()
     for part in (image, problem, solution):
@@ -78,7 +78,7 @@ def check_row(entry: Any) -> tuple[str, str, str]:
     """
     image, problem, solution = _texts(entry, TEXT_KEYS)
     for key, value in entry.items():
-        refuse_more_pictures(key, value)
+        refuse_more_images(key, value)
     problem, solution = check_texts(problem, solution)
     return check_reference(image), problem, solution
 
@@ -104,21 +104,19 @@ def check_texts(problem: str, solution: str) -> tuple[str, str]:
     return problem, solution
 
 
-MORE_PICTURES = re.compile(r"(?:images|pictures|figures|videos?|audios?|(?:image|picture)_?\d{1,3})", re.IGNORECASE)
-"""Keys beside `image` that make a question one about several pictures, or about something else than a picture."""
+MORE_IMAGES = re.compile(r"(?:images|images|figures|videos?|audios?|(?:image|image)_?\d{1,3})", re.IGNORECASE)
+"""Keys beside `image` that make a question one about several images, or about something else than an image."""
 
 
-def refuse_more_pictures(key: Any, value: Any) -> None:
-    """Refuse a question about more than its one picture: without the others it is another question.
+def refuse_more_images(key: Any, value: Any) -> None:
+    """Refuse a question about more than its one image: without the others it is another question.
 
     Raises:
-        RowError: `several-pictures`.
+        RowError: `several-images`.
     """
     one_again = isinstance(value, list | tuple) and len(value) == 1 and str(key).casefold() in ("images", "pictures")
-    if value and not one_again and MORE_PICTURES.fullmatch(str(key)):
-        raise RowError(
-            "several-pictures", f"the question shows more than one picture ({key}: {shown(value)}); one is read"
-        )
+    if value and not one_again and MORE_IMAGES.fullmatch(str(key)):
+        raise RowError("several-images", f"the question shows more than one image ({key}: {shown(value)}); one is read")
 
 
 def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
@@ -142,6 +140,6 @@ def _text(key: str, value: Any) -> str:
 
 
 def source_of(image: str) -> str:
-    """OmniMedVQA's name of the data set in a picture path: `Images/PALM2019/T0011.jpg` is of PALM2019."""
+    """OmniMedVQA's name of the data set in an image path: `Images/PALM2019/T0011.jpg` is of PALM2019."""
     parts = image.split("/")
     return parts[1] if len(parts) > 2 and parts[0] == "Images" else ""

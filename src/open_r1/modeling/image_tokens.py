@@ -12,8 +12,8 @@ from open_r1.modeling.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture as the model takes it."""
+class OpenedImage:
+    """One image as the model takes it."""
 
     values: torch.Tensor
     """(patches, patch features), or (tokens, hidden) as a frozen vision tower has encoded it."""
@@ -22,40 +22,40 @@ class Picture:
 
 
 def encode_prompts(
-    texts: Sequence[str], pictures: Sequence[Sequence[Picture]], processor: Any, device: torch.device
+    texts: Sequence[str], images: Sequence[Sequence[OpenedImage]], processor: Any, device: torch.device
 ) -> PromptBatch:
-    """Tokenize prompts around pictures that are already processed; the same tokens as the processor's own call.
+    """Tokenize prompts around images that are already processed; the same tokens as the processor's own call.
 
     Args:
-        texts: prompts as the chat template writes them, with one placeholder per picture.
-        pictures: those of each prompt, in the order of the placeholders.
+        texts: prompts as the chat template writes them, with one placeholder per image.
+        images: those of each prompt, in the order of the placeholders.
         processor: the checkpoint's processor, or the tokenizer of a text model.
         device: where the tensors go.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
-    shown = [picture for each in pictures for picture in each]
+    shown = [image for each in images for image in each]
     if shown:
         merged = processor.image_processor.merge_size**2
         placeholder = processor.image_token
         texts = [
-            spell_out(text, placeholder, [int(picture.grid.prod()) // merged for picture in each])
-            for text, each in zip(texts, pictures, strict=True)
+            spell_out(text, placeholder, [int(image.grid.prod()) // merged for image in each])
+            for text, each in zip(texts, images, strict=True)
         ]
     encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt").to(device)
     vision = {}
     if shown:
         vision = {
-            "pixel_values": torch.cat([picture.values.to(device) for picture in shown]),
-            "image_grid_thw": torch.stack([picture.grid for picture in shown]).to(device),
+            "pixel_values": torch.cat([image.values.to(device) for image in shown]),
+            "image_grid_thw": torch.stack([image.grid for image in shown]).to(device),
             "mm_token_type_ids": (encoded["input_ids"] == processor.image_token_id).to(encoded["input_ids"].dtype),
         }
-    return PromptBatch(encoded["input_ids"], encoded["attention_mask"], [len(each) for each in pictures], vision)
+    return PromptBatch(encoded["input_ids"], encoded["attention_mask"], [len(each) for each in images], vision)
 
 
 def spell_out(text: str, placeholder: str, counts: list[int]) -> str:
-    """`text` with its placeholders repeated, the n-th `counts[n]` times: once per token that a picture takes."""
+    """`text` with its placeholders repeated, the n-th `counts[n]` times: once per token that an image takes."""
     pieces = text.split(placeholder)
-    assert len(pieces) == len(counts) + 1, f"{len(pieces) - 1} placeholders for {len(counts)} pictures"
+    assert len(pieces) == len(counts) + 1, f"{len(pieces) - 1} placeholders for {len(counts)} images"
     return pieces[0] + "".join(placeholder * count + piece for count, piece in zip(counts, pieces[1:], strict=True))
 
 

@@ -38,7 +38,7 @@ class PackedRows:
     """(B, G * C) the token that each of the last G * C positions has to predict, -100 where nothing is scored."""
 
     def model_inputs(self) -> dict[str, Any]:
-        """Arguments of a forward call of a model with TRL's fused head; pictures come beside them."""
+        """Arguments of a forward call of a model with TRL's fused head; images come beside them."""
         inputs: dict[str, Any] = {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,

@@ -5,28 +5,28 @@ from typing import Any
 
 import torch
 
-_PICTURE_NAMES = ("pixel_values", "image_grid_thw")
+_IMAGE_NAMES = ("pixel_values", "image_grid_thw")
 
 
 @dataclass
 class PromptBatch:
-    """B tokenized prompts with their pictures, as one processor call returns them."""
+    """B tokenized prompts with their images, as one processor call returns them."""
 
     ids: torch.Tensor
     """(B, P) left-padded token ids."""
     mask: torch.Tensor
     """(B, P) 1 where a token is real."""
-    pictures_per_prompt: list[int]
+    images_per_prompt: list[int]
     """B counts; 0 for a text-only prompt."""
     vision: dict[str, torch.Tensor] = field(default_factory=dict)
-    """`pixel_values` (patches, features), `image_grid_thw` (pictures, 3), `mm_token_type_ids` (B, P); none for text.
+    """`pixel_values` (patches, features), `image_grid_thw` (images, 3), `mm_token_type_ids` (B, P); none for text.
 
     Behind a frozen vision tower `pixel_values` holds what the tower made of them, (tokens, hidden)."""
 
     def slice(self, start: int, stop: int) -> "PromptBatch":
-        """Prompts `start` to `stop` with just their own pictures."""
+        """Prompts `start` to `stop` with just their own images."""
         vision: dict[str, torch.Tensor] = {}
-        first, last = sum(self.pictures_per_prompt[:start]), sum(self.pictures_per_prompt[:stop])
+        first, last = sum(self.images_per_prompt[:start]), sum(self.images_per_prompt[:stop])
         if last > first:
             grid, values = self.vision["image_grid_thw"], self.vision["pixel_values"]
             patches = grid.prod(dim=-1)
@@ -35,19 +35,17 @@ class PromptBatch:
             vision["pixel_values"] = values[row:end]
             vision["image_grid_thw"] = grid[first:last]
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
-        return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.pictures_per_prompt[start:stop], vision)
+        return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.images_per_prompt[start:stop], vision)
 
     def select(self, indices: list[int]) -> "PromptBatch":
-        """The prompts at `indices`, each with just its own pictures."""
+        """The prompts at `indices`, each with just its own images."""
         parts = [self.slice(index, index + 1) for index in indices]
-        pictured = [part.vision for part in parts if part.vision]
-        names = _PICTURE_NAMES if pictured else ()
-        vision = {name: torch.cat([part[name] for part in pictured]) for name in names}
-        if pictured:
+        with_images = [part.vision for part in parts if part.vision]
+        names = _IMAGE_NAMES if with_images else ()
+        vision = {name: torch.cat([part[name] for part in with_images]) for name in names}
+        if with_images:
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][indices]
-        return PromptBatch(
-            self.ids[indices], self.mask[indices], [self.pictures_per_prompt[i] for i in indices], vision
-        )
+        return PromptBatch(self.ids[indices], self.mask[indices], [self.images_per_prompt[i] for i in indices], vision)
 
     def trimmed(self) -> "PromptBatch":
         """The same prompts without the columns that are padding in all of them."""
@@ -55,7 +53,7 @@ class PromptBatch:
         vision = dict(self.vision)
         if vision:
             vision["mm_token_type_ids"] = vision["mm_token_type_ids"][:, first:]
-        return PromptBatch(self.ids[:, first:], self.mask[:, first:], self.pictures_per_prompt, vision)
+        return PromptBatch(self.ids[:, first:], self.mask[:, first:], self.images_per_prompt, vision)
 
     @classmethod
     def join(cls, parts: list["PromptBatch"], pad_id: int) -> "PromptBatch":
@@ -66,21 +64,21 @@ class PromptBatch:
             return torch.nn.functional.pad(values, (width - values.size(1), 0), value=filler)
 
         vision: dict[str, torch.Tensor] = {}
-        pictured = [part for part in parts if part.vision]
-        if pictured:
+        with_images = [part for part in parts if part.vision]
+        if with_images:
             kinds = [part.vision.get("mm_token_type_ids", torch.zeros_like(part.ids)) for part in parts]
-            vision = {name: torch.cat([part.vision[name] for part in pictured]) for name in _PICTURE_NAMES}
+            vision = {name: torch.cat([part.vision[name] for part in with_images]) for name in _IMAGE_NAMES}
             vision["mm_token_type_ids"] = torch.cat([widened(each, 0) for each in kinds])
         return cls(
             torch.cat([widened(part.ids, pad_id) for part in parts]),
             torch.cat([widened(part.mask, 0) for part in parts]),
-            [count for part in parts for count in part.pictures_per_prompt],
+            [count for part in parts for count in part.images_per_prompt],
             vision,
         )
 
     def model_inputs(self) -> dict[str, torch.Tensor]:
-        """The picture arguments of a forward call whose position ids are given."""
-        return {key: self.vision[key] for key in _PICTURE_NAMES if key in self.vision}
+        """The image arguments of a forward call whose position ids are given."""
+        return {key: self.vision[key] for key in _IMAGE_NAMES if key in self.vision}
 
 
 def inner_model(model: Any) -> Any:

@@ -114,7 +114,7 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
 
     `scored_positions=n` cuts the hidden states to the last n, so that the head sees no prompt: on a CPU TRL's fused
     head projects every position it is given, labelled or not. `touch_vision=True` runs the vision tower on a blank
-    picture and counts it for nothing, so that a process whose batch is all text makes the same calls as the others;
+    image and counts it for nothing, so that a process whose batch is all text makes the same calls as the others;
     ZeRO-3 and DDP wait for them.
     """
 
@@ -125,7 +125,7 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
 
     def touch(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if kwargs.pop("touch_vision", False):
-            # Right after the embeddings, where pictures come in, and after whatever hooks ZeRO-3 has put there: it
+            # Right after the embeddings, where images come in, and after whatever hooks ZeRO-3 has put there: it
             # compares the order of all modules' calls between processes, forward and backward.
             embeddings = backbone.get_input_embeddings()  # type: ignore[operator]
 
@@ -141,7 +141,7 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
 
 
 def _blank_features(backbone: Any) -> torch.Tensor:
-    """(4, hidden) what the vision tower makes of a picture of 4 x 4 blank patches."""
+    """(4, hidden) what the vision tower makes of an image of 4 x 4 blank patches."""
     config = backbone.visual.config
     width = config.in_channels * config.temporal_patch_size * config.patch_size**2
     weight = next(backbone.visual.parameters())

@@ -12,7 +12,7 @@ from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.common.optional_packages import require_vllm
-from open_r1.data.row_images import picture_key, row_pictures
+from open_r1.data.row_images import image_key, opened_row_images
 from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
@@ -72,7 +72,7 @@ def _train_grpo(
         say(report["evaluation"]["line"])
     if report["pictures"] == "some" and not script.shared_prefix:
         raise UserError(
-            "some questions have a picture and some have none, which stock TRL's rows cannot hold in one batch; "
+            "some questions have an image and some have none, which stock TRL's rows cannot hold in one batch; "
             "leave --shared_prefix on, or train on one kind at a time"
         )
     order = curriculum_order(script, training, dataset)
@@ -89,8 +89,8 @@ def _train_grpo(
             eval_dataset=evaluation,
             processing_class=processor,
             peft_config=adapters,
-            open_pictures=row_pictures,
-            picture_key=picture_key,
+            open_images=opened_row_images,
+            image_key=image_key,
             shared_prefix=script.shared_prefix,
             verify=script.verify_shared_prefix,
             tokens_per_micro_batch=script.tokens_per_micro_batch,

@@ -17,7 +17,7 @@ from open_r1.checkpoints.folder import name_base
 from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import row_pictures
+from open_r1.data.row_images import opened_row_images
 from open_r1.grading.problems import solution_letter
 from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaults
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, PublicSettings
@@ -46,9 +46,7 @@ class SFTTrainingConfig(PublicSettings, SFTDefaults, SFTConfig):
         self.notes: list[str] = []
         self._fit_to_hardware()  # type: ignore[misc]
         if self.packing or self.padding_free:
-            raise UserError(
-                "--packing and --padding_free put several questions in one row, which pictures do not allow"
-            )
+            raise UserError("--packing and --padding_free put several questions in one row, which images do not allow")
         SFTConfig.__post_init__(self)
 
     @property
@@ -131,19 +129,19 @@ def build_trainer(
     peft_config: LoraConfig | None = None,
     asked: Dataset | None = None,
 ) -> DurableSFTTrainer:
-    """TRL's trainer over rows of `load_rows`: pictures are opened batch by batch, texts tokenized beforehand.
+    """TRL's trainer over rows of `load_rows`: images are opened batch by batch, texts tokenized beforehand.
 
     Args:
         model: in float32 or bfloat16.
         processor: the model's own; a bare tokenizer for a text model.
-        rows: with image, problem and solution; a text model can have none with a picture.
+        rows: with image, problem and solution; a text model can have none with an image.
         mode: whose prompt is asked.
         training: the settings.
         peft_config: the adapters; None trains the whole model.
         asked: rows to evaluate on while training.
 
     Raises:
-        UserError: a picture for a model that sees none.
+        UserError: an image for a model that sees none.
     """
     has_vision = hasattr(processor, "image_processor")
     make = example_maker(mode, has_vision)
@@ -165,15 +163,15 @@ def build_trainer(
 
 
 def example_maker(mode: Mode, has_vision: bool) -> Callable[[Examples], Examples]:
-    """Turns a batch of rows into TRL's prompt, completion and, for a model that sees, a list of pictures per row."""
+    """Turns a batch of rows into TRL's prompt, completion and, for a model that sees, a list of images per row."""
 
     def make(batch: Examples) -> Examples:
-        pictured = [image is not None for image in batch["image"]]
-        if any(pictured) and not has_vision:
-            raise UserError("the data set has pictures and this model cannot see; take a vision-language checkpoint")
+        with_images = [image is not None for image in batch["image"]]
+        if any(with_images) and not has_vision:
+            raise UserError("the data set has images and this model cannot see; take a vision-language checkpoint")
         prompts = [
             build_messages(problem, mode, has_image=has_image)
-            for problem, has_image in zip(batch["problem"], pictured, strict=True)
+            for problem, has_image in zip(batch["problem"], with_images, strict=True)
         ]
         answers = [f"<answer> {solution_letter(solution)} </answer>" for solution in batch["solution"]]
         examples = {
@@ -181,7 +179,7 @@ def example_maker(mode: Mode, has_vision: bool) -> Callable[[Examples], Examples
             "completion": [[{"role": "assistant", "content": answer}] for answer in answers],
         }
         if has_vision:
-            examples["images"] = [row_pictures({"image": image}) for image in batch["image"]]
+            examples["images"] = [opened_row_images({"image": image}) for image in batch["image"]]
         return examples
 
     return make

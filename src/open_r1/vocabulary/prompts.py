@@ -65,7 +65,7 @@ def question_text(problem: str, mode: Mode, prompt: str | None = None) -> str:
 def build_messages(problem: str, mode: Mode, has_image: bool = True, prompt: str | None = None) -> list[dict[str, Any]]:
     """One user turn: the image first, then the text; no system turn of our own.
 
-    The image element is a placeholder, the picture itself goes to the processor beside the messages. Without
+    The image element is a placeholder, the image itself goes to the processor beside the messages. Without
     an image the content is the plain string, which chat templates of text models need and all others accept.
 
     Raises:

@@ -88,7 +88,7 @@ def _require_possible(path: Path, name: str, value: Any) -> None:
 
 
 def require_pixels(where: Path, size: Any) -> None:
-    """Refuse areas that no picture is scaled to.
+    """Refuse areas that no image is scaled to.
 
     Args:
         where: for the message.
@@ -100,6 +100,6 @@ def require_pixels(where: Path, size: Any) -> None:
     least, most = size.get("shortest_edge"), size.get("longest_edge")
     if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most <= 2**28 and least <= 2**24):
         raise UserError(
-            f"the processor in {where} scales pictures to {str(least)[:40]} to {str(most)[:40]} pixels, which cannot "
+            f"the processor in {where} scales images to {str(least)[:40]} to {str(most)[:40]} pixels, which cannot "
             "be; copy preprocessor_config.json of the base into the folder, or name the base with --processor"
         )

@@ -1,6 +1,6 @@
 """After the final save: the folder is loaded by the code that users load it with and compared with the model in memory.
 
-Every tensor must be the same, to the bit, and the logits of a short prompt (with a picture, where the model sees) must
+Every tensor must be the same, to the bit, and the logits of a short prompt (with an image, where the model sees) must
 agree. Of adapters, the base that the folder names is compared with the base that was trained on: an adapter that
 names another one answers too, only without what was learnt before. Packed bases (4 bits) are packed anew to compare.
 
@@ -89,14 +89,14 @@ def read_back(trainer: Any, folder: Path) -> str:
 
 
 def sample_inputs(processor: Any) -> Any:
-    """A short prompt, with a picture where the processor takes one, as the model takes it."""
+    """A short prompt, with an image where the processor takes one, as the model takes it."""
     has_vision = hasattr(processor, "image_processor")
     messages = build_messages("What is shown? A)CT, B)MRI", Mode.NOTHINK, has_image=has_vision)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if not has_vision:
         return processor([text], return_tensors="pt")
-    picture = Image.linear_gradient("L").resize((112, 84)).convert("RGB")
-    return processor(text=[text], images=[picture], return_tensors="pt")
+    image = Image.linear_gradient("L").resize((112, 84)).convert("RGB")
+    return processor(text=[text], images=[image], return_tensors="pt")
 
 
 @torch.no_grad()

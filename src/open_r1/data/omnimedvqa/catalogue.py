@@ -38,9 +38,9 @@ class Questions:
     """Questions by index, in the order in which they were first read."""
 
     spool: Path  # file for the texts, written by `read`
-    picture: array = field(default_factory=lambda: array("I"))  # each question's index in pictures
+    image_index: array = field(default_factory=lambda: array("I"))  # each question's index in images
     number: array = field(default_factory=lambda: array("Q"))  # each question's id as a number
-    pictures: dict[str, int] = field(default_factory=dict)  # path below the image root -> index
+    images: dict[str, int] = field(default_factory=dict)  # path below the image root -> index
     dropped: list[Dropped] = field(default_factory=list)
     _codes: dict[Family, bytearray] = field(default_factory=lambda: {"modality": bytearray(), "task": bytearray()})
     _published: dict[tuple[Label | None, Split], array] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Questions:
 
     def _add(self, row: Question, number: int, spool: BinaryIO) -> None:
         self.number.append(number)
-        self.picture.append(self.pictures.setdefault(row.image, len(self.pictures)))
+        self.image_index.append(self.images.setdefault(row.image, len(self.images)))
         self._place.append(spool.tell())
         spool.write(json.dumps(Texts(row.image, row.problem, row.solution, row.source)).encode() + b"\n")
         for name in self._codes:

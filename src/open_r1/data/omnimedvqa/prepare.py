@@ -1,9 +1,9 @@
 """Build `data/VQA/<name>_384`: from OmniMedVQA's release or Med-R1's split files to data sets that load.
 
-The way: read and check every question (`vqa_questions`), draw train and test (`vqa_splits`), encode every picture
-once (`picture_pack`), write each set (`arrow_sets`). All work lies in `<output_dir>/.partial`; a set gets its name
+The way: read and check every question (`vqa_questions`), draw train and test (`vqa_splits`), encode every image
+once (`image_pack`), write each set (`arrow_sets`). All work lies in `<output_dir>/.partial`; a set gets its name
 when it is complete, its manifest last. The same inputs and settings give the same bytes with any number of
-processes. Memory does not grow with the pictures, and by some hundred bytes per question.
+processes. Memory does not grow with the images, and by some hundred bytes per question.
 """
 
 import shutil
@@ -31,10 +31,10 @@ from open_r1.common.locks import claimed
 from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
 from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
-from open_r1.data.omnimedvqa.encoded_pictures import Encoding, Job, Pack
+from open_r1.data.omnimedvqa.encoded_images import Encoding, Job, Pack
 from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, _digest, _number, _size, _version
 from open_r1.data.omnimedvqa.source import release_files, split_files
-from open_r1.data.omnimedvqa.splits import draw_per_picture, draw_per_question
+from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
 from open_r1.data.rows import Dropped
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
@@ -82,8 +82,8 @@ class Preparation:
         return self.split or ("published" if self.release is None else "random")
 
     @property
-    def pictures(self) -> Path:
-        """The folder that picture paths are relative to."""
+    def images(self) -> Path:
+        """The folder that image paths are relative to."""
         root = self.image_root or self.release
         assert root is not None
         return root
@@ -103,7 +103,7 @@ def prepare(preparation: Preparation) -> Outcome:
 
     Raises:
         UserError: inputs, settings or the output folder cannot be used, or the disk is full. What is complete
-            stays; pictures that are done are kept for the next run, unless the disk is full.
+            stays; images that are done are kept for the next run, unless the disk is full.
     """
     stage = preparation.output_dir / _STAGE
     with claimed(preparation.output_dir):
@@ -182,7 +182,7 @@ class _Build:
         return [label for label in there if label in (self.preparation.only or there)]
 
     def _split(self, labels: list[Label], pack: Pack | None) -> dict[Label, Members]:
-        """Train and test of every label; a pack is needed to tell equal pictures with different names."""
+        """Train and test of every label; a pack is needed to tell equal images with different names."""
         if self.preparation.kind == "published":
             members = {label: self.questions.published(label) for label in labels}
         else:
@@ -211,14 +211,14 @@ class _Build:
         # Where a file could not be read its path stands for it, beyond the range of the 64-bit hashes.
         identity = [
             (1 << 64) + _number(path) if (content := pack.content(index)) is None else content
-            for path, index in questions.pictures.items()
+            for path, index in questions.images.items()
         ]
-        return draw_per_picture(questions.cells(), [identity[index] for index in questions.picture], seed)
+        return draw_per_image(questions.cells(), [identity[index] for index in questions.image_index], seed)
 
     # ---- what is complete already
 
     def _inputs(self, labels: list[Label]) -> dict[Label, dict[str, str]]:
-        """What each set is made from: a hash of all question files, and one of its pictures' paths and sizes."""
+        """What each set is made from: a hash of all question files, and one of its images' paths and sizes."""
         p = self.preparation
         if p.release is not None:
             files = [(path.relative_to(p.release), path) for path in release_files(p.release)]
@@ -226,30 +226,30 @@ class _Build:
             assert p.splits_dir is not None
             files = [(path.relative_to(p.splits_dir), path) for path, _ in split_files(p.splits_dir)]
         digest = _digest(f"{name} {sha256_file(path)}" for name, path in files)
-        paths = list(self.questions.pictures)
+        paths = list(self.questions.images)
         sizes = array("q", [-2]) * len(paths)  # bytes; -1 not there, -2 not looked at
         inputs = {}
         for label in labels:
-            asked = range(len(paths)) if p.kind == "image_disjoint" else self._pictures_of(label)
+            asked = range(len(paths)) if p.kind == "image_disjoint" else self._images_of(label)
             for index in asked:
                 if sizes[index] == -2:
-                    sizes[index] = _size(paths[index], p.pictures)
+                    sizes[index] = _size(paths[index], p.images)
             if all(sizes[index] == -1 for index in asked):
                 raise UserError(
-                    f"none of the {len(asked)} pictures of {label} is below {p.pictures}, for example "
+                    f"none of the {len(asked)} images of {label} is below {p.images}, for example "
                     f"{paths[asked[0]]!r}; give the folder that holds Images/ as --image_root"
                 )
             lines = (f"{paths[index]} {sizes[index]}" for index in asked)
             inputs[label] = {"question files": digest, "pictures": _digest(lines)}
         return inputs
 
-    def _pictures_of(self, label: Label) -> list[int]:
+    def _images_of(self, label: Label) -> list[int]:
         if self.preparation.kind == "published":
             members = self.questions.published(label)
             indices: Iterable[int] = (index for side in SIDES for index in members[side])
         else:
             indices = self.questions.asking(label)
-        return sorted({self.questions.picture[index] for index in indices})
+        return sorted({self.questions.image_index[index] for index in indices})
 
     def _finished(self, label: Label, inputs: dict[str, str]) -> Prepared | None:
         """The set if it is complete; None if it is to be built."""
@@ -279,20 +279,20 @@ class _Build:
                 raise UserError(f"{folder} is damaged ({name}); remove it to build it anew")
         return Prepared(folder, False, manifest["report"])
 
-    # ---- pictures
+    # ---- images
 
     def _start_encoding(self, labels: list[Label], members: dict[Label, Members]) -> Pack:
         """Set the worker processes to work, in the order in which the sets will be written."""
-        paths = list(self.questions.pictures)
-        pack = Pack(self.stage / "pictures", self.preparation.pictures, paths, self.preparation.encoding)
+        paths = list(self.questions.images)
+        pack = Pack(self.stage / "pictures", self.preparation.images, paths, self.preparation.encoding)
         if members:
             order = self._in_order_of_use(labels, members)
             pack.start((Job(index, paths[index], True) for index in order), self.preparation.num_workers)
             return pack
-        # A draw per picture has to know all pictures, or it would depend on what is built.
+        # A draw per image has to know all images, or it would depend on what is built.
         wanted = bytearray(len(paths))
         for label in labels:
-            for index in self._pictures_of(label):
+            for index in self._images_of(label):
                 wanted[index] = 1
         jobs = (Job(index, path, bool(wanted[index])) for index, path in enumerate(paths))
         pack.start(jobs, self.preparation.num_workers)
@@ -302,11 +302,11 @@ class _Build:
         return pack
 
     def _in_order_of_use(self, labels: list[Label], members: dict[Label, Members]) -> Iterator[int]:
-        seen = bytearray(len(self.questions.pictures))
+        seen = bytearray(len(self.questions.images))
         for label in labels:
             for side in SIDES:
                 for question in members[label][side]:
-                    index = self.questions.picture[question]
+                    index = self.questions.image_index[question]
                     if not seen[index]:
                         seen[index] = 1
                         yield index
@@ -329,7 +329,7 @@ class _Build:
                 hashes |= {stage / side / name: digest for name, digest in files.items()}
                 if not used[side]:
                     raise UserError(
-                        f"{final.name}: none of the {len(members[side])} {side} questions has a picture that "
+                        f"{final.name}: none of the {len(members[side])} {side} questions has an image that "
                         f"can be used, for example {dropped[-1].where}: {dropped[-1].detail}"
                     )
         write_dict(stage, [*sides])
@@ -342,19 +342,19 @@ class _Build:
     def _rows(
         self, indices: array, pack: Pack, used: array, dropped: list[Dropped], bar: tqdm
     ) -> Iterator[dict[str, Any]]:
-        """The rows of one side as their pictures get ready; notes which were used, and which not and why."""
+        """The rows of one side as their images get ready; notes which were used, and which not and why."""
         questions = self.questions
         for index, texts in zip(indices, questions.texts(indices), strict=True):
             bar.update()
-            picture, modality, task = questions.picture[index], questions.modality(index), questions.task(index)
-            if not pack.has(picture):
-                error = pack.failed[picture]
+            image, modality, task = questions.image_index[index], questions.modality(index), questions.task(index)
+            if not pack.has(image):
+                error = pack.failed[image]
                 where = f"{texts.image}: {texts.problem}"
                 dropped.append(Dropped(where, error.reason, str(error), modality, task))
                 continue
             used.append(index)
             yield {
-                "image": {"bytes": pack.read(picture), "path": texts.image},
+                "image": {"bytes": pack.read(image), "path": texts.image},
                 "problem": texts.problem,
                 "solution": texts.solution,
                 "id": f"{questions.number[index]:016x}",

@@ -1,6 +1,6 @@
 """Read OmniMedVQA's questions: the release (`QA_information/`) or Med-R1's split files, one question at a time.
 
-Nothing here opens a picture. A question that cannot be used becomes a `Dropped` with its reason and the reading
+Nothing here opens an image. A question that cannot be used becomes a `Dropped` with its reason and the reading
 goes on; a file that is no list of questions at all is an error. Files are parsed entry by entry, so that memory
 does not grow with them.
 """
@@ -24,7 +24,7 @@ from open_r1.data.rows import (
     _texts,
     check_row,
     check_texts,
-    refuse_more_pictures,
+    refuse_more_images,
     row_id,
     source_of,
 )
@@ -95,7 +95,7 @@ def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
         entry = {key: str(value) if _is_number(value) else value for key, value in entry.items()}
         question, answer, image = _texts(entry, ("question", "gt_answer", "image_path"))
         for key, value in entry.items():
-            refuse_more_pictures(key, value)
+            refuse_more_images(key, value)
         problem, solution = _published_form(question, answer.strip(), _release_options(entry))
         source = _text("dataset", entry["dataset"]) if entry.get("dataset") else stem
         return Question(check_reference(image), problem, solution, source, modality, task)

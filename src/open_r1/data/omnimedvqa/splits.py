@@ -1,4 +1,4 @@
-"""Draw train and test: per question, or per picture so that all questions of one picture are on one side.
+"""Draw train and test: per question, or per image so that all questions of one image are on one side.
 
 A draw depends on the seed and on what is drawn, not on the order of reading or on what else is built, so any
 subset of the data sets can be built later and fits the others. It is also the same for the modality sets and
@@ -32,34 +32,34 @@ def draw_per_question(cells: Sequence[Hashable], ids: Sequence[int], seed: int) 
     return sides
 
 
-def draw_per_picture(cells: Sequence[tuple[int, int]], pictures: Sequence[int], seed: int) -> bytearray:
-    """About 80/20 of the questions, all questions of one picture on one side; 1 is test.
+def draw_per_image(cells: Sequence[tuple[int, int]], images: Sequence[int], seed: int) -> bytearray:
+    """About 80/20 of the questions, all questions of one image on one side; 1 is test.
 
-    Pictures are drawn within groups that have the same modality and are asked the same kinds of questions, so
+    Images are drawn within groups that have the same modality and are asked the same kinds of questions, so
     that every cell of modality and task keeps its share.
 
     Args:
         cells: each question's (modality, task) as numbers.
-        pictures: a number for each question's picture; equal numbers are one picture.
+        images: a number for each question's image; equal numbers are one image.
     """
     questions: dict[int, list[int]] = defaultdict(list)
-    for index, picture in enumerate(pictures):
-        questions[picture].append(index)
+    for index, image in enumerate(images):
+        questions[image].append(index)
     strata: dict[Hashable, list[int]] = defaultdict(list)
-    for picture, indices in questions.items():
+    for image, indices in questions.items():
         tasks = tuple(sorted({cells[index][1] for index in indices}))
-        strata[min(cells[index][0] for index in indices), tasks].append(picture)
+        strata[min(cells[index][0] for index in indices), tasks].append(image)
     sides = bytearray(len(cells))
     for group in _with_rare_ones_together(strata):
-        group.sort(key=lambda picture: _lot(seed, picture))
-        for picture in _take_share(group, questions):
-            for index in questions[picture]:
+        group.sort(key=lambda image: _lot(seed, image))
+        for image in _take_share(group, questions):
+            for index in questions[image]:
                 sides[index] = 1
     return sides
 
 
 def _lot(seed: int, number: int) -> bytes:
-    """A question's or picture's place in the draw."""
+    """A question's or image's place in the draw."""
     return hashlib.sha256(f"{seed}:{number:x}".encode()).digest()
 
 
@@ -70,26 +70,26 @@ def _test_count(count: int) -> int:
 def _with_rare_ones_together(strata: dict[Hashable, list[int]]) -> list[list[int]]:
     groups = []
     rare: dict[Hashable, list[int]] = defaultdict(list)
-    for stratum, pictures in strata.items():
+    for stratum, images in strata.items():
         assert isinstance(stratum, tuple)
-        if len(pictures) < _FEW:
-            rare[stratum[0]].extend(pictures)
+        if len(images) < _FEW:
+            rare[stratum[0]].extend(images)
         else:
-            groups.append(pictures)
+            groups.append(images)
     return [*groups, *rare.values()]
 
 
-def _take_share(pictures: list[int], questions: dict[int, list[int]]) -> list[int]:
-    """The first pictures whose questions make up the test share; some on both sides if there are two."""
-    if len(pictures) < 2:
+def _take_share(images: list[int], questions: dict[int, list[int]]) -> list[int]:
+    """The first images whose questions make up the test share; some on both sides if there are two."""
+    if len(images) < 2:
         return []
-    wanted = TEST_SHARE * sum(len(questions[picture]) for picture in pictures)
+    wanted = TEST_SHARE * sum(len(questions[image]) for image in images)
     taken: list[int] = []
     count = 0
-    for picture in pictures[:-1]:
-        size = len(questions[picture])
+    for image in images[:-1]:
+        size = len(questions[image])
         if taken and count + size / 2 > wanted:
             break
-        taken.append(picture)
+        taken.append(image)
         count += size
     return taken

@@ -1,4 +1,4 @@
-"""What a preparation says about itself: counts, what was dropped and why, and how far train and test share pictures."""
+"""What a preparation says about itself: counts, what was dropped and why, and how far train and test share images."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ def set_report(
 
     Args:
         used: the questions that are in it.
-        content: a picture's index -> the hash of its file.
+        content: an image's index -> the hash of its file.
         dropped: the questions that are not.
     """
     cells: Counter[tuple[str, str]] = Counter()
@@ -51,7 +51,7 @@ def set_report(
         for index in used[side]:
             other = questions.task(index) if isinstance(label, Modality) else questions.modality(index)
             cells[other or "unlabelled", side] += 1
-    train, test = ([questions.picture[index] for index in used[side]] for side in SIDES)
+    train, test = ([questions.image_index[index] for index in used[side]] for side in SIDES)
     return {
         "label": label,
         "questions": {side: len(used[side]) for side in SIDES},
@@ -71,7 +71,7 @@ def _leak_entry(found: Leak, trained: int) -> dict[str, Any]:
 
 
 def report_lines(outcome: Outcome) -> Iterator[str]:
-    """What was built, what was left out and why, and how far train and test share pictures."""
+    """What was built, what was left out and why, and how far train and test share images."""
     for done in outcome.sets:
         yield from _set_lines(done)
     for family, count in outcome.unlabelled.items():
@@ -91,7 +91,7 @@ def _set_lines(done: Prepared) -> Iterator[str]:
     state = "" if done.built else " (complete already, nothing was done)"
     questions = ", ".join(f"{report['questions'][side]:,} {side}" for side in SIDES)
     yield (
-        f"{done.folder}: {questions} questions on {report['pictures']:,} pictures, "
+        f"{done.folder}: {questions} questions on {report['pictures']:,} images, "
         f"{len(report['dropped']):,} dropped{state}"
     )
     yield "  " + ", ".join(f"{name} {sum(cell.values()):,}" for name, cell in report["cells"].items())
@@ -101,7 +101,7 @@ def _set_lines(done: Prepared) -> Iterator[str]:
         yield f"  leak: not known, as there is no {empty[0]} question here"
         return
     yield (
-        f"  leak: {_percent(by_path)} % of the test questions ({by_path['shared']:,}) show a picture of "
+        f"  leak: {_percent(by_path)} % of the test questions ({by_path['shared']:,}) show an image of "
         f"train by its path, {_percent(by_content)} % by its content"
         + ("; --split image_disjoint avoids that" if by_content["shared"] else "")
     )

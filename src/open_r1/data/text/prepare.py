@@ -2,7 +2,7 @@
 
 A folder holds the same rows three times: as JSON lines and Parquet for everybody, and as the Arrow set that
 `vqa_data.load_rows` loads, so that `--dataset_name FOLDER` and `--prompt_path FOLDER` take it like a set of
-pictures. The same inputs and settings give the same bytes; the manifest is written last.
+images. The same inputs and settings give the same bytes; the manifest is written last.
 """
 
 import hashlib

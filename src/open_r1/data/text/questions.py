@@ -14,7 +14,7 @@ from open_r1.grading.problems import LETTERS, render_lines
 
 @dataclass(frozen=True)
 class TextQuestion:
-    """One multiple-choice question without a picture."""
+    """One multiple-choice question without an image."""
 
     question: str
     options: tuple[str, ...]
@@ -73,7 +73,7 @@ def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Read
         try:
             if isinstance(row, RowError):
                 raise row
-            _refuse_pictures(row)
+            _refuse_images(row)
             question = reader(row)
             _refuse_known(question, ids, answers)
         except OtherSubject:
@@ -85,22 +85,22 @@ def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Read
     return reading
 
 
-_PICTURES = re.compile(
-    r"(?:image|img|picture|pic|figure|photo|video|audio)s?(?:_?\d{1,3}|_?(?:path|url|file|name|id|bytes|data)s?)?",
+_IMAGES = re.compile(
+    r"(?:image|img|image|pic|figure|photo|video|audio)s?(?:_?\d{1,3}|_?(?:path|url|file|name|id|bytes|data)s?)?",
     re.IGNORECASE,
 )
 
 _PLACEHOLDER = re.compile(r"<(?:image|img|video|audio)[ _]?\d{0,3}\s?/?>", re.IGNORECASE)
 
 
-def _refuse_pictures(row: Row) -> None:
-    """Refuse a question that shows pictures: without them it is another question."""
-    named = [key for key, value in row.items() if _PICTURES.fullmatch(str(key)) and value]
+def _refuse_images(row: Row) -> None:
+    """Refuse a question that shows images: without them it is another question."""
+    named = [key for key, value in row.items() if _IMAGES.fullmatch(str(key)) and value]
     texts = " ".join(str(row.get(key)) for key in ("question", "QUESTION", "Question", "options") if row.get(key))
     if named:
-        raise RowError("has-pictures", f"the question shows pictures ({named[0]}: {row[named[0]]!r:.60}); text is read")
+        raise RowError("has-images", f"the question shows images ({named[0]}: {row[named[0]]!r:.60}); text is read")
     if found := _PLACEHOLDER.search(texts):
-        raise RowError("has-pictures", f"the question has a place for a picture ({found[0]}); only text is read")
+        raise RowError("has-images", f"the question has a place for an image ({found[0]}); only text is read")
 
 
 def _refuse_known(question: TextQuestion, ids: set[tuple[str, str]], answers: dict[tuple[str, str], str]) -> None:

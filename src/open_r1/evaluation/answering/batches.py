@@ -10,15 +10,15 @@ from open_r1.evaluation.answering.encoder import Encoded
 T = TypeVar("T")
 
 
-def batches_by_length(lengths: Sequence[int], size: int, pictures: Sequence[Hashable] | None = None) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], size: int, images: Sequence[Hashable] | None = None) -> list[list[int]]:
     """Indices in batches of `size`, the longest first: little padding, and a batch too large fails at once.
 
     Args:
         lengths: of each question.
         size: questions in a batch.
-        pictures: what identifies each question's picture; questions that share one stay together.
+        images: what identifies each question's image; questions that share one stay together.
     """
-    groups = grouped(range(len(lengths)) if pictures is None else pictures)
+    groups = grouped(range(len(lengths)) if images is None else images)
     ranked = sorted(groups, key=lambda group: (-max(lengths[index] for index in group), group[0]))
     order = [index for group in ranked for index in group]
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,7 +1,7 @@
-"""Decoding for questions that share pictures: what is common to several prompts is computed once.
+"""Decoding for questions that share images: what is common to several prompts is computed once.
 
-In these data several questions ask about one picture, and a prompt begins with it. So the vision tower and the
-language model's pass over "system turn, picture" run once per picture, its cache is handed to every question about
+In these data several questions ask about one image, and a prompt begins with it. So the vision tower and the
+language model's pass over "system turn, image" run once per image, its cache is handed to every question about
 it, and only the rest is computed per question; several samples of one question share the whole prompt. A row that has
 ended leaves the batch. transformers' own `generate` does none of this; its tokens are the same, and a test says so.
 """
@@ -23,18 +23,18 @@ Pick = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Prompts:
-    """B tokenized prompts over U different pictures, each of which is there once."""
+    """B tokenized prompts over U different images, each of which is there once."""
 
     tokens: list[list[int]]
-    """Ids of each prompt, with a placeholder for every token of its picture."""
-    picture_of: list[int]
-    """For each prompt the index of its picture, -1 for none."""
-    picture_token: int = -1
-    """The placeholder's id; -1 where there are no pictures."""
+    """Ids of each prompt, with a placeholder for every token of its image."""
+    image_of: list[int]
+    """For each prompt the index of its image, -1 for none."""
+    image_token: int = -1
+    """The placeholder's id; -1 where there are no images."""
     pixel_values: torch.Tensor | None = None
-    """(patches, features) of all pictures, one after the other."""
+    """(patches, features) of all images, one after the other."""
     grids: torch.Tensor | None = None
-    """(U, 3) time, height and width of each picture in patches."""
+    """(U, 3) time, height and width of each image in patches."""
 
 
 def pad(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,8 +155,8 @@ class Decoder:
         tokens, mask = pad([prompts.tokens[head.row][: head.stop] for head in heads], self.pad_token)
         vision = {}
         if prompts.grids is not None:
-            vision = {"image_grid_thw": prompts.grids, "mm_token_type_ids": (tokens == prompts.picture_token).long()}
-        counts = [int(prompts.picture_of[head.row] >= 0) for head in heads]
+            vision = {"image_grid_thw": prompts.grids, "mm_token_type_ids": (tokens == prompts.image_token).long()}
+        counts = [int(prompts.image_of[head.row] >= 0) for head in heads]
         known, offset = prompt_positions(self.model, PromptBatch(tokens, mask, counts, vision))
         ids, real = pad(prompts.tokens, self.pad_token)
         places = torch.arange(ids.size(1)).expand(ids.shape)
@@ -174,7 +174,7 @@ class Decoder:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute one piece of each row after what the cache holds.
 
-        A piece that begins its prompt holds that prompt's picture. Padding stands on the right: no real token comes
+        A piece that begins its prompt holds that prompt's image. Padding stands on the right: no real token comes
         after it, so where the cache is empty causal attention needs no mask, which is the fast case everywhere.
 
         Returns:
@@ -187,10 +187,10 @@ class Decoder:
         positions = laid.positions[..., rows, :]
         positions = positions.gather(-1, columns.expand(*positions.shape[:-1], -1))
         mask = torch.cat([before, real.to(device)], 1)
-        pictures = [prompts.picture_of[piece.row] for piece in pieces if piece.start == 0]
+        images = [prompts.image_of[piece.row] for piece in pieces if piece.start == 0]
         shown = {}
-        if prompts.pixel_values is not None and prompts.grids is not None and pictures:
-            assert [picture for picture in pictures if picture >= 0] == list(range(len(prompts.grids)))
+        if prompts.pixel_values is not None and prompts.grids is not None and images:
+            assert [image for image in images if image >= 0] == list(range(len(prompts.grids)))
             shown = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids.to(device)}
         hidden = inner_model(self.model)(
             input_ids=ids.to(device),
@@ -219,19 +219,19 @@ class Decoder:
 def _heads(prompts: Prompts) -> tuple[list[_Piece], list[int]]:
     """The beginnings that prompts have in common, and for each prompt which of them is its own.
 
-    With a picture: everything up to its last token. Without: what all prompts without one begin with.
+    With an image: everything up to its last token. Without: what all prompts without one begin with.
     """
-    plain = [tokens for tokens, picture in zip(prompts.tokens, prompts.picture_of, strict=True) if picture < 0]
+    plain = [tokens for tokens, image in zip(prompts.tokens, prompts.image_of, strict=True) if image < 0]
     common = _common(min(plain), max(plain)) if plain else 0  # what these two share, all between them share
     heads: list[_Piece] = []
     known: dict[int, int] = {}
     head_of = []
-    for row, (tokens, picture) in enumerate(zip(prompts.tokens, prompts.picture_of, strict=True)):
-        if picture not in known:
-            length = common if picture < 0 else len(tokens) - tokens[::-1].index(prompts.picture_token)
-            known[picture] = len(heads)
+    for row, (tokens, image) in enumerate(zip(prompts.tokens, prompts.image_of, strict=True)):
+        if image not in known:
+            length = common if image < 0 else len(tokens) - tokens[::-1].index(prompts.image_token)
+            known[image] = len(heads)
             heads.append(_Piece(row, 0, min(length, len(tokens) - 1)))
-        head_of.append(known[picture])
+        head_of.append(known[image])
     return heads, head_of
 
 

@@ -1,8 +1,8 @@
 """From rows of a data set to completions, in batches: what a model answers does not depend on its neighbours.
 
 Every prompt's positions are counted from its own first token, by the function that training uses too, and padding is
-seen by nobody, so a question gets the same completion in a batch of 1 and of 64. Questions about one picture go
-into one batch, where that picture is opened, cut into patches and looked at once. While the model works on one batch,
+seen by nobody, so a question gets the same completion in a batch of 1 and of 64. Questions about one image go
+into one batch, where that image is opened, cut into patches and looked at once. While the model works on one batch,
 a thread in the background makes the next one ready.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from open_r1.checkpoints.processors import picture_refusal
+from open_r1.checkpoints.processors import image_refusal
 from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
 from open_r1.evaluation.answering.decoder import Prompts
@@ -26,7 +26,7 @@ from open_r1.vocabulary.prompts import build_messages
 Row = Mapping[str, Any]
 
 DECODERS = 4
-"""Threads that open pictures; decoding releases Python's lock."""
+"""Threads that open images; decoding releases Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -51,64 +51,64 @@ class Encoder:
     has_vision: bool = True
     view: View = field(default_factory=View)
     device: str | None = None
-    """Where pictures are scaled and cut into patches: a GPU, or None for the CPU."""
+    """Where images are scaled and cut into patches: a GPU, or None for the CPU."""
 
     def __call__(self, rows: Sequence[Row]) -> Encoded:
-        """Open each picture once and tokenize; a row whose picture does not open is set aside with the reason."""
-        keys = [self.view.picture(row) if self.has_vision else None for row in rows]
+        """Open each image once and tokenize; a row whose image does not open is set aside with the reason."""
+        keys = [self.view.image_shown(row) if self.has_vision else None for row in rows]
         opened = self._open(rows, keys)
         usable, failed, index = [], [], {}
         for row, key in zip(rows, keys, strict=True):
-            picture = None if key is None else opened[key]
-            if isinstance(picture, ImageError):
-                failed.append((row, f"{picture.reason}: {picture}"))
+            image = None if key is None else opened[key]
+            if isinstance(image, ImageError):
+                failed.append((row, f"{image.reason}: {image}"))
             elif self.has_vision and self.processor.image_token in row["problem"]:
-                failed.append((row, f"picture-token: the question holds {self.processor.image_token}, a picture's"))
+                failed.append((row, f"image-token: the question holds {self.processor.image_token}, an image's"))
             else:
                 usable.append((row, self.view.problem(row), -1 if key is None else index.setdefault(key, len(index))))
-        pictures = [opened[key] for key in index]
-        texts = [self.render(shown.problem, picture >= 0) for _, shown, picture in usable]
-        prompts = self._encode(texts, [picture for _, _, picture in usable], pictures) if usable else None
+        images = [opened[key] for key in index]
+        texts = [self.render(shown.problem, image >= 0) for _, shown, image in usable]
+        prompts = self._encode(texts, [image for _, _, image in usable], images) if usable else None
         return Encoded([row for row, _, _ in usable], [shown for _, shown, _ in usable], prompts, failed)
 
     def _open(self, rows: Sequence[Row], keys: Sequence[str | None]) -> dict[str, Any]:
-        """Picture or error of every key."""
+        """OpenedImage or error of every key."""
         first = {key: row for row, key in reversed(list(zip(rows, keys, strict=True))) if key is not None}
 
         def attempt(row: Row) -> Image.Image | ImageError:
             try:
-                picture = self.view.open(row)
+                image = self.view.open(row)
             except ImageError as error:
                 return error
-            refusal = picture_refusal(picture.size, self.processor)
-            return picture if refusal is None else ImageError("not-taken", refusal)
+            refusal = image_refusal(image.size, self.processor)
+            return image if refusal is None else ImageError("not-taken", refusal)
 
         with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
             return dict(zip(first, pool.map(attempt, first.values()), strict=True))
 
-    def _encode(self, texts: list[str], picture_of: list[int], pictures: list[Image.Image]) -> Any:
+    def _encode(self, texts: list[str], image_of: list[int], opened: list[Image.Image]) -> Any:
         """What the model takes, without padding: the tokenizer's state is the main thread's, which decodes with it."""
-        if not pictures:
-            return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], picture_of)
+        if not opened:
+            return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], image_of)
         where = {} if self.device is None else {"device": self.device}
-        patches = self.processor.image_processor(images=pictures, return_tensors="pt", **where)
+        patches = self.processor.image_processor(images=opened, return_tensors="pt", **where)
         grids = torch.as_tensor(patches["image_grid_thw"]).cpu()
         counts = (grids.prod(-1) // self.processor.image_processor.merge_size**2).tolist()
         token = self.processor.image_token
         texts = [
-            spell_out(text, token, [] if picture < 0 else [counts[picture]])
-            for text, picture in zip(texts, picture_of, strict=True)
+            spell_out(text, token, [] if image < 0 else [counts[image]])
+            for text, image in zip(texts, image_of, strict=True)
         ]
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]
         pixels = torch.as_tensor(patches["pixel_values"])
-        return Prompts(tokens, picture_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
+        return Prompts(tokens, image_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
 
     def content(self, row: Row) -> str:
         """Everything that the model is shown of a row, as 16 hexadecimal digits; see `vqa_data.content_digest`."""
         return self.view.content(row) if self.has_vision else content_digest(row, None)
 
     def render(self, problem: str, has_image: bool = True) -> str:
-        """The prompt as the chat template writes it, with one placeholder for the picture."""
+        """The prompt as the chat template writes it, with one placeholder for the image."""
         messages = build_messages(problem, self.mode, has_image, self.prompt)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 

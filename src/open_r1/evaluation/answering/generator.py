@@ -28,7 +28,7 @@ class Generator:
     """A model that answers batches of prompts, greedily or by drawing samples.
 
     Greedy means the most likely token and nothing else: the repetition penalty (1.05 in the published Qwen2.5-VL) and
-    the sampling settings of the checkpoint's generation_config.json are left aside. Tokens that stand for pictures
+    the sampling settings of the checkpoint's generation_config.json are left aside. Tokens that stand for images
     cannot be generated.
 
     Args:

@@ -1,6 +1,6 @@
-"""What a question is shown with: as it stands, without its picture, with another one, or with permuted options.
+"""What a question is shown with: as it stands, without its image, with another one, or with permuted options.
 
-A model that reads pictures loses accuracy without them; one that has learnt which texts or letters tend to be right
+A model that reads images loses accuracy without them; one that has learnt which texts or letters tend to be right
 does not. Every change follows from the seed and the question's id alone.
 """
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.data.loading import content_digest
-from open_r1.data.row_images import picture_key, row_image
+from open_r1.data.row_images import image_key, row_image
 from open_r1.evaluation.answering.sampling import keyed
 from open_r1.evaluation.answering.settings import ImageChange, OptionsChange
 from open_r1.grading.option_references import fixed_options
@@ -52,7 +52,7 @@ class View:
     options: OptionsChange = "as_given"
     seed: int = 0
     donors: Mapping[str, Row] = field(default_factory=dict)
-    """With shuffled pictures: for each id a row whose picture it is shown."""
+    """With shuffled images: for each id a row whose image it is shown."""
 
     def problem(self, row: Row) -> Shown:
         """The problem with its options in the order in which they are offered."""
@@ -60,13 +60,13 @@ class View:
             return permuted(row["problem"], row["id"], self.seed)
         return Shown(row["problem"], {letter: letter for letter in options_in(row["problem"])})
 
-    def picture(self, row: Row) -> str | None:
-        """What tells the picture that is shown from others; None where none is shown."""
+    def image_shown(self, row: Row) -> str | None:
+        """What tells the image that is shown from others; None where none is shown."""
         if row["image"] is None or self.image == "none":
             return None
         if self.image == "noise":
             return f"noise {row['id']}"
-        return picture_key(self._donor(row))
+        return image_key(self._donor(row))
 
     def content(self, row: Row) -> str:
         """Everything that is shown of a question, as 16 hexadecimal digits; see `content_digest`."""
@@ -74,7 +74,7 @@ class View:
         return content_digest(row, None if hidden else self._donor(row)["image"])
 
     def open(self, row: Row) -> Image.Image:
-        """The picture that is shown. Raises `ImageError` if it cannot be used."""
+        """The image that is shown. Raises `ImageError` if it cannot be used."""
         if self.image == "noise":
             return noise(row_image(row).size, row["id"], self.seed)
         return row_image(self._donor(row))
@@ -134,42 +134,42 @@ def _first_option(problem: str, options: Mapping[str, str]) -> int:
 
 
 def noise(size: tuple[int, int], name: str, seed: int) -> Image.Image:
-    """A picture of `size` (width, height) in which every value of every pixel is drawn evenly from 0 to 255."""
+    """An image of `size` (width, height) in which every value of every pixel is drawn evenly from 0 to 255."""
     width, height = size
     return Image.fromarray(keyed(seed, name, "noise").integers(0, 256, (height, width, 3), dtype="uint8"))
 
 
 def choose_donors(keys: Mapping[str, str], seed: int) -> dict[str, str]:
-    """For every question the id of another one, whose picture it is shown; never one with its own picture.
+    """For every question the id of another one, whose image it is shown; never one with its own image.
 
     Args:
-        keys: id of each question with a picture -> what identifies the picture.
+        keys: id of each question with an image -> what identifies the image.
         seed: the draw's.
 
     Raises:
-        UserError: there are not two different pictures.
+        UserError: there are not two different images.
     """
     first: dict[str, str] = {}
     for name in sorted(keys):
         first.setdefault(keys[name], name)
-    pictures = sorted(first, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
-    if len(pictures) < 2:
-        raise UserError("--image shuffled needs at least two different pictures to exchange")
-    place = {key: number for number, key in enumerate(pictures)}
+    images = sorted(first, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+    if len(images) < 2:
+        raise UserError("--image shuffled needs at least two different images to exchange")
+    place = {key: number for number, key in enumerate(images)}
     found = {}
     for name, key in keys.items():
-        other = int(keyed(seed, name, "picture").integers(len(pictures) - 1))
-        found[name] = first[pictures[other + (other >= place[key])]]
+        other = int(keyed(seed, name, "picture").integers(len(images) - 1))
+        found[name] = first[images[other + (other >= place[key])]]
     return found
 
 
-def picture_keys(rows: Iterable[Row]) -> dict[str, str]:
-    """id -> what identifies the picture, for the rows that have one."""
-    return {row["id"]: picture_key(row) for row in rows if row["image"] is not None}
+def image_keys(rows: Iterable[Row]) -> dict[str, str]:
+    """id -> what identifies the image, for the rows that have one."""
+    return {row["id"]: image_key(row) for row in rows if row["image"] is not None}
 
 
 class Donors(Mapping[str, Row]):
-    """id -> the row whose picture it is shown, read from the data set when asked for.
+    """id -> the row whose image it is shown, read from the data set when asked for.
 
     Args:
         rows: the whole data set, so that a limit does not change the draw.
@@ -179,7 +179,7 @@ class Donors(Mapping[str, Row]):
     def __init__(self, rows: Any, seed: int) -> None:
         self._rows = rows
         self._place = {name: number for number, name in enumerate(rows["id"])}
-        self._donor = choose_donors(picture_keys(rows), seed)
+        self._donor = choose_donors(image_keys(rows), seed)
 
     def __getitem__(self, name: str) -> Row:
         return self._rows[self._place[self._donor[name]]]

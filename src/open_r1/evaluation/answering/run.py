@@ -23,7 +23,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.evaluation.answering.batches import ahead, batches_by_length, grouped
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
 from open_r1.evaluation.answering.generator import Completion, Generator
@@ -228,7 +228,7 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _forget_failures(path: Path) -> None:
-    """Take the lines of questions that could not be asked out of the file: their pictures may be there by now."""
+    """Take the lines of questions that could not be asked out of the file: their images may be there by now."""
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for number, line in enumerate(lines) if number == 0 or json.loads(line).get("error") is None]
     if len(kept) < len(lines):
@@ -243,7 +243,7 @@ def _answer(
 ) -> bool:
     """Ask this process's share; false if the user interrupted. What is answered is in the file at any time."""
     where = launch.device(settings.where)
-    mine = left.select(launch.share(grouped(_pictures(left))))
+    mine = left.select(launch.share(grouped(_images(left))))
     answer = launch.agreed(lambda: kept.backend(settings, job, where))
     done = len(writer.done) if launch.size == 1 else 0
     label = None if launch.size == 1 else f"process 1 of {launch.size}"
@@ -281,15 +281,15 @@ def _backend(settings: InferenceSettings, job: _Job, where: str) -> Answer:
     return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)
 
 
-def _pictures(rows: Any) -> list[str]:
-    """What tells the pictures of a data set apart, well enough to put questions about one next to each other.
+def _images(rows: Any) -> list[str]:
+    """What tells the images of a data set apart, well enough to put questions about one next to each other.
 
-    The stored path, which costs nothing to read; where there is none, the picture's bytes.
+    The stored path, which costs nothing to read; where there is none, the image's bytes.
     """
     found = []
     for batch in rows.select_columns(["image", "id"]).iter(batch_size=64):
         for image, name in zip(batch["image"], batch["id"], strict=True):
-            found.append(name if image is None else image["path"] or picture_key({"image": image}))
+            found.append(name if image is None else image["path"] or image_key({"image": image}))
     return found
 
 
@@ -306,9 +306,9 @@ def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
 def answer_rows(
     answer: Answer, encoder: Encoder, rows: Any, batch_size: int, training: TrainingSet | None = None
 ) -> Iterator[list[Result]]:
-    """Results of every row of a data set, a batch at a time; a row whose picture does not open gets an error."""
+    """Results of every row of a data set, a batch at a time; a row whose image does not open gets an error."""
     lengths = [len(problem) for problem in rows["problem"]]
-    batches = batches_by_length(lengths, batch_size, _pictures(rows))
+    batches = batches_by_length(lengths, batch_size, _images(rows))
     for encoded in ahead(lambda indices: encoder(list(rows.select(indices))), batches):
         completions = answer(encoded) if encoded.rows else []
         answered = [
@@ -339,8 +339,8 @@ def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: Trainin
 
 
 def cluster(row: Row) -> str:
-    """What questions that are not independent have in common: their picture; without one, nothing but themselves."""
-    return picture_key(row) if row["image"] is not None else row["id"]
+    """What questions that are not independent have in common: their image; without one, nothing but themselves."""
+    return image_key(row) if row["image"] is not None else row["id"]
 
 
 # ------------------------------------------------------------------------------------------------------ the result
@@ -353,7 +353,7 @@ def report(path: Path, results: Sequence[Result], say: Callable[[str], None]) ->
     if failed:
         say(f"{len(failed)} questions could not be asked; the first: {failed[0].id}: {failed[0].error}")
     if failed and not asked:
-        raise UserError(f"not one of {len(results)} questions could be asked: are the pictures where they should be?")
+        raise UserError(f"not one of {len(results)} questions could be asked: are the images where they should be?")
     if asked:
         unparsed = sum(result.outcome is Outcome.UNPARSED for result in asked) / len(asked)
         print(
@@ -379,4 +379,4 @@ def _sampled(asked: Sequence[Result]) -> str:
 def _with_error(asked: Sequence[Result], values: Sequence[float]) -> str:
     stderr = clustered_stderr(values, [result.image for result in asked])
     mean = sum(values) / len(values)
-    return f"{mean:.3f} ± {'unknown (one picture)' if stderr is None else f'{stderr:.3f}'}"
+    return f"{mean:.3f} ± {'unknown (one image)' if stderr is None else f'{stderr:.3f}'}"

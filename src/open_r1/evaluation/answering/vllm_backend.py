@@ -1,6 +1,6 @@
 """The same questions answered by vLLM, for large models and long completions on a GPU.
 
-Prompts, pictures, limits and forbidden tokens are those of the transformers backend; decoding is vLLM's own, so its
+Prompts, images, limits and forbidden tokens are those of the transformers backend; decoding is vLLM's own, so its
 completions are not promised to be equal token for token, and the manifest says which backend wrote a file. vLLM is an
 extra (`pip install '.[vllm]'`) and is imported only here.
 """
@@ -26,18 +26,17 @@ NEVER = -100.0
 
 
 class VllmEncoder(Encoder):
-    """Leaves cutting pictures into patches to vLLM, which does it itself."""
+    """Leaves cutting images into patches to vLLM, which does it itself."""
 
-    def _encode(self, texts: list[str], picture_of: list[int], pictures: list[Image.Image]) -> list[dict[str, Any]]:
+    def _encode(self, texts: list[str], image_of: list[int], images: list[Image.Image]) -> list[dict[str, Any]]:
         return [
-            request(text, None if picture < 0 else pictures[picture])
-            for text, picture in zip(texts, picture_of, strict=True)
+            request(text, None if image < 0 else images[image]) for text, image in zip(texts, image_of, strict=True)
         ]
 
 
-def request(text: str, picture: Image.Image | None) -> dict[str, Any]:
+def request(text: str, image: Image.Image | None) -> dict[str, Any]:
     """One prompt as `LLM.generate` takes it: the rendered text with one placeholder, which vLLM widens itself."""
-    return {"prompt": text} if picture is None else {"prompt": text, "multi_modal_data": {"image": picture}}
+    return {"prompt": text} if image is None else {"prompt": text, "multi_modal_data": {"image": image}}
 
 
 def decoding(
@@ -112,12 +111,12 @@ class VllmGenerator:
 
 
 def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a checkpoint; pictures are limited as the processor's flags say."""
+    """Arguments of `vllm.LLM` for a checkpoint; images are limited as the processor's flags say."""
     given: dict[str, Any] = {
         "model": str(folder),
         "dtype": str(resolve_dtype(settings.dtype, settings.where)).removeprefix("torch."),
         "seed": settings.seed,
-        "enable_prefix_caching": True,  # questions about one picture, and samples of one question, share a beginning
+        "enable_prefix_caching": True,  # questions about one image, and samples of one question, share a beginning
         "trust_remote_code": False,
     }
     if encoder.has_vision:

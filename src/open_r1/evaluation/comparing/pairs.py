@@ -124,7 +124,7 @@ def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Com
     """For each of `second` the one of `first` with the same questions, and those without such a one.
 
     Among several the one that was trained on the same is meant, or else the one that was not trained (a base before
-    training stands against every run after it). Runs without pictures or with shuffled options are compared with their
+    training stands against every run after it). Runs without images or with shuffled options are compared with their
     like only, unless there is but one of each. Several that have no question in common are compared one by one.
 
     Raises:

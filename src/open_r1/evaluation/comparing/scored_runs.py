@@ -1,4 +1,4 @@
-"""What result files are to each other: one run on several sets, its twin without pictures, before and after."""
+"""What result files are to each other: one run on several sets, its twin without images, before and after."""
 
 import sys
 from collections import defaultdict
@@ -33,7 +33,7 @@ class Scored:
     run: str
     files: tuple[ResultFile, ...]
     table: Table
-    without_picture: Table | None = None  # of the run whose questions came without their pictures
+    without_image: Table | None = None  # of the run whose questions came without their images
     regraded: Sequence[Regraded] = ()  # by source, where the answers were matched leniently
     is_reference: bool = False  # whether the others are compared with it
 
@@ -49,12 +49,12 @@ class Scored:
 
     @property
     def shown_as(self) -> tuple[Any, Any]:
-        """How pictures and options were shown."""
+        """How images and options were shown."""
         return entry(self.file.manifest, "image"), entry(self.file.manifest, "options")
 
     @property
     def perturbed(self) -> bool:
-        """Whether pictures or options were not shown as they are."""
+        """Whether images or options were not shown as they are."""
         return self.shown_as != (TELLING["image"], TELLING["options"])
 
     @property
@@ -106,7 +106,7 @@ def all_marks(scored: Iterable[Scored]) -> Marks:
 
 
 def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
-    """Read result files, put those of one evaluation together, name them, and find each one's twin without pictures.
+    """Read result files, put those of one evaluation together, name them, and find each one's twin without images.
 
     Args:
         paths: result files.
@@ -140,7 +140,7 @@ def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = Fal
             zip(evaluation_names(everything, runs), runs, everything, merged, strict=True)
         )
     ]
-    return [replace(run, without_picture=_without_picture(run, scored)) for run in scored]
+    return [replace(run, without_image=_without_image(run, scored)) for run in scored]
 
 
 def _refuse_unreadable_options(file: ResultFile) -> None:
@@ -163,7 +163,7 @@ def _sets(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
 
 
 def _shared(file: ResultFile) -> ResultFile:
-    """The file with one copy in memory of what other files say as well: the question, its picture, its labels."""
+    """The file with one copy in memory of what other files say as well: the question, its image, its labels."""
     names = ("id", "source", "image", "problem", "solution", "modality", "task")
 
     def once(result: Result) -> Result:
@@ -176,8 +176,8 @@ def _interned(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def _without_picture(run: Scored, others: Sequence[Scored]) -> Table | None:
-    """The table of the run with the same checkpoint, questions and mode that was shown no picture."""
+def _without_image(run: Scored, others: Sequence[Scored]) -> Table | None:
+    """The table of the run with the same checkpoint, questions and mode that was shown no image."""
 
     def key(manifest: Mapping[str, Any]) -> tuple:
         return (checkpoint_of(manifest), *(entry(manifest, name) for name in ("mode", "prompt_name")))

@@ -35,7 +35,7 @@ Series = tuple[list[int], list[float]]  # steps, values
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture: the log entry that it shows, and two that bound it where there are such."""
+    """One small image: the log entry that it shows, and two that bound it where there are such."""
 
     title: str
     key: str

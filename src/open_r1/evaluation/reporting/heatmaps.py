@@ -1,4 +1,4 @@
-"""Accuracies and differences as pictures: the value in colour and in figures, n below it, blanks left blank.
+"""Accuracies and differences as images: the value in colour and in figures, n below it, blanks left blank.
 
 The difference of two sets of runs has the form of the published figure: rows are what was trained on, columns what was
 tested on, red is better and blue is worse. What the published one lacks is in ours: a star where the 95 % interval
@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture to be made: its cells, what stands around them, and its scale."""
+    """An image to be made: its cells, what stands around them, and its scale."""
 
     title: str
     rows: Sequence[str]
@@ -178,7 +178,7 @@ AS_IT_STANDS: Any = {"text.parse_math": False}  # a name with two dollar signs i
 
 @matplotlib.rc_context(AS_IT_STANDS)
 def draw(drawing: Drawing) -> Figure:
-    """The picture; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
+    """The image; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
     rows, columns = _kept(drawing.rows), _kept(drawing.columns)
     left_out = f"{len(rows)} of {len(drawing.rows)} rows and {len(columns)} of {len(drawing.columns)} columns are drawn"
     all_drawn = len(rows) == len(drawing.rows) and len(columns) == len(drawing.columns)
@@ -269,7 +269,7 @@ def _kept(names: Sequence[str]) -> Sequence[str]:
     return names if len(names) <= MOST else [*names[: MOST - 1], names[-1]]
 
 
-def picture(figure: Figure, form: str) -> bytes:
+def rendered(figure: Figure, form: str) -> bytes:
     """The figure as `png` or `svg`; the same figure gives the same bytes."""
     stream = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | AS_IT_STANDS):

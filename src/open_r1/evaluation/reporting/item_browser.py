@@ -1,4 +1,4 @@
-"""What the item browser of the report shows: every question with what each run answered, and small pictures."""
+"""What the item browser of the report shows: every question with what each run answered, and small images."""
 
 import base64
 import hashlib
@@ -23,9 +23,9 @@ from open_r1.grading.problems import options_in, solution_letter
 
 OUTCOMES = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED, None)  # codes in the page; None: never asked
 LONGEST_OUTPUT = 2000  # characters of an output in the page; the result file has it whole
-SIDE = 160  # pixels of a small picture
+SIDE = 160  # pixels of a small image
 QUALITY = 72  # of its JPEG
-NOT_HERE, NO_PICTURE = -1, -2  # instead of a picture's place: it is not in the page; the question has none
+NOT_HERE, NO_IMAGE = -1, -2  # instead of an image's place: it is not in the page; the question has none
 
 Answer = list[Any]  # outcome code, letter, output, votes
 
@@ -37,14 +37,14 @@ class Browser:
     runs: list[str]
     modalities: list[str]
     tasks: list[str]  # and the sources of text questions
-    items: list[list[Any]]  # question, options, index of the right one, modality, task, picture, answer per run
-    pictures: list[str] = field(default_factory=list)  # data URIs
+    items: list[list[Any]]  # question, options, index of the right one, modality, task, image, answer per run
+    images: list[str] = field(default_factory=list)  # data URIs
     notes: list[str] = field(default_factory=list)
     chosen: tuple[int, int] = (0, -1)  # the runs that are shown first: one, and what it is compared with (-1: nothing)
 
     def payload(self) -> dict[str, Any]:
         """What stands in the page as JSON."""
-        names = ("runs", "modalities", "tasks", "items", "pictures", "chosen")
+        names = ("runs", "modalities", "tasks", "items", "images", "chosen")
         return {name: getattr(self, name) for name in names}
 
 
@@ -52,7 +52,7 @@ def browser(
     scored: Sequence[Scored],
     compared: Comparison | None,
     image_root: Path | None,
-    picture_bytes: int,
+    image_bytes: int,
     questions: int | None = None,
 ) -> Browser:
     """Every question of these result files with all answers to it.
@@ -60,8 +60,8 @@ def browser(
     Args:
         scored: the files; those of one run on several sets become one column.
         compared: the two files that are shown first.
-        image_root: folder of the pictures, for data that is a JSON list.
-        picture_bytes: how much of the page small pictures may take.
+        image_root: folder of the images, for data that is a JSON list.
+        image_bytes: how much of the page small images may take.
         questions: show so many at most, those first that runs disagree about.
     """
     runs = by_run(scored)
@@ -84,12 +84,12 @@ def browser(
             f"{len(answers):,} of {everything:,} questions are in this page, those first that runs disagree about; "
             "the result files have them all."
         )
-    places = _small_pictures(scored, answers, image_root, picture_bytes, made)
+    places = _small_images(scored, answers, image_root, image_bytes, made)
     for row, (modality, task) in zip(answers.values(), cells, strict=True):
         question, options, right = _question(_one(row).problem, _one(row).solution)
         places_of_labels = made.modalities.index(modality), made.tasks.index(task)
         given = [None if result is None else _answer(result) for result in row]
-        shown = NO_PICTURE if modality == TEXT else places.get(_one(row).image, NOT_HERE)
+        shown = NO_IMAGE if modality == TEXT else places.get(_one(row).image, NOT_HERE)
         made.items.append([question, options, right, *places_of_labels, shown, given])
     if any(len(result.output) > LONGEST_OUTPUT for row in answers.values() for result in row if result is not None):
         made.notes.append(
@@ -128,22 +128,22 @@ def _places(text: str, sign: str) -> Iterator[int]:
         at = text.find(sign, at + 1)
 
 
-# --------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------- images
 
 
-def _small_pictures(
+def _small_images(
     scored: Sequence[Scored],
     answers: Mapping[str, Sequence[Result | None]],
     image_root: Path | None,
     limit: int,
     made: Browser,
 ) -> dict[str, int]:
-    """Put small pictures into `made` until `limit` bytes are reached; returns the place of each picture by its key.
+    """Put small images into `made` until `limit` bytes are reached; returns the place of each image by its key.
 
     Those come first that runs disagree about, then those that are answered wrong; equals in an order of their own that
     favours no part of the data.
     """
-    order: dict[str, str] = {}  # picture -> the id of its most telling question
+    order: dict[str, str] = {}  # image -> the id of its most telling question
     for name, row in sorted(answers.items(), key=_interest):
         if not is_text(_one(row)):
             order.setdefault(_one(row).image, name)
@@ -154,40 +154,40 @@ def _small_pictures(
     room, left_out = limit, Counter()
     for key, name in order.items() if rows.any else ():
         try:
-            image = rows.picture(name)
+            image = rows.image(name)
         except UnusableInput:
             left_out["cannot be opened"] += 1
             continue
         if image is None:
             left_out["not in the data set"] += 1
             continue
-        uri = small_picture(image)
+        uri = small_image(image)
         if len(uri) > room:
             rest = len(order) - len(places) - left_out.total()
             left_out[f"left out: more would take over {limit / 2**20:g} MiB"] = rest
             break
         room -= len(uri)
-        places[key] = len(made.pictures)
-        made.pictures.append(uri)
+        places[key] = len(made.images)
+        made.images.append(uri)
     made.notes += rows.problems
     if left_out:
         why = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         made.notes.append(
-            f"{len(places):,} of {len(order):,} pictures are in this page, disagreements and errors first ({why})."
+            f"{len(places):,} of {len(order):,} images are in this page, disagreements and errors first ({why})."
         )
     return places
 
 
 def _interest(item: tuple[str, Sequence[Result | None]]) -> tuple[int, str]:
-    """How early a question's picture comes: 0 where runs disagree, 1 where one errs, 2 otherwise; then by hash."""
+    """How early a question's image comes: 0 where runs disagree, 1 where one errs, 2 otherwise; then by hash."""
     name, row = item
     outcomes = {result.outcome for result in row if result is not None}
     rank = 0 if len(outcomes) > 1 else (2 if outcomes == {Outcome.CORRECT} else 1)
     return rank, hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def small_picture(image: Image.Image) -> str:
-    """A picture as a data URI of a JPEG that fits into SIDE x SIDE pixels."""
+def small_image(image: Image.Image) -> str:
+    """An image as a data URI of a JPEG that fits into SIDE x SIDE pixels."""
     image.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)
@@ -211,22 +211,22 @@ class _Rows:
 
     def _open(self, data: Any, split: Any, root: Any) -> None:
         if not isinstance(data, str):
-            self.problems.append("Pictures are not shown: the result file does not say which data set it is about.")
+            self.problems.append("Images are not shown: the result file does not say which data set it is about.")
             return
         if not os.path.exists(data):  # which a name that no file can have does not raise for
-            self.problems.append(f"Pictures are not shown: the data set {data} is not on this machine.")
+            self.problems.append(f"Images are not shown: the data set {data} is not on this machine.")
             return
         from open_r1.data.loading import load_rows
 
         try:
             rows, _ = load_rows(data, split, root)
         except UserError as error:
-            self.problems.append(f"The pictures of {data} are not shown: {error}")
+            self.problems.append(f"The images of {data} are not shown: {error}")
             return
         self._sets.append((rows, {name: place for place, name in enumerate(rows["id"])}))
 
-    def picture(self, name: str) -> Image.Image | None:
-        """The picture of the question with this id; None where no set has it.
+    def image(self, name: str) -> Image.Image | None:
+        """The image of the question with this id; None where no set has it.
 
         Raises:
             ImageError: it cannot be opened.

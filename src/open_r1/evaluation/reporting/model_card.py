@@ -47,7 +47,7 @@ def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLik
             rows.append([_test_set(file), name, str(tally.n), *measured, *beside])
     head = ["test set", "part", "n", "accuracy, % ± standard error", "95 % interval", "chance", "unparsed"]
     return (
-        markdown_table(head, rows) + "\nStandard errors are clustered by picture. Every answer was read by one grader; "
+        markdown_table(head, rows) + "\nStandard errors are clustered by image. Every answer was read by one grader; "
         "what it could not read is counted as wrong.\n"
     )
 

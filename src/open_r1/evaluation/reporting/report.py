@@ -8,13 +8,13 @@ from typing import Any
 
 from open_r1.common.atomic_files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.common.errors import UserError
-from open_r1.common.markdown_text import markdown_picture, markdown_table, markdown_text
+from open_r1.common.markdown_text import markdown_image, markdown_table, markdown_text
 from open_r1.evaluation.comparing.matrices import accuracy_matrices, difference_matrices
 from open_r1.evaluation.comparing.pairs import Comparison, pair_up, pair_with_base
 from open_r1.evaluation.comparing.run_names import named_apart, set_names
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored, all_marks, disjoint, load
 from open_r1.evaluation.reporting.curves import curves_figure, read_log
-from open_r1.evaluation.reporting.heatmaps import picture
+from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.reporting.item_browser import Browser, browser
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
@@ -29,12 +29,12 @@ from open_r1.evaluation.scoring.results import published_form
 from open_r1.evaluation.scoring.tallies import only_text
 from open_r1.vocabulary.labels import family_of
 
-PICTURE_BYTES = 8 * 2**20
-"""How much of report.html small pictures may take, unless it is said otherwise."""
+IMAGE_BYTES = 8 * 2**20
+"""How much of report.html small images may take, unless it is said otherwise."""
 QUESTIONS = 1000
 """How many questions the page of an overview shows with their answers, unless it is said otherwise."""
 OVERLAID = 10
-"""How many training curves are drawn into one picture: as many as there are colours."""
+"""How many training curves are drawn into one image: as many as there are colours."""
 GRADERS = ("stored", "huatuo")
 """Whose judgement a report counts: that of eval/infer.py, or HuatuoGPT-o1's lenient matching."""
 
@@ -44,7 +44,7 @@ def write_report(
     output_dir: Path,
     against: Sequence[Path] = (),
     image_root: Path | None = None,
-    picture_bytes: int = PICTURE_BYTES,
+    image_bytes: int = IMAGE_BYTES,
     grader: str = "stored",
     with_items: bool = False,
 ) -> str:
@@ -56,10 +56,10 @@ def write_report(
         paths: the result files.
         output_dir: folder for the report.
         against: result files that the others are compared with. Without them two files are compared with each other.
-        image_root: folder of the pictures, for data that is a JSON list.
-        picture_bytes: how much of the page small pictures may take.
+        image_root: folder of the images, for data that is a JSON list.
+        image_bytes: how much of the page small images may take.
         grader: one of GRADERS; the result files are not changed.
-        with_items: put every question with its answers and a small picture into the page. They may say who a patient
+        with_items: put every question with its answers and a small image into the page. They may say who a patient
             is, so a page that is passed on does not hold them.
 
     Raises:
@@ -75,7 +75,7 @@ def write_report(
     folders = _folders(scored)
     sections = [*_sections(scored, own, comparisons, alone, text)]
     first = comparisons[0] if comparisons else None
-    made = browser(scored, first, image_root, picture_bytes) if with_items else None
+    made = browser(scored, first, image_root, image_bytes) if with_items else None
     files = {
         f"{folders[one.name]}results.json": json.dumps(published_form(one.file.results) | _judge(grader), indent=2)
         + "\n"
@@ -88,7 +88,7 @@ def write_overview(
     paths: Sequence[Path],
     output_dir: Path,
     image_root: Path | None = None,
-    picture_bytes: int = PICTURE_BYTES,
+    image_bytes: int = IMAGE_BYTES,
     questions: int = QUESTIONS,
     with_items: bool = False,
 ) -> str:
@@ -97,8 +97,8 @@ def write_overview(
     Args:
         paths: the result files.
         output_dir: folder for the report.
-        image_root: folder of the pictures, for data that is a JSON list.
-        picture_bytes: how much of the page small pictures may take.
+        image_root: folder of the images, for data that is a JSON list.
+        image_bytes: how much of the page small images may take.
         questions: how many questions the page shows with all answers, the most telling ones.
         with_items: whether it shows any, as `write_report`.
 
@@ -110,7 +110,7 @@ def write_overview(
     comparisons, sections = overview(scored)
     sections += _curves(scored)
     first = comparisons[0] if comparisons else None
-    made = browser(scored, first, image_root, picture_bytes, questions) if with_items else None
+    made = browser(scored, first, image_root, image_bytes, questions) if with_items else None
     return publish(scored, sections, made, output_dir)
 
 
@@ -148,9 +148,9 @@ def publish(
         for leaf, content in section.files.items():
             written.add(leaf, content if grader == "stored" else csv_with(content, "grader", grader))
         for stem, figure in section.figures.items():
-            drawn[stem] = picture(figure, "svg")
+            drawn[stem] = rendered(figure, "svg")
             written.add(f"{stem}.svg", drawn[stem])
-            written.add(f"{stem}.png", picture(figure, "png"))
+            written.add(f"{stem}.png", rendered(figure, "png"))
     for leaf, content in (files or {}).items():
         written.add(leaf, content)
     written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
@@ -287,7 +287,7 @@ def _markdown(section: Section) -> str:
     parts = [f"## {markdown_text(section.title)}\n"]
     parts += [f"**{markdown_text(text)}**\n" for text in section.warnings]
     parts += [f"{markdown_text(text)}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
-    parts += [f"{markdown_picture(section.title, f'{stem}.png')}\n" for stem in section.figures]
+    parts += [f"{markdown_image(section.title, f'{stem}.png')}\n" for stem in section.figures]
     return "\n".join(parts)
 
 

@@ -75,7 +75,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 def with_error(mean: float | None, stderr: float | None) -> str:
     """`61.2 ± 1.9` in per cent; blank for None.
 
-    The error is left out where none can be measured: on a single picture, or where all answers are alike.
+    The error is left out where none can be measured: on a single image, or where all answers are alike.
     """
     if mean is None:
         return ""

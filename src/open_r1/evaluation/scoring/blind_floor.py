@@ -1,7 +1,7 @@
-"""The blind floor: the accuracy that the option texts alone give away, with no picture and no question.
+"""The blind floor: the accuracy that the option texts alone give away, with no image and no question.
 
 In OmniMedVQA the right options are often written in words that wrong ones rarely use. An accuracy below or near this
-floor shows no understanding of pictures. Beside it stand uniform guessing, and how many test questions show a picture
+floor shows no understanding of images. Beside it stand uniform guessing, and how many test questions show an image
 that training showed already.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.json_lists import json_entries
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.data.rows import check_row, leak
 from open_r1.grading.problems import options_in, solution_letter
 
@@ -88,23 +88,23 @@ def chance(problems: Iterable[str]) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """The questions of one split: their texts, and what identifies the picture of each."""
+    """The questions of one split: their texts, and what identifies the image of each."""
 
     rows: Sequence[Mapping[str, str]]  # problem, solution
-    pictures: Sequence[Hashable]
+    images: Sequence[Hashable]
     dropped: int = 0
 
 
 @dataclass(frozen=True)
 class Floors:
-    """What can be scored without understanding pictures; shares of 1."""
+    """What can be scored without understanding images; shares of 1."""
 
     train: int  # questions
     test: int
     exact: float
     folded: float
     chance: float
-    seen: int  # test questions whose picture is in training
+    seen: int  # test questions whose image is in training
 
     def lines(self) -> list[str]:
         """What `eval/blind.py` prints."""
@@ -113,12 +113,12 @@ class Floors:
             f"blind floor, texts compared exactly   {100 * self.exact:6.2f} %",
             f"blind floor, texts case-folded        {100 * self.folded:6.2f} %",
             f"uniform guessing                      {100 * self.chance:6.2f} %",
-            f"picture also in training              {100 * self.seen / self.test:6.2f} %  ({self.seen:,} questions)",
+            f"image also in training              {100 * self.seen / self.test:6.2f} %  ({self.seen:,} questions)",
         ]
 
 
 def measure(train: Side, test: Side) -> Floors:
-    """Both floors, uniform guessing, and how many test questions show a picture of training.
+    """Both floors, uniform guessing, and how many test questions show an image of training.
 
     Raises:
         UserError: there is no test question.
@@ -130,17 +130,17 @@ def measure(train: Side, test: Side) -> Floors:
         floor(),
         floor(fold_case=True),
         chance(row["problem"] for row in test.rows),
-        leak(train.pictures, test.pictures).shared,
+        leak(train.images, test.images).shared,
     )
 
 
 def read_list(path: Path) -> Side:
-    """A JSON list of {image, problem, solution}; a picture is known by its path, and is not opened.
+    """A JSON list of {image, problem, solution}; an image is known by its path, and is not opened.
 
     Raises:
         UserError: the file cannot be read or is no such list, or holds no usable row.
     """
-    rows, pictures, dropped = [], [], 0
+    rows, images, dropped = [], [], 0
     for entry in json_entries(path):
         try:
             image, problem, solution = check_row(entry)
@@ -148,14 +148,14 @@ def read_list(path: Path) -> Side:
             dropped += 1
             continue
         rows.append({"problem": problem, "solution": solution})
-        pictures.append(image)
+        images.append(image)
     if not rows:
         raise UserError(f"{path} has no row that can be used ({dropped} cannot); give a JSON list of questions")
-    return Side(rows, pictures, dropped)
+    return Side(rows, images, dropped)
 
 
 def read_prepared(folder: Path) -> tuple[Side, Side]:
-    """Train and test of a prepared folder; a picture is known by its content.
+    """Train and test of a prepared folder; an image is known by its content.
 
     Raises:
         UserError: the folder holds no such set.
@@ -168,4 +168,4 @@ def read_prepared(folder: Path) -> tuple[Side, Side]:
 
 def _side(rows: Any, dropped: Sequence[Any]) -> Side:
     texts = [dict(row) for row in rows.select_columns(["problem", "solution"])]
-    return Side(texts, [picture_key(row) for row in rows.select_columns(["image"])], len(dropped))
+    return Side(texts, [image_key(row) for row in rows.select_columns(["image"])], len(dropped))

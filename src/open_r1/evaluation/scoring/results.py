@@ -44,7 +44,7 @@ class Result:
 
     id: str
     source: str
-    image: str  # content hash or path of the picture: questions that share it are not independent
+    image: str  # content hash or path of the image: questions that share it are not independent
     modality: str | None
     task: str | None
     problem: str
@@ -57,7 +57,7 @@ class Result:
     blind: float | None = None
     """Share of a point, 0 to 1, that guessing by option text earns; None where no training split is known."""
     seen: bool | None = None
-    """Whether the picture is in the training split too; None where none is known."""
+    """Whether the image is in the training split too; None where none is known."""
     samples: list[Sample] | None = None
     asked: str | None = None
     """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
@@ -77,7 +77,7 @@ def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Resu
 
     Args:
         row: a row with `id`, `problem`, `solution`, and if known `source`, `modality`, `task`.
-        image: what identifies the row's picture.
+        image: what identifies the row's image.
         output: the completion.
         tokens: its length in tokens.
     """
@@ -120,7 +120,7 @@ def majority(samples: Sequence[Sample]) -> Sample:
 
 
 def unreadable(row: Mapping[str, Any], image: str, error: str) -> Result:
-    """The result of a row that could not be asked, because of its picture for example. It has no outcome."""
+    """The result of a row that could not be asked, because of its image for example. It has no outcome."""
     return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
 
 
@@ -302,7 +302,7 @@ def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
 def published_form(results: Sequence[Result]) -> dict[str, Any]:
     """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and what was asked, written and read.
 
-    Questions that were never asked (unreadable pictures) are left out.
+    Questions that were never asked (unreadable images) are left out.
     """
     asked = [result for result in results if result.outcome is not None]
     rows = [

@@ -1,7 +1,7 @@
-"""What the model was shown: a result file is continued only where the pictures and texts of its answers are the same.
+"""What the model was shown: a result file is continued only where the images and texts of its answers are the same.
 
-The ids of questions know a picture by its path at most. So every answer keeps a hash of what was shown with it, and the
-manifest one of all questions that are asked. On one busy core that takes half a second per 1,000 pictures of 130 KB.
+The ids of questions know an image by its path at most. So every answer keeps a hash of what was shown with it, and the
+manifest one of all questions that are asked. On one busy core that takes half a second per 1,000 images of 130 KB.
 """
 
 import json
@@ -36,9 +36,9 @@ def contents(rows: Any, content: Callable[[Mapping[str, Any]], str]) -> dict[str
 def require_same_content(
     path: Path, shown: Mapping[str, str], content_sha256: str, say: Callable[[str], object]
 ) -> None:
-    """Refuse to continue a file of answers to other texts or pictures than are there now.
+    """Refuse to continue a file of answers to other texts or images than are there now.
 
-    Questions that could not be asked do not count: their pictures may have been mended since, and then the manifest
+    Questions that could not be asked do not count: their images may have been mended since, and then the manifest
     gets the new hash of the set.
 
     Args:
@@ -55,7 +55,7 @@ def require_same_content(
     changed = [result.id for result in answered if result.content not in (None, shown.get(result.id))]
     if changed:
         raise UserError(
-            f"{path} holds results of another run, it differs in content_sha256: the pictures or texts of "
+            f"{path} holds results of another run, it differs in content_sha256: the images or texts of "
             f"{len(changed)} of its {len(answered)} answered questions were changed since they were asked (the first: "
             f"{changed[0]}), and answers to both mixed would mean nothing. Put the earlier data back, or choose "
             "another output path"
@@ -63,7 +63,7 @@ def require_same_content(
     unrecorded = sum(result.content is None for result in answered)
     if unrecorded:
         say(
-            f"{path} was begun before answers recorded which pictures were shown: whether the pictures of "
+            f"{path} was begun before answers recorded which images were shown: whether the images of "
             f"{unrecorded} answered questions are still the same cannot be checked"
         )
     elif file.manifest.get("content_sha256") != content_sha256:

@@ -1,7 +1,7 @@
-"""How sure an accuracy is: standard errors that know about shared pictures, intervals, paired differences.
+"""How sure an accuracy is: standard errors that know about shared images, intervals, paired differences.
 
-Several questions about one picture stand or fall together, so they are no independent trials: every standard error,
-interval and test here counts pictures. Accuracies are shares between 0 and 1. `benchmarks/coverage.py` measures how
+Several questions about one image stand or fall together, so they are no independent trials: every standard error,
+interval and test here counts images. Accuracies are shares between 0 and 1. `benchmarks/coverage.py` measures how
 often the intervals cover and the tests err.
 """
 
@@ -20,10 +20,10 @@ LEVEL = 2 * TAIL  # of the tests
 MCNEMAR = "exact McNemar"
 SIGN_FLIP = "exact sign flip"
 FEWEST_CHANGED = 6
-"""Pictures that must have changed for a p-value: five that all changed one way are no evidence yet, 2 / 2^5 > 0.05."""
+"""Images that must have changed for a p-value: five that all changed one way are no evidence yet, 2 / 2^5 > 0.05."""
 
-PRIOR_PICTURES = 0.5
-"""How much a picture whose questions all stand or fall together weighs where the spread is measured on few pictures."""
+PRIOR_IMAGES = 0.5
+"""How much an image whose questions all stand or fall together weighs where the spread is measured on few images."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Estimate:
 
     mean: float  # share of right answers, 0 to 1
     n: int  # questions
-    clusters: int  # pictures
-    stderr: float | None  # None where a single picture leaves no spread to measure
+    clusters: int  # images
+    stderr: float | None  # None where a single image leaves no spread to measure
     low: float  # 95 % interval
     high: float
 
@@ -44,13 +44,13 @@ class Difference:
 
     mean: float  # -1 to 1
     n: int
-    clusters: int  # pictures
+    clusters: int  # images
     stderr: float | None
-    low: float | None  # 95 % interval; None where a single picture leaves no spread to measure
+    low: float | None  # 95 % interval; None where a single image leaves no spread to measure
     high: float | None
     lost: int  # right in the first run only
     won: int  # right in the second run only
-    changed: int  # pictures on which the two runs have different numbers of right answers
+    changed: int  # images on which the two runs have different numbers of right answers
     p: float  # two-sided, of `test`
     test: str  # MCNEMAR or SIGN_FLIP
 
@@ -61,22 +61,22 @@ class Difference:
 
     @property
     def too_few(self) -> bool:
-        """Whether so few pictures changed that p could not have come out below 0.05."""
+        """Whether so few images changed that p could not have come out below 0.05."""
         return self.changed < FEWEST_CHANGED
 
 
 def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
     """The mean of `correct`, with a clustered standard error and a 95 % Wilson interval.
 
-    The interval is Wilson's with the t quantile of pictures - 1, for n / d questions. The design effect d >= 1 is the
-    clustered variance over the one that independent questions would have. It is measured on the k pictures that have
-    an answer of the rarer kind (right or wrong), which may be few, so PRIOR_PICTURES more count whose questions all
-    stand or fall together, for which it is sum(m_i^2) / n with m_i questions about picture i. Where every question has
-    a picture of its own, d = 1.
+    The interval is Wilson's with the t quantile of images - 1, for n / d questions. The design effect d >= 1 is the
+    clustered variance over the one that independent questions would have. It is measured on the k images that have
+    an answer of the rarer kind (right or wrong), which may be few, so PRIOR_IMAGES more count whose questions all
+    stand or fall together, for which it is sum(m_i^2) / n with m_i questions about image i. Where every question has
+    an image of its own, d = 1.
 
     Args:
         correct: one entry per question.
-        clusters: the picture of each question, in the same order.
+        clusters: the image of each question, in the same order.
 
     Raises:
         ValueError: no question, or lists of unequal length.
@@ -84,23 +84,23 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
     if not correct:
         raise ValueError("an accuracy of no questions does not exist")
     values = [float(right) for right in correct]
-    right, sizes = _by_picture(values, clusters)
-    n, pictures, mean = len(values), len(sizes), sum(values) / len(values)
+    right, sizes = _by_image(values, clusters)
+    n, images, mean = len(values), len(sizes), sum(values) / len(values)
     stderr = clustered_stderr(values, clusters)
     if stderr is None:
-        return Estimate(mean, n, pictures, None, 0.0, 1.0)
+        return Estimate(mean, n, images, None, 0.0, 1.0)
     informative = int(((right if mean <= 0.5 else sizes - right) > 0).sum())
     measured = stderr**2 / (mean * (1 - mean) / (n - 1)) if 0 < mean < 1 else 0.0
     together = float((sizes**2).sum()) / n
-    effect = (informative * measured + PRIOR_PICTURES * together) / (informative + PRIOR_PICTURES)
-    return Estimate(mean, n, pictures, stderr, *wilson(mean, n / max(1.0, effect), t_quantile(pictures - 1)))
+    effect = (informative * measured + PRIOR_IMAGES * together) / (informative + PRIOR_IMAGES)
+    return Estimate(mean, n, images, stderr, *wilson(mean, n / max(1.0, effect), t_quantile(images - 1)))
 
 
-def _by_picture(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the values and number of questions of each picture, in order of first appearance."""
+def _by_image(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values and number of questions of each image, in order of first appearance."""
     places: dict[Hashable, int] = {}
-    picture = [places.setdefault(cluster, len(places)) for _, cluster in zip(values, clusters, strict=True)]
-    return np.bincount(picture, weights=values), np.bincount(picture)
+    image = [places.setdefault(cluster, len(places)) for _, cluster in zip(values, clusters, strict=True)]
+    return np.bincount(image, weights=values), np.bincount(image)
 
 
 def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
@@ -110,7 +110,7 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
     SE^2 = G / (G - 1) * sum over clusters g of (sum over i in g of e_i)^2 / n^2
     (Cameron and Miller 2015, section II, for an intercept alone). With clusters of one it is s^2 / n.
     """
-    sums, sizes = _by_picture(values, clusters)
+    sums, sizes = _by_image(values, clusters)
     n, count = len(values), len(sizes)
     if count < 2:
         return None
@@ -137,9 +137,9 @@ def wilson(mean: float, n: float, z: float = Z95) -> tuple[float, float]:
 def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]) -> Difference:
     """Second minus first on the same questions, question by question.
 
-    The test is `sign_flip` over the pictures, which is McNemar's exact test where every question has a picture of its
+    The test is `sign_flip` over the images, which is McNemar's exact test where every question has an image of its
     own; the interval leaves zero out just when p < 0.05. The standard error is that of the mean paired difference,
-    clustered by picture.
+    clustered by image.
 
     Raises:
         ValueError: no question, or lists of unequal length.
@@ -147,15 +147,15 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
     if not first:
         raise ValueError("a difference over no questions does not exist")
     changes = [int(after) - int(before) for before, after in zip(first, second, strict=True)]
-    sums, sizes = _by_picture(changes, clusters)
-    n, pictures, stderr = len(changes), len(sizes), clustered_stderr(changes, clusters)
+    sums, sizes = _by_image(changes, clusters)
+    n, images, stderr = len(changes), len(sizes), clustered_stderr(changes, clusters)
     sums = np.rint(sums).astype(int)
     p = sign_flip(sums)
     low, high = (None, None) if stderr is None else _paired_interval(sums, sizes, p)
     return Difference(
         mean=float(sums.sum()) / n,
         n=n,
-        clusters=pictures,
+        clusters=images,
         stderr=stderr,
         low=low,
         high=high,
@@ -163,14 +163,14 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
         won=changes.count(1),
         changed=int((sums != 0).sum()),
         p=p,
-        test=MCNEMAR if pictures == n else SIGN_FLIP,
+        test=MCNEMAR if images == n else SIGN_FLIP,
     )
 
 
 def sign_flip(sums: np.ndarray) -> float:
-    """Two-sided p of the sum of whole numbers, one per picture, if each had either sign with the same chance.
+    """Two-sided p of the sum of whole numbers, one per image, if each had either sign with the same chance.
 
-    Without a difference between two runs a picture's sum of changes is as likely s as -s, and pictures do not depend
+    Without a difference between two runs an image's sum of changes is as likely s as -s, and images do not depend
     on each other: p is the share of all 2^G ways to set the signs whose sum is at least as far from zero (Fisher 1935,
     The Design of Experiments, section 21). It is counted, not drawn.
     """
@@ -182,7 +182,7 @@ def sign_flip(sums: np.ndarray) -> float:
 def _sum_of_wins(sizes: np.ndarray, share: float) -> np.ndarray:
     """The distribution of the sum of those sizes that win, each with the chance `share`; (sum of all sizes + 1,).
 
-    Pictures of one size win a binomial number of times; the sums of different sizes are convolved.
+    Images of one size win a binomial number of times; the sums of different sizes are convolved.
     """
     law = np.ones(1)
     for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
@@ -195,22 +195,22 @@ def _sum_of_wins(sizes: np.ndarray, share: float) -> np.ndarray:
 
 
 def _paired_interval(sums: np.ndarray, sizes: np.ndarray, p: float) -> tuple[float, float]:
-    """95 % interval of a paired difference that agrees with its test, from each picture's sum of changes and size.
+    """95 % interval of a paired difference that agrees with its test, from each image's sum of changes and size.
 
     With d = S / n, residuals r_i = s_i - d m_i and mean size m: d ± t s, s^2 = (sum of r_i^2 + 2 a^2) / (n + 2 m)^2,
-    t with pictures - 1 degrees of freedom. As in Bonett and Price (2012), whose variance it has where all m_i are 1,
-    there are two pictures more than were seen, one that won and one that lost, of size m. Their a^2 is the mean square
-    of the sums of those that changed, among which PRIOR_PICTURES count that changed in all their questions.
+    t with images - 1 degrees of freedom. As in Bonett and Price (2012), whose variance it has where all m_i are 1,
+    there are two images more than were seen, one that won and one that lost, of size m. Their a^2 is the mean square
+    of the sums of those that changed, among which PRIOR_IMAGES count that changed in all their questions.
 
     An end that contradicts the test is replaced by the one that `_exact_low` gives.
     """
-    n, pictures, changed = int(sizes.sum()), len(sizes), int((sums != 0).sum())
+    n, images, changed = int(sizes.sum()), len(sizes), int((sums != 0).sum())
     mean = float(sums.sum()) / n
     residuals = sums - mean * sizes
-    prior = PRIOR_PICTURES * float((sizes**2).mean())
-    more = (float((sums**2).sum()) + prior) / (changed + PRIOR_PICTURES)
-    error = math.sqrt(float(residuals @ residuals) + 2 * more) / (n + 2 * n / pictures)
-    low, high = (mean + sign * t_quantile(pictures - 1) * error for sign in (-1, 1))
+    prior = PRIOR_IMAGES * float((sizes**2).mean())
+    more = (float((sums**2).sum()) + prior) / (changed + PRIOR_IMAGES)
+    error = math.sqrt(float(residuals @ residuals) + 2 * more) / (n + 2 * n / images)
+    low, high = (mean + sign * t_quantile(images - 1) * error for sign in (-1, 1))
     if (low > 0) != (mean > 0 and p < LEVEL):
         low = _exact_low(sums, n)
     if (high < 0) != (mean < 0 and p < LEVEL):
@@ -219,7 +219,7 @@ def _paired_interval(sums: np.ndarray, sizes: np.ndarray, p: float) -> tuple[flo
 
 
 def _exact_low(sums: np.ndarray, n: int) -> float:
-    """The lower end of the interval of a paired difference that takes as given by how much each picture changed.
+    """The lower end of the interval of a paired difference that takes as given by how much each image changed.
 
     Each change is a win with the same chance q; the end is where as many wins as were seen, or more, have a probability
     of 2.5 %. It is above zero just where q is above 1/2 there, which is where the sign-flip test has p < 0.05. With
@@ -251,11 +251,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) -> tuple[float, float | None]:
-    """The unweighted mean of group means, as the papers average, and its standard error clustered by picture.
+    """The unweighted mean of group means, as the papers average, and its standard error clustered by image.
 
     With K groups, n_k values and G_k clusters in group k, and residuals e_i within the group, a cluster contributes
     r_g = sum over its values of e_i * sqrt(G_k / (G_k - 1)) / (K n_k), and SE^2 is the sum of r_g^2 over all clusters.
-    A picture that several groups (tasks) ask about is one cluster; where none is, SE^2 = sum of SE_k^2 / K^2.
+    An image that several groups (tasks) ask about is one cluster; where none is, SE^2 = sum of SE_k^2 / K^2.
 
     Args:
         groups: values and clusters of each group; none is empty.

@@ -20,7 +20,7 @@ UNLABELLED = "unlabelled"
 TEXT = "text"
 SET = "set"
 UNNAMED = "no source"  # a text question that does not say where it is from
-FEW = 30  # a cell with fewer questions is hatched in the pictures: its error is larger than most differences
+FEW = 30  # a cell with fewer questions is hatched in the images: its error is larger than most differences
 
 Cell = tuple[str, str]  # (modality, task), (TEXT, source) or (SET, name); ALL in either place is a margin
 
@@ -41,7 +41,7 @@ class Tally:
 
     @cached_property
     def asked(self) -> list[Result]:
-        """The questions that a model answered or tried to; unreadable pictures are not among them."""
+        """The questions that a model answered or tried to; unreadable images are not among them."""
         return [result for result in self.results if result.outcome is not None]
 
     @property
@@ -85,7 +85,7 @@ class Tally:
 
     @cached_property
     def unseen(self) -> list[Result] | None:
-        """The questions whose picture is not in the training split; None where infer knew none."""
+        """The questions whose image is not in the training split; None where infer knew none."""
         known = [result for result in self.asked if result.seen is not None]
         return [result for result in known if not result.seen] if known else None
 
@@ -156,7 +156,7 @@ def labels(result: Result) -> Cell:
 
 
 def is_text(result: Result) -> bool:
-    """Whether a question has no picture: what stands for its picture is its own id then."""
+    """Whether a question has no image: what stands for its image is its own id then."""
     return result.modality is None and result.task is None and result.image == result.id
 
 

@@ -1,4 +1,4 @@
-"""What the training questions give away about a test question: the blind guess, and whether its picture is known.
+"""What the training questions give away about a test question: the blind guess, and whether its image is known.
 
 Both need the training split: that of the data the checkpoint was trained on, where its run.json says it and it is
 still there; else the train split beside the test questions; else none, and then nothing is claimed.
@@ -12,7 +12,7 @@ from typing import Any
 from open_r1.checkpoints.folder import run_record
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows
-from open_r1.data.row_images import picture_key
+from open_r1.data.row_images import image_key
 from open_r1.data.rows import row_id
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
 
@@ -24,21 +24,21 @@ class TrainingSet:
     path: str
     ids: list[str]
     content: str
-    """SHA-256 over ids, texts and, where pictures are told apart by content, pictures."""
+    """SHA-256 over ids, texts and, where images are told apart by content, images."""
     guesser: BlindGuesser
-    pictures: frozenset[str]
+    images: frozenset[str]
     has_bytes: bool
-    """Whether pictures are told apart by content; by path otherwise."""
+    """Whether images are told apart by content; by path otherwise."""
 
     def blind(self, row: Mapping[str, Any]) -> float:
         """The share of a point (0 to 1) that guessing by option texts earns on a question."""
         return self.guesser.points(row)
 
     def seen(self, row: Mapping[str, Any]) -> bool | None:
-        """Whether a question's picture is in training; None where the two sets name pictures differently."""
+        """Whether a question's image is in training; None where the two sets name images differently."""
         if row["image"] is None or (row["image"]["bytes"] is not None) != self.has_bytes:
             return None
-        return picture_key(row) in self.pictures
+        return image_key(row) in self.images
 
 
 def load_training_set(path: str, image_root: str | None) -> TrainingSet:
@@ -55,8 +55,8 @@ def load_training_set(path: str, image_root: str | None) -> TrainingSet:
         key = ""
         if row["image"] is not None:
             has_bytes = row["image"]["bytes"] is not None
-            keys.add(picture_key(row))
-            key = picture_key(row) if has_bytes else ""  # a path is a place, which may change
+            keys.add(image_key(row))
+            key = image_key(row) if has_bytes else ""  # a path is a place, which may change
         contents.append(f"{row['id']} {row_id(key, row['problem'], row['solution'])}")
     content, guesser = data_fingerprint(contents), BlindGuesser(texts)  # pyright: ignore[reportArgumentType]
     return TrainingSet(path, list(rows["id"]), content, guesser, frozenset(keys), has_bytes)
@@ -71,7 +71,7 @@ def find_training_set(
         asked: `--train_path`, which wins and must load.
         checkpoint: the checkpoint's folder; its run.json may name the data.
         prompt_path: the test data, which may have a train split.
-        image_root: folder of the pictures that a JSON list names.
+        image_root: folder of the images that a JSON list names.
     """
     if asked is not None:
         return load_training_set(asked, image_root), f"blind floor from {asked}"
@@ -82,7 +82,7 @@ def find_training_set(
         except UserError as error:
             reasons.append(str(error).split("; ")[0])
     why = f": {reasons[-1]}" if reasons else ""
-    return None, f"no training split, so no blind floor and no word on seen pictures{why}; --train_path names one"
+    return None, f"no training split, so no blind floor and no word on seen images{why}; --train_path names one"
 
 
 def _candidates(checkpoint: Path, prompt_path: str, image_root: str | None) -> list[tuple[str, str | None, str]]:

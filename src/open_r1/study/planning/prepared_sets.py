@@ -79,7 +79,7 @@ def _read(label: Label, path: Path) -> DataSet:
 
 
 def _rows(split: Path) -> int:
-    """Rows of a saved split, from the heads of its files: pictures are not read."""
+    """Rows of a saved split, from the heads of its files: images are not read."""
     import datasets
 
     try:

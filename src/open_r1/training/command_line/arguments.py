@@ -24,11 +24,11 @@ class QuestionArguments:
     dataset_name: list[str] = field(
         metadata={
             "help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root; several "
-            "are trained on together, pictures and text alike."
+            "are trained on together, images and text alike."
         }
     )
     image_root: str | None = field(
-        default=None, metadata={"help": "Folder that the picture paths of a JSON list are relative to."}
+        default=None, metadata={"help": "Folder that the image paths of a JSON list are relative to."}
     )
     mode: str | None = field(
         default=None,
@@ -39,7 +39,7 @@ class QuestionArguments:
     )
     max_prompt_length: int = field(
         default=1024,
-        metadata={"help": "Longest prompt in tokens, the picture's included. A prompt is never cut."},
+        metadata={"help": "Longest prompt in tokens, the image's included. A prompt is never cut."},
     )
     overlong_prompts: str = field(
         default="drop",
@@ -49,10 +49,10 @@ class QuestionArguments:
         },
     )
     max_pixels: int | None = field(
-        default=None, metadata={"help": "Largest area in pixels that a picture is shown to the model at."}
+        default=None, metadata={"help": "Largest area in pixels that an image is shown to the model at."}
     )
     min_pixels: int | None = field(
-        default=None, metadata={"help": "Smallest area in pixels that a picture is shown to the model at."}
+        default=None, metadata={"help": "Smallest area in pixels that an image is shown to the model at."}
     )
     eval_dataset_name: list[str] | None = field(
         default=None,
@@ -106,7 +106,7 @@ class QuestionArguments:
 
 @dataclass
 class VQAArguments(RewardSettings, QuestionArguments):
-    """What to train on with GRPO, on pictures or on text, and what a completion earns."""
+    """What to train on with GRPO, on images or on text, and what a completion earns."""
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
@@ -117,7 +117,7 @@ class VQAArguments(RewardSettings, QuestionArguments):
     )
     shared_prefix: bool = field(
         default=True,
-        metadata={"help": "Compute picture and prompt once per group; false runs stock TRL, a row per completion."},
+        metadata={"help": "Compute image and prompt once per group; false runs stock TRL, a row per completion."},
     )
     verify_shared_prefix: bool = field(
         default=True,
@@ -125,7 +125,7 @@ class VQAArguments(RewardSettings, QuestionArguments):
     )
     freeze_vision_tower: bool = field(
         default=False,
-        metadata={"help": "Train the language model alone; a picture's features are computed once and kept."},
+        metadata={"help": "Train the language model alone; an image's features are computed once and kept."},
     )
     vision_cache_gib: float = field(
         default=8.0, metadata={"help": "Host memory in GiB per process for the features of a frozen vision tower."}
@@ -226,7 +226,7 @@ class GRPODefaults:
     )
     log_multimodal: bool = field(
         default=False,
-        metadata={"help": "Upload pictures with logged completions. Medical data: off by default."},
+        metadata={"help": "Upload images with logged completions. Medical data: off by default."},
     )
 
     def __post_init__(self) -> None:
@@ -263,6 +263,6 @@ class SFTDefaults:
     def __post_init__(self) -> None:
         if self.max_length is not None:
             raise UserError(
-                f"--max_length {self.max_length} would cut prompts and their pictures' tokens; "
+                f"--max_length {self.max_length} would cut prompts and their images' tokens; "
                 "use --max_prompt_length, which drops a question whole"
             )

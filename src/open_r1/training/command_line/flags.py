@@ -170,7 +170,7 @@ def require_files(flags: TrainingFlags) -> None:
     """
     root = flags.script.image_root
     if root is not None and not os.path.isdir(root):
-        raise UserError(f"--image_root {root} is no folder; the picture paths of a JSON list are relative to it")
+        raise UserError(f"--image_root {root} is no folder; the image paths of a JSON list are relative to it")
     for flag in _FILES:
         value = getattr(flags.library, flag, None) or getattr(flags.script, flag, None)
         if isinstance(value, str) and not value.lstrip().startswith("{") and not os.path.isfile(value):

@@ -58,7 +58,7 @@ ELSEWHERE: dict[str, str] = {
     "arrow_cache_dir": "a prepared set is read where it lies",
     "is_reward_customized_from_vlm_module": "rewards are chosen by name with --reward_funcs",
     "vllm_gpu_ratio": "trl calls it --vllm_gpu_memory_utilization",
-    "max_anyres_num": "pictures are scaled by --min_pixels and --max_pixels",
+    "max_anyres_num": "images are scaled by --min_pixels and --max_pixels",
     "wandb_project": "wandb reads it from the environment: WANDB_PROJECT=name before the command",
     "wandb_entity": "wandb reads it from the environment: WANDB_ENTITY=name before the command",
     "overwrite_hub_revision": "--push_to_hub publishes a finished run under --hub_model_id",

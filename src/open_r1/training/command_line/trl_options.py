@@ -78,8 +78,7 @@ REFUSED: dict[str, str] = {
     "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a whole checkpoint without it; leave it out",
     "hub_revision": "weights and card are published to the main branch; leave it out",
     "remove_unused_columns": "rewards read the columns problem and solution; leave it out",
-    "log_multimodal": "it would upload patients' pictures; --log_completions alone logs prompts and completions as "
-    "text",
+    "log_multimodal": "it would upload patients' images; --log_completions alone logs prompts and completions as text",
     "trust_remote_code": "it would run code that a checkpoint brings, which nothing here needs; leave it out",
 }
 # What turns a refused option off, beside None, false, zero and nothing.

@@ -70,7 +70,7 @@ def path_line(trainer: Any) -> str:
     if not trainer.share_rollout:
         sampler = "vLLM" if trainer.use_vllm else "stock TRL"
         return f"shared prefix: on in training; {sampler} samples, with its own handling of the prompts of a group"
-    frozen = "; vision features once per picture and run" if trainer.pictures.keeps_features else ""
+    frozen = "; vision features once per image and run" if trainer.images.keeps_features else ""
     if trainer.vision_tower_is_frozen and weights_are_sharded():
         frozen = "; with sharded weights the frozen tower's features are not kept"
-    return f"shared prefix: on (picture, vision tower and prompt once per group, in sampling and training{frozen})"
+    return f"shared prefix: on (image, vision tower and prompt once per group, in sampling and training{frozen})"

@@ -22,7 +22,7 @@ class GroupPass:
     """The groups that TRL's steps are working on."""
 
     prompts: PromptBatch
-    """B prompts with their pictures."""
+    """B prompts with their images."""
     live_groups: list[int] | None = None
     """Indices of the groups to compute, None for all: groups whose advantages are all zero need no pass."""
     filler: torch.Tensor | None = None
@@ -102,7 +102,7 @@ def score_groups(
         mask: (B, G, C) 1 where a token is real.
         groups_per_forward: how many groups go through the model at once.
         with_entropy: whether entropies are wanted.
-        touch_vision: whether the vision tower is called without pictures too, because other processes wait for it.
+        touch_vision: whether the vision tower is called without images too, because other processes wait for it.
 
     Returns:
         (B * G, C) log-probabilities and entropies, the latter None unless wanted.

@@ -1,4 +1,4 @@
-"""Sample G completions per prompt with one prefill: pictures, vision tower and prompt are computed once per group."""
+"""Sample G completions per prompt with one prefill: images, vision tower and prompt are computed once per group."""
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
@@ -24,7 +24,7 @@ def sample_groups(
         prompts: B of them.
         group: completions per prompt (G).
         generation_config: how to sample.
-        in_step: every process makes the same calls, those without a picture or with short completions too: where
+        in_step: every process makes the same calls, those without an image or with short completions too: where
             weights are sharded (FSDP), all wait for each.
 
     Returns:

@@ -72,7 +72,7 @@ class StepMeter:
     def flush(self, peak_flops: float | None = None) -> dict[str, float]:
         """The metrics of the step that ends here, and begin the next one.
 
-        Seconds are wall clock: `rollout` (pictures, prompts, sampling, reference log-probabilities), `reward`, and
+        Seconds are wall clock: `rollout` (images, prompts, sampling, reference log-probabilities), `reward`, and
         `train` (the rest of the step: forward, backward, optimizer).
         `tokens/computed` went through the model; `tokens/stock` would have with a row per completion.
         """
@@ -115,9 +115,9 @@ def useful_flops(model: Any, tokens: float, scored: float, patches: float, backw
 
     Args:
         model: the policy, without a wrapper.
-        tokens: text and picture tokens that went through the language model.
+        tokens: text and image tokens that went through the language model.
         scored: completion tokens, which the head looks at.
-        patches: picture patches that went through the vision tower.
+        patches: image patches that went through the vision tower.
         backward: whether a backward pass follows.
     """
     factor = 6 if backward else 2

@@ -1,4 +1,4 @@
-"""GRPO on whole groups: TRL's trainer with the prompt, its pictures and its vision features computed once per group.
+"""GRPO on whole groups: TRL's trainer with the prompt, its images and its vision features computed once per group.
 
 Everything that is not grouping stays TRL's: losses, advantages, LoRA, DeepSpeed, logging, checkpoints. The overrides
 below only change what travels through TRL's own steps: one prompt where it expects one per completion. With
@@ -23,10 +23,10 @@ from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.modeling.sharding import fsdp_is_asked, weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
+from open_r1.training.grpo.image_feed import ImageFeed, ImageKey, OpenImages, encode_image, without_images
 from open_r1.training.grpo.micro_batches import backward, divided, loss_weights, merge_metrics, token_shares, trimmed
 from open_r1.training.grpo.options import require_compatible, require_served
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
-from open_r1.training.grpo.picture_feed import OpenPictures, PictureFeed, PictureKey, encode_picture, without_images
 from open_r1.training.grpo.resampling import CORRECT, further_rows, replace_dead_groups
 from open_r1.training.grpo.rollout import sample_groups
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
@@ -36,15 +36,15 @@ from open_r1.training.recovery.resumable_trainer import Durable
 from open_r1.training.setup.readable_rows import ReadableRows
 from open_r1.training.setup.tracking import completions_repository
 
-PICTURE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+IMAGE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
 
 
 class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
-    """`trl.GRPOTrainer` for rows with undecoded pictures.
+    """`trl.GRPOTrainer` for rows with undecoded images.
 
     Args:
-        open_pictures: turns a row into its RGB pictures, none for a text-only row. Called once per prompt.
-        picture_key: what tells the pictures of rows apart; equal ones are processed once per batch.
+        open_images: turns a row into its RGB images, none for a text-only row. Called once per prompt.
+        image_key: what tells the images of rows apart; equal ones are processed once per batch.
         shared_prefix: false runs stock TRL, a row per completion.
         share_rollout: false samples as stock TRL does and shares the prefix in training alone (always so with vLLM).
         verify: hold the first group of the first training pass against stock TRL's rows and stop if they differ.
@@ -74,8 +74,8 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     def __init__(
         self,
         *,
-        open_pictures: OpenPictures,
-        picture_key: PictureKey | None = None,
+        open_images: OpenImages,
+        image_key: ImageKey | None = None,
         shared_prefix: bool = True,
         share_rollout: bool = True,
         verify: bool = True,
@@ -99,13 +99,13 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
-        self.pictures = PictureFeed(
-            open_pictures,
-            picture_key,
+        self.images = ImageFeed(
+            open_images,
+            image_key,
             getattr(self.processing_class, "image_processor", None),
             self.accelerator.device,
         )
-        self.readable = ReadableRows(self.pictures)
+        self.readable = ReadableRows(self.images)
         require_compatible(self)
         if not self.use_vllm:
             asked = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
@@ -113,12 +113,12 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         if self.shared_prefix:
             for each in (self.model, self.ref_model):
                 prepare_model(each)
-            # Of sharded weights a process cannot use its tower alone, so each picture is encoded anew, by all together.
-            if picture_key is not None and self.vision_tower_is_frozen and not weights_are_sharded():
+            # Of sharded weights a process cannot use its tower alone, so each image is encoded anew, by all together.
+            if image_key is not None and self.vision_tower_is_frozen and not weights_are_sharded():
                 for each in (self.model, self.ref_model):
                     if each is not None:
                         take_features(inner_model(each).visual)
-                self.pictures.keep_features(partial(encode_picture, self.accelerator, self.model), vision_cache_gib)
+                self.images.keep_features(partial(encode_image, self.accelerator, self.model), vision_cache_gib)
 
     def _get_train_sampler(self, dataset=None) -> Any:
         like: Any = super()._get_train_sampler(dataset)
@@ -160,17 +160,17 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
 
-    # --- pictures and prompts: once per prompt -------------------------------------------------------------------
+    # --- images and prompts: once per prompt -------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's step over B * G rows; its tensors come back group-major, (B, G, ...), so that groups stay whole."""
         with self.meter.phase("rollout"):
             if not self.shared_prefix:
-                return super()._generate_and_score_completions(self._with_pictures(self._that_open(inputs)))
+                return super()._generate_and_score_completions(self._with_images(self._that_open(inputs)))
             return self._generate_and_score_groups(inputs)
 
     def _that_open(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows, without those whose pictures have stopped to open since training began."""
+        """The rows, without those whose images have stopped to open since training began."""
         dataset = self.train_dataset if self.model.training else self.eval_dataset
         return self.readable(inputs, self._group_size, dataset)
 
@@ -180,7 +180,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         if mode == "train" and self.resample_dead_groups:
             groups = self._resampled(groups)
             total = self.accelerator.gather(groups.values["completion_mask"].sum()).sum()
-        # The prompts stay here and TRL's buffer carries their numbers: pictures need no shuffling and splitting.
+        # The prompts stay here and TRL's buffer carries their numbers: images need no shuffling and splitting.
         self._buffered_prompts[mode] = groups.prompts
         numbers = torch.arange(len(groups.prompts.ids), device=groups.prompts.ids.device)
         return groups.values | {"prompt_number": numbers, "num_items_in_batch": total}
@@ -191,10 +191,10 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         inputs = self._that_open(inputs)
         firsts = inputs[::group]
         assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
-        rows = without_images(inputs) if self.share_rollout else self._with_pictures(inputs)
+        rows = without_images(inputs) if self.share_rollout else self._with_images(inputs)
         with self._working_on(GroupPass(self._encode_rows(firsts))) as current:
             scored = super()._generate_and_score_completions(rows)
-        taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *PICTURE_TENSORS)
+        taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *IMAGE_TENSORS)
         values = {
             name: value.reshape(len(firsts), group, *value.shape[1:])
             for name, value in scored.items()
@@ -249,17 +249,17 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         gathered = self.accelerator.gather(torch.tensor([float(number)], device=self.accelerator.device))
         return (gathered.max() if reduction == "max" else gathered.mean()).item()
 
-    def _with_pictures(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows as stock TRL wants them, with decoded pictures."""
+    def _with_images(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows as stock TRL wants them, with decoded images."""
         group = self._group_size
-        pictures = self.pictures.images(rows[::group])
+        images = self.images.images(rows[::group])
         plain = without_images(rows)
-        if not any(pictures):
+        if not any(images):
             return plain
-        return [{**row, "images": pictures[i // group]} for i, row in enumerate(plain)]
+        return [{**row, "images": images[i // group]} for i, row in enumerate(plain)]
 
     def _encode_rows(self, rows: list[dict[str, Any]]) -> PromptBatch:
-        """Tokenize each prompt and process each picture once."""
+        """Tokenize each prompt and process each image once."""
         options = cast(dict[str, Any], self.chat_template_kwargs)
         texts = [
             self.processing_class.apply_chat_template(
@@ -267,7 +267,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             )
             for row in rows
         ]
-        return encode_prompts(texts, self.pictures(rows), self.processing_class, self.accelerator.device)
+        return encode_prompts(texts, self.images(rows), self.processing_class, self.accelerator.device)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
         with self.meter.phase("reward"):
@@ -320,7 +320,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 in_step=fsdp_is_asked() and self.accelerator.num_processes > 1,
             )
         forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
-        assert not torch.isin(tokens, forbidden).any(), "a picture token was sampled"
+        assert not torch.isin(tokens, forbidden).any(), "an image token was sampled"
         lengths = completion_lengths(tokens, self.eos_token_ids)
         return [row[:length].tolist() for row, length in zip(tokens.cpu(), lengths.tolist(), strict=True)], None
 
@@ -425,24 +425,24 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         return *current.spread_scores(log_probs, entropies, mask), None
 
     def _verifiable(self, prompts: PromptBatch) -> bool:
-        """Of sharded weights only where the first prompts of all processes have pictures or none has: stock TRL's rows
-        make the vision tower's calls for pictures alone, and a process that makes none would be waited for."""
+        """Of sharded weights only where the first prompts of all processes have images or none has: stock TRL's rows
+        make the vision tower's calls for images alone, and a process that makes none would be waited for."""
         if not weights_are_sharded():
             return True
-        pictured = float(prompts.pictures_per_prompt[0] > 0)
-        return self._over_processes(pictured, "mean") in (0.0, 1.0)
+        with_images = float(prompts.images_per_prompt[0] > 0)
+        return self._over_processes(with_images, "mean") in (0.0, 1.0)
 
     def _verify(
         self, model: Any, prompt: PromptBatch, completions: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
     ) -> None:
         """Compare one group's log-probabilities with those of stock TRL's rows; raises RuntimeError if they differ."""
-        rows, rows_mask, pictures = stock_rows(prompt, completions, mask)
+        rows, rows_mask, images = stock_rows(prompt, completions, mask)
         length, dropout = completions.size(1), active_dropout(model)
         with torch.no_grad(), evaluating(dropout), self.meter.paused():
             if dropout:  # LoRA's: drawn anew in each pass, so the pass that trains cannot be compared
                 with self._working_on(GroupPass(prompt)):
                     ours, _, _ = self._get_per_token_logps_and_entropies(model, rows, rows_mask, length)
-            stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **pictures)
+            stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **images)
         half_precision = torch.is_autocast_enabled(stock.device.type) or self.model.dtype != torch.float32
         agreement = require_agreement(ours, stock, mask, half_precision)
         if self.accelerator.is_main_process:

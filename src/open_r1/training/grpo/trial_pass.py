@@ -22,7 +22,7 @@ def try_pass(trainer: Any, rows: list[dict[str, Any]]) -> int:
     group, length = trainer.num_generations, int(trainer.max_completion_length or 1)
     trainer.current_gradient_accumulation_steps = 1
     prompts = trainer._buffered_prompts["train"] = trainer._encode_rows(rows)
-    ordinary = int(prompts.ids[0, -1])  # the end of a chat template's opening: text, never a picture
+    ordinary = int(prompts.ids[0, -1])  # the end of a chat template's opening: text, never an image
     shape = (len(rows), group, length)
     ids = prompts.ids.new_full(shape, ordinary)
     values = {"completion_ids": ids, "completion_mask": torch.ones_like(ids)}

@@ -9,7 +9,7 @@ import torch
 from open_r1.modeling.prompt_batch import PromptBatch
 
 # Mean difference of log-probabilities between the two ways. Observed on tiny models: 3e-7 in float32, 2.4e-3 in
-# bfloat16. Large models round more; what is wrong (a picture, a position, a leak) moves them further still.
+# bfloat16. Large models round more; what is wrong (an image, a position, a leak) moves them further still.
 VERIFY_LIMIT = 1e-4
 VERIFY_LIMIT_HALF = 0.1
 
@@ -17,7 +17,7 @@ VERIFY_LIMIT_HALF = 0.1
 def stock_rows(
     prompt: PromptBatch, completions: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """One group as stock TRL sees it: the prompt and its pictures repeated for every completion.
+    """One group as stock TRL sees it: the prompt and its images repeated for every completion.
 
     Args:
         prompt: a batch of one.
@@ -25,17 +25,17 @@ def stock_rows(
         mask: (G, C) 1 where a token is real.
 
     Returns:
-        (G, P + C) ids and mask, and the picture arguments of TRL's scoring.
+        (G, P + C) ids and mask, and the image arguments of TRL's scoring.
     """
     group, length = completions.shape
     rows = torch.cat([prompt.ids.expand(group, -1), completions], dim=1)
     rows_mask = torch.cat([prompt.mask.expand(group, -1), mask], dim=1)
-    pictures: dict[str, Any] = {name: torch.cat([value] * group) for name, value in prompt.vision.items()}
-    if pictures:
-        kinds = pictures["mm_token_type_ids"]
-        pictures["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(group, length)], dim=1)
-        pictures["num_images"] = prompt.pictures_per_prompt * group
-    return rows, rows_mask, pictures
+    images: dict[str, Any] = {name: torch.cat([value] * group) for name, value in prompt.vision.items()}
+    if images:
+        kinds = images["mm_token_type_ids"]
+        images["mm_token_type_ids"] = torch.cat([kinds, kinds.new_zeros(group, length)], dim=1)
+        images["num_images"] = prompt.images_per_prompt * group
+    return rows, rows_mask, images
 
 
 def require_agreement(ours: torch.Tensor, stock: torch.Tensor, mask: torch.Tensor, half_precision: bool) -> str:

@@ -242,7 +242,7 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], may_change: set[s
     if earlier.get("data", {}).get("ids_sha256") != now.get("data", {}).get("ids_sha256"):
         yield "the questions that are trained on, or their order, are others"
     elif earlier.get("data", {}).get("content_sha256") not in (None, now.get("data", {}).get("content_sha256")):
-        yield "the pictures or texts of the questions that are trained on are others (content_sha256)"
+        yield "the images or texts of the questions that are trained on are others (content_sha256)"
 
 
 def _read_story(folder: Path) -> dict[str, Any]:

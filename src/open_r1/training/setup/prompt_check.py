@@ -1,4 +1,4 @@
-"""Which questions fit the prompt limit and have a picture that opens: found out before training, never during it."""
+"""Which questions fit the prompt limit and have an image that opens: found out before training, never during it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +7,16 @@ from typing import Any
 
 from datasets import Dataset
 
-from open_r1.checkpoints.processors import picture_refusal
+from open_r1.checkpoints.processors import image_refusal
 from open_r1.common.errors import UserError
-from open_r1.data.loading import data_fingerprint, picture_digest
-from open_r1.data.row_images import picture_key, row_pictures
+from open_r1.data.loading import data_fingerprint, image_digest
+from open_r1.data.row_images import image_key, opened_row_images
 from open_r1.data.rows import row_id
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
 BATCH = 256
-Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no picture
+Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no image
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Checked:
     too_long: list[tuple[str, int]]
     """(id, tokens) of the prompts over the limit."""
     unreadable: list[tuple[str, str]]
-    """(id, reason) of the rows whose picture does not open, or is not taken by the image processor."""
+    """(id, reason) of the rows whose image does not open, or is not taken by the image processor."""
     lengths: list[int]
-    """Tokens of each kept prompt, the picture's included."""
+    """Tokens of each kept prompt, the image's included."""
     content: str = ""
-    """SHA-256 over ids, texts and pictures of the kept rows."""
+    """SHA-256 over ids, texts and images of the kept rows."""
 
     @property
     def longest(self) -> int:
@@ -41,22 +41,22 @@ class Checked:
 
 
 def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> Checked:
-    """Open every picture and count every prompt's tokens.
+    """Open every image and count every prompt's tokens.
 
     Args:
         dataset: rows with `id`, `problem` and an undecoded `image`.
-        processor: the checkpoint's processor; its chat template and picture size rules decide the count.
+        processor: the checkpoint's processor; its chat template and image size rules decide the count.
         limit: longest prompt in tokens.
     """
     kept: list[int] = []
     too_long: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
-    opened: dict[str, tuple[Size, str]] = {}  # a picture is asked about up to five times
+    opened: dict[str, tuple[Size, str]] = {}  # an image is asked about up to five times
     kept_lengths: list[int] = []
     contents: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
-            keys = [picture_key(row) for row in rows]
+            keys = [image_key(row) for row in rows]
             fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
             found = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
             opened.update(zip(fresh, found, strict=True))
@@ -80,14 +80,14 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 
 def _size_and_digest(row: dict[str, Any], processor: Any) -> tuple[Size, str]:
-    """The size of a row's picture, or why it does not open or is not taken, and the hash of its bytes."""
+    """The size of a row's image, or why it does not open or is not taken, and the hash of its bytes."""
     try:
-        pictures = row_pictures(row)
+        images = opened_row_images(row)
     except UserError as error:
         return str(error), ""
-    if not pictures:
+    if not images:
         return None, ""
-    return picture_refusal(pictures[0].size, processor) or pictures[0].size, picture_digest(row["image"])
+    return image_refusal(images[0].size, processor) or images[0].size, image_digest(row["image"])
 
 
 def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:
@@ -101,21 +101,21 @@ def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: An
         for row, size in zip(rows, sizes, strict=True)
     ]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    # The template holds one placeholder per picture, which the processor replaces by the picture's tokens.
+    # The template holds one placeholder per image, which the processor replaces by the image's tokens.
     return [
-        length + (picture_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
+        length + (image_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
         for length, size in zip(lengths, sizes, strict=True)
     ]
 
 
-def picture_tokens(size: tuple[int, int], processor: Any) -> int:
-    """Tokens that a picture of (width, height) pixels becomes: patches after resizing over merge_size squared.
+def image_tokens(size: tuple[int, int], processor: Any) -> int:
+    """Tokens that an image of (width, height) pixels becomes: patches after resizing over merge_size squared.
 
     Raises:
-        UserError: the model takes no pictures.
+        UserError: the model takes no images.
     """
     rules = getattr(processor, "image_processor", None)
     if rules is None:
-        raise UserError("the data set has pictures and this model is shown none; take a Qwen-VL checkpoint")
+        raise UserError("the data set has images and this model is shown none; take a Qwen-VL checkpoint")
     width, height = size
     return rules.get_number_of_image_patches(height, width, images_kwargs={}) // rules.merge_size**2

@@ -21,7 +21,7 @@ from open_r1.vocabulary.prompts import build_messages
 def load_training_rows(
     script: QuestionArguments, processor: Any, mode: Mode, split: Split = "train"
 ) -> tuple[Dataset, dict[str, Any], list[int]]:
-    """Rows ready for the trainer, with the prompt written on the fly and the picture still undecoded.
+    """Rows ready for the trainer, with the prompt written on the fly and the image still undecoded.
 
     Args:
         script: the flags.
@@ -44,21 +44,21 @@ def load_training_rows(
         raise UserError(
             f"{len(checked.too_long)} of {len(rows)} prompts are longer than --max_prompt_length "
             f"{script.max_prompt_length} (row {name}: {length} tokens); a prompt is never cut, because that cuts "
-            "picture tokens: raise the limit, lower --max_pixels, or use --overlong_prompts drop"
+            "image tokens: raise the limit, lower --max_pixels, or use --overlong_prompts drop"
         )
     if not checked.kept:
         raise UserError(
             f"no question of the {split} split is left: {len(checked.too_long)} of {len(rows)} prompts are longer than "
-            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} pictures do not open or fit"
+            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} images do not open or fit"
             + (f" (first: {checked.unreadable[0][1]})" if checked.unreadable else "; raise it or lower --max_pixels")
         )
     kept = rows.select(checked.kept) if len(checked.kept) < len(rows) else rows
 
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pictured = [image is not None for image in batch["image"]]
+        with_images = [image is not None for image in batch["image"]]
         prompts = [
             build_messages(problem, mode, has_image=has_image)
-            for problem, has_image in zip(batch["problem"], pictured, strict=True)
+            for problem, has_image in zip(batch["problem"], with_images, strict=True)
         ]
         return {**batch, "prompt": prompts}
 
@@ -114,7 +114,7 @@ def load_sets(
 
     Returns:
         The rows set after set, those that cannot be used, and for each set its path, manifest, ids, and whether all,
-        some or none of its questions have a picture.
+        some or none of its questions have an image.
 
     Raises:
         UserError: as `load_rows`.
@@ -130,9 +130,9 @@ def load_sets(
             dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
         parts.append(rows if len(fresh) == len(rows) else rows.select(fresh))
         without = rows.data.column("image").null_count  # rows that are dropped may count too
-        pictures = "none" if without == rows.data.num_rows else "some" if without else "all"
+        images = "none" if without == rows.data.num_rows else "some" if without else "all"
         kept_ids = {ids[place] for place in fresh}
-        sets.append({"path": path, "pictures": pictures, "manifest": read_manifest(path), "ids": kept_ids})
+        sets.append({"path": path, "pictures": images, "manifest": read_manifest(path), "ids": kept_ids})
         seen.update(ids)
     return concatenate_datasets(parts) if len(parts) > 1 else parts[0], dropped, sets
 
@@ -141,9 +141,9 @@ def _data_report(
     sets: list[dict[str, Any]], ids: list[str], dropped: list[Dropped], checked: Checked
 ) -> dict[str, Any]:
     kinds = {each["pictures"] for each in sets}
-    pictures = kinds.pop() if len(kinds) == 1 else "some"
+    images = kinds.pop() if len(kinds) == 1 else "some"
     left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
-    left_out.append((len(checked.unreadable), "with a picture that does not open or is not taken"))
+    left_out.append((len(checked.unreadable), "with an image that does not open or is not taken"))
     details = [f"{count} {why}" for count, why in left_out if count]
     names = ", ".join(f"{each['path']} ({each['prompts']})" if len(sets) > 1 else each["path"] for each in sets)
     line = f"data: {len(ids)} prompts from {names}, longest {checked.longest} tokens"
@@ -152,7 +152,7 @@ def _data_report(
         # one path as before; of several none is what the run was trained on
         "path": sets[0]["path"] if len(sets) == 1 else None,
         "sets": sets,
-        "pictures": pictures,
+        "pictures": images,
         "prompts": len(ids),
         "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         "content_sha256": checked.content,

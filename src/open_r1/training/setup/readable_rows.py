@@ -1,6 +1,6 @@
-"""Rows whose pictures open, of a set that somebody may rewrite, move or damage while it is trained on.
+"""Rows whose images open, of a set that somebody may rewrite, move or damage while it is trained on.
 
-Every picture was opened before training began (`prompt_limit`), and is opened again whenever its question comes. One
+Every image was opened before training began (`prompt_limit`), and is opened again whenever its question comes. One
 that no longer opens costs its question, not the run: another question takes its place, and that is counted.
 """
 
@@ -9,24 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 from open_r1.common.errors import UserError
-from open_r1.training.grpo.picture_feed import PictureFeed, Row
+from open_r1.training.grpo.image_feed import ImageFeed, Row
 
 _TRIES = 100  # other questions that are looked at before the set is given up
 _NAMED = 3  # questions that are named one by one
 
 
 class ReadableRows:
-    """Replaces the rows of a batch whose pictures do not open any more.
+    """Replaces the rows of a batch whose images do not open any more.
 
     Args:
-        pictures: opens them.
+        images: opens them.
         say: is told what is left out.
     """
 
-    def __init__(self, pictures: PictureFeed, say: Callable[[str], object] = print) -> None:
-        self._pictures, self._say = pictures, say
+    def __init__(self, images: ImageFeed, say: Callable[[str], object] = print) -> None:
+        self._images, self._say = images, say
         self.left_out: dict[str, str] = {}
-        """id -> why its picture did not open, of every question that was left out."""
+        """id -> why its image did not open, of every question that was left out."""
 
     def __call__(self, rows: list[Row], group: int, dataset: Any) -> list[Row]:
         """The rows of a batch, `group` equal ones for each question; others of `dataset` for those that do not open.
@@ -34,7 +34,7 @@ class ReadableRows:
         Raises:
             UserError: none of many others opens either.
         """
-        problems = self._pictures.problems(rows[::group])
+        problems = self._images.problems(rows[::group])
         if not problems:
             return rows
         rows = list(rows)
@@ -42,7 +42,7 @@ class ReadableRows:
             row = rows[place * group]
             self._count(str(row.get("id", "?")), reason)
             rows[place * group : (place + 1) * group] = [self._other(row, reason, dataset)] * group
-        self._pictures.problems(rows[::group])  # opened once more, so that the batch is at hand
+        self._images.problems(rows[::group])  # opened once more, so that the batch is at hand
         return rows
 
     def _count(self, name: str, reason: str) -> None:
@@ -58,9 +58,9 @@ class ReadableRows:
         start = int.from_bytes(hashlib.sha256(str(row.get("id")).encode()).digest()[:8], "big")
         for step in range(1, min(_TRIES, len(dataset)) + 1):
             other = dataset[(start + step) % len(dataset)]
-            if not self._pictures.problems([other]):
+            if not self._images.problems([other]):
                 return other
         raise UserError(
-            f"{reason}; and none of {min(_TRIES, len(dataset))} other questions has a picture that opens: is the set "
+            f"{reason}; and none of {min(_TRIES, len(dataset))} other questions has an image that opens: is the set "
             "being rewritten or moved? Put it back; the same command continues from the last checkpoint"
         )

@@ -1,7 +1,7 @@
 """What a training run tells, and to whom: metrics.jsonl in its folder always, and the trackers that were asked for.
 
 The data is medical. A tracker gets numbers and settings; of prompts and completions it gets the text, and only with
-`--log_completions`; pictures never. wandb's habit of recording the console, the code, the git state, the command and
+`--log_completions`; images never. wandb's habit of recording the console, the code, the git state, the command and
 the machine is off unless its own environment variables say otherwise.
 """
 
@@ -46,7 +46,7 @@ def prepare_trackers(training: Any) -> None:
         training: training arguments; `notes` may gain lines.
 
     Raises:
-        UserError: a tracker that is not supported or not installed, or pictures that would be uploaded.
+        UserError: a tracker that is not supported or not installed, or images that would be uploaded.
     """
     trackers = list(training.report_to or [])
     for name in trackers:
@@ -59,7 +59,7 @@ def prepare_trackers(training: Any) -> None:
             )
     if getattr(training, "log_multimodal", False):
         raise UserError(
-            "--log_multimodal would upload patients' pictures; nothing here does that. --log_completions alone logs "
+            "--log_multimodal would upload patients' images; nothing here does that. --log_completions alone logs "
             "prompts and completions as text"
         )
     if "wandb" in trackers:
@@ -70,7 +70,7 @@ def prepare_trackers(training: Any) -> None:
         _require_private_places(training)
     if trackers and getattr(training, "log_completions", False):
         training.notes.append(
-            f"--log_completions: prompts and completions go to {', '.join(trackers)}, as text, without pictures"
+            f"--log_completions: prompts and completions go to {', '.join(trackers)}, as text, without images"
         )
 
 
@@ -219,7 +219,7 @@ class MetricsLog(TrainerCallback):
 class CompletionsAsText(TrainerCallback):
     """Turns what `--log_completions` logs into text before TRL hands it to a tracker.
 
-    wandb's tables refuse a column of messages whose parts differ, as those of a question with a picture do: TRL 1.16
+    wandb's tables refuse a column of messages whose parts differ, as those of a question with an image do: TRL 1.16
     ends a run with a TypeError at the first log.
 
     Args:
@@ -238,7 +238,7 @@ class CompletionsAsText(TrainerCallback):
 
 
 def as_text(messages: Any) -> str:
-    """A conversation as text: what each message says, without roles; a picture as `[image]`."""
+    """A conversation as text: what each message says, without roles; an image as `[image]`."""
     if isinstance(messages, str):
         return messages
     return "\n".join(_said(message.get("content")) for message in messages)

@@ -3,7 +3,7 @@
 (() => {
   const PAGE = 20;
   const ANY = "";
-  const NO_PICTURE = -2;
+  const NO_IMAGE = -2;
   const OUTCOMES = ["correct", "wrong", "unparsed", "error"];
   const SHOWN = { correct: "correct", wrong: "wrong", unparsed: "could not be read", error: "was not asked" };
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -12,7 +12,7 @@
   let found = [];
   let page = 0;
 
-  // An item is [question, options, right, modality, task, picture, answers]; an answer [outcome, letter, output, votes].
+  // An item is [question, options, right, modality, task, image, answers]; an answer [outcome, letter, output, votes].
   const answer = (item, run) => (run < 0 ? null : item[6][run]);
 
   function element(tag, className, text) {
@@ -72,11 +72,11 @@
 
   function itemBlock(item, runs) {
     const block = element("article", "item");
-    const without = item[5] === NO_PICTURE ? "no picture" : "picture not in this page";
-    const picture = item[5] >= 0 ? element("img") : element("div", "missing", without);
+    const without = item[5] === NO_IMAGE ? "no image" : "image not in this page";
+    const image = item[5] >= 0 ? element("img") : element("div", "missing", without);
     if (item[5] >= 0) {
-      picture.src = data.pictures[item[5]];
-      picture.alt = "picture of the question";
+      image.src = data.images[item[5]];
+      image.alt = "image of the question";
     }
     const middle = element("div");
     middle.append(element("div", "labels", [data.modalities[item[3]], data.tasks[item[4]]].join(" \u00b7 ")));
@@ -88,7 +88,7 @@
     middle.append(options);
     const answers = element("div");
     for (const run of runs) if (answer(item, run)) answers.append(answerBlock(item, run));
-    block.append(picture, middle, answers);
+    block.append(image, middle, answers);
     return block;
   }
 

@@ -19,7 +19,7 @@ from open_r1.evaluation.reporting.table_formats import html_table
 
 WITHOUT_QUESTIONS = (
     '<section id="questions"><h2>Questions and answers</h2><p>Not in this page, which may be passed on: no question, '
-    "no answer and no picture. <code>eval/report.py --with_items</code> puts them in.</p></section>\n"
+    "no answer and no image. <code>eval/report.py --with_items</code> puts them in.</p></section>\n"
 )
 OPEN_RUNS = 3  # with more, the parts of single runs are folded
 
@@ -36,7 +36,7 @@ def page(
     Args:
         title: its heading.
         sections: what stands before the item browser.
-        drawn: the pictures of the sections as SVG, by their names there.
+        drawn: the images of the sections as SVG, by their names there.
         made: the questions and answers; None leaves them out, and with them every script.
         measured: the manifest of each result file, by its name.
     """
@@ -101,13 +101,11 @@ def embedded(value: Any) -> str:
 def _section(name: str, section: Section, drawn: Mapping[str, bytes], folded: bool) -> str:
     warnings = "".join(f'<p class="warning">{html.escape(text)}</p>' for text in section.warnings)
     texts = "".join(f"<p>{html.escape(text)}</p>" for text in section.texts)
-    pictures = "".join(f"<figure>{inline_svg(drawn[name])}</figure>" for name in section.figures)
-    body = warnings + texts + "".join(map(html_table, section.sheets)) + pictures
+    images = "".join(f"<figure>{inline_svg(drawn[name])}</figure>" for name in section.figures)
+    body = warnings + texts + "".join(map(html_table, section.sheets)) + images
     heading = f"<h2>{html.escape(section.title)}</h2>"
     if folded and section.single:
-        return (
-            f'<section id="{name}">{heading}<details><summary>tables and pictures</summary>{body}</details></section>'
-        )
+        return f'<section id="{name}">{heading}<details><summary>tables and images</summary>{body}</details></section>'
     return f'<section id="{name}">{heading}{body}</section>'
 
 

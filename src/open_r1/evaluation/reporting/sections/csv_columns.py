@@ -9,11 +9,11 @@ from open_r1.grading.grader import Outcome
 
 
 def _hidden(scored: Scored, cell: Cell) -> float | None:
-    """Accuracy without the picture, on the questions of this cell that both runs answered."""
-    if scored.without_picture is None or cell not in scored.without_picture:
+    """Accuracy without the image, on the questions of this cell that both runs answered."""
+    if scored.without_image is None or cell not in scored.without_image:
         return None
     ids = {result.id for result in scored.table[cell].asked}
-    return mean([float(result.correct) for result in scored.without_picture[cell].asked if result.id in ids])
+    return mean([float(result.correct) for result in scored.without_image[cell].asked if result.id in ids])
 
 
 COLUMNS = (
@@ -23,14 +23,14 @@ COLUMNS = (
 )
 
 
-def figures(tally: Tally, without_picture: float | None = None) -> list[str]:
+def figures(tally: Tally, without_image: float | None = None) -> list[str]:
     """The values of COLUMNS; accuracies in per cent, blank where there is none."""
     own, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
     spread = [None] * 4 if own is None else [own.mean, own.stderr, own.low, own.high]
     return [
         str(tally.n),
         str(0 if own is None else own.clusters),
-        *map(percent, (*spread, tally.chance, tally.blind, without_picture)),
+        *map(percent, (*spread, tally.chance, tally.blind, without_image)),
         "" if tally.unseen is None else str(len(tally.unseen)),
         *map(percent, (None, None) if unseen is None else (unseen.mean, unseen.stderr)),
         *(str(tally.count(outcome)) for outcome in (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED)),

@@ -16,7 +16,7 @@ from open_r1.evaluation.scoring.statistics import LEVEL, Difference, mean_of_mea
 from open_r1.evaluation.scoring.tallies import ALL, TEXT, Cell, columns, grid, modalities, only_text, sources
 
 TOO_FEW = "too few"
-"""Stands where fewer than statistics.FEWEST_CHANGED pictures changed, for which no p-value says anything."""
+"""Stands where fewer than statistics.FEWEST_CHANGED images changed, for which no p-value says anything."""
 
 DIFFERENCE_COLUMNS = (
     *("n", "pictures", "changed_pictures", "difference", "stderr", "low", "high", "won", "lost"),
@@ -61,14 +61,14 @@ def _csv_of_differences(comparison: Comparison, head: list[str], named: Iterable
 
 
 def interval(difference: Difference) -> str:
-    """` [-1.2, 3.4]` in points; blank on a single picture."""
+    """` [-1.2, 3.4]` in points; blank on a single image."""
     return "" if difference.low is None else f" [{percent(difference.low, 1)}, {percent(difference.high, 1)}]"
 
 
 def tested(difference: Difference) -> str:
     """What the paired test says, in words."""
     if difference.too_few:
-        return f"{difference.changed} pictures changed: too few for a p-value"
+        return f"{difference.changed} images changed: too few for a p-value"
     return f"{difference.test} p = {p_value(difference, difference.p)}"
 
 
@@ -126,7 +126,7 @@ def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | No
 
 
 def difference_figures(difference: Difference, p_holm: float | None) -> list[str]:
-    """The values of DIFFERENCE_COLUMNS, in points; blank where there is none, as p where too few pictures changed."""
+    """The values of DIFFERENCE_COLUMNS, in points; blank where there is none, as p where too few images changed."""
     return [
         str(difference.n),
         str(difference.clusters),

@@ -47,7 +47,7 @@ def _matrix_sheet(matrix: Matrix[Tally], marks: Marks) -> Sheet:
             else BLANK
         )
         rows.append([row, *shown, average])
-    note = "Accuracy ± standard error clustered by picture, in per cent (number of questions). Rows: trained on."
+    note = "Accuracy ± standard error clustered by image, in per cent (number of questions). Rows: trained on."
     return Sheet(marked("Accuracy", marks), ["", *matrix.columns, "unweighted mean"], rows, [note])
 
 

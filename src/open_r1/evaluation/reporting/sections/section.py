@@ -29,13 +29,13 @@ class Section:
     warnings: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
-    figures: dict[str, Figure] = field(default_factory=dict)  # path below the report, without ending -> picture
+    figures: dict[str, Figure] = field(default_factory=dict)  # path below the report, without ending -> image
     files: dict[str, str] = field(default_factory=dict)  # path below the report -> content
     single: bool = False  # about one result file; the page folds it where there are many
 
 
 def marked(title: str, marks: Marks) -> str:
-    """The title of a picture or part, with what must not be overlooked before it."""
+    """The title of an image or part, with what must not be overlooked before it."""
     return ": ".join([*marks, title])
 
 
@@ -45,9 +45,9 @@ def warned(marks: Marks) -> list[str]:
 
 
 ACCURACY_NOTE = (
-    "Accuracies are in per cent. ± is the standard error clustered by picture, of text questions by question; the "
-    "interval is Wilson's with the t quantile of pictures - 1, wider where questions share pictures. Guessing: uniform "
-    "over the options. Blind floor: the option that was most often right in training, no picture and no question "
+    "Accuracies are in per cent. ± is the standard error clustered by image, of text questions by question; the "
+    "interval is Wilson's with the t quantile of images - 1, wider where questions share images. Guessing: uniform "
+    "over the options. Blind floor: the option that was most often right in training, no image and no question "
     "looked at. Unparsed: answers that could not be read, which count as wrong. Cut off: completions that the token "
     "limit (max_new_tokens) ended; unknown where older result files do not say. Weighted: every question counts the "
     "same; unweighted: every modality, task, source or set does, as in the published averages."
@@ -55,8 +55,8 @@ ACCURACY_NOTE = (
 
 DIFFERENCE_NOTE = (
     f"Differences are in points of accuracy on the same questions. {STAR} the 95 % interval leaves zero out, which it "
-    f"does just when p < 0.05. The paired test is the {MCNEMAR} test where every picture has one question, and the "
-    f"{SIGN_FLIP} test over pictures where questions share pictures. Where fewer than {FEWEST_CHANGED} pictures "
+    f"does just when p < 0.05. The paired test is the {MCNEMAR} test where every image has one question, and the "
+    f"{SIGN_FLIP} test over images where questions share images. Where fewer than {FEWEST_CHANGED} images "
     "changed, too few stands instead of a p-value: none could be below 0.05. Of many cells some bear a star by chance "
     "alone; p (Holm) is corrected for the number of cells of a kind (single cells, modalities, tasks; Holm 1979), and "
     f"{HOLM_STAR} marks where it is below 0.05."

@@ -1,4 +1,4 @@
-"""What a report says: for each run, each matrix and each comparison its tables, pictures, files and warnings."""
+"""What a report says: for each run, each matrix and each comparison its tables, images, files and warnings."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 
 
 def parts_of(cells: Iterable[Cell]) -> list[Part]:
-    """By modality and by task where there are pictures, by source where there are text questions, by set if asked."""
+    """By modality and by task where there are images, by source where there are text questions, by set if asked."""
     present = list(cells)
     parts = []
     if not only_text(present):
@@ -82,9 +82,7 @@ def _warnings(scored: Scored) -> list[str]:
     if not whole.n:
         found.append("No question could be asked.")
     if whole.unreadable:
-        found.append(
-            f"{whole.unreadable:,} questions were not asked (unreadable picture or the like) and count nowhere."
-        )
+        found.append(f"{whole.unreadable:,} questions were not asked (unreadable image or the like) and count nowhere.")
     if file.missing:
         found.append(f"{file.missing:,} questions have no result yet: the run is not finished.")
     if file.torn:
@@ -95,24 +93,24 @@ def _warnings(scored: Scored) -> list[str]:
 _HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor")
 LENIENT_ACCURACY = "accuracy, lenient"
 UNKNOWN = "unknown"
-_PICTURED = ("without picture", "pictures not in training")
+_IMAGED = ("without image", "images not in training")
 
 
 def _run_sheet(scored: Scored, part: Part) -> Sheet:
     """Accuracies of some cells, then the averages: weighted, and unweighted over these groups."""
-    table, pictured = scored.table, part.name != "source"
+    table, with_images = scored.table, part.name != "source"
     k = table[ALL, ALL].samples
     drawn = (f"one of {k} samples", f"best of {k}") if k > 1 else ()
     names = [LENIENT_ACCURACY if name == "accuracy" and LENIENT in scored.marks else name for name in _HEAD]
-    head = [*names, *(_PICTURED if pictured else ()), *drawn, "unparsed", "cut off"]
-    rows = [[name, *_row(scored, [cell], pictured)] for name, cell in part.cells]
+    head = [*names, *(_IMAGED if with_images else ()), *drawn, "unparsed", "cut off"]
+    rows = [[name, *_row(scored, [cell], with_images)] for name, cell in part.cells]
     for average in averages(table):
         if average.over in ("questions", f"{part.name.removesuffix('y')}ies", f"{part.name}s"):  # modalities, tasks
-            rows.append([average.name, *_row(scored, average.cells, pictured, average)])
-    return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, pictured))
+            rows.append([average.name, *_row(scored, average.cells, with_images, average)])
+    return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, with_images))
 
 
-def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average | None = None) -> list[str]:
+def _row(scored: Scored, cells: Sequence[Cell], with_images: bool, average: Average | None = None) -> list[str]:
     """The columns after the name: of one cell, or the plain mean over several."""
     tallies = [scored.table[cell] for cell in cells]
     own = tallies[0].estimate if len(tallies) == 1 else None
@@ -120,7 +118,7 @@ def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average
         accuracy = with_error(average.mean, average.stderr)
     else:
         accuracy = "" if own is None else with_error(own.mean, own.stderr)
-    hidden = [_hidden(scored, cell) for cell in cells] if pictured else []
+    hidden = [_hidden(scored, cell) for cell in cells] if with_images else []
     k = scored.table[ALL, ALL].samples
     shares = [[tally.pass_at(number) for tally in tallies] for number in ((1, k) if k > 1 else ())]
     values = [
@@ -129,7 +127,7 @@ def _row(scored: Scored, cells: Sequence[Cell], pictured: bool, average: Average
         "" if own is None else f"{percent(own.low, 1)} to {percent(own.high, 1)}",
         _mean_of([tally.chance for tally in tallies]),
         _mean_of([tally.blind for tally in tallies]),
-        *([_mean_of(hidden), _unseen(tallies)] if pictured else []),
+        *([_mean_of(hidden), _unseen(tallies)] if with_images else []),
         *map(_mean_of, shares),
         _mean_of([tally.unparsed for tally in tallies]),
         cut_off(tallies),
@@ -150,7 +148,7 @@ def _mean_of(shares: Sequence[float | None]) -> str:
 
 
 def _unseen(tallies: Sequence[Tally]) -> str:
-    """Accuracy on the questions whose picture is not in training, with error and number."""
+    """Accuracy on the questions whose image is not in training, with error and number."""
     groups = [tally.unseen for tally in tallies]
     known = [group for group in groups if group]
     if not known or any(group is None for group in groups):
@@ -159,15 +157,15 @@ def _unseen(tallies: Sequence[Tally]) -> str:
     return f"{with_error(average, stderr)} ({sum(map(len, known)):,})"
 
 
-def _notes(scored: Scored, k: int, pictured: bool) -> list[str]:
+def _notes(scored: Scored, k: int, with_images: bool) -> list[str]:
     """What is particular to this run; what holds for all is in `guide`."""
     whole = scored.table[ALL, ALL]
     notes = []
     if whole.blind is None and whole.unseen is None:
-        blank = "the blind floor and the pictures not in training are" if pictured else "the blind floor is"
+        blank = "the blind floor and the images not in training are" if with_images else "the blind floor is"
         notes.append(f"No training split was known, so {blank} blank.")
-    if pictured and scored.without_picture is None and scored.shown_as[0] == "shown":
-        notes.append("No result file of this checkpoint without pictures is among those given.")
+    if with_images and scored.without_image is None and scored.shown_as[0] == "shown":
+        notes.append("No result file of this checkpoint without images is among those given.")
     if k > 1:
         notes.append(f"Accuracy is that of the majority vote of {k} samples; best of {k} is pass@{k}, one is pass@1.")
     return notes
@@ -183,7 +181,7 @@ def _both_sheet(table: Table, marks: Marks) -> Sheet:
         return "" if estimate is None else f"{with_error(estimate.mean, estimate.stderr)} ({estimate.n:,})"
 
     rows = [[name, *(cell(name, column) for column in names)] for name in [*modalities(table), ALL]]
-    note = "Accuracy ± standard error clustered by picture, in per cent (number of questions)."
+    note = "Accuracy ± standard error clustered by image, in per cent (number of questions)."
     return Sheet(marked("Accuracy by modality and task", marks), ["", *names], rows, [note])
 
 

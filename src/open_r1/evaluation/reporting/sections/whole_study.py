@@ -31,7 +31,7 @@ _MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earl
 def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]:
     """The comparisons of a study, the first one first, and the sections of its report but for the curves.
 
-    Files whose pictures or options were changed are left out.
+    Files whose images or options were changed are left out.
 
     Args:
         scored: several runs.
@@ -125,7 +125,7 @@ def _table(tested: Mapping[Label, Sequence[tuple[Scored, Tally]]], ways: Sequenc
     means = [with_error(*mean_of_means(group)) if group else BLANK for group in groups.values()]
     rows.append(["unweighted mean", BLANK, *means])
     notes = [
-        "Accuracy ± standard error clustered by picture, in per cent. Zero-shot: the base under the same prompt. "
+        "Accuracy ± standard error clustered by image, in per cent. Zero-shot: the base under the same prompt. "
         f"{SAME.capitalize()}: trained on what is tested; {OTHER}: mean over the runs that were trained on another one."
     ]
     if any(relation == UNSAID for _, relation in columns):

@@ -1,7 +1,7 @@
-"""Pictures on their way to the model: opened and processed once per question, encoded once per run if nothing trains.
+"""Images on their way to the model: opened and processed once per question, encoded once per run if nothing trains.
 
-A group of completions shares its pictures, several questions of a batch may, and a vision tower that is frozen gives
-a picture the same features in every step: each is worked out once and kept where it will be asked for again.
+A group of completions shares its images, several questions of a batch may, and a vision tower that is frozen gives
+an image the same features in every step: each is worked out once and kept where it will be asked for again.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -12,56 +12,56 @@ import torch
 from PIL import Image
 
 from open_r1.common.errors import UserError
-from open_r1.modeling.image_tokens import Picture
+from open_r1.modeling.image_tokens import OpenedImage
 from open_r1.modeling.prompt_batch import inner_model
 
 Row = dict[str, Any]
-OpenPictures = Callable[[Row], list[Image.Image]]
-PictureKey = Callable[[Row], Hashable]
+OpenImages = Callable[[Row], list[Image.Image]]
+ImageKey = Callable[[Row], Hashable]
 THREADS = 4
 GIB = 2**30
 
 
-class PictureFeed:
-    """The pictures of rows, processed; each distinct one of a call once.
+class ImageFeed:
+    """The images of rows, processed; each distinct one of a call once.
 
     Args:
-        open_pictures: the RGB pictures of a row, none for a text-only row. Called in threads.
-        key: what tells the pictures of rows apart; None takes every row's as its own.
+        open_images: the RGB images of a row, none for a text-only row. Called in threads.
+        key: what tells the images of rows apart; None takes every row's as its own.
         image_processor: the checkpoint's; None for a text model.
         device: where to process; resizing runs on a GPU where this names one.
     """
 
     def __init__(
-        self, open_pictures: OpenPictures, key: PictureKey | None, image_processor: Any, device: torch.device
+        self, open_images: OpenImages, key: ImageKey | None, image_processor: Any, device: torch.device
     ) -> None:
-        self._open, self._key, self._processor = open_pictures, key, image_processor
+        self._open, self._key, self._processor = open_images, key, image_processor
         self._on_gpu = {"device": device} if device.type == "cuda" else {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pictures")
-        self._encode: Callable[[Picture], torch.Tensor] | None = None
-        self._kept: dict[Hashable, list[Picture]] = {}
+        self._encode: Callable[[OpenedImage], torch.Tensor] | None = None
+        self._kept: dict[Hashable, list[OpenedImage]] = {}
         self._room = 0
         self._at_hand: dict[Hashable, list[Image.Image]] = {}
         self.opened = 0
-        """Rows whose pictures were opened so far."""
+        """Rows whose images were opened so far."""
 
-    def keep_features(self, encode: Callable[[Picture], torch.Tensor], gib: float) -> None:
-        """From now on hand out what a frozen vision tower makes of a picture, (tokens, hidden), and keep it.
+    def keep_features(self, encode: Callable[[OpenedImage], torch.Tensor], gib: float) -> None:
+        """From now on hand out what a frozen vision tower makes of an image, (tokens, hidden), and keep it.
 
         Args:
-            encode: the tower, for one picture.
-            gib: memory of the host that features may fill; when it is full, further pictures are encoded every time.
+            encode: the tower, for one image.
+            gib: memory of the host that features may fill; when it is full, further images are encoded every time.
         """
         assert self._key is not None, "features cannot be kept without a key to find them by"
         self._encode, self._room = encode, int(gib * GIB)
 
     @property
     def keeps_features(self) -> bool:
-        """Whether pictures come as the features of a frozen tower."""
+        """Whether images come as the features of a frozen tower."""
         return self._encode is not None
 
     def problems(self, rows: Sequence[Row]) -> dict[int, str]:
-        """Why the pictures of rows do not open: place -> reason. Those that do are at hand for the calls that follow.
+        """Why the images of rows do not open: place -> reason. Those that do are at hand for the calls that follow.
 
         Without a key rows cannot be told apart again, and nothing is looked at.
         """
@@ -85,49 +85,47 @@ class PictureFeed:
         return self._open(row) if at_hand is None else at_hand
 
     def images(self, rows: Sequence[Row]) -> list[list[Image.Image]]:
-        """The opened pictures of each row, as they are."""
+        """The opened images of each row, as they are."""
         return list(self._pool.map(self._opened, rows))
 
-    def __call__(self, rows: Sequence[Row]) -> list[list[Picture]]:
-        """The processed pictures of each row."""
+    def __call__(self, rows: Sequence[Row]) -> list[list[OpenedImage]]:
+        """The processed images of each row."""
         keys = [index if self._key is None else self._key(row) for index, row in enumerate(rows)]
-        found: dict[Hashable, list[Picture]] = {key: self._kept[key] for key in keys if key in self._kept}
+        found: dict[Hashable, list[OpenedImage]] = {key: self._kept[key] for key in keys if key in self._kept}
         fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
-        for key, pictures in zip(fresh, self._pool.map(self._process, fresh.values()), strict=True):
-            found[key] = pictures if self._encode is None else self._encoded(key, pictures)
+        for key, images in zip(fresh, self._pool.map(self._process, fresh.values()), strict=True):
+            found[key] = images if self._encode is None else self._encoded(key, images)
         self.opened += len(fresh)
         return [found[key] for key in keys]
 
-    def _process(self, row: Row) -> list[Picture]:
-        pictures = self._opened(row)
-        if not pictures:
+    def _process(self, row: Row) -> list[OpenedImage]:
+        opened = self._opened(row)
+        if not opened:
             return []
-        made = self._processor(images=pictures, return_tensors="pt", **self._on_gpu)
+        made = self._processor(images=opened, return_tensors="pt", **self._on_gpu)
         grids = made["image_grid_thw"].cpu()
         values = made["pixel_values"].split(grids.prod(dim=-1).tolist())
-        return [Picture(value, grid) for value, grid in zip(values, grids, strict=True)]
+        return [OpenedImage(value, grid) for value, grid in zip(values, grids, strict=True)]
 
-    def _encoded(self, key: Hashable, pictures: list[Picture]) -> list[Picture]:
+    def _encoded(self, key: Hashable, images: list[OpenedImage]) -> list[OpenedImage]:
         assert self._encode is not None
-        encoded = [Picture(self._encode(picture).cpu(), picture.grid) for picture in pictures]
-        size = sum(picture.values.nbytes for picture in encoded)
+        encoded = [OpenedImage(self._encode(image).cpu(), image.grid) for image in images]
+        size = sum(image.values.nbytes for image in encoded)
         if size <= self._room:
             self._room -= size
             self._kept[key] = encoded
         elif self._room > 0:
-            print(f"kept features fill their memory at {len(self._kept)} pictures; --vision_cache_gib sets how much")
+            print(f"kept features fill their memory at {len(self._kept)} images; --vision_cache_gib sets how much")
             self._room = 0
         return encoded
 
 
 @torch.no_grad()
-def encode_picture(accelerator: Any, model: Any, picture: Picture) -> torch.Tensor:
-    """What a model's frozen vision tower makes of one picture, (tokens, hidden)."""
+def encode_image(accelerator: Any, model: Any, image: OpenedImage) -> torch.Tensor:
+    """What a model's frozen vision tower makes of one image, (tokens, hidden)."""
     inner = inner_model(accelerator.unwrap_model(model))
     with accelerator.autocast():
-        outputs = inner.get_image_features(
-            picture.values.to(accelerator.device), picture.grid[None].to(accelerator.device)
-        )
+        outputs = inner.get_image_features(image.values.to(accelerator.device), image.grid[None].to(accelerator.device))
     return outputs.pooler_output[0]
 
 

@@ -1,8 +1,8 @@
-"""Turn thousands of pictures into 384 x 384 PNG or JPEG, each once, in many processes, and survive a kill.
+"""Turn thousands of images into 384 x 384 PNG or JPEG, each once, in many processes, and survive a kill.
 
-A pack is a folder: every worker process appends encoded pictures to a file of its own, and one index says what
-lies where. The index is written after the pictures, so what it names is there; a run that was killed goes on
-with what the index holds. In memory a picture costs some 40 bytes, however large it is.
+A pack is a folder: every worker process appends encoded images to a file of its own, and one index says what
+lies where. The index is written after the images, so what it names is there; a run that was killed goes on
+with what the index holds. In memory an image costs some 40 bytes, however large it is.
 
 Imports stay few: every worker process pays for them.
 """
@@ -31,7 +31,7 @@ import PIL
 from open_r1.common.errors import UserError
 from open_r1.data.images import SIZE, ImageError, decode, read_file, resolve
 
-_CHUNK = 8  # pictures in one task
+_CHUNK = 8  # images in one task
 _AHEAD = 16  # tasks in flight per worker: two seconds of work, while whoever reads is busy with other things
 _INDEX = "index.jsonl"
 _NOT_THERE = 2**16 - 1
@@ -39,7 +39,7 @@ _NOT_THERE = 2**16 - 1
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are stored."""
+    """How images are stored."""
 
     size: int = SIZE  # pixels of each side
     format: str = "PNG"  # or JPEG
@@ -51,21 +51,21 @@ class Encoding:
             raise UserError(f"--size {self.size} is out of range; sides of 28 to 4096 pixels make sense")
 
     def encode(self, data: bytes, name: str) -> bytes:
-        """Bytes of any picture file -> bytes of the stored form. Raises `ImageError`."""
-        picture = decode(data, (self.size, self.size), name)
+        """Bytes of any image file -> bytes of the stored form. Raises `ImageError`."""
+        image = decode(data, (self.size, self.size), name)
         buffer = BytesIO()
         if self.format == "PNG":
             # Level 1 costs 8 ms and level 6 42 ms, for files that are 14 % smaller.
-            picture.save(buffer, "PNG", compress_level=1)
+            image.save(buffer, "PNG", compress_level=1)
         else:
-            picture.save(buffer, "JPEG", quality=95, subsampling=0)
+            image.save(buffer, "JPEG", quality=95, subsampling=0)
         return buffer.getvalue()
 
 
 class Stored(NamedTuple):
-    """What a worker reports about one picture."""
+    """What a worker reports about one image."""
 
-    content: str  # 16 hexadecimal digits of the source file's SHA-256: equal files are one picture
+    content: str  # 16 hexadecimal digits of the source file's SHA-256: equal files are one image
     segment: str | None = None  # where the encoded form lies; None if it was only hashed
     offset: int = 0
     length: int = 0
@@ -73,7 +73,7 @@ class Stored(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One picture to do."""
+    """One image to do."""
 
     index: int
     reference: str  # path below the image root
@@ -81,7 +81,7 @@ class Job(NamedTuple):
 
 
 class Pack:
-    """Encoded pictures on disk, addressed by their index in `references`."""
+    """Encoded images on disk, addressed by their index in `references`."""
 
     def __init__(self, folder: Path, image_root: Path, references: Sequence[str], encoding: Encoding):
         """Open a pack in `folder`, which is made, or reused as far as it fits the encoding and the files."""
@@ -114,7 +114,7 @@ class Pack:
         return self._content[index] if self._hashed[index] else None
 
     def read(self, index: int) -> bytes:
-        """The encoded form of a picture that is in the pack."""
+        """The encoded form of an image that is in the pack."""
         segment = self._segment[index]
         if segment not in self._handles:
             self._handles[segment] = os.open(self.folder / self._segments[segment], os.O_RDONLY | os.O_CLOEXEC)
@@ -129,7 +129,7 @@ class Pack:
         self._filling = self._fill(todo, workers)
 
     def has(self, index: int) -> bool:
-        """Whether a picture is in the pack, waiting for it; if not, `failed` says why.
+        """Whether an image is in the pack, waiting for it; if not, `failed` says why.
 
         Raises:
             OSError: the disk is full.
@@ -140,7 +140,7 @@ class Pack:
         return index in self
 
     def finish(self) -> Iterator[int]:
-        """Wait for all pictures; yields how many were done since it last yielded, raises as `has` does."""
+        """Wait for all images; yields how many were done since it last yielded, raises as `has` does."""
         return self._filling
 
     def _fill(self, jobs: Iterator[Job], workers: int) -> Generator[int]:
@@ -164,7 +164,7 @@ class Pack:
             self._offset[index], self._length[index] = stored.offset, stored.length
             self._crc[index] = stored.crc
 
-    # The index: a line for the encoding, then a line for each picture with the size and time of its file.
+    # The index: a line for the encoding, then a line for each image with the size and time of its file.
 
     def _note(self, index: int, stored: Stored) -> None:
         reference = self.references[index]
@@ -241,7 +241,7 @@ def _run(work: _Work, chunks: Iterable[_Chunk], workers: int) -> Iterator[tuple[
     except (BrokenProcessPool, MemoryError):
         raise UserError(
             "a worker process died, most likely for lack of memory; run again with fewer --num_workers, "
-            "the pictures that are done are kept"
+            "the images that are done are kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Whatever a data file names as a picture: no request, no opening outside the root, no process, and an end in time.
+"""Whatever a data file names as an image: no request, no opening outside the root, no process, and an end in time.
 
 The doors run in a process of their own (tests/support/watched_doors.py) under Python's audit hook. Beside it the kernel
 says whether anybody, C libraries too, opened what lies outside (inotify), and a server listens that nobody may call.
@@ -34,9 +34,9 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 
 
-def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, form, **options)
+    image.save(stream, form, **options)
     return stream.getvalue()
 
 
@@ -64,16 +64,16 @@ def many_scans(side: int, count: int) -> bytes:
 
 def animation(frames: int) -> bytes:
     """A GIF whose second frame is repeated."""
-    picture = Image.new("L", (8, 8), 0)
-    data = encoded(picture, "GIF", save_all=True, append_images=[Image.new("L", (8, 8), 255)])
-    one = encoded(picture, "GIF")
+    image = Image.new("L", (8, 8), 0)
+    data = encoded(image, "GIF", save_all=True, append_images=[Image.new("L", (8, 8), 255)])
+    one = encoded(image, "GIF")
     at = data.rfind(b"!\xf9")
     assert len(data) > len(one)
     return data[:at] + data[at:-1] * (frames - 1) + data[-1:]
 
 
 def references(port: int, secret: Path) -> dict[str, Any]:
-    """Pictures that are named where nothing may be fetched or opened, by what is wrong with them."""
+    """Images that are named where nothing may be fetched or opened, by what is wrong with them."""
     url = f"127.0.0.1:{port}/x.png"
     outside = str(secret / "secret.png")
     up = "../" * 3 + "secret/secret.png"
@@ -130,7 +130,7 @@ def references(port: int, secret: Path) -> dict[str, Any]:
 
 
 def files(port: int, secret: Path) -> dict[str, bytes]:
-    """Pictures that lie inside the root and may not be decoded, by what they are."""
+    """Images that lie inside the root and may not be decoded, by what they are."""
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:{port}/x.png"/></svg>'
     return {
         "svg": svg.encode(),
@@ -170,7 +170,7 @@ def release_form(row: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def fill_root(root: Path, secret: Path, port: int) -> None:
-    """The image root with one good picture, bad files, and links and pipes that lead elsewhere."""
+    """The image root with one good image, bad files, and links and pipes that lead elsewhere."""
     folder = root / "Images"
     (folder / "inner").mkdir(parents=True)
     (folder / "a.png").write_bytes(PNG)
@@ -202,15 +202,15 @@ def save(folder: Path, columns: dict[str, Any], values: dict[str, Any], declared
 
 
 def fill_saved(folder: Path, secret: Path, port: int) -> None:
-    """Saved sets that name pictures, or call a text a picture, a sound or a document so that it would be opened."""
+    """Saved sets that name images, or call a text an image, a sound or a document so that it would be opened."""
     folder.mkdir()
-    text, picture = datasets.Value("string"), datasets.Image()
+    text, image = datasets.Value("string"), datasets.Image()
     named = {"bytes": datasets.Value("binary"), "path": text}
     row = {"problem": "What? A)CT, B)MRI", "solution": "B"}
     places = {"file": str(secret / "secret.png"), "url": f"http://127.0.0.1:{port}/x.png"}
     for place, path in places.items():
         value = {"bytes": None, "path": path}
-        columns = {"image": picture, "problem": text, "solution": text}
+        columns = {"image": image, "problem": text, "solution": text}
         save(folder / f"image named, {place}", columns, {"image": value, **row})
         inside = {"image": {"bytes": PNG, "path": path}, **row}
         save(folder / f"bytes and a name, {place}", columns, inside)
@@ -219,7 +219,7 @@ def fill_saved(folder: Path, secret: Path, port: int) -> None:
                 odd = {**columns, column: named}
                 save(folder / f"{column} as {kind}, {place}", odd, {**inside, column: value}, {column: kind})
         save(folder / f"text named, {place}", {**columns, "image": text}, {**row, "image": path})
-        listed = {**columns, "source": datasets.List(picture)}
+        listed = {**columns, "source": datasets.List(image)}
         write_split(folder / f"list, {place}", [{**inside, "source": [value]}], datasets.Features(columns), "train")
         assert listed
 
@@ -342,7 +342,7 @@ def test_every_reference_is_refused_with_a_reason_and_the_good_row_stays(outcome
             assert len(told["reasons"]) == count, door
             assert all(told["reasons"])
     assert set(outcome["doors"]["infer"]["reasons"]) >= {"not-an-image", "too-slow", "too-many-pixels", "animated"}
-    assert len(outcome["doors"]["report"]["kept"]) == 1  # the page shows the good picture alone
+    assert len(outcome["doors"]["report"]["kept"]) == 1  # the page shows the good image alone
 
 
 def test_saved_sets_open_nothing_that_they_name(outcome: dict[str, Any]) -> None:
@@ -354,7 +354,7 @@ def test_saved_sets_open_nothing_that_they_name(outcome: dict[str, Any]) -> None
         elif " as " in name:
             assert "has to hold text; refused" in result, name
         elif not name.startswith("list"):
-            assert "no-picture" in result, name
+            assert "no-image" in result, name
 
 
 # ------------------------------------------------------------------------------------------------------- limits
@@ -388,7 +388,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that a picture is read by: of its 0.2 s each look takes a millisecond."""
+    """The clock that an image is read by: of its 0.2 s each look takes a millisecond."""
     made = Clock()
     monkeypatch.setattr(images, "time", made)
     monkeypatch.setattr(images, "MAX_SECONDS", 0.2)
@@ -483,7 +483,7 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured by Linux's /proc")
-def test_the_largest_pictures_take_about_half_a_gigabyte(tmp_path: Path) -> None:
+def test_the_largest_images_take_about_half_a_gigabyte(tmp_path: Path) -> None:
     side = int(images.MAX_PIXELS**0.5)
     (tmp_path / "small.png").write_bytes(encoded(Image.new("I;16", (8, 8))))
     for name, (mode, form, options) in LARGE.items():
@@ -495,32 +495,32 @@ def test_the_largest_pictures_take_about_half_a_gigabyte(tmp_path: Path) -> None
     assert max(peaks.values()) <= images.MAX_MEMORY / 2**20
 
 
-def test_a_picture_that_would_take_more_memory_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_would_take_more_memory_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_MEMORY", 100 * 100 * 9)
-    picture = Image.new("RGB", (100, 100), "red")
+    image = Image.new("RGB", (100, 100), "red")
     for form, options in (("PNG", {}), ("JPEG", {}), ("TIFF", {}), ("BMP", {})):
-        assert images.decode(encoded(picture, form, **options)).size == (100, 100)
-    assert reason_of(encoded(picture, "JPEG", progressive=True)) == "too-much-memory"  # 4 + 2 * 3 bytes for a pixel
-    assert reason_of(encoded(picture, "WEBP")) == "too-much-memory"  # 16
+        assert images.decode(encoded(image, form, **options)).size == (100, 100)
+    assert reason_of(encoded(image, "JPEG", progressive=True)) == "too-much-memory"  # 4 + 2 * 3 bytes for a pixel
+    assert reason_of(encoded(image, "WEBP")) == "too-much-memory"  # 16
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "I", "F", "share"])
-def test_strips_give_the_pixels_that_the_whole_picture_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_give_the_pixels_that_the_whole_image_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.random.default_rng(0)
     if mode in ("RGBA", "LA"):
-        picture = Image.fromarray(numbers.integers(0, 256, (50, 31, len(mode)), dtype=np.uint8))
+        image = Image.fromarray(numbers.integers(0, 256, (50, 31, len(mode)), dtype=np.uint8))
     elif mode == "share":
-        picture = Image.fromarray(numbers.random((50, 31), dtype=np.float32))
+        image = Image.fromarray(numbers.random((50, 31), dtype=np.float32))
     else:
         kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
-        picture = Image.fromarray(numbers.integers(0 if mode == "I;16" else -900, 4000, (50, 31)).astype(kind))
-    data = encoded(picture, "PNG" if mode in ("RGBA", "LA", "I;16") else "TIFF")
+        image = Image.fromarray(numbers.integers(0 if mode == "I;16" else -900, 4000, (50, 31)).astype(kind))
+    data = encoded(image, "PNG" if mode in ("RGBA", "LA", "I;16") else "TIFF")
     whole = images.decode(data)
     monkeypatch.setattr(images, "_STRIP", 100)  # three rows of 31 pixels
     assert np.array_equal(np.asarray(images.decode(data)), np.asarray(whole))
     if mode == "RGBA":
-        white = Image.new("RGBA", picture.size, "white")
-        assert np.array_equal(np.asarray(whole), np.asarray(Image.alpha_composite(white, picture).convert("RGB")))
+        white = Image.new("RGBA", image.size, "white")
+        assert np.array_equal(np.asarray(whole), np.asarray(Image.alpha_composite(white, image).convert("RGB")))
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

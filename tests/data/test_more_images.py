@@ -1,4 +1,4 @@
-"""A key that changes what a question is costs the row, by name: pictures of text questions, further pictures."""
+"""A key that changes what a question is costs the row, by name: images of text questions, further images."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ from open_r1.data.rows import Dropped
 from open_r1.data.text.sources import read_file
 
 TEXT = {"question": "What is shown?", "options": {"A": "x", "B": "y"}, "label": "A"}
-PICTURES: list[dict[str, Any]] = [
+IMAGES: list[dict[str, Any]] = [
     {"images": ["MM-26-a.jpeg"]},
     {"images": [{"image_path": "a.jpeg"}]},
     {"image_1": {"bytes": "x"}},
@@ -27,17 +27,17 @@ PICTURES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", PICTURES, ids=[json.dumps(change)[:40] for change in PICTURES])
-def test_a_text_reader_drops_questions_about_pictures(tmp_path, change):
-    rows = [TEXT | {"question": "Without a picture?", "images": [], "image": None}, TEXT | change]
+@pytest.mark.parametrize("change", IMAGES, ids=[json.dumps(change)[:40] for change in IMAGES])
+def test_a_text_reader_drops_questions_about_images(tmp_path, change):
+    rows = [TEXT | {"question": "Without an image?", "images": [], "image": None}, TEXT | change]
     (tmp_path / "mm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     reading = read_file("medxpertqa", tmp_path / "mm.jsonl")
-    assert [question.question for question in reading.questions] == ["Without a picture?"]
-    assert [(row.where, row.reason) for row in reading.dropped] == [("mm.jsonl row 1", "has-pictures")]
+    assert [question.question for question in reading.questions] == ["Without an image?"]
+    assert [(row.where, row.reason) for row in reading.dropped] == [("mm.jsonl row 1", "has-images")]
 
 
-def test_a_file_of_pictures_alone_is_refused_with_the_reason(real_dir):
-    with pytest.raises(UserError, match="shows pictures"):
+def test_a_file_of_images_alone_is_refused_with_the_reason(real_dir):
+    with pytest.raises(UserError, match="shows images"):
         read_file("medxpertqa", next((real_dir / "forms" / "medxpertqa_mm").rglob("*.jsonl")))
 
 
@@ -46,13 +46,13 @@ SAME = [{"images": ["a.png"]}, {"image_2": None, "images": []}, {"image_id": 7, 
 
 
 @pytest.mark.parametrize("change", MORE + SAME)
-def test_a_picture_list_drops_questions_about_several(tmp_path, change):
+def test_a_image_list_drops_questions_about_several(tmp_path, change):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     row = {"image": "a.png", "problem": "Which? A)x, B)y", "solution": "A"}
     (tmp_path / "rows.json").write_text(json.dumps([row, {**row, "problem": "What? A)x, B)y", **change}]))
     kept, dropped = load_rows(tmp_path / "rows.json", None, tmp_path)
     assert len(kept) == (1 if change in MORE else 2)
-    assert [each.reason for each in dropped] == (["several-pictures"] if change in MORE else [])
+    assert [each.reason for each in dropped] == (["several-images"] if change in MORE else [])
     release = tmp_path / "QA_information" / "Open-access"
     release.mkdir(parents=True)
     entry = {"question": "Which?", "gt_answer": "x", "image_path": "a.png", "option_A": "x", "option_B": "y"}
@@ -63,13 +63,13 @@ def test_a_picture_list_drops_questions_about_several(tmp_path, change):
 
 def test_a_saved_set_drops_questions_about_several(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
     columns: dict[str, Any] = {
-        "image": [picture] * 4,
+        "image": [image] * 4,
         "problem": [f"Which {number}? A)x, B)y" for number in range(4)],
         "solution": ["A"] * 4,
-        "image_2": [None, picture, None, None],
-        "images": [[picture], [], [picture, picture], None],
+        "image_2": [None, image, None, None],
+        "images": [[image], [], [image, image], None],
     }
     features = datasets.Features(
         {
@@ -84,6 +84,6 @@ def test_a_saved_set_drops_questions_about_several(tmp_path):
     kept, dropped = load_rows(tmp_path / "saved")
     assert kept["problem"][:] == ["Which 0? A)x, B)y", "Which 3? A)x, B)y"]
     assert [(row.where, row.reason) for row in dropped] == [
-        ("saved row 1", "several-pictures"),
-        ("saved row 2", "several-pictures"),
+        ("saved row 1", "several-images"),
+        ("saved row 2", "several-images"),
     ]

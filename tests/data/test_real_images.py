@@ -1,4 +1,4 @@
-"""The whole way on real pictures and the real vocabulary: prepare, train on two processes, infer, report."""
+"""The whole way on real images and the real vocabulary: prepare, train on two processes, infer, report."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def run(workplace: Path, command: str, launcher: list[str] | None = None) -> str
     return done.stdout
 
 
-def test_from_pictures_to_a_heatmap_without_a_hand_made_step(workplace: Path, real_dir: Path) -> None:
+def test_from_images_to_a_heatmap_without_a_hand_made_step(workplace: Path, real_dir: Path) -> None:
     release = real_dir / "omnimedvqa"
     said = run(
         workplace,
@@ -51,7 +51,7 @@ def test_from_pictures_to_a_heatmap_without_a_hand_made_step(workplace: Path, re
         LAUNCHER,
     )
     assert "shared prefix verified" in said
-    # a 384 x 384 picture is 196 tokens, and the published prompts around it are well over 60
+    # a 384 x 384 image is 196 tokens, and the published prompts around it are well over 60
     data = json.loads((workplace / "output" / "nothink" / "run.json").read_text())["data"]
     assert 256 < data["longest_prompt"] < 512
     run(
