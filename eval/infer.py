@@ -7,20 +7,16 @@ Several checkpoints, several data sets, or both: one after the other, a result f
 """
 
 import os
-from typing import get_args
 
 # Two cores and two thread teams (the model's, the images'): a thread that waits must sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
 from open_r1.checkpoints.names import local_source
-from open_r1.common.command_line import CommandParser, one_of
+from open_r1.common.command_line import CommandParser, add_fields
 from open_r1.common.errors import UserError, run_command
 from open_r1.data.missing_sets import require_data
-from open_r1.evaluation.answering.settings import BACKENDS, DTYPES, ImageChange, InferenceSettings, OptionsChange
+from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.answering.targets import each_checkpoint, each_set
-from open_r1.vocabulary.labels import Split
-from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import NAMED
 
 
 def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
@@ -45,29 +41,7 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         required=True,
         help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
     )
-    add("--image_root", help="folder that the image paths of a JSON list are relative to")
-    add("--split", metavar=one_of(get_args(Split)), help="which questions (default: test)")
-    add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
-    add("--train_path", help="training questions for the blind floor (the checkpoint's own data, or its train split)")
-    add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
-    add("--batch_size", type=int, help="questions at a time (64)")
-    add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
-    add("--min_pixels", type=int, help="smallest area of an image in pixels (the checkpoint's own)")
-    add("--max_pixels", type=int, help="largest area of an image in pixels (the checkpoint's own)")
-    add("--limit", type=int, help="ask only that many questions, drawn by their ids")
-    add("--processor", help="another checkpoint to take the processor from")
-    add("--base", help="of a LoRA adapter: the model that it was trained on, where the one that it names is not found")
-    add("--dtype", metavar=one_of(DTYPES), help="auto (default): bfloat16 on a GPU that has it, otherwise float32")
-    add("--attn_implementation", help="sdpa (default), eager or flash_attention_2")
-    add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--image", metavar=one_of(get_args(ImageChange)), help="leave the image out, or show noise or another one")
-    add("--options", metavar=one_of(get_args(OptionsChange)), help="permute the options; letters are mapped back")
-    add("--samples", type=int, help="completions per question (1): majority vote and pass@k")
-    add("--temperature", type=float, help="0 is greedy (the default; 1 with several --samples)")
-    add("--backend", metavar=one_of(BACKENDS), help="default: transformers; vllm is an extra: pip install '.[vllm]'")
-    add("--seed", type=int, help="of samples, noise and permutations; greedy decoding draws nothing")
-    add("--force", action="store_true", help="score across split families all the same; every report says so")
-    add("--strict", action="store_true", help="exit status 1 if a question could not be asked")
+    add_fields(parser, InferenceSettings)
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     names, output, data = given.pop("model_path"), given.pop("output_path"), given.pop("prompt_path")
     return [

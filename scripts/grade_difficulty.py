@@ -13,15 +13,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is imported
 
 from open_r1.checkpoints.names import local_source
-from open_r1.common.command_line import CommandParser, one_of
+from open_r1.common.command_line import CommandParser, add_fields
 from open_r1.common.errors import UserError, run_command
 from open_r1.data.missing_sets import require_data
-from open_r1.evaluation.answering.settings import BACKENDS, DTYPES, InferenceSettings
+from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.difficulty import Thresholds, counts, grade_answers
-from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import NAMED
 
 SAMPLES = 8
+SHARED_FLAGS = (  # with eval/infer.py
+    *("image_root", "mode", "prompt", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"),
+    *("dtype", "device", "backend", "seed"),
+)
 
 
 def main() -> int:
@@ -36,17 +38,7 @@ def main() -> int:
     add("--easy_from", type=float, default=Thresholds.easy_from, help="easy: this pass rate or more (%(default)s)")
     add("--hard_to", type=float, default=Thresholds.hard_to, help="hard: this pass rate or less (%(default)s)")
     add("--split", help="train (default) or test")
-    add("--image_root", help="folder that the image paths of a JSON list are relative to")
-    add("--mode", metavar=one_of(Mode), help="default: as trained where the checkpoint says so, otherwise nothink")
-    add("--prompt", metavar=one_of(NAMED), help="another prompt than the mode's training prompt")
-    add("--batch_size", type=int, help="questions at a time (64)")
-    add("--max_new_tokens", type=int, help="longest completion in tokens (256)")
-    add("--min_pixels", type=int, help="smallest area of an image in pixels (the checkpoint's own)")
-    add("--max_pixels", type=int, help="largest area of an image in pixels (the checkpoint's own)")
-    add("--dtype", metavar=one_of(DTYPES), help="default: auto")
-    add("--device", help="cpu, cuda, cuda:1 (the GPU if there is one)")
-    add("--backend", metavar=one_of(BACKENDS), help="default: transformers")
-    add("--seed", type=int, help="of the samples")
+    add_fields(parser, InferenceSettings, SHARED_FLAGS)
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     output: Path = given.pop("output_path")
     thresholds = Thresholds(given.pop("easy_from"), given.pop("hard_to"))

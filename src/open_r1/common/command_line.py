@@ -4,8 +4,9 @@ import argparse
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import field, fields
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from open_r1.common.errors import UserError
 
@@ -57,6 +58,28 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
 def one_of(choices: Iterable[str]) -> str:
     """How --help shows that a flag takes one of a few words: `{think,nothink}`."""
     return "{" + ",".join(choices) + "}"
+
+
+def flag(default: Any, text: str, choices: Iterable[str] = ()) -> Any:
+    """A field of a dataclass that `add_fields` makes a flag of; `text` is what --help says about it."""
+    return field(default=default, metadata={"help": text, "choices": tuple(choices)})
+
+
+def add_fields(parser: argparse.ArgumentParser, settings: Any, names: Collection[str] = ()) -> None:
+    """Add the flags of a dataclass, all or those named, to a parser. A flag that is not given parses as None.
+
+    transformers.HfArgumentParser does the same and takes a second to import.
+    """
+    for entry in fields(settings):
+        if not entry.metadata or (names and entry.name not in names):
+            continue
+        text, choices = entry.metadata["help"], entry.metadata["choices"]
+        if entry.type is bool:
+            parser.add_argument(f"--{entry.name}", action="store_true", default=None, help=text)
+            continue
+        kind = next((kind for kind in (int, float) if kind in (entry.type, *get_args(entry.type))), str)
+        text += "" if entry.default is None else f" (default: {entry.default})"
+        parser.add_argument(f"--{entry.name}", type=kind, metavar=one_of(choices) if choices else None, help=text)
 
 
 class CommandParser(argparse.ArgumentParser):

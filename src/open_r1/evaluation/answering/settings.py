@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from open_r1.common.command_line import flag
 from open_r1.common.errors import UserError
 from open_r1.vocabulary.labels import Split
 from open_r1.vocabulary.modes import Mode
@@ -48,29 +49,31 @@ class InferenceSettings:
     model_path: str
     prompt_path: str
     output_path: str
-    image_root: str | None = None
-    split: Split = "test"
-    processor: str | None = None
-    base: str | None = None
-    mode: str | None = None
-    prompt: str | None = None
-    batch_size: int = 64
-    max_new_tokens: int = 256
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    limit: int | None = None
-    dtype: str = "auto"
-    attn_implementation: str | None = None
-    device: str | None = None
-    seed: int = 0
-    strict: bool = False
-    train_path: str | None = None
-    image: ImageChange = "shown"
-    options: OptionsChange = "as_given"
-    samples: int = 1
-    temperature: float | None = None
-    backend: str = "transformers"
-    force: bool = False
+    image_root: str | None = flag(None, "folder that the image paths of a JSON list are relative to")
+    split: Split = flag("test", "which questions", get_args(Split))
+    processor: str | None = flag(None, "another checkpoint to take the processor from")
+    base: str | None = flag(None, "base checkpoint of a LoRA adapter, where the one that the adapter names is missing")
+    mode: str | None = flag(None, "default: as trained where the checkpoint says so, otherwise nothink", Mode)
+    prompt: str | None = flag(None, "another prompt than the mode's training prompt", NAMED)
+    batch_size: int = flag(64, "questions at a time")
+    max_new_tokens: int = flag(256, "longest completion in tokens")
+    min_pixels: int | None = flag(None, "smallest area of an image in pixels (default: the checkpoint's)")
+    max_pixels: int | None = flag(None, "largest area of an image in pixels (default: the checkpoint's)")
+    limit: int | None = flag(None, "answer only that many questions, drawn by their ids")
+    dtype: str = flag("auto", "auto: bfloat16 on a GPU that has it, otherwise float32", DTYPES)
+    attn_implementation: str | None = flag(None, "sdpa (default), eager or flash_attention_2")
+    device: str | None = flag(None, "cpu, cuda or cuda:1 (default: the GPU if there is one)")
+    seed: int = flag(0, "seed of samples, noise and permutations; greedy decoding draws nothing")
+    strict: bool = flag(False, "exit status 1 if a question could not be put to the model")
+    train_path: str | None = flag(
+        None, "training questions for the blind floor (default: the checkpoint's data or its train split)"
+    )
+    image: ImageChange = flag("shown", "leave the image out, or show noise or another one", get_args(ImageChange))
+    options: OptionsChange = flag("as_given", "permute the options; letters are mapped back", get_args(OptionsChange))
+    samples: int = flag(1, "completions per question, for majority vote and pass@k")
+    temperature: float | None = flag(None, "0 is greedy (default: 0, with several --samples 1)")
+    backend: str = flag("transformers", "vllm is an extra: pip install '.[vllm]'", BACKENDS)
+    force: bool = flag(False, "score across split families all the same; every report says so")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens", "limit"):
