@@ -9,7 +9,7 @@ from pathlib import Path
 
 from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.pairs import Pairs, adjusted, of_pairs
-from open_r1.evaluation.reporting.heatmaps import image, improvement_matrix
+from open_r1.evaluation.reporting.heatmaps import improvement_matrix, rendered
 from open_r1.evaluation.scoring.results import judged
 from open_r1.vocabulary.labels import Modality
 
@@ -38,7 +38,7 @@ def main() -> None:
     figure = improvement_matrix(
         Matrix("modality", cells), differences, adjusted(differences), "Improvement on each modality", note
     )
-    Path(__file__).with_name("example_heatmap.png").write_bytes(image(figure, "png"))
+    Path(__file__).with_name("example_heatmap.png").write_bytes(rendered(figure, "png"))
 
 
 if __name__ == "__main__":

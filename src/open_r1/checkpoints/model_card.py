@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from open_r1.checkpoints.names import ADAPTER, HUB_NAME
 from open_r1.common.atomic_files import write_atomically
 from open_r1.common.markdown_text import markdown_code, markdown_table, markdown_text
@@ -91,14 +93,15 @@ def public_name(base: str) -> str:
 
 def _front_matter(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
     with_images = (story.get("data") or {}).get("pictures") != "none"
-    lines = [f"library_name: {'peft' if is_adapter else 'transformers'}"]
-    if "/" in base:
-        lines.append(f"base_model: {base.partition(':')[0]}")
-    if base in _LICENCES:
-        lines.append(f"license: {_LICENCES[base]}")
-    lines.append(f"pipeline_tag: {'image-text-to-text' if with_images else 'text-generation'}")
-    lines.append("tags:\n- medical\n- visual-question-answering" if with_images else "tags:\n- medical")
-    return "---\n" + "\n".join([*lines, f"- {story.get('method', 'grpo')}"]) + "\n---\n"
+    metadata = ModelCardData(
+        library_name="peft" if is_adapter else "transformers",
+        base_model=base.partition(":")[0] if "/" in base else None,
+        license=_LICENCES.get(base),
+        pipeline_tag="image-text-to-text" if with_images else "text-generation",
+        tags=["medical", *["visual-question-answering"] * with_images, str(story.get("method", "grpo"))],
+    )
+    order = ["library_name", "base_model", "license", "pipeline_tag", "tags"]
+    return f"---\n{metadata.to_yaml(original_order=order)}\n---\n"
 
 
 def _title(base: str, story: Mapping[str, Any]) -> str:
@@ -173,6 +176,3 @@ def _words(command: str) -> list[str]:
 
 def _last_part(word: str) -> str:
     return Path(word).name if word.startswith(("/", "~", "..")) or re.match(r"[A-Za-z]:[\\/]", word) else word
-
-
-# --- publishing ------------------------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
-"""A table as text, once, and its four forms: CSV, Markdown, LaTeX (booktabs) and HTML.
+"""A table as text, and its forms as CSV, Markdown and LaTeX (booktabs); html/page.html has its HTML.
 
 Names of runs, sets and sources come from data. This is the one place where text becomes part of a CSV or Markdown file,
 so that nothing in it is run as a formula or read as markup.
 """
 
 import csv
-import html
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -141,22 +140,3 @@ def _latex_cell(text: str) -> str:
     if text.startswith(("+", "-")) and text[1:2].isdigit():
         return f"${text[0]}${latex_text(text[1:])}"
     return latex_text(text)
-
-
-# ------------------------------------------------------------------------------------------------------- HTML
-
-
-def html_table(sheet: Sheet) -> str:
-    """A `figure` with caption, table and notes; every text is escaped."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in sheet.head)
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        + "</tr>\n"
-        for row in sheet.rows
-    )
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in sheet.notes)
-    return (
-        f'<figure class="sheet"><figcaption>{html.escape(sheet.title)}</figcaption><div class="scroll"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>{notes}</figure>"
-    )
