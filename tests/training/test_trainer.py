@@ -1,6 +1,5 @@
-"""One training step against stock TRL, the pinned seams, and images that reach the right prompts."""
+"""One training step against stock TRL, and images that reach the right prompts."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny_trainers import LOSSES, length_reward, make_trainer, open_colour, weights
-from trl import GRPOTrainer
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -28,38 +26,6 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
                 parameter.mul_(2.0)
     model.save_pretrained(folder)
     return folder
-
-
-def test_private_seams_of_trl_are_as_this_code_expects() -> None:
-    """A TRL upgrade that changes one of these must fail here, not in somebody's run."""
-    seams = {
-        "_generate_and_score_completions": ["self", "inputs"],
-        "_tokenize_prompts": ["self", "prompts"],
-        "_generate_single_turn": [
-            "self",
-            "prompt_ids",
-            "images",
-            "multimodal_fields",
-            "num_generations",
-            "has_tool_images",
-        ],
-        "_compute_loss": ["self", "model", "inputs"],
-        "_get_train_sampler": ["self", "dataset"],
-    }
-    for name, parameters in seams.items():
-        assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == parameters, name
-    assert "torch.save(self.args," in inspect.getsource(GRPOTrainer._save)  # `Durable._save` gives it args of its own
-    scoring = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
-    assert list(scoring)[:8] == [
-        "self",
-        "model",
-        "input_ids",
-        "attention_mask",
-        "logits_to_keep",
-        "batch_size",
-        "compute_entropy",
-        "compute_aux_loss",
-    ]
 
 
 SETTINGS: list[dict[str, Any]] = [

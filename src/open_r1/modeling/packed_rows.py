@@ -123,8 +123,11 @@ def packed_mask(prompt_mask: torch.Tensor, group: int, length: int) -> torch.Ten
 AttentionInterface.register(ATTENTION, attend_by_segment)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-if not torch.cuda.is_available():
-    chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE
+
+def use_small_tiles_without_gpu() -> None:
+    """Give TRL's fused head smaller tiles where there is no GPU, for the whole process."""
+    if not torch.cuda.is_available():
+        chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE
 
 
 def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:

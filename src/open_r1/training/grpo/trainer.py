@@ -1,10 +1,8 @@
 """GRPO on whole groups: TRL's trainer with the prompt, its images and its vision features computed once per group.
 
 Everything that is not grouping stays TRL's: losses, advantages, LoRA, DeepSpeed, logging, checkpoints. The overrides
-below only change what travels through TRL's own steps: one prompt where it expects one per completion. With
-`shared_prefix` off they all step aside and the run is stock TRL, which is what the tests hold this file against.
-
-Written for trl 1.16.0; tests/training/test_trainer.py pins the signatures of the private methods overridden here.
+below give TRL's steps one prompt where they expect one per completion. Without `shared_prefix` the run is stock TRL's.
+Written for trl 1.16.0; tests/support/seams.py has the signatures of the private methods overridden here.
 """
 
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints.families import forbidden_token_ids, windowed_layers
 from open_r1.modeling.image_tokens import encode_prompts, take_features
+from open_r1.modeling.packed_rows import use_small_tiles_without_gpu
 from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner_model
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.modeling.sharding import fsdp_is_asked, weights_are_sharded
@@ -53,7 +52,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         resample_dead_groups: rounds of further prompts to draw for groups whose completions all earned the same.
         vision_cache_gib: memory for the features of a vision tower that is frozen.
         order: places of the questions of an epoch, as `ordered_sampler` wants them; None lets TRL shuffle.
-        publish_completions: let all the world read what `args.log_completions_hub_repo` is sent.
+        publish_completions: make the repository `args.log_completions_hub_repo` a public one.
         **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
 
     Raises:
@@ -92,6 +91,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         self._verify_next = verify
         self.meter = StepMeter()
         require_served(kwargs, shared_prefix)
+        use_small_tiles_without_gpu()
         with completions_repository(kwargs["args"], publish_completions):
             super().__init__(**kwargs)
         self.reward_funcs = [self.rewards_guard.guarded(each) for each in self.reward_funcs]
