@@ -3,13 +3,14 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test check chaos audit setup
+.PHONY: demo demo-text test test-fast check chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    draw phantoms, train the tiny base with GRPO, evaluate before and after"
 	@echo "make demo-text   the same with a tiny text model and made-up questions without images"
 	@echo "make test    run the tests"
+	@echo "make test-fast   those that start no process (two minutes on two cores)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -30,6 +31,9 @@ demo-text: $(STAMP)
 # One thread per process: with both cores busy, more threads only spin.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal -q $(TEST_ARGS)
+
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal -q -m "not slow" $(TEST_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

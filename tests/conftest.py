@@ -1,10 +1,12 @@
 """Fixtures shared by the tests: no network, one thread, the real data where it is present."""
 
 import importlib.util
+import multiprocessing.process
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+"""What Python reports to audit hooks when a process is started."""
+SHORT_CHECKS = (["git"], [sys.executable, "-I", "-c"])
+"""How the commands begin that the product itself runs, for milliseconds: git, and the check of a chat template."""
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +50,44 @@ def file_size_limit(capfd: pytest.CaptureFixture[str]) -> Callable[[int], Abstra
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+class ProcessGuard:
+    """Refuses every new process of this one while a test runs that is not marked slow."""
+
+    def __init__(self) -> None:
+        self.refusing = False
+        sys.addaudithook(self.audit)
+        start = multiprocessing.process.BaseProcess.start
+
+        def guarded_start(self: multiprocessing.process.BaseProcess) -> None:
+            self.audit("multiprocessing", ())  # the method spawn starts a process without an event
+            start(self)
+
+        multiprocessing.process.BaseProcess.start = guarded_start
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Python calls this with every event; only those that start processes matter."""
+        if not self.refusing or event not in PROCESS_EVENTS | {"multiprocessing"}:
+            return
+        if event == "subprocess.Popen":
+            command = [str(word) for word in arguments[1]]
+            if any(command[: len(words)] == words for words in SHORT_CHECKS):
+                return
+        pytest.fail(f"a test that starts a process ({event}) must be marked @pytest.mark.slow")
+
+
+GUARD = ProcessGuard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fixtures included: those of a module belong to the first test that uses them."""
+    GUARD.refusing = item.get_closest_marker("slow") is None
+    try:
+        return (yield)
+    finally:
+        GUARD.refusing = False
 
 
 def _process_state() -> dict[str, object]:

@@ -67,6 +67,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 NAME = f"{HUB_REPOSITORY}:VQA_CT"
 
 
+@pytest.mark.slow
 def test_one_checkpoint_comes_whole_and_nothing_else_of_its_repository(fetch: Run, tmp_path: Path) -> None:
     data = weights(1)
     files = checkpoint("VQA_CT", data) | checkpoint("VQA_MRI", weights(2, 1000))
@@ -95,6 +96,7 @@ def test_one_checkpoint_comes_whole_and_nothing_else_of_its_repository(fetch: Ru
     assert "weights complete" in offline.stdout
 
 
+@pytest.mark.slow
 def test_cut_connections_cost_nothing_that_had_arrived(fetch: Run, tmp_path: Path) -> None:
     data = weights(3)
     with LocalHub({HUB_REPOSITORY: checkpoint("VQA_CT", data)}, cuts=2, cut_after=12_000_000) as hub:
@@ -107,6 +109,7 @@ def test_cut_connections_cost_nothing_that_had_arrived(fetch: Run, tmp_path: Pat
     assert "at here/VQA_CT" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [(), ("--local_dir", "here")], ids=["cache", "local_dir"])
 def test_a_killed_fetch_goes_on_where_it_stopped(fetch: Run, tmp_path: Path, place: tuple[str, ...]) -> None:
     data = weights(4)
@@ -134,6 +137,7 @@ def test_a_killed_fetch_goes_on_where_it_stopped(fetch: Run, tmp_path: Path, pla
     assert not list(tmp_path.rglob(".*.part"))
 
 
+@pytest.mark.slow
 def test_a_hub_that_goes_away_is_one_line_and_what_arrived_is_kept(fetch: Run, tmp_path: Path) -> None:
     files = {"config.json": b"{}", "model.safetensors": weights(5)}
     with LocalHub({"org/repo": files}, cuts=99, cut_after=1 << 20) as hub:  # less than the 10 MiB that are written
@@ -142,6 +146,7 @@ def test_a_hub_that_goes_away_is_one_line_and_what_arrived_is_kept(fetch: Run, t
     assert "what has arrived is kept" in said
 
 
+@pytest.mark.slow
 def test_bytes_that_are_not_the_hubs_are_refused_and_removed(fetch: Run, tmp_path: Path) -> None:
     files = checkpoint("VQA_CT", weights(7, 100_000))
     with LocalHub({HUB_REPOSITORY: files}, damaged={"VQA_CT/model.safetensors"}) as hub:
@@ -152,6 +157,7 @@ def test_bytes_that_are_not_the_hubs_are_refused_and_removed(fetch: Run, tmp_pat
         assert fetch(hub, NAME).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -171,6 +177,7 @@ def test_what_is_no_checkpoint_is_refused(fetch: Run, files: dict[str, bytes], s
         assert not [request for request in hub.requests if request.path.endswith((".bin", ".pt"))]
 
 
+@pytest.mark.slow
 def test_names_that_lead_nowhere(fetch: Run) -> None:
     with LocalHub({HUB_REPOSITORY: checkpoint("VQA_CT", weights(8, 1000))}) as hub:
         unknown = error_of(fetch(hub, f"{HUB_REPOSITORY}:VQA_XRay"))
@@ -181,6 +188,7 @@ def test_names_that_lead_nowhere(fetch: Run) -> None:
     assert "'here' is no name on the hub" in error_of(fetch(None, "here"))
 
 
+@pytest.mark.slow
 def test_without_a_network_one_line_says_so(fetch: Run) -> None:
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         said = error_of(fetch(None, NAME, **more))
@@ -188,6 +196,7 @@ def test_without_a_network_one_line_says_so(fetch: Run) -> None:
         assert f"python -m open_r1.checkpoints fetch {NAME}" in said
 
 
+@pytest.mark.slow
 def test_all_fetches_the_released_ones_and_names_what_is_not_there(fetch: Run, tmp_path: Path) -> None:
     runs = matrix()
     absent = runs[-1]

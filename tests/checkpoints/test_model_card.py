@@ -108,6 +108,7 @@ def test_accuracies_stand_with_n_and_standard_error(trained: Path, tmp_path: Pat
         accuracy_table(trained, [results(tmp_path / "other.jsonl", "00", 1, 1)])
 
 
+@pytest.mark.slow
 def test_publishing_sends_weights_and_card_and_nothing_else(trained: Path, tmp_path: Path) -> None:
     with LocalHub({}) as hub:
         done = run(hub, tmp_path, str(ROOT / "eval" / "model_card.py"), str(trained), "--push_to", "org/mine")
@@ -122,6 +123,7 @@ def test_publishing_sends_weights_and_card_and_nothing_else(trained: Path, tmp_p
     assert sent["README.md"].startswith(b"---\nlibrary_name: transformers")
 
 
+@pytest.mark.slow
 def test_push_to_hub_publishes_once_when_the_run_is_done(tmp_path: Path, repository: Path) -> None:
     build_tiny_checkpoint(tmp_path / "tiny")
     save_published_form(tmp_path / "CT", 2)

@@ -295,6 +295,7 @@ def with_images(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> P
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp"])
 def test_every_engine_saves_what_it_has_trained(engine, repository, with_images):
     ways = {"lora": LORA} if engine in ("ddp", "zero2") else {"full": (), "lora": LORA}
@@ -322,6 +323,7 @@ def waits(rank: int, port: int, results: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_other_processes_wait_longer_than_their_time_limit(tmp_path):
     torch.multiprocessing.spawn(waits, (free_port(), str(tmp_path)), 2)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["'done'", "None"]

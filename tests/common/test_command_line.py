@@ -94,6 +94,7 @@ LIGHT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", LIGHT)
 def test_a_typo_and_help_do_not_load_torch(command: str) -> None:
     # seconds would say nothing on a busy machine: what made a typo cost 11 of them is torch and what rests on it
@@ -138,6 +139,7 @@ def test_the_first_process_to_meet_an_error_says_it_for_all(
     assert capsys.readouterr().err == "error: the same\nerror: of one alone\n"
 
 
+@pytest.mark.slow
 def test_a_typo_under_torchrun_is_printed_once_and_one_process_reports_it() -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
     done = subprocess.run(

@@ -66,6 +66,7 @@ def test_a_claimed_folder_admits_one_writer(tmp_path):
     assert os.listdir(tmp_path / "out") == ["result"]
 
 
+@pytest.mark.slow
 def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
     code = "import sys, time\nfrom open_r1.common.locks import claimed\n"
     code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"

@@ -57,6 +57,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_ends_in_one_line(command: str, place: Path, repository: Path) -> None:
     first, *words = COMMANDS[command].split()

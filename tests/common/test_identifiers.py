@@ -82,6 +82,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_trackers_and_checkpoints_do_not_name_patients(run: Path) -> None:
     own = holding(run, re.compile(CONTROL.encode()))
     # the search finds what is there: in wandb's log, in tensorboard's events, in what transformers saves
@@ -95,6 +96,7 @@ def test_trackers_and_checkpoints_do_not_name_patients(run: Path) -> None:
     assert len(dropped["unreadable"]) == 1
 
 
+@pytest.mark.slow
 def test_the_card_of_a_run_does_not_name_patients(run: Path) -> None:
     cards = list((run / "out").rglob("README.md"))
     assert cards

@@ -42,6 +42,7 @@ def children(process: int) -> list[int]:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_workers_of_a_killed_torchrun_save_and_end(tmp_path: Path, repository: Path) -> None:
     build_tiny_checkpoint(tmp_path / "tiny")
@@ -107,6 +108,7 @@ def kill_the_parent(tmp_path: Path, by_looking: bool, **environment: str) -> int
     return process
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("by_looking", [False, True], ids=["signal", "looking"])
 def test_a_worker_ends_with_its_launcher(tmp_path: Path, by_looking: bool) -> None:
@@ -114,6 +116,7 @@ def test_a_worker_ends_with_its_launcher(tmp_path: Path, by_looking: bool) -> No
     until(lambda: not alive(process), "the worker goes on")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_command_of_a_person_outlives_its_shell(tmp_path: Path) -> None:
     process = kill_the_parent(tmp_path, by_looking=False)

@@ -143,6 +143,7 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_no_file_of_a_training_or_its_evaluation_holds_a_secret(place: Path, repository: Path) -> None:
     (place / "given").mkdir()
     recipe = place / "given" / "recipe.yaml"
@@ -173,6 +174,7 @@ def test_no_file_of_a_training_or_its_evaluation_holds_a_secret(place: Path, rep
     assert holders(place) == set()
 
 
+@pytest.mark.slow
 def test_a_token_in_a_file_of_flags_is_as_secret(place: Path, repository: Path) -> None:
     (place / "elsewhere").mkdir()
     recipe = place / "elsewhere" / "recipe.yaml"
@@ -187,6 +189,7 @@ def test_a_token_in_a_file_of_flags_is_as_secret(place: Path, repository: Path) 
     assert holders(place) == set()
 
 
+@pytest.mark.slow
 def test_a_study_writes_no_secret_and_puts_none_into_a_job_script(place: Path, repository: Path) -> None:
     save_published_form(place / "data" / "CT_384", 4)
     own = f"--num_generations 2 --max_completion_length 4 --max_steps 1 --save_steps 1 --hub_token={ON_THE_LINE}"

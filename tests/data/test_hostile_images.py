@@ -297,6 +297,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Itera
 DOORS = ("prepare a release", "prepare split files", "load a list", "train", "infer")
 
 
+@pytest.mark.slow
 def test_nobody_is_called_and_nothing_outside_is_opened(outcome: dict[str, Any], repository: Path) -> None:
     assert outcome["called"] is False
     assert outcome["opened by anybody"] is False
@@ -330,6 +331,7 @@ def is_system(event: tuple[str, str], base: Path) -> bool:
     return event[1].startswith((*system, tempfile.gettempdir())) and not event[1].startswith(str(base))
 
 
+@pytest.mark.slow
 def test_every_reference_is_refused_with_a_reason_and_the_good_row_stays(outcome: dict[str, Any]) -> None:
     count = len(outcome["named"])
     print(f"{count} kinds: {Counter(outcome['doors']['load a list']['reasons'])}")
@@ -345,6 +347,7 @@ def test_every_reference_is_refused_with_a_reason_and_the_good_row_stays(outcome
     assert len(outcome["doors"]["report"]["kept"]) == 1  # the page shows the good image alone
 
 
+@pytest.mark.slow
 def test_saved_sets_open_nothing_that_they_name(outcome: dict[str, Any]) -> None:
     told = outcome["doors"]["saved sets"]["told"]
     assert len(told) == 2 * (2 + 15 + 2)
@@ -482,6 +485,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured by Linux's /proc")
 def test_the_largest_images_take_about_half_a_gigabyte(tmp_path: Path) -> None:
     side = int(images.MAX_PIXELS**0.5)

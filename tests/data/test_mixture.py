@@ -55,6 +55,7 @@ def flags(start: Path, sets: tuple[Path, ...], out: Path) -> list[str]:
     return ["--model_name_or_path", str(start), *data, "--output_dir", str(out), *SMALL.split()]
 
 
+@pytest.mark.slow
 def test_images_and_text_train_a_vision_model_in_one_run(
     start: Path,
     sets: tuple[Path, Path],
@@ -88,6 +89,7 @@ def value_can_move(name: str) -> bool:
     return not name.endswith("k_proj.bias")
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
     start: Path, sets: tuple[Path, Path], tmp_path: Path, repository: Path
 ) -> None:

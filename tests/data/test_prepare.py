@@ -139,6 +139,7 @@ def test_pixels_are_the_resized_ones_in_png_and_near_them_in_jpeg(build, tmp_pat
     assert abs(np.asarray(row_image(lossy)) - expected).mean() < 4  # noise at quality 95; observed 1.7
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_processes(build, tmp_path):
     for workers in (1, 3):
         build(f"out{workers}", num_workers=workers, split="image_disjoint")
@@ -363,6 +364,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(build, tmp_path, monkeypatc
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path, repository):
     for number in range(20, 120):
         draw(release / f"Images/CT set/{number:03d} (1).png", number)
@@ -559,6 +561,7 @@ def test_the_real_release_prepares_out_of_the_box(real_dir, tmp_path):
         assert read_manifest(done.folder) is not None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(repository, tmp_path):
     benchmark = load_script(repository / "benchmarks/prepare.py")
     peaks = {}

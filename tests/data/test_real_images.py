@@ -11,6 +11,8 @@ import pytest
 
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 

@@ -69,6 +69,7 @@ def split_files(real_dir: Path, name: str) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
 def test_floors_of_the_published_split_files_are_the_ones_measured(real_dir, repository, name, expected):
     train, test = split_files(real_dir, name)

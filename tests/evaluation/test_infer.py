@@ -477,6 +477,7 @@ def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
         infer(settings())
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_it_stands_in_the_readme(repository, settings, phantoms, tmp_path):
     given = settings()
     command = [sys.executable, "eval/infer.py", "--model_path", given.model_path, "--prompt_path", given.prompt_path]

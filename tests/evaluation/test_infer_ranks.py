@@ -152,6 +152,7 @@ def kill(pid: int) -> None:
         return
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_continued_by_any_number_of_processes(settings, whole, capfd):
     given = settings("killed")
     path = Path(given.output_path)
@@ -169,6 +170,7 @@ def test_killed_at_any_moment_and_continued_by_any_number_of_processes(settings,
     assert "n = 80" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_launch_waits_for_the_last_process_of_the_first(settings, whole):
     given = settings("locked")
     with stopped_at(5, given, 2) as (first, second):
@@ -182,6 +184,7 @@ def test_a_second_launch_waits_for_the_last_process_of_the_first(settings, whole
     assert set(Path(given.output_path).read_bytes().splitlines(keepends=True)[1:]) == set(whole[1:])
 
 
+@pytest.mark.slow
 def test_one_process_that_was_killed_is_finished_by_two(settings, whole, repository):
     given = settings("torn")
     path = Path(given.output_path)
@@ -198,6 +201,7 @@ def test_one_process_that_was_killed_is_finished_by_two(settings, whole, reposit
     assert done.stderr.count("61 of 80 questions to ask") == 1
 
 
+@pytest.mark.slow
 def test_an_error_in_a_launch_of_two_ends_both_and_is_printed_once(settings, tmp_path):
     given = settings("refused", prompt_path="nowhere")
     with launch(given, 2, tmp_path / "said") as pids:

@@ -132,6 +132,7 @@ def append_some(path: Path, names: range) -> None:
             writer.write(result(str(name), "CT", "Disease Diagnosis", RIGHT * 50))
 
 
+@pytest.mark.slow
 def test_two_processes_may_append_to_one_file(tmp_path):
     path = write(tmp_path / "out.jsonl", [])
     context = multiprocessing.get_context("fork")
@@ -391,6 +392,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
+@pytest.mark.slow
 def test_report_of_one_file(tmp_path, repository):
     write(tmp_path / "out.jsonl", example())
     command = [sys.executable, "eval/report.py", str(tmp_path / "out.jsonl"), "--output_dir", str(tmp_path / "report")]
@@ -486,6 +488,7 @@ def test_report_never_writes_over_other_files(tmp_path):
         write_report([path], path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["none.jsonl", "empty.jsonl"])
 def test_bad_input_ends_the_command_with_one_line(tmp_path, repository, name):
     (tmp_path / "empty.jsonl").write_text("")

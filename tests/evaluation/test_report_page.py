@@ -227,6 +227,7 @@ class Page:
         return [url for url in asked if not url.startswith("data:")]
 
 
+@pytest.mark.slow
 def test_reader_filters_pages_and_finds_disagreement(browser, report):
     page = Page(browser, report)
     # after is right in every second question, before in every fourth: 40 and 20 of 80, all 20 within the 40
@@ -255,6 +256,7 @@ def test_reader_filters_pages_and_finds_disagreement(browser, report):
     assert page.requests() == [report.as_uri()]
 
 
+@pytest.mark.slow
 def test_reader_searches_and_hostile_text_stays_text(browser, report):
     page = Page(browser, report)
     page.script(
@@ -270,6 +272,7 @@ def test_reader_searches_and_hostile_text_stays_text(browser, report):
     assert browser.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
     page = Page(browser, report)
     headings = page.texts("h2")
@@ -283,6 +286,7 @@ def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
     assert "Accuracy by modality" in page.texts("figcaption")
 
 
+@pytest.mark.slow
 def test_eighteen_thousand_questions_stay_quick(browser, tmp_path):
     row = {"problem": "What is it? A)CT, B)MRI", "solution": "A", "modality": "CT", "task": "Modality Recognition"}
     first = judged({**row, "id": "0"}, "p", "<think>" + "word " * 60 + "</think><answer>A</answer>", 70)

@@ -223,6 +223,7 @@ def test_lenient_matching_takes_per_source_the_better_of_first_and_last(tmp_path
     assert stored["GPQA"] < 3  # the two judges differ, or this would show nothing
 
 
+@pytest.mark.slow
 def test_lenient_numbers_are_marked_wherever_they_stand(tmp_path):
     first = write(tmp_path / "base.jsonl", lenient_example(), method="zero-shot")
     second = write(tmp_path / "trained.jsonl", lenient_example(), method="grpo")

@@ -17,11 +17,13 @@ def linter() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_hadolint_has_nothing_to_say(linter: str, repository: Path) -> None:
     done = subprocess.run([linter, "Dockerfile"], cwd=repository, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_linter_would_find_something(linter: str, repository: Path, tmp_path: Path) -> None:
     worse = (repository / "Dockerfile").read_text().replace("nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04", "nvidia/cuda")
     (tmp_path / "Dockerfile").write_text(worse)

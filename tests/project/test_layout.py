@@ -139,6 +139,7 @@ LIGHT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
 def test_it_loads_without_any_library(name: str) -> None:
     heavy = sorted(LIBRARIES | {"numpy", "PIL"})

@@ -74,6 +74,7 @@ REGISTERED = {
 """Where an import of ours registers the attention `shared_prefix` under a name of its own."""
 
 
+@pytest.mark.slow
 def test_importing_our_modules_changes_nothing_of_other_libraries() -> None:
     ours = modules()
     for name in ours:

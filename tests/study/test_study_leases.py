@@ -72,6 +72,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return holder
 
 
+@pytest.mark.slow
 def test_of_racing_processes_one_alone_takes_each_item(tmp_path: Path) -> None:
     taken = race(tmp_path, 4)
     counts = Counter(name for names in taken for name in names)
@@ -79,6 +80,7 @@ def test_of_racing_processes_one_alone_takes_each_item(tmp_path: Path) -> None:
     assert sum(bool(names) for names in taken) > 1, "nobody raced"
 
 
+@pytest.mark.slow
 def test_a_living_holder_keeps_his_item_and_a_killed_one_loses_it_at_once(tmp_path: Path) -> None:
     holder = hold(tmp_path)
     leases = Leases(tmp_path)
@@ -93,6 +95,7 @@ def test_a_living_holder_keeps_his_item_and_a_killed_one_loses_it_at_once(tmp_pa
     assert lease.number == 2
 
 
+@pytest.mark.slow
 def test_of_racing_heirs_one_alone_takes_over(tmp_path: Path) -> None:
     holder = hold(tmp_path)
     os.kill(holder.pid, signal.SIGKILL)
@@ -101,6 +104,7 @@ def test_of_racing_heirs_one_alone_takes_over(tmp_path: Path) -> None:
     assert sum(names.count("item-7") for names in race(tmp_path, 4)) == 1
 
 
+@pytest.mark.slow
 def test_a_sleeper_keeps_his_item(tmp_path: Path) -> None:
     holder = hold(tmp_path)
     os.kill(holder.pid, signal.SIGSTOP)

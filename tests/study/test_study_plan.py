@@ -294,6 +294,7 @@ def test_other_packages_are_a_note_and_foreign_folders_an_error(tmp_path: Path) 
 # -------------------------------------------------------------------------------------------------------- job scripts
 
 
+@pytest.mark.slow
 def test_the_shell_script_is_sound_and_safe_in_folders_with_odd_names(tmp_path: Path) -> None:
     folder = tmp_path / "it's a $HOME `dir`"
     folder.mkdir()
@@ -311,6 +312,7 @@ def test_the_shell_script_is_sound_and_safe_in_folders_with_odd_names(tmp_path: 
     assert "train-MRI-grpo-nothink" in worker.done
 
 
+@pytest.mark.slow
 def test_the_array_job_is_sound_and_each_task_is_a_shard(tmp_path: Path) -> None:
     here = tmp_path / "a b"
     here.mkdir()

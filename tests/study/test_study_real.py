@@ -16,6 +16,8 @@ from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantoms import make_phantoms
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 Study = Callable[..., subprocess.CompletedProcess[str]]
 TRAINING = "--num_generations 2 --max_completion_length 4 --save_strategy no"
 

@@ -39,6 +39,7 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_everything_is_done_once_in_order_and_then_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     worker_of(tmp_path).run()
     assert calls(tmp_path) == EVERYTHING
@@ -51,6 +52,7 @@ def test_everything_is_done_once_in_order_and_then_nothing(tmp_path: Path, capsy
     assert again.done == set(EVERYTHING)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_seen_by_its_manifests_and_the_rest_continued(tmp_path: Path) -> None:
     worker = worker_of(tmp_path)
     ct, mri = worker.items[0].subject, worker.items[2].subject
@@ -66,6 +68,7 @@ def test_what_is_done_is_seen_by_its_manifests_and_the_rest_continued(tmp_path: 
     assert calls(tmp_path) == ["test-CT-grpo-nothink", *EVERYTHING[2:]]
 
 
+@pytest.mark.slow
 def test_a_failure_keeps_no_other_waiting_and_is_named_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "broken-train-CT-grpo-nothink").touch()
     worker = worker_of(tmp_path)
@@ -82,6 +85,7 @@ def test_a_failure_keeps_no_other_waiting_and_is_named_with_its_log(tmp_path: Pa
     assert calls(tmp_path)[3:] == EVERYTHING[:2]
 
 
+@pytest.mark.slow
 def test_a_cell_that_ends_the_process_does_not_keep_the_others_from_their_turn(tmp_path: Path) -> None:
     worker = worker_of(tmp_path, (Modality.CT, Modality.MRI, Modality.OCT))
     cells = worker.commands.folder.cells(worker.items[1].subject)
@@ -92,6 +96,7 @@ def test_a_cell_that_ends_the_process_does_not_keep_the_others_from_their_turn(t
     assert [failure.what for failure in worker.failures] == ["exit status 3 at CT_384; 1 of 3 cells are not complete"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_weights_is_a_failure_and_not_trained_over(tmp_path: Path) -> None:
     worker = worker_of(tmp_path)
     run = worker.commands.folder.run(worker.items[0].subject)
@@ -102,6 +107,7 @@ def test_a_finished_run_without_weights_is_a_failure_and_not_trained_over(tmp_pa
     assert "finished run without its weights" in worker.failures[0].last_line
 
 
+@pytest.mark.slow
 def test_answers_of_weights_that_were_trained_again_are_refused(tmp_path: Path) -> None:
     worker = worker_of(tmp_path)
     worker.run()
@@ -113,6 +119,7 @@ def test_answers_of_weights_that_were_trained_again_are_refused(tmp_path: Path) 
     assert calls(tmp_path) == EVERYTHING
 
 
+@pytest.mark.slow
 def test_two_workers_share_and_do_nothing_twice(tmp_path: Path) -> None:
     workers = [start(tmp_path) for _ in range(2)]
     assert [worker.wait(600) for worker in workers] == [0, 0]
@@ -120,6 +127,7 @@ def test_two_workers_share_and_do_nothing_twice(tmp_path: Path) -> None:
     assert calls(tmp_path).index("train-MRI-grpo-nothink") < calls(tmp_path).index("test-MRI-grpo-nothink")
 
 
+@pytest.mark.slow
 def test_shards_divide_the_runs(tmp_path: Path) -> None:
     assert start(tmp_path, "--shard", "2/2").wait(600) == 0
     assert calls(tmp_path) == EVERYTHING[2:]
@@ -127,6 +135,7 @@ def test_shards_divide_the_runs(tmp_path: Path) -> None:
     assert sorted(calls(tmp_path)) == sorted(EVERYTHING)
 
 
+@pytest.mark.slow
 def test_sigterm_is_passed_on_and_the_same_command_continues(tmp_path: Path) -> None:
     slow = tmp_path / "slow-test-CT-grpo-nothink"
     slow.touch()
@@ -143,6 +152,7 @@ def test_sigterm_is_passed_on_and_the_same_command_continues(tmp_path: Path) -> 
     assert calls(tmp_path) == [*EVERYTHING[:2], *EVERYTHING[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a child learns of its parent's death on Linux alone")
 def test_the_child_of_a_killed_worker_ends_and_the_next_worker_goes_on(tmp_path: Path) -> None:
     slow = tmp_path / "slow-train-CT-grpo-nothink"
@@ -158,6 +168,7 @@ def test_the_child_of_a_killed_worker_ends_and_the_next_worker_goes_on(tmp_path:
     assert calls(tmp_path) == [EVERYTHING[0], *EVERYTHING]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 def test_an_orphan_that_still_writes_is_waited_for(tmp_path: Path) -> None:
     run = tmp_path / "study" / "runs" / "CT-grpo-nothink"
@@ -179,6 +190,7 @@ def test_an_orphan_that_still_writes_is_waited_for(tmp_path: Path) -> None:
     assert calls(tmp_path) == EVERYTHING
 
 
+@pytest.mark.slow
 def test_what_another_worker_failed_at_is_not_tried_again_by_this_one(tmp_path: Path) -> None:
     (tmp_path / "broken-train-MRI-grpo-nothink").touch()
     slow = tmp_path / "slow-train-CT-grpo-nothink"

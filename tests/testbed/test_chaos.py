@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_runs_survive_kills_damage_signals_and_faults(tmp_path: Path, repository: Path) -> None:
     done = subprocess.run(

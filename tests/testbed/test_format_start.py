@@ -54,6 +54,7 @@ def answers(model: Any, processor: Any, rows: Any) -> list[str]:
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_eighty_steps_teach_the_form_and_leave_the_letters_open(rows: Any, processor: Any) -> None:
     model = load_model(TINY_BASE, dtype=torch.float32)
     before = {name: weight.clone() for name, weight in model.named_parameters()}

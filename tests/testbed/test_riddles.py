@@ -58,6 +58,7 @@ def test_a_sign_means_one_answer_and_is_asked_about_one_topic() -> None:
         assert right == [question.options["ABCD".index(question.letter)]]
 
 
+@pytest.mark.slow
 def test_the_base_of_the_demo_knows_riddles_about_other_patients(
     load_script: Callable[[str], Any],
     tmp_path: Path,

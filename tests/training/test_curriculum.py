@@ -93,6 +93,7 @@ def test_the_line_says_what_comes_and_what_sits_out() -> None:
     assert order_of("easy_to_hard").line().endswith("1 of 9 sit out in each epoch, drawn anew")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "curriculum"), [(1, "easy_to_hard"), (2, "mixed")])
 def test_training_meets_the_questions_in_the_order_known_before(
     processes: int, curriculum: str, tmp_path: Path, repository: Path

@@ -16,6 +16,8 @@ from published_sets import save_published_form
 from open_r1.checkpoints.loading import load_model
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 class Layout(NamedTuple):
     """Four prompts per optimizer step each time."""

@@ -57,6 +57,7 @@ def published_run(workplace: Path) -> subprocess.CompletedProcess[str]:
     return run(workplace, *words[script:], launcher=" ".join(words[:script]))
 
 
+@pytest.mark.slow
 def test_the_published_command_runs_word_for_word(published_run: Any, workplace: Path) -> None:
     assert published_run.returncode == 0, published_run.stderr[-3000:]
     said = published_run.stdout
@@ -68,6 +69,7 @@ def test_the_published_command_runs_word_for_word(published_run: Any, workplace:
     assert story["data"]["prompts"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_what_this_machine_lacks_costs_one_line_each(published_run: Any) -> None:
     lines = published_run.stdout.splitlines()
@@ -75,6 +77,7 @@ def test_what_this_machine_lacks_costs_one_line_each(published_run: Any) -> None
         assert len([line for line in lines if word in line and "{" not in line]) == 1, word
 
 
+@pytest.mark.slow
 def test_the_trained_checkpoint_loads_and_differs_from_its_start(published_run: Any, workplace: Path) -> None:
     trained = load_model(workplace / "output" / "Modality_CT", dtype=torch.float32)
     load_processor(workplace / "output" / "Modality_CT")
@@ -85,6 +88,7 @@ def test_the_trained_checkpoint_loads_and_differs_from_its_start(published_run: 
     assert (workplace / "output" / "Modality_CT" / "trainer_state.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_overwritten(published_run: Any, workplace: Path) -> None:
     words = PUBLISHED.format(port=free_port()).replace('"', "").split()
     script = words.index("src/open_r1/grpo_vqa_nothink.py")
@@ -100,6 +104,7 @@ BASE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["think", "think_after"])
 def test_think_entry_trains_both_of_its_modes(workplace: Path, mode: str) -> None:
     done = run(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
@@ -107,6 +112,7 @@ def test_think_entry_trains_both_of_its_modes(workplace: Path, mode: str) -> Non
     assert json.loads((workplace / "output" / mode / "run.json").read_text())["mode"] == mode
 
 
+@pytest.mark.slow
 def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: Path) -> None:
     root = workplace / "pictures"
     root.mkdir()
@@ -127,6 +133,7 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
     assert len(data["dropped"]) + len(data["unreadable"]) == 3
 
 
+@pytest.mark.slow
 def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
     knobs = (
         "--freeze_vision_tower --use_peft --lora_on language --tokens_per_micro_batch 600 --resample_dead_groups 1 "

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from other_lengths import SCENARIOS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_runs_go_on_longer_and_on_other_processes(name: str, tmp_path: Path, repository: Path) -> None:

@@ -42,6 +42,7 @@ def test_accelerate_takes_every_launch_configuration(path):
     assert config.mixed_precision == ("no" if path.stem.endswith("_cpu") else "bf16")
 
 
+@pytest.mark.slow
 def test_the_cpu_configuration_starts_as_many_processes_as_asked(tmp_path):
     # a file each: what two processes print at once may be mixed
     script = "import os, sys\nopen(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'])\n"

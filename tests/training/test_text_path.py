@@ -65,6 +65,7 @@ def test_a_text_model_trains_on_prepared_questions_and_answers_the_held_out_ones
     assert {result.source for result in answered.results} == {"MedXpertQA"}
 
 
+@pytest.mark.slow
 def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(prepared, tmp_path, repository):
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
     launch = "-m accelerate.commands.launch --num_processes 2 --main_process_port 0"
@@ -117,6 +118,7 @@ def test_vllm_where_it_is_not_installed_is_one_line_before_anything_is_loaded(mo
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
     real_dir, repository, tmp_path, monkeypatch
 ):

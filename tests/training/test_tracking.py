@@ -94,6 +94,7 @@ def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest
     assert told == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("completions", [False, True], ids=["numbers", "completions"])
 def test_wandb_offline_gets_text_only_where_asked_and_no_image(
     train: Any, workplace: Path, completions: bool, capfd: pytest.CaptureFixture[str]
@@ -155,6 +156,7 @@ def continued(
     return folder, first, json.loads((folder / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_one_wandb_run(train: Any, workplace: Path) -> None:
     wandb = pytest.importorskip("wandb")
     wandb.finish()
@@ -294,6 +296,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     assert (tmp_path / METRICS).read_text() == '{"loss": null, "kl": null, "step": 1}\n'
 
 
+@pytest.mark.slow
 def test_lines_are_whole_however_the_process_dies(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom open_r1.common.metrics_log import append_metrics, begin_metrics\n"

@@ -170,6 +170,7 @@ def created(hub: LocalHub) -> list[Any]:
     return [json.loads(each.body).get("visibility") for each in hub.requests if each.path == "/api/repos/create"]
 
 
+@pytest.mark.slow
 def test_completions_go_to_a_private_data_set_unless_asked_for_twice(
     tiny: Path, tmp_path: Path, repository: Path
 ) -> None:
