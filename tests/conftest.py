@@ -60,8 +60,10 @@ class ProcessGuard:
         sys.addaudithook(self.audit)
         start = multiprocessing.process.BaseProcess.start
 
+        audit = self.audit
+
         def guarded_start(self: multiprocessing.process.BaseProcess) -> None:
-            self.audit("multiprocessing", ())  # the method spawn starts a process without an event
+            audit("multiprocessing", ())  # the method spawn starts a process without an event
             start(self)
 
         multiprocessing.process.BaseProcess.start = guarded_start
