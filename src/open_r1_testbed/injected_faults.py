@@ -62,13 +62,13 @@ def _third_loss(spoil: Callable[[torch.Tensor], Any]) -> Callable[[], None]:
     def plant() -> None:
         from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 
-        original = SharedPrefixGRPOTrainer._loss_of
+        original = SharedPrefixGRPOTrainer._group_loss
 
-        def loss_of(self: Any, model: Any, prompts: Any, values: Any, total: Any) -> torch.Tensor:
+        def group_loss(self: Any, model: Any, prompts: Any, values: Any, total: Any) -> torch.Tensor:
             loss = original(self, model, prompts, values, total)
             return spoil(loss) if self.state.global_step == 2 else loss
 
-        SharedPrefixGRPOTrainer._loss_of = loss_of
+        SharedPrefixGRPOTrainer._group_loss = group_loss
 
     return plant
 

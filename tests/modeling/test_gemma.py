@@ -67,13 +67,13 @@ def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(
     def greedy(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
         return logits.argmax(-1)
 
-    found = decoder(Prompts(rows, [-1] * len(rows)), greedy, samples=2)
+    tokens = decoder(Prompts(rows, [-1] * len(rows)), greedy, samples=2)
     for number, row in enumerate(rows):
         alone = model.generate(
             torch.tensor([row]), max_new_tokens=WINDOW + 8, do_sample=False, eos_token_id=[end], pad_token_id=0
         )[0, len(row) :]
         for sample in (0, 1):
-            assert found[2 * number + sample, : len(alone)].tolist() == alone.tolist()
+            assert tokens[2 * number + sample, : len(alone)].tolist() == alone.tolist()
 
 
 def test_image_tokens_are_never_written(gemma):
@@ -103,8 +103,8 @@ def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
     assert step["step"] == 2
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shared prefix:")]
     assert lines == [
-        "shared prefix: off, because 1 of the gemma3's layers look back over a window only, which the packed rows do "
-        "not keep; stock TRL computes every prompt once per completion"
+        "shared prefix: off, because 1 of the gemma3's layers use sliding-window attention, which packed rows do "
+        "not support; stock TRL computes every prompt once per completion"
     ]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
     adapter = json.loads((tmp_path / "run" / "adapter_config.json").read_text())

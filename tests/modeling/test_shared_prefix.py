@@ -44,7 +44,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest) -> Any:
-    """A tiny model whose outputs are far from uniform, scoring as the trainer has it score."""
+    """A tiny model whose outputs are far from uniform, which scores as in training."""
     built: Any = build_model(request.param, Shape(), 320, IDS, seed=0)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -133,9 +133,9 @@ def test_values_and_gradients_equal_stock_trl(
         return logps.detach(), entropies.detach(), gradients
 
     stock, ours = run(stock_logps), run(partial(packed_logps, by_segment=by_segment))
-    kept = mask.bool()
-    logp_difference = (stock[0] - ours[0]).abs()[kept].max().item()
-    entropy_difference = (stock[1] - ours[1]).abs()[kept].max().item()
+    is_scored = mask.bool()
+    logp_difference = (stock[0] - ours[0]).abs()[is_scored].max().item()
+    entropy_difference = (stock[1] - ours[1]).abs()[is_scored].max().item()
     assert stock[2].keys() == ours[2].keys()
     # a gradient that is zero up to rounding has no direction
     real = [name for name, gradient in stock[2].items() if gradient.norm() > 1e-6]
@@ -150,17 +150,17 @@ def test_values_and_gradients_equal_stock_trl(
 @pytest.mark.parametrize("case", CASES)
 def test_in_bfloat16_it_is_as_close_to_float32_as_stock_trl(model: Any, case: str) -> None:
     groups = groups_for(model, case)
-    kept = groups.completion_mask.flatten(0, 1).bool()
+    is_scored = groups.completion_mask.flatten(0, 1).bool()
     with torch.no_grad():
-        exact = stock_logps(model, groups)[0][kept]
+        exact = stock_logps(model, groups)[0][is_scored]
         model.to(torch.bfloat16)
         try:
             vision = groups.prompts.vision
             groups.prompts.vision = {k: v.bfloat16() if v.is_floating_point() else v for k, v in vision.items()}
-            found = [way(model, groups)[0][kept].float() for way in (stock_logps, packed_logps)]
+            scores = [function(model, groups)[0][is_scored].float() for function in (stock_logps, packed_logps)]
         finally:
             model.to(torch.float32)
-    stock, ours = ((exact - each).abs().mean().item() for each in found)
+    stock, ours = ((exact - logps).abs().mean().item() for logps in scores)
     print(f"{case}: mean difference to float32, stock {stock:.2e}, ours {ours:.2e}")
     # observed: ours / stock between 0.77 and 1.01
     assert 1e-4 < ours < 1.1 * stock
@@ -172,8 +172,8 @@ def test_one_completion_never_changes_another(model: Any) -> None:
         before, _ = packed_logps(model, groups)
         groups.completion_ids[1, 2, 0] += 1
         after, _ = packed_logps(model, groups)
-    kept = groups.completion_mask.flatten(0, 1).bool()
-    changed = ((before != after) & kept).any(dim=1).nonzero().flatten().tolist()
+    is_scored = groups.completion_mask.flatten(0, 1).bool()
+    changed = ((before != after) & is_scored).any(dim=1).nonzero().flatten().tolist()
     assert changed == [1 * 4 + 2]  # bitwise: only the completion whose token was changed
 
 
@@ -183,8 +183,8 @@ def test_by_segment_one_completion_never_changes_another(model: Any, segment_att
         before, _ = packed_logps(model, groups, by_segment=True)
         groups.completion_ids[1, 2, 0] += 1
         after, _ = packed_logps(model, groups, by_segment=True)
-    kept = groups.completion_mask.flatten(0, 1).bool()
-    assert ((before != after) & kept).any(dim=1).nonzero().flatten().tolist() == [1 * 4 + 2]
+    is_scored = groups.completion_mask.flatten(0, 1).bool()
+    assert ((before != after) & is_scored).any(dim=1).nonzero().flatten().tolist() == [1 * 4 + 2]
 
 
 def test_one_image_changes_only_its_own_group(model: Any) -> None:
@@ -195,8 +195,8 @@ def test_one_image_changes_only_its_own_group(model: Any) -> None:
         before, _ = packed_logps(model, groups)
         groups.prompts.vision["pixel_values"][28 * 28 + 5] += 3.0  # a patch of the second prompt's image
         after, _ = packed_logps(model, groups)
-    kept = groups.completion_mask.flatten(0, 1).bool()
-    difference = ((before - after).abs() * kept).amax(dim=1).view(3, 4).amax(dim=1)
+    is_scored = groups.completion_mask.flatten(0, 1).bool()
+    difference = ((before - after).abs() * is_scored).amax(dim=1).view(3, 4).amax(dim=1)
     assert difference[1] > 1e-3
     # The vision tower multiplies all images in one matrix, so the others may move by rounding: observed 0.
     assert difference[[0, 2]].max() < 1e-6

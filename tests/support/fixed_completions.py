@@ -53,7 +53,7 @@ def sampled_in_earnest(trainer: Any) -> None:
     config = trainer.generation_config
     before = config.max_new_tokens
     config.max_new_tokens = 2 + 3 * trainer.accelerator.process_index
-    with trainer._working_on(GroupPass(prompts)):
+    with trainer._set_pass(GroupPass(prompts)):
         trainer._generate_single_turn([], None, {}, None)
     config.max_new_tokens = before
 

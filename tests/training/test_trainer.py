@@ -109,7 +109,7 @@ def test_a_wrong_packing_is_stopped_at_the_first_step(
 
     honest = packed_rows.packed_mask
     monkeypatch.setattr(packed_rows, "packed_mask", leaking)
-    with pytest.raises(RuntimeError, match="does not agree with a row per completion"):
+    with pytest.raises(RuntimeError, match="shared prefix differ from those with a row per completion by"):
         make_trainer(checkpoint, tmp_path, [0, 1]).train()
     assert verification.VERIFY_LIMIT <= 1e-4
 
@@ -162,7 +162,7 @@ def test_a_planted_mismatch_of_images_changes_the_log_probabilities(checkpoint: 
 
     def scores(batch: Any) -> torch.Tensor:
         ids = torch.cat([batch.ids, completion[: len(batch.ids)]], 1)
-        with torch.no_grad(), trainer._working_on(GroupPass(batch)):
+        with torch.no_grad(), trainer._set_pass(GroupPass(batch)):
             return trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 3)[0]
 
     together = scores(prompts)
@@ -206,7 +206,7 @@ def test_text_only_and_image_rows_train_in_one_batch(checkpoint: Path, tmp_path:
 
 def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     config = GRPOTrainingConfig(output_dir=str(tmp_path), num_generations=3, per_device_train_batch_size=2)
-    config.per_device_train_batch_size = 4  # completions; 4 is no multiple of 3
+    config.per_device_train_batch_size = 4  # completions; 4 is not a multiple of 3
     with pytest.raises(ValueError, match="one micro-batch"):
         SharedPrefixGRPOTrainer(
             model=load_model(checkpoint, dtype=torch.float32),

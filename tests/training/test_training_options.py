@@ -16,8 +16,8 @@ from open_r1.common.errors import UserError
 from open_r1.modeling.image_tokens import encode_prompts
 from open_r1.training.grpo.groups import without_spread
 from open_r1.training.grpo.image_feed import ImageFeed
-from open_r1.training.grpo.micro_batches import by_tokens, divided, trimmed
-from open_r1.training.grpo.options import path_line
+from open_r1.training.grpo.micro_batches import chunks_within, divide, trim
+from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.setup.cost_estimate import TryLongest
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
 from open_r1.vocabulary.modes import Mode
@@ -59,9 +59,9 @@ def apart(first: Any, second: Any) -> float:
 def test_groups_are_divided_by_tokens_with_the_padding_counted() -> None:
     # G = 2; sizes P - 1 + 2 C: 9 + 8 = 17, 19 + 4 = 23, 9 + 2 = 11. Largest first: 1, then 0 beside it would cost
     # 2 * (19 + 2 * 4) = 54 > 50, so a new part; 2 beside 0 costs 2 * (9 + 8) = 34 <= 50.
-    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 50) == [[1], [0, 2]]
-    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 1000) == [[1, 0, 2]]
-    assert by_tokens([10, 20, 10], [4, 2, 1], 2, 1) == [[1], [0], [2]]  # a group is never divided
+    assert chunks_within([10, 20, 10], [4, 2, 1], 2, 50) == [[1], [0, 2]]
+    assert chunks_within([10, 20, 10], [4, 2, 1], 2, 1000) == [[1, 0, 2]]
+    assert chunks_within([10, 20, 10], [4, 2, 1], 2, 1) == [[1], [0], [2]]  # a group is never divided
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", *LOSSES])
@@ -81,7 +81,7 @@ def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, 
         gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
         found.append((loss.item(), gradient, metrics))
     prompts, mask = trainer._buffered_prompts["train"], batch["completion_mask"]
-    assert len(divided(prompts.mask, mask, 300, trainer.accelerator.gather)) > 1
+    assert len(divide(prompts.mask, mask, 300, trainer.accelerator.gather)) > 1
     (whole, gradient, metrics), (in_parts, own_gradient, own_metrics) = found
     assert in_parts == pytest.approx(whole, abs=1e-7)
     cosine = torch.cosine_similarity(gradient, own_gradient, dim=0).item()
@@ -96,7 +96,7 @@ def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, 
 def test_padding_of_a_whole_rollout_is_not_trained_on() -> None:
     ids = torch.tensor([[[5, 6, 0, 0], [7, 0, 0, 0]]])
     values = {"completion_ids": ids, "completion_mask": (ids > 0).long(), "advantages": torch.ones(1, 2)}
-    cut = trimmed(values)
+    cut = trim(values)
     assert cut["completion_ids"].tolist() == [[[5, 6], [7, 0]]]
     assert cut["advantages"].shape == (1, 2)
 
@@ -204,7 +204,7 @@ def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(che
     moved = {name for name, value in weights(kept).items() if not torch.equal(value, before[name])}
     assert moved
     assert not any(".visual." in name for name in moved)
-    assert "once per image and run" in path_line(kept)
+    assert "once per image and run" in shared_prefix_line(kept)
 
 
 def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
@@ -212,7 +212,7 @@ def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path,
     trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)
     trainer.train()
     assert trainer.images.opened == 4
-    assert capsys.readouterr().out.count("kept features fill their memory at 0 images") <= 1
+    assert capsys.readouterr().out.count("the cache of vision features is full with 0 images") <= 1
 
 
 @pytest.mark.parametrize("towers", ["language", "vision", "both"])
@@ -300,7 +300,7 @@ def test_a_batch_without_replacement_keeps_its_groups(tiny: Path, tmp_path: Path
 
 
 def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="add the accuracy reward"):
+    with pytest.raises(ValueError, match="needs the accuracy reward"):
         make_trainer(tiny, tmp_path, [0, 1], resample_dead_groups=1, reward=length_reward)
 
 
@@ -309,7 +309,7 @@ def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> N
 
 def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
     half, ours = trained(checkpoint, tmp_path / "half", [0, 1], share_rollout=False)
-    assert "on in training; stock TRL samples" in path_line(half)
+    assert "on in training; stock TRL samples" in shared_prefix_line(half)
     _, stock = trained(checkpoint, tmp_path / "stock", [0, 1], shared_prefix=False)
     assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)

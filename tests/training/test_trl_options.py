@@ -17,7 +17,7 @@ from trl import GRPOConfig
 from open_r1.common.errors import UserError
 from open_r1.training.command_line.flags import check_training_flags, read_training_flags
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
-from open_r1.training.command_line.trl_options import REFUSED, SAMPLING_KEYS, SERVED, refuse_unserved
+from open_r1.training.command_line.trl_options import REFUSED, SAMPLING_KEYS, SERVED, refuse_unsupported
 from open_r1.training.setup.tracking import prepare_trackers
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
@@ -36,8 +36,8 @@ def test_each_option_of_the_installed_trl_is_judged_once() -> None:
 
 
 def test_trls_own_defaults_are_no_demand() -> None:
-    refuse_unserved(vars(GRPOConfig("unused", report_to="none", use_cpu=True)))
-    refuse_unserved(vars(GRPOTrainingConfig(output_dir="unused", report_to="none")))
+    refuse_unsupported(vars(GRPOConfig("unused", report_to="none", use_cpu=True)))
+    refuse_unsupported(vars(GRPOTrainingConfig(output_dir="unused", report_to="none")))
 
 
 NEEDED = ["--model_name_or_path", "base", "--dataset_name", "data", "--output_dir", "out"]

@@ -1,1 +1,1 @@
-"""What the shared prefix needs of a model: prompts, packed rows, attention, trainable parts."""
+"""Tensors and model adaptations of the shared prefix: prompt batches, packed rows, attention, sharding."""

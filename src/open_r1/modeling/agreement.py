@@ -1,6 +1,6 @@
-"""What stops a run on all its processes at once: a signal, numbers that are not finite, a reward that fails, a hang.
+"""Agreement between the processes of a run: stop all of them together, or do something on the first alone.
 
-One process alone must never leave the others waiting in a collective call, so each finding is first agreed on by all.
+A process that stops alone leaves the others hanging in their next collective call.
 """
 
 import threading
@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 
 
 def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether the flag is set on any process; all of them must call it. About 0.5 ms."""
-    if not _together():
+    """Whether the flag is set on any process. A collective call of about 0.5 ms."""
+    if not _is_distributed():
         return flag
     number = torch.tensor([float(flag)], dtype=torch.float32, device=device)
     dist.all_reduce(number, op=dist.ReduceOp.MAX)
@@ -25,34 +25,35 @@ def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
 
 
 def stop_everywhere(problem: str | None, device: torch.device | str = "cpu") -> None:
-    """Stop all processes if one has a problem; all of them must call it.
+    """Stop all processes if any of them has a problem. A collective call.
 
     Raises:
-        UserError: on the first process, with every problem and the process that has it.
-        SystemExit: on the others, which have nothing to add.
+        UserError: on the first process, with every problem and the rank of the process that reported it.
+        SystemExit: on all other processes, so that the message is printed once.
     """
     if not on_any_process(problem is not None, device):
         return
-    if not _together():
+    if not _is_distributed():
         raise UserError(str(problem))
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, problem)
+    problems: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
     if dist.get_rank() != 0:
         raise SystemExit(2)
-    told = {text: rank for rank, text in reversed(list(enumerate(found))) if text is not None}
-    raise UserError("; ".join(f"{text} (process {rank})" for text, rank in sorted(told.items(), key=lambda i: i[1])))
+    lowest_ranks = {text: rank for rank, text in reversed(list(enumerate(problems))) if text is not None}
+    by_rank = sorted(lowest_ranks.items(), key=lambda item: item[1])
+    raise UserError("; ".join(f"{text} (process {rank})" for text, rank in by_rank))
 
 
 def on_first_process(work: Callable[[], Result], device: torch.device | str = "cpu") -> Result | None:
-    """What the first process makes of `work`; None on the others, which wait without a limit of time.
+    """Run `work` on the first process and return its result; the other processes wait for it and return None.
 
-    A collective call ends after `--ddp_timeout`, so one is made every half second until the work is done. All
-    processes must call this, and `work` must make no collective calls.
+    Waiting has no time limit: a collective call times out after `--ddp_timeout`, so a new one is made every half
+    second. All processes must call this function, and `work` must make no collective calls.
 
     Raises:
-        UserError: the work raised one; see `stop_everywhere`.
+        UserError: if `work` raised one; see `stop_everywhere`.
     """
-    if not _together():
+    if not _is_distributed():
         return work()
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -75,23 +76,11 @@ def on_first_process(work: Callable[[], Result], device: torch.device | str = "c
     return results[0] if results else None
 
 
-def _together() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-# --- rewards ---------------------------------------------------------------------------------------------------------
-
-
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-
-# --- hangs -----------------------------------------------------------------------------------------------------------
-
-
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether every number of every tensor is finite."""
-    sums = [tensor.detach().float().abs().amax() for tensor in tensors if tensor.numel()]
-    return bool(torch.stack(sums).isfinite().all()) if sums else True
+    """Whether all values of all tensors are finite."""
+    maxima = [tensor.detach().float().abs().amax() for tensor in tensors if tensor.numel()]
+    return bool(torch.stack(maxima).isfinite().all()) if maxima else True

@@ -1,4 +1,4 @@
-"""Prompts with their images as token ids: one placeholder token for each image token."""
+"""Tokenize prompts with images: one placeholder token for every token that an image takes."""
 
 import types
 from collections.abc import Sequence
@@ -12,62 +12,65 @@ from open_r1.modeling.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True)
-class OpenedImage:
-    """One image as the model takes it."""
+class ProcessedImage:
+    """One image as model input."""
 
     values: torch.Tensor
-    """(patches, patch features), or (tokens, hidden) as a frozen vision tower has encoded it."""
+    """(patches, patch values) as the image processor returns them, or (tokens, hidden) features of a vision tower."""
     grid: torch.Tensor
-    """(3,) patches in time, height and width."""
+    """(3,) numbers of patches in time, height and width."""
 
 
 def encode_prompts(
-    texts: Sequence[str], images: Sequence[Sequence[OpenedImage]], processor: Any, device: torch.device
+    texts: Sequence[str], images: Sequence[Sequence[ProcessedImage]], processor: Any, device: torch.device
 ) -> PromptBatch:
-    """Tokenize prompts around images that are already processed; the same tokens as the processor's own call.
+    """Tokenize prompts whose images are already processed; the tokens equal those of the checkpoint's processor.
 
     Args:
-        texts: prompts as the chat template writes them, with one placeholder per image.
-        images: those of each prompt, in the order of the placeholders.
+        texts: prompts rendered by the chat template, with one placeholder per image.
+        images: the images of each prompt, in the order of the placeholders.
         processor: the checkpoint's processor, or the tokenizer of a text model.
-        device: where the tensors go.
+        device: device of the returned tensors.
     """
     tokenizer = getattr(processor, "tokenizer", processor)
-    shown = [image for each in images for image in each]
-    if shown:
-        merged = processor.image_processor.merge_size**2
+    all_images = [image for prompt_images in images for image in prompt_images]
+    if all_images:
+        patches_per_token = processor.image_processor.merge_size**2
         placeholder = processor.image_token
         texts = [
-            spell_out(text, placeholder, [int(image.grid.prod()) // merged for image in each])
-            for text, each in zip(texts, images, strict=True)
+            repeat_placeholders(
+                text, placeholder, [int(image.grid.prod()) // patches_per_token for image in prompt_images]
+            )
+            for text, prompt_images in zip(texts, images, strict=True)
         ]
     encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt").to(device)
     vision = {}
-    if shown:
+    if all_images:
         vision = {
-            "pixel_values": torch.cat([image.values.to(device) for image in shown]),
-            "image_grid_thw": torch.stack([image.grid for image in shown]).to(device),
+            "pixel_values": torch.cat([image.values.to(device) for image in all_images]),
+            "image_grid_thw": torch.stack([image.grid for image in all_images]).to(device),
             "mm_token_type_ids": (encoded["input_ids"] == processor.image_token_id).to(encoded["input_ids"].dtype),
         }
-    return PromptBatch(encoded["input_ids"], encoded["attention_mask"], [len(each) for each in images], vision)
+    images_per_prompt = [len(prompt_images) for prompt_images in images]
+    return PromptBatch(encoded["input_ids"], encoded["attention_mask"], images_per_prompt, vision)
 
 
-def spell_out(text: str, placeholder: str, counts: list[int]) -> str:
-    """`text` with its placeholders repeated, the n-th `counts[n]` times: once per token that an image takes."""
+def repeat_placeholders(text: str, placeholder: str, counts: list[int]) -> str:
+    """Repeat the n-th placeholder of a text `counts[n]` times: once per token of its image."""
     pieces = text.split(placeholder)
     assert len(pieces) == len(counts) + 1, f"{len(pieces) - 1} placeholders for {len(counts)} images"
     return pieces[0] + "".join(placeholder * count + piece for count, piece in zip(counts, pieces[1:], strict=True))
 
 
-def take_features(tower: Any) -> None:
-    """Let a vision tower pass on what it has made itself: given features (tokens, hidden), it returns them."""
+def accept_features(tower: Any) -> None:
+    """Let a vision tower take features that it computed earlier, (tokens, hidden), and return them unchanged."""
     forward = tower.forward
-    hidden = tower.config.out_hidden_size if hasattr(tower.config, "out_hidden_size") else tower.config.hidden_size
-    patch = tower.config.in_channels * tower.config.temporal_patch_size * tower.config.patch_size**2
-    assert hidden != patch, "features and patches of one width cannot be told apart"
+    out_width = tower.config.out_hidden_size if hasattr(tower.config, "out_hidden_size") else tower.config.hidden_size
+    patch_values = tower.config.in_channels * tower.config.temporal_patch_size * tower.config.patch_size**2
+    assert out_width != patch_values, "features cannot be distinguished from patches of the same width"
 
     def features_or_forward(_self: Any, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if values.size(-1) == hidden:
+        if values.size(-1) == out_width:
             return BaseModelOutputWithPooling(pooler_output=values)  # type: ignore[arg-type]
         return forward(values, *args, **kwargs)
 

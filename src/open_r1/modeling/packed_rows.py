@@ -6,7 +6,7 @@ the shared prefix and, causally, itself. The last prompt token opens every segme
 no special case and the scored positions are exactly the last G * C of the row.
 
 Shapes: B prompts, G completions per prompt, P prompt tokens (left padded), C completion tokens (right padded),
-L = P - 1 + G * C. Prior work on the idea: Prefix Grouper (arXiv 2506.05433); the layout here is our own.
+L = P - 1 + G * C. Prior work: Prefix Grouper (arXiv 2506.05433), with another layout.
 """
 
 from dataclasses import dataclass
@@ -24,21 +24,21 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class PackedRows:
-    """What the model's forward takes for B groups packed into B rows."""
+    """Model inputs of B groups packed into B rows."""
 
     input_ids: torch.Tensor
     """(B, L) token ids."""
     position_ids: torch.Tensor
     """(B, L), or (3, B, L) for models with M-RoPE."""
     attention_mask: torch.Tensor | None
-    """(B, 1, L, L) bool, true where a query (row) may look at a key (column); None where `segments` says it."""
+    """(B, 1, L, L) bool, true where a query (row) attends to a key (column); None if `segments` is set."""
     segments: "Segments | None"
-    """For long completions: what `attend_by_segment` needs, in place of a mask that grows with L squared."""
+    """For long completions: input of `attend_by_segment`, instead of a mask that grows with L squared."""
     labels: torch.Tensor
-    """(B, G * C) the token that each of the last G * C positions has to predict, -100 where nothing is scored."""
+    """(B, G * C) the tokens to predict at the last G * C positions, -100 where nothing is scored."""
 
     def model_inputs(self) -> dict[str, Any]:
-        """Arguments of a forward call of a model with TRL's fused head; images come beside them."""
+        """Arguments of a forward call of a model with TRL's fused head, without the images."""
         inputs: dict[str, Any] = {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -63,10 +63,10 @@ def pack(
     Args:
         prompt_ids: (B, P) left-padded prompt tokens; the last column holds every prompt's last token.
         prompt_mask: (B, P) 1 where a prompt token is real.
-        prompt_positions: (B, P) or (3, B, P) positions of the prompt tokens as the model itself counts them.
+        prompt_positions: (B, P) or (3, B, P) position ids of the prompt tokens, from `prompt_batch.prompt_positions`.
         completion_ids: (B, G, C) right-padded completions.
         completion_mask: (B, G, C) 1 where a completion token is scored.
-        by_segment: attend segment by segment (the model must run `ATTENTION`) instead of under one 4D mask.
+        by_segment: attend segment by segment (the model must use `ATTENTION`) instead of with one 4D mask.
     """
     batch, group, length = completion_ids.shape
     opening = prompt_ids[:, -1:, None].expand(batch, group, 1)
@@ -82,42 +82,42 @@ def pack(
 
 
 def packed_positions(prompt_positions: torch.Tensor, group: int, length: int) -> torch.Tensor:
-    """Positions of a packed row: the prefix as given, then every segment counts on from the last prompt token.
+    """Positions of a packed row: the prefix keeps its own, and every segment continues from the last prompt token.
 
     The last prompt token is text, so its three M-RoPE coordinates are equal and one count serves all of them.
     """
-    last = prompt_positions[..., -1:].unsqueeze(-1)  # (..., B, 1, 1)
+    last_position = prompt_positions[..., -1:].unsqueeze(-1)  # (..., B, 1, 1)
     steps = torch.arange(length, device=prompt_positions.device)
-    segments = (last + steps).expand(*last.shape[:-2], group, length).flatten(-2)
+    segments = (last_position + steps).expand(*last_position.shape[:-2], group, length).flatten(-2)
     return torch.cat([prompt_positions[..., :-1], segments], dim=-1)
 
 
 def packed_mask(prompt_mask: torch.Tensor, group: int, length: int) -> torch.Tensor:
-    """(B, 1, L, L) bool: causal, the prefix for everyone, a segment only for itself.
+    """(B, 1, L, L) bool: causal; all see the prefix, and only a segment sees its own tokens.
 
-    Left padding is nobody's key; a padded query sees itself alone, because a row without any key is NaN in softmax.
+    Left padding is never a key, except that a padded query sees itself: softmax over no key would be NaN.
     """
     prefix = prompt_mask.size(1) - 1
     device = prompt_mask.device
-    # 0 for the prefix, g + 1 for segment g
-    owner = torch.cat(
+    # 0 in the prefix, g + 1 in segment g
+    segment_of = torch.cat(
         [
             torch.zeros(prefix, dtype=torch.long, device=device),
             torch.arange(1, group + 1, device=device).repeat_interleave(length),
         ]
     )
-    index = torch.arange(len(owner), device=device)
+    index = torch.arange(len(segment_of), device=device)
     causal = index[:, None] >= index[None, :]
-    allowed = causal & ((owner[:, None] == owner[None, :]) | (owner[None, :] == 0))  # (L, L)
-    real = torch.cat(
+    allowed = causal & ((segment_of[:, None] == segment_of[None, :]) | (segment_of[None, :] == 0))  # (L, L)
+    is_token = torch.cat(
         [
             prompt_mask[:, :-1].bool(),
             prompt_mask.new_ones(len(prompt_mask), group * length, dtype=torch.bool),
         ],
         dim=1,
     )
-    own = torch.eye(len(owner), dtype=torch.bool, device=device)
-    return ((allowed & real[:, None, :]) | own)[:, None]
+    diagonal = torch.eye(len(segment_of), dtype=torch.bool, device=device)
+    return ((allowed & is_token[:, None, :]) | diagonal)[:, None]
 
 
 AttentionInterface.register(ATTENTION, attend_by_segment)
@@ -125,11 +125,11 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def use_small_tiles_without_gpu() -> None:
-    """Give TRL's fused head smaller tiles where there is no GPU, for the whole process."""
+    """Let TRL's fused head use smaller tiles in this process if there is no GPU."""
     if not torch.cuda.is_available():
         chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE
 
 
 def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:
-    """Tokens of one group's training pass: (ours, what a row per completion would compute)."""
+    """Tokens computed in a training pass of one group: (packed, with a row per completion)."""
     return prompt_length - 1 + group * length, group * (prompt_length + length)

@@ -1,6 +1,6 @@
-"""A key/value cache with room for the tokens to come, so that a step writes its token and does not copy the rest.
+"""A key/value cache that allocates memory for later tokens, so that a decoding step only writes its own token.
 
-transformers' own dynamic layer concatenates: every step copies everything that is there, in every layer.
+The dynamic layer of transformers concatenates, so every step copies the whole cache of every layer.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
-    """One layer's keys and values, (rows, heads, tokens, head size), as views of larger tensors."""
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer, (rows, heads, tokens, head size), as views of larger tensors."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, spare_tokens: int) -> None:
         super().__init__()
-        self.room = room
-        self._wide_keys = self._wide_values = torch.empty(0)
+        self.spare_tokens = spare_tokens
+        self._allocated_keys = self._allocated_values = torch.empty(0)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -26,42 +26,43 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         stop = start + key_states.size(2)
-        if start == 0 or stop > self._wide_keys.size(2):
-            self._wide_keys = _widened(self.keys if start else None, key_states, start, stop + self.room)
-            self._wide_values = _widened(self.values if start else None, value_states, start, stop + self.room)
-        self._wide_keys[:, :, start:stop] = key_states
-        self._wide_values[:, :, start:stop] = value_states
-        self._look(stop)
+        if start == 0 or stop > self._allocated_keys.size(2):
+            size = stop + self.spare_tokens
+            self._allocated_keys = _enlarged(self.keys if start else None, key_states, start, size)
+            self._allocated_values = _enlarged(self.values if start else None, value_states, start, size)
+        self._allocated_keys[:, :, start:stop] = key_states
+        self._allocated_values[:, :, start:stop] = value_states
+        self._set_views(stop)
         return self.keys, self.values  # pyright: ignore[reportReturnType]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
-        self._wide_keys = self._wide_keys.repeat_interleave(repeats, dim=0)
-        self._wide_values = self._wide_values.repeat_interleave(repeats, dim=0)
-        self._look(self.get_seq_length())
+        self._allocated_keys = self._allocated_keys.repeat_interleave(repeats, dim=0)
+        self._allocated_values = self._allocated_values.repeat_interleave(repeats, dim=0)
+        self._set_views(self.get_seq_length())
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep (or repeat) the rows at `indices`."""
-        self._wide_keys = self._wide_keys[indices]
-        self._wide_values = self._wide_values[indices]
-        self._look(self.get_seq_length())
+        self._allocated_keys = self._allocated_keys[indices]
+        self._allocated_values = self._allocated_values[indices]
+        self._set_views(self.get_seq_length())
 
-    def _look(self, stop: int) -> None:
-        self.keys, self.values = self._wide_keys[:, :, :stop], self._wide_values[:, :, :stop]
+    def _set_views(self, stop: int) -> None:
+        self.keys, self.values = self._allocated_keys[:, :, :stop], self._allocated_values[:, :, :stop]
 
 
-def _widened(old: torch.Tensor | None, like: torch.Tensor, used: int, width: int) -> torch.Tensor:
-    wide = like.new_empty(like.size(0), like.size(1), width, like.size(3))
+def _enlarged(old: torch.Tensor | None, new: torch.Tensor, old_tokens: int, tokens: int) -> torch.Tensor:
+    enlarged = new.new_empty(new.size(0), new.size(1), tokens, new.size(3))
     if old is not None:
-        wide[:, :, :used] = old
-    return wide
+        enlarged[:, :, :old_tokens] = old
+    return enlarged
 
 
-def roomy_cache(config: Any, room: int) -> DynamicCache:
-    """An empty cache for a model's `config`, with room for `room` tokens after what is written at once.
+def preallocated_cache(config: Any, spare_tokens: int) -> DynamicCache:
+    """An empty cache for a model's `config`, which allocates memory for `spare_tokens` after the first prompt.
 
-    Layers of other kinds (a sliding window) stay transformers' own.
+    Layers of other kinds (sliding windows) stay those of transformers.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer(spare_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -1,4 +1,4 @@
-"""Whether the weights are spread over the processes (ZeRO-3, FSDP), and FSDP where there is no GPU."""
+"""Whether weights are sharded over the processes (ZeRO-3, FSDP), and sharding on CPUs."""
 
 import os
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 
 def weights_are_sharded() -> bool:
-    """Whether a process needs the others to compute any layer: all must then make the same calls in the same order."""
-    return is_deepspeed_zero3_enabled() or fsdp_is_asked()
+    """Whether computing a layer needs all processes, which then must make the same calls in the same order."""
+    return is_deepspeed_zero3_enabled() or uses_fsdp()
 
 
-def fsdp_is_asked() -> bool:
-    """Whether this is an FSDP run: `accelerate launch` tells so, and accelerate itself where `--fsdp` was given."""
+def uses_fsdp() -> bool:
+    """Whether this run uses FSDP: `accelerate launch` sets the variable, or accelerate itself with `--fsdp`."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def whole_weights(model: Any) -> Iterator[tuple[str, Any]]:
+def gathered_weights(model: Any) -> Iterator[tuple[str, Any]]:
     """(name, weight) of every parameter, gathered one at a time; under ZeRO-3 and FSDP all processes must iterate.
 
-    A weight is good until the next one is asked for.
+    A gathered weight is valid until the next iteration.
     """
     for name, weight in model.named_parameters():
         if hasattr(weight, "ds_id"):  # ZeRO-3
@@ -34,34 +34,33 @@ def whole_weights(model: Any) -> Iterator[tuple[str, Any]]:
                 yield name, weight.detach()
         elif hasattr(weight, "full_tensor"):  # FSDP
             yield name, weight.full_tensor().detach()
-        else:  # a packed one keeps its class
+        else:  # a quantized weight keeps its class
             yield name, weight if hasattr(weight, "quant_state") else weight.detach()
 
 
 def shard_on_cpu(training: Any) -> None:
-    """Have accelerate really shard on CPUs, so that a recipe can be tried out.
+    """Let accelerate shard on CPUs too, so that a recipe can be tried without GPUs.
 
-    accelerate 1.15 shards where the process state says MULTI_GPU or another accelerator; under MULTI_CPU it drops FSDP
-    without a word and trains plain DDP. torch's own `fully_shard` works on CPUs with gloo.
+    accelerate 1.15 shards if the process state is MULTI_GPU or another accelerator; under MULTI_CPU it ignores FSDP
+    silently and trains with DDP. torch's `fully_shard` works on CPUs with gloo.
 
     Args:
-        training: finished training arguments; nothing happens on a GPU, with one process, or without FSDP.
+        training: complete training arguments; nothing happens on a GPU, with one process, or without FSDP.
     """
-    if (fsdp_is_asked() or training.fsdp) and training.use_cpu and training.world_size > 1:
-        assert training.device.type == "cpu"  # asking opens the process group and writes that state
+    if (uses_fsdp() or training.fsdp) and training.use_cpu and training.world_size > 1:
+        assert training.device.type == "cpu"  # reading it opens the process group and sets the state
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def open_process_group(timeout: timedelta, deepspeed: bool) -> None:
-    """Open gloo's process group before transformers does, which on a CPU leaves the timeout out."""
+    """Open gloo's process group before transformers does, which ignores the timeout on a CPU."""
     if deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
-        # transformers opens torch's group alone, and ZeRO-3 then believes to be one process
+        # transformers would open torch's group only, and ZeRO-3 would then run as a single process
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import deepspeed as engine
         from deepspeed import ops
 
-        # It would compile its shared-memory calls first, a minute in each new environment, for nothing that gloo
-        # does not do here.
+        # deepspeed would compile its shared-memory calls, a minute in each new environment; gloo needs none of them.
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
         engine.init_distributed("gloo", verbose=False, timeout=timeout)
     else:

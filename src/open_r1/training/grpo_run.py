@@ -17,7 +17,7 @@ from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.command_line.parsing import parse
-from open_r1.training.grpo.options import path_line
+from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.run_lifecycle import own_folder, run_story, run_training
 from open_r1.training.setup.adapters import quantization
@@ -104,7 +104,7 @@ def _train_grpo(
     trainer.add_callback(MetricsLog())
     trainer.add_callback(CompletionsAsText(trainer))
     say(plan_line(mode, training, len(dataset if order is None else order(0))))
-    say(path_line(trainer))
+    say(shared_prefix_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
     return run_training(trainer, run_story(mode, script, training, model_config, report), continued)

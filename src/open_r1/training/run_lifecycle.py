@@ -77,7 +77,7 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
     """Train from the base or from a checkpoint, save, and keep run.json up to date.
 
     Args:
-        trainer: `Durable`.
+        trainer: `ResumableTrainer`.
         story: what run.json says of the run.
         checkpoint: to go on from; None begins.
 

@@ -22,7 +22,7 @@ from open_r1.grading.problems import solution_letter
 from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaults
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, PublicSettings
 from open_r1.training.command_line.parsing import parse_into
-from open_r1.training.recovery.resumable_trainer import Durable
+from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.run_lifecycle import own_folder, run_story, run_training
 from open_r1.training.setup.adapters import quantization
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows
@@ -116,7 +116,7 @@ def _train_sft(
     return run_training(trainer, story, continued)
 
 
-class DurableSFTTrainer(Durable, SFTTrainer):
+class ResumableSFTTrainer(ResumableTrainer, SFTTrainer):
     """TRL's trainer with whole checkpoints."""
 
 
@@ -128,7 +128,7 @@ def build_trainer(
     training: SFTTrainingConfig,
     peft_config: LoraConfig | None = None,
     asked: Dataset | None = None,
-) -> DurableSFTTrainer:
+) -> ResumableSFTTrainer:
     """TRL's trainer over rows of `load_rows`: images are opened batch by batch, texts tokenized beforehand.
 
     Args:
@@ -152,7 +152,7 @@ def build_trainer(
         plain = of.with_format(None)
         return Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
 
-    return DurableSFTTrainer(
+    return ResumableSFTTrainer(
         model=model.train(),
         args=training,
         train_dataset=examples(rows),

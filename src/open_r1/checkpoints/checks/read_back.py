@@ -27,7 +27,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.checkpoints.weight_files import some, weight_files
 from open_r1.common.errors import UserError
 from open_r1.modeling.agreement import on_first_process
-from open_r1.modeling.sharding import weights_are_sharded, whole_weights
+from open_r1.modeling.sharding import gathered_weights, weights_are_sharded
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
@@ -47,7 +47,7 @@ def read_back(trainer: Any, folder: Path) -> str:
     """Compare a saved folder with the model that a trainer holds. All processes call it, the first one compares.
 
     Args:
-        trainer: `Durable`, after training.
+        trainer: `ResumableTrainer`, after training.
         folder: where the final weights, the configuration and the processor lie.
 
     Returns:
@@ -166,7 +166,7 @@ def _from_files(folder: Path, model: Any) -> Iterator[Stored]:
 def _differing(model: Any, stored: Stored | None) -> tuple[list[str], dict[str, torch.Tensor]]:
     """Names of the weights (of adapters: of the base) that are not stored as they are, and the adapters' tensors."""
     differing, adapters = [], {}
-    for name, weight in whole_weights(model):
+    for name, weight in gathered_weights(model):
         if stored is None:
             continue
         if any(part in name for part in _ADAPTER_PARTS):

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from open_r1.checkpoints.families import windowed_layers
-from open_r1.modeling.preallocated_cache import roomy_cache
+from open_r1.modeling.preallocated_cache import preallocated_cache
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 
 Pick = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -118,10 +118,10 @@ class Decoder:
         laid = self._lay(prompts, heads, head_of)
         shared = torch.zeros(len(head_of), 0, dtype=torch.long, device=self.model.device)
         starts, room = [0] * len(head_of), self.max_new_tokens
-        cache = roomy_cache(self.model.config, room)
+        cache = preallocated_cache(self.model.config, room)
         if len(heads) < len(head_of):
             room += laid.ids.size(1) - min(head.stop for head in heads)
-            cache = roomy_cache(self.model.config, room)
+            cache = preallocated_cache(self.model.config, room)
             _, mask = self._run(laid, heads, shared[: len(heads)], cache, prompts)
             order = torch.tensor(head_of, device=self.model.device)
             cache.batch_select_indices(order)

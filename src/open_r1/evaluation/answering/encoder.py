@@ -19,7 +19,7 @@ from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
 from open_r1.evaluation.answering.decoder import Prompts
 from open_r1.evaluation.answering.perturbations import Shown, View
-from open_r1.modeling.image_tokens import spell_out
+from open_r1.modeling.image_tokens import repeat_placeholders
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
@@ -72,7 +72,7 @@ class Encoder:
         return Encoded([row for row, _, _ in usable], [shown for _, shown, _ in usable], prompts, failed)
 
     def _open(self, rows: Sequence[Row], keys: Sequence[str | None]) -> dict[str, Any]:
-        """OpenedImage or error of every key."""
+        """Image or error of every key."""
         first = {key: row for row, key in reversed(list(zip(rows, keys, strict=True))) if key is not None}
 
         def attempt(row: Row) -> Image.Image | ImageError:
@@ -96,7 +96,7 @@ class Encoder:
         counts = (grids.prod(-1) // self.processor.image_processor.merge_size**2).tolist()
         token = self.processor.image_token
         texts = [
-            spell_out(text, token, [] if image < 0 else [counts[image]])
+            repeat_placeholders(text, token, [] if image < 0 else [counts[image]])
             for text, image in zip(texts, image_of, strict=True)
         ]
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]

@@ -22,7 +22,7 @@ from open_r1.training.command_line.arguments import GRPODefaults, QuestionArgume
 from open_r1.training.command_line.flag_help import help_text
 from open_r1.training.command_line.legacy_flags import ELSEWHERE, translated, translated_flags
 from open_r1.training.command_line.library_flags import as_dataclass, library_kinds
-from open_r1.training.command_line.trl_options import refuse_unserved
+from open_r1.training.command_line.trl_options import refuse_unsupported
 
 Method = Literal["grpo", "sft"]
 
@@ -125,7 +125,7 @@ def read_training_flags(
         if isinstance(choices, list) and value not in choices:
             raise UserError(f"--{name} {value!r} does not exist; choose one of {', '.join(choices)}")
     if method == "grpo":
-        refuse_unserved(vars(flags.library) | vars(flags.defaults))
+        refuse_unsupported(vars(flags.library) | vars(flags.defaults))
     return flags
 
 

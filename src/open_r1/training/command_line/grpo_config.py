@@ -15,7 +15,7 @@ from trl import GRPOConfig
 from open_r1.common.redaction import known_secrets, redacted
 from open_r1.modeling.sharding import open_process_group, shard_on_cpu
 from open_r1.training.command_line.arguments import GRPODefaults
-from open_r1.training.command_line.trl_options import refuse_unserved
+from open_r1.training.command_line.trl_options import refuse_unsupported
 
 
 class PublicSettings:
@@ -36,7 +36,7 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
 
     def __post_init__(self) -> None:
         GRPODefaults.__post_init__(self)
-        refuse_unserved(vars(self))
+        refuse_unsupported(vars(self))
         self.notes: list[str] = []
         self._fit_to_hardware()
         group = int(self.num_generations or 0)

@@ -92,7 +92,7 @@ SAMPLING_KEYS = _names("""
 """)
 
 
-def refuse_unserved(values: Mapping[str, Any]) -> None:
+def refuse_unsupported(values: Mapping[str, Any]) -> None:
     """Refuse options that this trainer would take without serving them.
 
     Args:
@@ -109,7 +109,7 @@ def refuse_unserved(values: Mapping[str, Any]) -> None:
             raise UserError(f"--{name} {_shown(value)}: {why}")
 
 
-def refuse_beside_shared_prefix(arguments: Any, given: Mapping[str, Any]) -> None:
+def refuse_with_shared_prefix(arguments: Any, given: Mapping[str, Any]) -> None:
     """Refuse what the shared prefix cannot serve and stock TRL's rows can.
 
     Args:

@@ -1,6 +1,6 @@
-"""Groups of completions with what they earned: choosing, joining and dividing them, before they are trained on.
+"""Groups of completions with their rewards: select and join them before training.
 
-Everything here is group-major: B prompts, G completions each, C completion tokens. Values are (B, G) or (B, G, C).
+All tensors are group-major: B prompts, G completions each, C completion tokens. Shapes are (B, G) or (B, G, C).
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ Values = dict[str, torch.Tensor]
 
 @dataclass
 class ScoredGroups:
-    """One rollout: prompts, and what TRL worked out about each completion."""
+    """One rollout: prompts, and what TRL computed for each completion."""
 
     prompts: PromptBatch
     values: Values
     """`completion_ids`, `completion_mask`, `advantages`, log-probabilities and the like."""
     rewards: torch.Tensor
-    """(B, G, rewards) as each reward function paid, before weights."""
+    """(B, G, reward functions), before weights."""
 
     def select(self, indices: list[int]) -> "ScoredGroups":
         """The groups at `indices`."""
@@ -28,32 +28,28 @@ class ScoredGroups:
         return ScoredGroups(self.prompts.select(indices), values, self.rewards[indices])
 
     @classmethod
-    def join(cls, first: "ScoredGroups", second: "ScoredGroups", pad_id: int) -> "ScoredGroups":
-        """All groups of both, padded on the right to the longer completion."""
-        length = max(part.values["completion_ids"].size(2) for part in (first, second))
+    def join(cls, groups: "ScoredGroups", more_groups: "ScoredGroups", pad_id: int) -> "ScoredGroups":
+        """The groups of both rollouts, completions padded on the right to the longest."""
+        rollouts = (groups, more_groups)
+        longest = max(rollout.values["completion_ids"].size(2) for rollout in rollouts)
 
-        def widened(name: str, value: torch.Tensor, own: int) -> torch.Tensor:
-            if value.ndim < 3 or value.size(2) != own:
+        def padded(rollout: "ScoredGroups", name: str) -> torch.Tensor:
+            value, length = rollout.values[name], rollout.values["completion_ids"].size(2)
+            if value.ndim < 3 or value.size(2) != length:
                 return value
             filler = pad_id if name == "completion_ids" else 0
-            return torch.nn.functional.pad(value, (0, length - own), value=filler)
+            return torch.nn.functional.pad(value, (0, longest - length), value=filler)
 
-        lengths = [part.values["completion_ids"].size(2) for part in (first, second)]
-        values = {
-            name: torch.cat(
-                [widened(name, part.values[name], own) for part, own in zip((first, second), lengths, strict=True)]
-            )
-            for name in first.values
-        }
-        prompts = PromptBatch.join([first.prompts, second.prompts], pad_id)
-        return cls(prompts, values, torch.cat([first.rewards, second.rewards]))
+        values = {name: torch.cat([padded(rollout, name) for rollout in rollouts]) for name in groups.values}
+        prompts = PromptBatch.join([rollout.prompts for rollout in rollouts], pad_id)
+        return cls(prompts, values, torch.cat([rollout.rewards for rollout in rollouts]))
 
 
 def without_spread(rewards: torch.Tensor) -> torch.Tensor:
-    """(B,) whether all completions of a group earned the same, from (B, G) rewards: nothing is learned from it.
+    """(B,) whether all completions of a group have the same reward, (B, G): such a group has no gradient.
 
-    A completion that no reward function judged is NaN and counts for nothing.
+    A completion without a reward is NaN and ignored.
     """
-    known = rewards.masked_fill(rewards.isnan(), -torch.inf).amax(dim=1)
-    least = rewards.masked_fill(rewards.isnan(), torch.inf).amin(dim=1)
-    return ~(known > least)
+    highest = rewards.masked_fill(rewards.isnan(), -torch.inf).amax(dim=1)
+    lowest = rewards.masked_fill(rewards.isnan(), torch.inf).amin(dim=1)
+    return ~(highest > lowest)

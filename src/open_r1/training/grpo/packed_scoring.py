@@ -1,6 +1,6 @@
 """Log-probabilities of whole groups of completions, each prompt computed once.
 
-TRL hands its methods rows, one per completion. What those rows do not hold travels beside them in a `GroupPass`.
+TRL calls its methods with one row per completion. A `GroupPass` holds what these rows lack.
 Shapes: B prompts, G completions per prompt, C completion tokens.
 """
 
@@ -12,26 +12,26 @@ import torch
 from open_r1.modeling.packed_rows import pack
 from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
 
-# Completion tokens of a group from which it attends segment by segment. On a CPU one 4D mask does well at 160 tokens;
-# at 16 x 128 a pass took 875 ms under it and 278 ms by segment (benchmarks/grpo_step.py).
+# Groups with more completion tokens attend segment by segment. On a CPU one 4D mask is fast at 160 tokens; at 16 x 128
+# a pass took 875 ms with it and 278 ms by segment (benchmarks/grpo_step.py).
 LONG_SEGMENTS = 256
 
 
 @dataclass
 class GroupPass:
-    """The groups that TRL's steps are working on."""
+    """The groups that TRL's methods are called for."""
 
     prompts: PromptBatch
     """B prompts with their images."""
     live_groups: list[int] | None = None
-    """Indices of the groups to compute, None for all: groups whose advantages are all zero need no pass."""
+    """Indices of the groups to compute, None for all: a group whose advantages are all zero needs no pass."""
     filler: torch.Tensor | None = None
-    """(B, G, C) log-probabilities that stand in for those of groups that are not computed; None for zeros."""
+    """(B, G, C) log-probabilities to use for groups that are not computed; None for zeros."""
     rewards: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(completions of all processes, rewards) as the reward functions returned them; empty until they have."""
+    """(completions of all processes, reward functions); empty before rewards are computed."""
 
     def live(self, values: torch.Tensor) -> torch.Tensor:
-        """Of (B, ...) values those of the groups to compute."""
+        """Select the groups to compute from (B, ...) values."""
         return values if self.live_groups is None else values[self.live_groups]
 
     def live_prompts(self) -> PromptBatch:
@@ -39,11 +39,11 @@ class GroupPass:
         return self.prompts if self.live_groups is None else self.prompts.select(self.live_groups)
 
     def spread(self, values: torch.Tensor, filler: torch.Tensor) -> torch.Tensor:
-        """Put the values of computed groups at their places among all groups.
+        """Expand values of the computed groups to all groups.
 
         Args:
             values: (live groups * G, C).
-            filler: (B, G, C), for the other groups.
+            filler: (B, G, C) values for the other groups.
 
         Returns:
             (B * G, C).
@@ -54,10 +54,10 @@ class GroupPass:
     def spread_scores(
         self, log_probs: torch.Tensor, entropies: torch.Tensor | None, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scores of the computed groups as scores of all groups, (B * G, C).
+        """Expand scores of the computed groups to all groups, (B * G, C).
 
-        A group that was left out has advantage zero; a ratio of one keeps its zero from becoming 0 * inf. Its entropy
-        is the mean of the others, so that it does not show in the mean that is logged.
+        A skipped group has advantage zero, and with `filler` a ratio of one, so that its loss is not 0 * inf. Its
+        entropy is the mean of the computed groups, so that the logged mean does not change.
 
         Args:
             log_probs: (live groups * G, C).
@@ -77,7 +77,7 @@ class GroupPass:
 def live_groups(advantages: torch.Tensor) -> list[int]:
     """Indices of the groups of (B, G) advantages that have a gradient without a KL or entropy term.
 
-    One group is always computed, so that every process makes the same calls.
+    At least one group is computed, so that every process makes the same calls.
     """
     return advantages.abs().amax(dim=1).nonzero().flatten().tolist() or [0]
 
@@ -92,33 +92,33 @@ def score_groups(
     with_entropy: bool,
     touch_vision: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Score completions in packed rows: a prompt, then its completions as segments that see it and themselves.
+    """Score completions in packed rows: a prompt, then its completions as segments (see `packed_rows`).
 
     Args:
-        accelerator: accelerate's, for autocast and for the model below its wrappers.
+        accelerator: for autocast and for unwrapping the model.
         model: adapted by `prepare_model`.
-        prompts: B of them.
+        prompts: B prompts.
         completions: (B, G, C) token ids.
         mask: (B, G, C) 1 where a token is real.
-        groups_per_forward: how many groups go through the model at once.
-        with_entropy: whether entropies are wanted.
-        touch_vision: whether the vision tower is called without images too, because other processes wait for it.
+        groups_per_forward: groups in one forward pass.
+        with_entropy: whether to compute entropies.
+        touch_vision: whether to call the vision tower without images too, because other processes wait for it.
 
     Returns:
-        (B * G, C) log-probabilities and entropies, the latter None unless wanted.
+        (B * G, C) log-probabilities and entropies; None for entropies without `with_entropy`.
     """
     total, group, length = completions.shape
     log_probs, entropies = [], []
     for start in range(0, total, groups_per_forward):
-        part = slice(start, start + groups_per_forward)
-        chunk = prompts.slice(start, min(start + groups_per_forward, total))
+        stop = min(start + groups_per_forward, total)
+        chunk = prompts.slice(start, stop)
         with torch.no_grad():
             positions, _ = prompt_positions(accelerator.unwrap_model(model), chunk)
             by_segment = group * length > LONG_SEGMENTS
-            packed = pack(chunk.ids, chunk.mask, positions, completions[part], mask[part], by_segment)
+            packed = pack(chunk.ids, chunk.mask, positions, completions[start:stop], mask[start:stop], by_segment)
         with accelerator.autocast():
-            touched = {"touch_vision": True} if touch_vision and not chunk.vision else {}
-            outputs = model(**packed.model_inputs(), **chunk.model_inputs(), **touched)
+            extra_inputs = {"touch_vision": True} if touch_vision and not chunk.vision else {}
+            outputs = model(**packed.model_inputs(), **chunk.model_inputs(), **extra_inputs)
         log_probs.append(outputs.log_probs.view(-1, length))
         if with_entropy:
             entropies.append(outputs.entropy.view(-1, length))

@@ -16,24 +16,24 @@ def sample_groups(
 ) -> torch.Tensor:
     """Sample `group` completions for each prompt.
 
-    The prompt without its last token is prefilled once; its cache is repeated; the decoding itself, with every option
-    of `generation_config`, is transformers' own.
+    The prompt without its last token is prefilled once, and its cache is repeated. Decoding is that of transformers,
+    with all options of `generation_config`.
 
     Args:
-        model: a whole one, adapted by `adapt_backbone` where `in_step` is set.
-        prompts: B of them.
+        model: with its LM head; adapted by `adapt_backbone` if `in_step` is set.
+        prompts: B prompts.
         group: completions per prompt (G).
-        generation_config: how to sample.
-        in_step: every process makes the same calls, those without an image or with short completions too: where
-            weights are sharded (FSDP), all wait for each.
+        generation_config: sampling options.
+        in_step: make the same calls in every process, even without an image or with short completions: with sharded
+            weights (FSDP) the processes wait for each other in every call.
 
     Returns:
-        (B * G, C) completion tokens, the completions of a prompt next to each other, padded after the end token.
+        (B * G, C) completion tokens, prompt by prompt, padded after the end token.
     """
     inner = inner_model(model)
     positions, offset = prompt_positions(model, prompts)
     cache = DynamicCache(config=model.config)
-    model(  # the whole model, and one row of logits: a sharded one (FSDP) must be entered at its root
+    model(  # the outermost module, with logits of one position: FSDP's forward must start at the root
         input_ids=prompts.ids[:, :-1],
         attention_mask=prompts.mask[:, :-1],
         position_ids=positions[..., :-1],
@@ -52,8 +52,8 @@ def sample_groups(
         attention_mask=prompts.mask.repeat_interleave(group, dim=0),
         past_key_values=cache,
         generation_config=generation_config,
-        synced_gpus=in_step
-        or None,  # None: as transformers 5.23 sees fit, which knows ZeRO-3 but not accelerate's FSDP
+        # None leaves it to transformers 5.23, which recognizes ZeRO-3 but not accelerate's FSDP
+        synced_gpus=in_step or None,
     )
     if offset is not None:
         inner.rope_deltas = None  # a stale offset must never reach another call

@@ -1,4 +1,4 @@
-"""What an optimizer step costs: seconds by phase, tokens, and on a GPU memory and the share of its peak."""
+"""Cost of an optimizer step: seconds by phase, tokens, and on a GPU peak memory and model FLOPs utilization."""
 
 import time
 from collections import defaultdict
@@ -10,12 +10,12 @@ import torch
 
 from open_r1.modeling.prompt_batch import PromptBatch
 
-# Dense bfloat16 peak in FLOP/s by a word of the device's name, as its vendor publishes it.
+# Dense bfloat16 peak in FLOP/s as published by the vendor, by a word in the device's name.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
 
 
 class StepMeter:
-    """Adds up what the phases of a step report, and hands it out once per step."""
+    """Adds up seconds and counts of a step, and returns them as metrics at its end."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -25,34 +25,34 @@ class StepMeter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a block and add it to a phase of this step."""
-        begun = time.perf_counter()
+        """Add the duration of a block to a phase of this step."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - begun
+            self._seconds[name] += time.perf_counter() - start
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What a block counts is not counted: a check is no part of a step."""
-        kept = [(each, dict(each)) for each in (self._seconds, self._counts)]
+        """Measure nothing within a block, such as a check that does not belong to the step."""
+        saved = [(totals, dict(totals)) for totals in (self._seconds, self._counts)]
         try:
             yield
         finally:
-            for each, values in kept:
-                each.clear()
-                each.update(values)
+            for totals, values in saved:
+                totals.clear()
+                totals.update(values)
 
     def count(self, name: str, amount: float) -> None:
         """Add to a counter of this step."""
         self._counts[name] += amount
 
     def count_pass(self, model: Any, prompts: PromptBatch, completion_mask: torch.Tensor) -> None:
-        """Count what one pass over groups computed, and what a row per completion would have.
+        """Count the tokens of one pass over groups, and those that a row per completion would need.
 
         Args:
-            model: the policy, without a wrapper.
-            prompts: B of them.
+            model: the policy, unwrapped.
+            prompts: B prompts.
             completion_mask: (B, G, C) 1 where a token is real.
         """
         backward = torch.is_grad_enabled()
@@ -70,11 +70,11 @@ class StepMeter:
             self.count("flops", useful_flops(model, computed, float(completions.sum()), patches, backward))
 
     def flush(self, peak_flops: float | None = None) -> dict[str, float]:
-        """The metrics of the step that ends here, and begin the next one.
+        """Return the metrics of the step that ends here, and start the next one.
 
         Seconds are wall clock: `rollout` (images, prompts, sampling, reference log-probabilities), `reward`, and
         `train` (the rest of the step: forward, backward, optimizer).
-        `tokens/computed` went through the model; `tokens/stock` would have with a row per completion.
+        `tokens/computed` counts tokens that the model computed; `tokens/stock`, what a row per completion would need.
         """
         step = self._seconds["step"]
         rollout, reward = self._seconds["rollout"], self._seconds["reward"]  # rewards are computed within the rollout
@@ -94,13 +94,13 @@ class StepMeter:
         return metrics
 
     def clear(self) -> None:
-        """Forget what the step has cost so far."""
+        """Discard the measurements of the current step."""
         self._seconds.clear()
         self._counts.clear()
 
 
 def peak_flops() -> float | None:
-    """Dense bfloat16 peak of this GPU in FLOP/s; None on a CPU or a device that the table does not know."""
+    """Dense bfloat16 peak of this GPU in FLOP/s; None on a CPU or a device not in `PEAK_FLOPS`."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
@@ -110,14 +110,14 @@ def peak_flops() -> float | None:
 def useful_flops(model: Any, tokens: float, scored: float, patches: float, backward: bool) -> float:
     """FLOPs that the tokens need: 2 per weight and token forward, 4 more backward (Kaplan et al. 2020, section 2.1).
 
-    The language model's weights act on its tokens, the head's on the scored tokens, the vision tower's on the
-    patches; embedding is a lookup. Attention's own products are left out, as is anything that is computed twice.
+    Weights of the language model are counted per token, of the head per scored token, of the vision tower per patch;
+    embedding is a lookup. Products of queries and keys are left out, and so is recomputation.
 
     Args:
-        model: the policy, without a wrapper.
-        tokens: text and image tokens that went through the language model.
-        scored: completion tokens, which the head looks at.
-        patches: image patches that went through the vision tower.
+        model: the policy, unwrapped.
+        tokens: text and image tokens in the language model.
+        scored: completion tokens, which reach the head.
+        patches: image patches in the vision tower.
         backward: whether a backward pass follows.
     """
     factor = 6 if backward else 2

@@ -1,7 +1,7 @@
-"""GRPO on whole groups: TRL's trainer with the prompt, its images and its vision features computed once per group.
+"""GRPO on whole groups: TRL's trainer with prompt, images and vision features computed once per group.
 
-Everything that is not grouping stays TRL's: losses, advantages, LoRA, DeepSpeed, logging, checkpoints. The overrides
-below give TRL's steps one prompt where they expect one per completion. Without `shared_prefix` the run is stock TRL's.
+Everything else is TRL's: losses, advantages, LoRA, DeepSpeed, logging, checkpoints. The overrides below give TRL's
+steps one prompt per group instead of one per completion. Without `shared_prefix` the run is stock TRL's.
 Written for trl 1.16.0; tests/support/seams.py has the signatures of the private methods overridden here.
 """
 
@@ -16,51 +16,50 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from open_r1.checkpoints.families import forbidden_token_ids, windowed_layers
-from open_r1.modeling.image_tokens import encode_prompts, take_features
+from open_r1.modeling.image_tokens import accept_features, encode_prompts
 from open_r1.modeling.packed_rows import use_small_tiles_without_gpu
 from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner_model
 from open_r1.modeling.segment_attention import prepare_model
-from open_r1.modeling.sharding import fsdp_is_asked, weights_are_sharded
+from open_r1.modeling.sharding import uses_fsdp, weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
 from open_r1.training.grpo.image_feed import ImageFeed, ImageKey, OpenImages, encode_image, without_images
-from open_r1.training.grpo.micro_batches import backward, divided, loss_weights, merge_metrics, token_shares, trimmed
-from open_r1.training.grpo.options import require_compatible, require_served
+from open_r1.training.grpo.micro_batches import backward_only, divide, loss_weights, merge_metrics, token_shares, trim
+from open_r1.training.grpo.options import require_compatible, require_supported
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
-from open_r1.training.grpo.resampling import CORRECT, further_rows, replace_dead_groups
+from open_r1.training.grpo.resampling import CORRECTNESS_REWARDS, further_rows, replace_dead_groups
 from open_r1.training.grpo.rollout import sample_groups
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
 from open_r1.training.grpo.verification import active_dropout, evaluating, require_agreement, stock_rows
 from open_r1.training.recovery.epoch_sampler import EpochOrder, OrderedSampler, order_of
-from open_r1.training.recovery.resumable_trainer import Durable
+from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.setup.readable_rows import ReadableRows
 from open_r1.training.setup.tracking import completions_repository
 
 IMAGE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
 
 
-class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
     """`trl.GRPOTrainer` for rows with undecoded images.
 
     Args:
-        open_images: turns a row into its RGB images, none for a text-only row. Called once per prompt.
-        image_key: what tells the images of rows apart; equal ones are processed once per batch.
-        shared_prefix: false runs stock TRL, a row per completion.
-        share_rollout: false samples as stock TRL does and shares the prefix in training alone (always so with vLLM).
-        verify: hold the first group of the first training pass against stock TRL's rows and stop if they differ.
-        tokens_per_micro_batch: divide the prompts of a micro-batch further, so that one forward pass holds at most
-            so many tokens; None computes them at once. The step stays the same.
-        resample_dead_groups: rounds of further prompts to draw for groups whose completions all earned the same.
-        vision_cache_gib: memory for the features of a vision tower that is frozen.
-        order: places of the questions of an epoch, as `ordered_sampler` wants them; None lets TRL shuffle.
-        publish_completions: make the repository `args.log_completions_hub_repo` a public one.
-        **kwargs: those of `trl.GRPOTrainer`. `args.per_device_train_batch_size` counts completions here, as in TRL.
+        open_images: returns the RGB images of a row, none for a text-only row. Called once per prompt.
+        image_key: equal for rows with equal images, which are then processed once per batch.
+        shared_prefix: false runs stock TRL with a row per completion.
+        share_rollout: false samples with stock TRL and shares the prefix in training only (always so with vLLM).
+        verify: compare the first group of the first training pass with stock TRL's rows, and stop if they differ.
+        tokens_per_micro_batch: most tokens of one forward pass; larger micro-batches are divided. None computes them
+            at once. The step stays the same.
+        resample_dead_groups: most draws of further prompts to replace groups whose completions all have one reward.
+        vision_cache_gib: host memory for the features of a frozen vision tower.
+        order: returns the row indices of an epoch (see `epoch_sampler`); None lets TRL shuffle.
+        publish_completions: make `args.log_completions_hub_repo` a public repository.
+        **kwargs: arguments of `trl.GRPOTrainer`. As in TRL, `args.per_device_train_batch_size` counts completions.
 
     Raises:
-        UserError: if a micro-batch would not hold whole groups, options exclude each other, or one is not served
-            (`trl_options`).
+        UserError: if a micro-batch would not hold whole groups, or options are not supported or exclude each other.
     """
 
-    # The base classes allow None or less here than this trainer ever holds.
+    # Types that are wider in the base classes.
     model: Any
     model_wrapped: Any
     args: Any
@@ -90,11 +89,11 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         self._buffered_prompts: dict[str, PromptBatch] = {}
         self._verify_next = verify
         self.meter = StepMeter()
-        require_served(kwargs, shared_prefix)
+        require_supported(kwargs, shared_prefix)
         use_small_tiles_without_gpu()
         with completions_repository(kwargs["args"], publish_completions):
             super().__init__(**kwargs)
-        self.reward_funcs = [self.rewards_guard.guarded(each) for each in self.reward_funcs]
+        self.reward_funcs = [self.rewards_guard.guarded(function) for function in self.reward_funcs]
         self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
@@ -108,51 +107,51 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         self.readable = ReadableRows(self.images)
         require_compatible(self)
         if not self.use_vllm:
-            asked = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
-            self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *asked]
+            suppressed = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
+            self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *suppressed]
         if self.shared_prefix:
-            for each in (self.model, self.ref_model):
-                prepare_model(each)
-            # Of sharded weights a process cannot use its tower alone, so each image is encoded anew, by all together.
+            for model in (self.model, self.ref_model):
+                prepare_model(model)
+            # With sharded weights a process cannot run the tower alone, so images are encoded in every step.
             if image_key is not None and self.vision_tower_is_frozen and not weights_are_sharded():
-                for each in (self.model, self.ref_model):
-                    if each is not None:
-                        take_features(inner_model(each).visual)
-                self.images.keep_features(partial(encode_image, self.accelerator, self.model), vision_cache_gib)
+                for model in (self.model, self.ref_model):
+                    if model is not None:
+                        accept_features(inner_model(model).visual)
+                self.images.cache_features(partial(encode_image, self.accelerator, self.model), vision_cache_gib)
 
     def _get_train_sampler(self, dataset=None) -> Any:
-        like: Any = super()._get_train_sampler(dataset)
-        self._sampler = OrderedSampler(like, self._order or order_of(like))
+        sampler: Any = super()._get_train_sampler(dataset)
+        self._sampler = OrderedSampler(sampler, self._order or order_of(sampler))
         return self._sampler
 
-    def _begin_epoch(self, epoch: int) -> None:
-        # not left to the data loader: a continued run wraps its sampler once more, out of the reach of set_epoch
+    def _start_epoch(self, epoch: int) -> None:
+        # the data loader cannot do this: in a resumed run it wraps the sampler, and its set_epoch does not reach it
         self._sampler.set_epoch(epoch)
 
-    def _may_save_here(self) -> bool:
-        """Between two uses of the same completions a run cannot be continued: they are not saved."""
+    def _can_resume_here(self) -> bool:
+        """Only a step that ends the use of its completions can be resumed from: completions are not saved."""
         return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     @property
     def share_rollout(self) -> bool:
-        """Whether a group is sampled from one prefill."""
+        """Whether the completions of a group are sampled from one prefill."""
         return self.shared_prefix and self._may_share_rollout
 
     @property
     def _vision_is_shared(self) -> bool:
-        """Whether other processes wait for this one's calls of the vision tower."""
+        """Whether other processes wait for this process to call the vision tower."""
         if self.accelerator.num_processes == 1 or not hasattr(inner_model(self.model), "visual"):
             return False
         return weights_are_sharded() or not self.vision_tower_is_frozen
 
     @property
     def vision_tower_is_frozen(self) -> bool:
-        """Whether there is a vision tower and nothing of it trains."""
+        """Whether there is a vision tower and none of its weights are trained."""
         tower = getattr(inner_model(self.model), "visual", None)
         return tower is not None and not any(weight.requires_grad for weight in tower.parameters())
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """As the Trainer's; it is no part of a step, so what it costs is not counted as such."""
+        """As in transformers' Trainer, without counting its cost as part of a step."""
         with self.meter.paused():
             return super().evaluate(*arguments, **options)
 
@@ -163,14 +162,14 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     # --- images and prompts: once per prompt -------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's step over B * G rows; its tensors come back group-major, (B, G, ...), so that groups stay whole."""
+        """TRL's step for B * G rows; returns group-major tensors, (B, G, ...), so that groups are never split."""
         with self.meter.phase("rollout"):
             if not self.shared_prefix:
-                return super()._generate_and_score_completions(self._with_images(self._that_open(inputs)))
+                return super()._generate_and_score_completions(self._with_images(self._replace_unreadable(inputs)))
             return self._generate_and_score_groups(inputs)
 
-    def _that_open(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows, without those whose images have stopped to open since training began."""
+    def _replace_unreadable(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows, with others in place of those whose images can no longer be opened."""
         dataset = self.train_dataset if self.model.training else self.eval_dataset
         return self.readable(inputs, self._group_size, dataset)
 
@@ -178,35 +177,35 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         groups, total = self._sample_and_score(inputs)
         if mode == "train" and self.resample_dead_groups:
-            groups = self._resampled(groups)
+            groups = self._resample(groups)
             total = self.accelerator.gather(groups.values["completion_mask"].sum()).sum()
-        # The prompts stay here and TRL's buffer carries their numbers: images need no shuffling and splitting.
+        # The prompts stay here, and TRL's buffer holds their numbers, so that images need no shuffling and splitting.
         self._buffered_prompts[mode] = groups.prompts
         numbers = torch.arange(len(groups.prompts.ids), device=groups.prompts.ids.device)
         return groups.values | {"prompt_number": numbers, "num_items_in_batch": total}
 
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[ScoredGroups, torch.Tensor]:
-        """TRL's rollout of B prompts, given as B * G rows; and the completion tokens of all processes."""
+        """TRL's rollout of B prompts, from B * G rows, and the number of completion tokens of all processes."""
         group = self._group_size
-        inputs = self._that_open(inputs)
-        firsts = inputs[::group]
-        assert all(row["prompt"] == firsts[i // group]["prompt"] for i, row in enumerate(inputs)), "a group was split"
+        inputs = self._replace_unreadable(inputs)
+        questions = inputs[::group]
+        assert all(row["prompt"] == questions[i // group]["prompt"] for i, row in enumerate(inputs)), "group was split"
         rows = without_images(inputs) if self.share_rollout else self._with_images(inputs)
-        with self._working_on(GroupPass(self._encode_rows(firsts))) as current:
+        with self._set_pass(GroupPass(self._encode_rows(questions))) as current:
             scored = super()._generate_and_score_completions(rows)
-        taken = ("prompt_ids", "prompt_mask", "num_items_in_batch", *IMAGE_TENSORS)
+        other_keys = ("prompt_ids", "prompt_mask", "num_items_in_batch", *IMAGE_TENSORS)
         values = {
-            name: value.reshape(len(firsts), group, *value.shape[1:])
+            name: value.reshape(len(questions), group, *value.shape[1:])
             for name, value in scored.items()
-            if isinstance(value, torch.Tensor) and name not in taken
+            if isinstance(value, torch.Tensor) and name not in other_keys
         }
-        mine = self.accelerator.process_index * len(inputs)
-        rewards = current.rewards[mine : mine + len(inputs)].view(len(firsts), group, -1)
+        start = self.accelerator.process_index * len(inputs)
+        rewards = current.rewards[start : start + len(inputs)].view(len(questions), group, -1)
         return ScoredGroups(current.prompts, values, rewards), scored["num_items_in_batch"]
 
     @contextmanager
-    def _working_on(self, groups: GroupPass) -> Iterator[GroupPass]:
-        """TRL's own steps within the block are about these groups."""
+    def _set_pass(self, groups: GroupPass) -> Iterator[GroupPass]:
+        """Within the block, TRL's methods are called for these groups."""
         outer, self._pass = self._pass, groups
         try:
             yield groups
@@ -215,27 +214,27 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
 
     @property
     def _current(self) -> GroupPass:
-        assert self._pass is not None, "TRL asks about rows outside of a pass"
+        assert self._pass is not None, "TRL called a method outside of a pass"
         return self._pass
 
-    def _resampled(self, groups: ScoredGroups) -> ScoredGroups:
-        """`groups` with dead ones replaced. What is drawn leaves no trace in the logged rewards."""
+    def _resample(self, groups: ScoredGroups) -> ScoredGroups:
+        """Replace dead groups. The logged rewards are those of the original groups."""
         metrics = self._metrics["train"]
         before = {name: len(values) for name, values in metrics.items()}
         groups, dead, replaced = replace_dead_groups(
             groups,
             self.resample_dead_groups,
             self._further_groups,
-            lambda number: self._over_processes(number, "max"),
+            lambda number: self._reduce(number, "max"),
             self.reward_weights.to(groups.rewards.device),
-            next(i for i, name in enumerate(self.reward_func_names) if name in CORRECT),
+            next(i for i, name in enumerate(self.reward_func_names) if name in CORRECTNESS_REWARDS),
             cast(int, self._tokenizer.pad_token_id),
         )
         for name, values in metrics.items():
             del values[before.get(name, 0) :]
         count = len(groups.prompts.ids)
-        metrics["groups_dead"].append(self._over_processes(dead, "mean") / count)
-        metrics["groups_replaced"].append(self._over_processes(replaced, "mean") / count)
+        metrics["groups_dead"].append(self._reduce(dead, "mean") / count)
+        metrics["groups_replaced"].append(self._reduce(replaced, "mean") / count)
         return groups
 
     def _further_groups(self, count: int, attempt: int) -> ScoredGroups:
@@ -245,21 +244,21 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         groups, _ = self._sample_and_score([self.train_dataset[i] for i in indices for _ in range(self._group_size)])
         return groups
 
-    def _over_processes(self, number: float, reduction: str) -> float:
+    def _reduce(self, number: float, reduction: str) -> float:
         gathered = self.accelerator.gather(torch.tensor([float(number)], device=self.accelerator.device))
         return (gathered.max() if reduction == "max" else gathered.mean()).item()
 
     def _with_images(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows as stock TRL wants them, with decoded images."""
+        """The rows with decoded images, as stock TRL needs them."""
         group = self._group_size
         images = self.images.images(rows[::group])
-        plain = without_images(rows)
+        text_rows = without_images(rows)
         if not any(images):
-            return plain
-        return [{**row, "images": images[i // group]} for i, row in enumerate(plain)]
+            return text_rows
+        return [{**row, "images": images[i // group]} for i, row in enumerate(text_rows)]
 
     def _encode_rows(self, rows: list[dict[str, Any]]) -> PromptBatch:
-        """Tokenize each prompt and process each image once."""
+        """Tokenize every prompt and process every image once."""
         options = cast(dict[str, Any], self.chat_template_kwargs)
         texts = [
             self.processing_class.apply_chat_template(
@@ -278,7 +277,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
         return rewards
 
     def training_step(self, model, inputs, num_items_in_batch) -> torch.Tensor:
-        """TRL's micro-step; at the end of an optimizer step its cost joins the logged metrics."""
+        """TRL's micro-step; at the end of an optimizer step its cost is added to the logged metrics."""
         with self.meter.phase("step"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self._step % self.current_gradient_accumulation_steps == 0:
@@ -317,7 +316,7 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
                 self._current.prompts,
                 self._group_size,
                 self.generation_config,
-                in_step=fsdp_is_asked() and self.accelerator.num_processes > 1,
+                in_step=uses_fsdp() and self.accelerator.num_processes > 1,
             )
         forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
         assert not torch.isin(tokens, forbidden).any(), "an image token was sampled"
@@ -327,52 +326,53 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
     # --- training: one packed forward per micro-batch ------------------------------------------------------------
 
     def _compute_loss(self, model, inputs: dict[str, Any]) -> torch.Tensor:
-        """TRL's loss of one micro-batch. Divided by tokens, all parts but the last are already back-propagated."""
+        """TRL's loss of one micro-batch. If it is divided, all chunks but the last are already back-propagated."""
         if not self.shared_prefix:
             return super()._compute_loss(model, inputs)
         training = self.model.training
-        held = self._buffered_prompts["train" if training else "eval"].select(inputs["prompt_number"].tolist())
-        batch = len(held.ids)
+        prompts = self._buffered_prompts["train" if training else "eval"].select(inputs["prompt_number"].tolist())
+        batch = len(prompts.ids)
         values = {
             name: value
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor) and value.ndim >= 2 and len(value) == batch
         }
-        parts = (
-            divided(held.mask, values["completion_mask"], self.tokens_per_micro_batch, self.accelerator.gather)
+        chunks = (
+            divide(prompts.mask, values["completion_mask"], self.tokens_per_micro_batch, self.accelerator.gather)
             if training
             else [list(range(batch))]
         )
-        if len(parts) == 1:
-            return self._loss_of(model, held, values, inputs["num_items_in_batch"])
-        shares = token_shares(values["completion_mask"], parts)
-        loss_shares = loss_weights(self.loss_type, parts, shares)
+        if len(chunks) == 1:
+            return self._group_loss(model, prompts, values, inputs["num_items_in_batch"])
+        shares = token_shares(values["completion_mask"], chunks)
+        weights = loss_weights(self.loss_type, chunks, shares)
         before = {name: len(entries) for name, entries in self._metrics["train"].items()}
         loss = torch.zeros((), device=self.accelerator.device)
-        for number, (part, share) in enumerate(zip(parts, loss_shares, strict=True)):
-            last = number == len(parts) - 1
-            own = {name: value[part] for name, value in values.items()}
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                one = share * self._loss_of(model, held.select(part), own, inputs["num_items_in_batch"])
-                if not last:
-                    backward(self.accelerator, one)
-            loss = loss.detach() + one
+        for number, (chunk, weight) in enumerate(zip(chunks, weights, strict=True)):
+            is_last = number == len(chunks) - 1
+            chunk_values = {name: value[chunk] for name, value in values.items()}
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                chunk_loss = self._group_loss(model, prompts.select(chunk), chunk_values, inputs["num_items_in_batch"])
+                chunk_loss = weight * chunk_loss
+                if not is_last:
+                    backward_only(self.accelerator, chunk_loss)
+            loss = loss.detach() + chunk_loss
         merge_metrics(self._metrics["train"], before, shares)
         return loss
 
-    def _loss_of(self, model: Any, prompts: PromptBatch, values: Values, total: torch.Tensor) -> torch.Tensor:
-        """TRL's loss of some whole groups."""
-        prompts, values = prompts.trimmed(), trimmed(values)
+    def _group_loss(self, model: Any, prompts: PromptBatch, values: Values, total: torch.Tensor) -> torch.Tensor:
+        """TRL's loss of whole groups."""
+        prompts, values = prompts.trimmed(), trim(values)
         group = values["completion_ids"].size(1)
         rows = {name: value.flatten(0, 1) for name, value in values.items()}
         rows["prompt_ids"] = prompts.ids.repeat_interleave(group, dim=0)
         rows["prompt_mask"] = prompts.mask.repeat_interleave(group, dim=0)
-        live = self._groups_with_a_gradient(values["advantages"])
-        with self._working_on(GroupPass(prompts, live, values.get("old_per_token_logps"))):
+        live = self._live_groups(values["advantages"])
+        with self._set_pass(GroupPass(prompts, live, values.get("old_per_token_logps"))):
             return super()._compute_loss(model, rows | {"num_items_in_batch": total})
 
-    def _groups_with_a_gradient(self, advantages: torch.Tensor) -> list[int] | None:
-        """Groups of (B, G) advantages to compute in this pass; None for all."""
+    def _live_groups(self, advantages: torch.Tensor) -> list[int] | None:
+        """Indices of the groups to compute in this pass, from (B, G) advantages; None for all."""
         if not self.model.training or self.beta or self._entropy_bonus_enabled:
             return None
         live = live_groups(advantages)
@@ -419,28 +419,28 @@ class SharedPrefixGRPOTrainer(Durable, GRPOTrainer):
             touch_vision=self._vision_is_shared,
         )
         self.meter.count_pass(self.accelerator.unwrap_model(self.model), prompts, mask)
-        if self._verify_next and torch.is_grad_enabled() and self._verifiable(prompts):
+        if self._verify_next and torch.is_grad_enabled() and self._can_verify(prompts):
             self._verify_next = False
             self._verify(model, prompts.slice(0, 1), completions[0], mask[0], log_probs[:group])
         return *current.spread_scores(log_probs, entropies, mask), None
 
-    def _verifiable(self, prompts: PromptBatch) -> bool:
-        """Of sharded weights only where the first prompts of all processes have images or none has: stock TRL's rows
-        make the vision tower's calls for images alone, and a process that makes none would be waited for."""
+    def _can_verify(self, prompts: PromptBatch) -> bool:
+        """With sharded weights only if the first prompts of all processes have images or none has: stock TRL calls the
+        vision tower for images only, and the other processes would wait for a process that does not call it."""
         if not weights_are_sharded():
             return True
         with_images = float(prompts.images_per_prompt[0] > 0)
-        return self._over_processes(with_images, "mean") in (0.0, 1.0)
+        return self._reduce(with_images, "mean") in (0.0, 1.0)
 
     def _verify(
         self, model: Any, prompt: PromptBatch, completions: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor
     ) -> None:
-        """Compare one group's log-probabilities with those of stock TRL's rows; raises RuntimeError if they differ."""
+        """Compare the log-probabilities of one group with stock TRL's; raises RuntimeError if they differ."""
         rows, rows_mask, images = stock_rows(prompt, completions, mask)
         length, dropout = completions.size(1), active_dropout(model)
         with torch.no_grad(), evaluating(dropout), self.meter.paused():
-            if dropout:  # LoRA's: drawn anew in each pass, so the pass that trains cannot be compared
-                with self._working_on(GroupPass(prompt)):
+            if dropout:  # of LoRA: drawn anew in each pass, so that the training pass cannot be compared
+                with self._set_pass(GroupPass(prompt)):
                     ours, _, _ = self._get_per_token_logps_and_entropies(model, rows, rows_mask, length)
             stock, _, _ = super()._get_per_token_logps_and_entropies(model, rows, rows_mask, length, **images)
         half_precision = torch.is_autocast_enabled(stock.device.type) or self.model.dtype != torch.float32

@@ -1,4 +1,4 @@
-"""The largest micro-batch, tried before training, so that a memory that is too small shows at once."""
+"""A pass over the largest micro-batch before training, so that a lack of memory shows at once."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ from accelerate.utils import DistributedType
 
 
 def try_pass(trainer: Any, rows: list[dict[str, Any]]) -> int:
-    """Forward and backward of one micro-batch whose completions all have the full length; nothing is changed.
+    """Run forward and backward of one micro-batch whose completions all have full length; weights do not change.
 
-    Under DeepSpeed the forward pass alone: its engine takes every backward pass for a part of a step.
+    Under DeepSpeed only the forward pass, because its engine counts every backward pass as part of a step.
 
     Args:
         trainer: a `SharedPrefixGRPOTrainer` that shares the prefix.
-        rows: the prompts, as many as a micro-batch holds.
+        rows: prompts of one micro-batch.
 
     Returns:
-        Tokens that went through the model.
+        Number of tokens computed.
     """
-    assert trainer.shared_prefix, "stock TRL's rows are tried by their first step"
+    assert trainer.shared_prefix, "without the shared prefix there is no trial pass"
     group, length = trainer.num_generations, int(trainer.max_completion_length or 1)
     trainer.current_gradient_accumulation_steps = 1
     prompts = trainer._buffered_prompts["train"] = trainer._encode_rows(rows)
-    ordinary = int(prompts.ids[0, -1])  # the end of a chat template's opening: text, never an image
+    text_token = int(prompts.ids[0, -1])  # the last token of the chat template, never an image
     shape = (len(rows), group, length)
-    ids = prompts.ids.new_full(shape, ordinary)
+    ids = prompts.ids.new_full(shape, text_token)
     values = {"completion_ids": ids, "completion_mask": torch.ones_like(ids)}
     values["advantages"] = torch.ones(shape[:2], device=ids.device)
     if trainer.beta:

@@ -25,7 +25,7 @@ _APART = 1_000_003  # between the seeds of two steps; more than a run has proces
 
 
 class Continuing(_Trainer):
-    """The part of `Durable` that goes on from a checkpoint."""
+    """The part of `ResumableTrainer` that goes on from a checkpoint."""
 
     args: Any
     state: Any

@@ -1,6 +1,6 @@
 """Trainers that survive: whole checkpoints, continuing to the bit, and stops that all processes make together.
 
-`Durable` goes in front of a TRL trainer. What it changes in transformers 5.23, and why:
+`ResumableTrainer` goes in front of a TRL trainer. What it changes in transformers 5.23, and why:
 
 - checkpoints are built aside and get their name when they are complete (`saving`); the oldest go only then;
 - full weights are reloaded strictly: the library's own way matches 1 of 58 names of a Qwen-VL checkpoint and goes on
@@ -59,8 +59,8 @@ class _ToldToStop(Exception):
     """A signal has come within an evaluation."""
 
 
-class Durable(Continuing, _Trainer):
-    """In front of a TRL trainer: `class X(Durable, GRPOTrainer)`."""
+class ResumableTrainer(Continuing, _Trainer):
+    """In front of a TRL trainer: `class X(ResumableTrainer, GRPOTrainer)`."""
 
     args: Any
     state: Any
@@ -84,7 +84,7 @@ class Durable(Continuing, _Trainer):
         self._earlier_seconds = 0.0
         super().__init__(*arguments, **options)
         device = self.accelerator.device
-        self.signals = StopOnSignal(device, self._may_save_here, self._save_in_full)
+        self.signals = StopOnSignal(device, self._can_resume_here, self._save_in_full)
         self.add_callback(self.signals)
         limit = float(self.args.ddp_timeout)
         self.watchdog = Watchdog(limit, self.accelerator.process_index, Path(self.args.output_dir))
@@ -108,7 +108,7 @@ class Durable(Continuing, _Trainer):
 
     # --- saving --------------------------------------------------------------------------------------------------
 
-    def _may_save_here(self) -> bool:
+    def _can_resume_here(self) -> bool:
         """Whether a run could go on from the step that has just ended."""
         return True
 
@@ -197,7 +197,7 @@ class Durable(Continuing, _Trainer):
             "resumable": self._can_be_continued,
             "processes": self.accelerator.num_processes,
             "engine": self._engine(),
-            "ends_rollout": self._may_save_here(),
+            "ends_rollout": self._can_resume_here(),
         }
 
     def _engine(self) -> str:
@@ -248,7 +248,7 @@ class Durable(Continuing, _Trainer):
         if self.state.global_step >= self.state.max_steps or self.signals.stopped:
             self.control.should_training_stop = True
             return
-        self._begin_epoch(options["epoch"])
+        self._start_epoch(options["epoch"])
         super()._run_epoch(*arguments, **options)
 
     def _take_up(self) -> None:
@@ -261,7 +261,7 @@ class Durable(Continuing, _Trainer):
                 if self._evaluation_is_due:
                     self._determine_best_metric(self._evaluate(None, None), None)
 
-    def _begin_epoch(self, epoch: int) -> None:
+    def _start_epoch(self, epoch: int) -> None:
         """Called before the first question of an epoch is drawn."""
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
