@@ -353,5 +353,5 @@ def test_a_folder_that_may_not_be_entered_is_one_line_and_exit_status_2(shared, 
     shared.chmod(0o755)
     assert stopped.value.code == 2
     said = capsys.readouterr().err.strip()
-    assert "permission is denied" in said or "cannot be read" in said
+    assert "permission denied" in said or "cannot be read" in said
     assert len(said.splitlines()) == 1

@@ -30,7 +30,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, file_size_li
     path = tmp_path / "report.json"
     write_atomically(path, "old")
     with (
-        pytest.raises(DiskError, match=r"cannot write .*report\.json: the file grew over .* run again"),
+        pytest.raises(DiskError, match=r"cannot write .*report\.json: the file became larger than .* run again"),
         file_size_limit(1000),
     ):
         write_atomically(path, "x" * 2000)
@@ -126,7 +126,7 @@ def test_what_is_not_ours_is_never_overwritten(tmp_path):
     folder.mkdir()
     refuse_foreign(folder)  # empty
     (folder / "holiday.jpg").write_text("x")
-    with pytest.raises(UserError, match="photos holds something else"):
+    with pytest.raises(UserError, match="photos is not empty and was not made"):
         refuse_foreign(folder)
     with pytest.raises(UserError, match="is a file"):
         refuse_foreign(folder / "holiday.jpg")

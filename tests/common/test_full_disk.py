@@ -22,7 +22,7 @@ from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantoms import make_phantoms
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
-GROWN = "the file grew over the size that the system allows"
+GROWN = "the file became larger than the system allows"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_libraries_make_of_it_is_understood(
 ) -> None:
     with pytest.raises(Exception) as met, file_size_limit(5000):  # noqa: PT011
         write(tmp_path / "x")
-    assert refused_write(met.value) in (GROWN, "the disk takes no more")
+    assert refused_write(met.value) in (GROWN, "the disk cannot be written")
 
 
 def chain() -> Iterator[tuple[BaseException, str | None]]:

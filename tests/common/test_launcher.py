@@ -79,7 +79,7 @@ import sys, time
 from pathlib import Path
 from open_r1.common import launcher
 if {by_looking}:
-    launcher._ask_for_signal = lambda: False
+    launcher._request_signal = lambda: False
 from open_r1.common.errors import run_command
 def main():
     Path({started!r}).touch()
@@ -129,7 +129,7 @@ def test_a_command_of_a_person_outlives_its_shell(tmp_path: Path) -> None:
 
 def test_a_parent_that_is_gone_already_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(launcher, "_ask_for_signal", lambda: True)
+    monkeypatch.setattr(launcher, "_request_signal", lambda: True)
     monkeypatch.setattr(launcher.os, "kill", lambda *signalled: told.append(signalled))
     launcher.end_with(os.getppid())
     assert told == []

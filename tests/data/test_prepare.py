@@ -336,7 +336,7 @@ def test_a_damaged_set_is_found(build, tmp_path):
 def test_a_folder_that_holds_something_else_stays(build, tmp_path):
     (tmp_path / "out/CT_32").mkdir(parents=True)
     (tmp_path / "out/CT_32/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="CT_32 holds something else"):
+    with pytest.raises(UserError, match="CT_32 is not empty and was not made"):
         build()
     assert tree(tmp_path / "out").keys() == {"CT_32/notes.txt"}
 
@@ -456,7 +456,7 @@ def test_a_wrong_image_root_is_told_before_any_work(build, release, tmp_path, sp
 
 @pytest.mark.parametrize("limit", [20_000, 60_000])  # the pack holds 20 images of 3 kB, a set's file more
 def test_a_full_disk_is_one_error_and_leaves_nothing(build, tmp_path, limit, file_size_limit):
-    with pytest.raises(DiskError, match=r"cannot write .*out: the file grew over"), file_size_limit(limit):
+    with pytest.raises(DiskError, match=r"cannot write .*out: the file became larger than"), file_size_limit(limit):
         build(only=(Modality.CT,))
     assert not (tmp_path / "out").exists()
     build(only=(Modality.CT,))
@@ -531,7 +531,7 @@ def test_the_command_builds_reports_and_is_strict_on_demand(command, release, tm
 def test_errors_of_the_command_are_one_line(command, release, tmp_path, capsys):
     for arguments, message in {
         ("--release", tmp_path / "no"): "no is no folder",
-        ("--release", release, "--only", "PET"): "'PET' is no modality or task",
+        ("--release", release, "--only", "PET"): "'PET' is not a modality or task",
         ("--release", release, "--only", "MR"): "'MR' is ambiguous",
         ("--release", release, "--by", "colour"): "--by colour does not exist",
     }.items():

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from open_r1.study.execution.leases import Leases, created, place, process_start
+from open_r1.study.execution.leases import Leases, create_new, machine_identity, process_start
 
 # Waits for the word to begin, takes every item that it can get, holds each for a moment, and prints what it took.
 RACER = """
@@ -56,13 +56,13 @@ def race(folder: Path, count: int) -> list[list[str]]:
         assert racer.stdin is not None
         racer.stdin.write("begin\n")
         racer.stdin.flush()
-    taken = []
+    names_by_racer = []
     for racer in racers:
         assert racer.stdout is not None
-        taken.append([line.strip() for line in iter(racer.stdout.readline, "end\n")])
+        names_by_racer.append([line.strip() for line in iter(racer.stdout.readline, "end\n")])
     for racer in racers:
         racer.communicate()
-    return taken
+    return names_by_racer
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
@@ -74,10 +74,10 @@ def hold(folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_of_racing_processes_one_alone_takes_each_item(tmp_path: Path) -> None:
-    taken = race(tmp_path, 4)
-    counts = Counter(name for names in taken for name in names)
+    names_by_racer = race(tmp_path, 4)
+    counts = Counter(name for names in names_by_racer for name in names)
     assert counts == {f"item-{k}": 1 for k in range(60)}
-    assert sum(bool(names) for names in taken) > 1, "nobody raced"
+    assert sum(bool(names) for names in names_by_racer) > 1, "nobody raced"
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_living_holder_keeps_his_item_and_a_killed_one_loses_it_at_once(tmp_pa
     holder = hold(tmp_path)
     leases = Leases(tmp_path)
     assert leases.take("train-CT") is None
-    assert leases.look("train-CT").holder == f"process {holder.pid} on {place()[0]}"
+    assert leases.look("train-CT").holder == f"process {holder.pid} on {machine_identity()[0]}"
     os.kill(holder.pid, signal.SIGKILL)
     while process_start(holder.pid) is not None:  # dead, and not reaped by us yet: a zombie holds nothing
         time.sleep(0.01)
@@ -115,8 +115,13 @@ def test_a_sleeper_keeps_his_item(tmp_path: Path) -> None:
 
 def write_foreign(folder: Path) -> Path:
     path = folder / "train-CT.1"
-    who = {"host": "far", "pid": os.getpid(), "started": process_start(os.getpid()), "place": ["far", "x", "y"]}
-    assert created(path, json.dumps(who))
+    foreign_process = {
+        "host": "far",
+        "pid": os.getpid(),
+        "started": process_start(os.getpid()),
+        "place": ["far", "x", "y"],
+    }
+    assert create_new(path, json.dumps(foreign_process))
     return path
 
 
@@ -148,14 +153,14 @@ def test_the_same_process_id_on_another_machine_is_somebody_else(tmp_path: Path)
 
 def test_a_lease_ends_with_a_record_and_can_be_taken_again(tmp_path: Path) -> None:
     leases = Leases(tmp_path)
-    first = leases.take("train-CT")
-    assert first is not None
-    first.end("failed", line="no luck")
+    first_lease = leases.take("train-CT")
+    assert first_lease is not None
+    first_lease.end("failed", line="no luck")
     state = leases.look("train-CT")
-    assert (state.number, state.holder, state.outcome) == (1, None, "failed")
-    second = leases.take("train-CT")
-    assert second is not None
-    second.end("done", units=3)
+    assert (state.number, state.holder, state.ending) == (1, None, "failed")
+    second_lease = leases.take("train-CT")
+    assert second_lease is not None
+    second_lease.end("done", units=3)
     assert [record["outcome"] for record in leases.ends("train-CT")] == ["failed", "done"]
     assert leases.look("train-CT-2").number == 0  # a name that begins alike is another item
 
@@ -164,7 +169,7 @@ def test_a_holder_that_was_taken_for_dead_notices(tmp_path: Path) -> None:
     lease = Leases(tmp_path).take("train-CT")
     assert lease is not None
     assert not lease.lost
-    created(tmp_path / "train-CT.2", "{}")
+    create_new(tmp_path / "train-CT.2", "{}")
     assert lease.lost
 
 

@@ -56,9 +56,9 @@ def test_the_published_study_is_26_runs_and_178_cells(sets: list[DataSet], data:
     assert len(plan.runs) == len(matrix())
     assert find_sets(data, ("task",))[1] == ["notes"]
     assert all(
-        family_of(subject.trained_on.label) == each.family for subject, each in plan.cells if subject.trained_on
+        family_of(subject.trained_on.label) == data_set.family for subject, data_set in plan.cells if subject.trained_on
     ), "a checkpoint is tested inside its own split family alone"
-    assert {(each.train, each.test) for each in sets} == {(3, 2)}
+    assert {(data_set.train, data_set.test) for data_set in sets} == {(3, 2)}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_published_study_is_26_runs_and_178_cells(sets: list[DataSet], data:
 def test_counts(
     sets: list[DataSet], modes: Any, families: Any, zero_shot: bool, sft: bool, runs: int, cells: int
 ) -> None:
-    plan = make_plan([each for each in sets if each.family in families], modes, zero_shot, sft)
+    plan = make_plan([data_set for data_set in sets if data_set.family in families], modes, zero_shot, sft)
     assert (len(plan.runs), len(plan.cells)) == (runs, cells)
     assert len({item.name for item in plan.items}) == len(plan.items)
 
@@ -84,50 +84,50 @@ def test_a_set_without_one_side_is_trained_on_or_tested_on_alone(tmp_path: Path)
     save(tmp_path / "MRI_384", test=0)
     plan = make_plan(find_sets(tmp_path, ("modality",))[0], (Mode.THINK,), zero_shot=False, sft=False)
     assert [item.name for item in plan.items] == ["train-MRI-grpo-think", "test-MRI-grpo-think"]
-    assert [each.label for _, each in plan.cells] == [Modality.CT]
+    assert [data_set.label for _, data_set in plan.cells] == [Modality.CT]
 
 
 def test_only_takes_runs_by_what_they_are_trained_on_and_zero_shot_by_what_it_is_tested_on() -> None:
     plan = make_plan(prepared(Path("d"), ALL), BOTH, zero_shot=True, sft=False)
-    part = plan.only([Modality.ULTRASOUND, Task.GRADING])
-    assert [subject.name for subject in part.runs] == [
+    selected = plan.only([Modality.ULTRASOUND, Task.GRADING])
+    assert [subject.name for subject in selected.runs] == [
         f"{name}-grpo-{mode}" for name in ("US", "Lesion_Grading") for mode in BOTH
     ]
     # zero-shot 2 modes x 2 sets; 2 modes x (8 + 5)
-    assert len(part.cells) == 4 + 26
+    assert len(selected.cells) == 4 + 26
     with pytest.raises(UserError, match="no run of this study is trained on it"):
         make_plan(prepared(Path("d"), [Modality.CT]), BOTH, False, False).only([Modality.OCT])
 
 
 def test_shards_hold_every_subject_once() -> None:
     plan = make_plan(prepared(Path("d"), ALL), BOTH, zero_shot=True, sft=True)
-    parts = [plan.shard(number, 4) for number in range(1, 5)]
-    assert sorted(item.name for part in parts for item in part.items) == sorted(item.name for item in plan.items)
-    assert {len(part.subjects) for part in parts} == {10, 11}  # 2 + 39 = 41 subjects
+    shards = [plan.shard(number, 4) for number in range(1, 5)]
+    assert sorted(item.name for shard in shards for item in shard.items) == sorted(item.name for item in plan.items)
+    assert {len(shard.subjects) for shard in shards} == {10, 11}  # 2 + 39 = 41 subjects
 
 
 def test_mr_is_read_by_the_family_that_is_asked_for(tmp_path: Path) -> None:
     save(tmp_path / "MR_384")
     assert find_sets(tmp_path, ("modality",))[0][0].label is Modality.MRI
     assert find_sets(tmp_path, ("task",))[0][0].label is Task.MODALITY
-    with pytest.raises(UserError, match="holds no prepared set"):
+    with pytest.raises(UserError, match="contains no prepared set"):
         find_sets(tmp_path, ("modality", "task"))
 
 
 def test_data_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         find_sets(tmp_path / "none", ("modality",))
     save(tmp_path / "CT_384")
     save(tmp_path / "CT_112")
-    with pytest.raises(UserError, match="are both of CT"):
+    with pytest.raises(UserError, match="are both CT"):
         find_sets(tmp_path, ("modality",))
 
 
 # ---------------------------------------------------------------------------------------------------------- the flags
 
 
-def flags_of(*more: str, base: str = "base", output: str = "out") -> Any:
-    return read_flags(None, ["--base", base, "--output_dir", output, *more])
+def flags_of(*arguments: str, base: str = "base", output: str = "out") -> Any:
+    return read_flags(None, ["--base", base, "--output_dir", output, *arguments])
 
 
 def test_flags_for_the_runs_are_one_string_each_and_may_begin_with_dashes() -> None:
@@ -140,49 +140,49 @@ def test_flags_for_the_runs_are_one_string_each_and_may_begin_with_dashes() -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
-        (["--modes", "sideways"], "--modes 'sideways' does not exist"),
-        (["--by", "organ"], "--by 'organ' does not exist"),
-        (["--only", "Kidney"], "'Kidney' is no modality or task"),
+        (["--modes", "sideways"], "--modes 'sideways' is not valid"),
+        (["--by", "organ"], "--by 'organ' is not valid"),
+        (["--only", "Kidney"], "'Kidney' is not a modality or task"),
         (["--only", "MR"], "ambiguous"),
-        (["--shard", "3/2"], "no part of a whole"),
-        (["--shard", "0/2"], "no part of a whole"),
+        (["--shard", "3/2"], "is not I/N with I from 1 to N"),
+        (["--shard", "0/2"], "is not I/N with I from 1 to N"),
         (["--nproc_per_node", "0"], "at least one process"),
-        (["--train_args", "--output_dir elsewhere"], "--train_args holds --output_dir"),
-        (["--train_args", "--max_steps 3 --model-name-or-path x"], "--train_args holds --model-name-or-path"),
-        (["--infer_args", "--mode=think"], "--infer_args holds --mode=think"),
-        (["--train_args", "--run_name 'a"], "cannot be taken apart"),
-        (["--sft_args", "--max_steps 3"], "does nothing without --sft"),
+        (["--train_args", "--output_dir elsewhere"], "--train_args contains --output_dir"),
+        (["--train_args", "--max_steps 3 --model-name-or-path x"], "--train_args contains --model-name-or-path"),
+        (["--infer_args", "--mode=think"], "--infer_args contains --mode=think"),
+        (["--train_args", "--run_name 'a"], "cannot be split into words"),
+        (["--sft_args", "--max_steps 3"], "has no effect without --sft"),
         (["--no_such_flag"], "no_such_flag"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused(given: list[str], said: str) -> None:
-    with pytest.raises(UserError, match="(?s)" + said.replace("(", r"\(")):
-        flags_of(*given)
+def test_flags_that_make_no_sense_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match="(?s)" + message.replace("(", r"\(")):
+        flags_of(*arguments)
 
 
 def test_commands_are_those_that_a_user_would_type(tmp_path: Path) -> None:
     commands = Commands(tmp_path, flags_of("--nproc_per_node", "2", "--train_args", "--bf16 --save_steps 200", "--sft"))
     plan = make_plan(prepared(Path("data"), [Modality.CT, Modality.MRI]), BOTH, zero_shot=True, sft=True)
-    said = {item.name: shlex.join(commands.of(item)) for item in plan.items}
+    command_lines = {item.name: shlex.join(commands.command_of(item)) for item in plan.items}
     torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node=2 {tmp_path}"
     start = "--model_name_or_path base --dataset_name data/CT_384 --output_dir"
-    assert said["train-CT-grpo-think"] == (
+    assert command_lines["train-CT-grpo-think"] == (
         f"{torchrun}/src/open_r1/grpo_vqa.py {start} out/runs/CT-grpo-think "
         "--run_name base-CT-grpo-think --bf16 --save_steps 200"
     )
-    assert said["train-CT-sft-nothink"] == (
+    assert command_lines["train-CT-sft-nothink"] == (
         f"{torchrun}/src/open_r1/sft_vqa.py {start} out/runs/CT-sft-nothink --run_name base-CT-sft-nothink"
     )
-    assert said["test-zero-shot-think"] == (
+    assert command_lines["test-zero-shot-think"] == (
         f"{torchrun}/eval/infer.py --model_path base --prompt_path data/CT_384 data/MRI_384 "
         "--output_path out/cells/zero-shot-think --mode think"
     )
-    one = plan.items[3]
-    assert commands.test(one.subject, one.sets[:1])[-4:-2] == [
+    item = plan.items[3]
+    assert commands.test(item.subject, item.sets[:1])[-4:-2] == [
         "--output_path",
-        f"out/cells/{one.subject.name}/CT_384.jsonl",
+        f"out/cells/{item.subject.name}/CT_384.jsonl",
     ]
 
 
@@ -200,12 +200,12 @@ def test_steps_follow_from_prompts_and_time_from_what_is_finished(tmp_path: Path
     assert steps["train-CT-grpo-nothink"] == 10
     assert steps["train-CT-sft-nothink"] == 2
     assert steps["test-CT-grpo-nothink"] == 80
-    assert "not known before a first item" in forecast.line(plan.items)
+    assert "when the first item of this study is finished" in forecast.line(plan.items)
     assert "24 optimizer steps, 320 answers" in forecast.line(plan.items)  # 2 x (10 + 2), 4 x 80
     write_json(tmp_path / "train-CT-grpo-nothink.1.end", {"outcome": "done", "seconds": 30.0, "units": 10})
     (tmp_path / "train-CT-grpo-nothink.1").write_text("{}")
     assert forecast.seconds(plan.items) == (3.0 * 24, ["test"])  # SFT by the pace of GRPO, 3 s a step
-    assert "about 72 s for one worker, by what is finished, without answers" in forecast.line(plan.items)
+    assert "about 72 s for one worker at the pace so far, without answers" in forecast.line(plan.items)
     write_json(tmp_path / "test-CT-grpo-nothink.1.end", {"outcome": "done", "seconds": 8.0, "units": 80})
     (tmp_path / "test-CT-grpo-nothink.1").write_text("{}")
     assert forecast.seconds(plan.items) == (pytest.approx(72 + 32), [])
@@ -215,12 +215,12 @@ def test_the_plan_says_what_is_done(tmp_path: Path) -> None:
     worker = worker_of(tmp_path)
     folder = worker.commands.folder
     write_training(folder.run(worker.items[0].subject))
-    for each in worker.items[1].sets:
-        write_answers(folder.cell(worker.items[0].subject, each))
+    for data_set in worker.items[1].sets:
+        write_answers(folder.cell(worker.items[0].subject, data_set))
     write_training(folder.run(worker.items[2].subject))
     worker.find_done()
     plan = make_plan(prepared(tmp_path, (Modality.CT, Modality.MRI)), (Mode.NOTHINK,), False, False)
-    lines = plan_lines(plan, plan, worker.done, worker.forecast)
+    lines = plan_lines(plan, plan, worker.finished, worker.forecast)
     assert lines[1].split() == ["CT-grpo-nothink", "10", "5", "2", "8", "done"]
     assert lines[2].split() == ["MRI-grpo-nothink", "10", "5", "2", "8", "trained"]
     assert lines[3] == "plan: 2 runs, 4 cells; 3 of 4 items are done"
@@ -229,8 +229,10 @@ def test_the_plan_says_what_is_done(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ one study, one folder
 
 
-def manifest(output: Path, labels: Any = (Modality.CT,), checked: Any = CHECKED, **more: str) -> dict[str, Any]:
-    flags = flags_of(*(word for name, value in more.items() for word in (f"--{name}", value)), output=str(output))
+def manifest(output: Path, labels: Any = (Modality.CT,), checked: Any = CHECKED, **flag_values: str) -> dict[str, Any]:
+    flags = flags_of(
+        *(word for name, value in flag_values.items() for word in (f"--{name}", value)), output=str(output)
+    )
     sets = prepared(Path("d"), labels)
     return make_manifest(flags, make_plan(sets, flags.modes, False, False), sets, checked, {})
 
@@ -242,12 +244,12 @@ def test_the_same_study_continues_and_a_larger_one_grows(tmp_path: Path) -> None
     begin_or_continue(study, manifest(study, (Modality.CT, Modality.OCT), modes="nothink,think"))
     there = json.loads((study / "study.json").read_text())
     assert (len(there["runs"]), len(there["cells"])) == (4, 8)
-    with pytest.raises(UserError, match="a study of 10 more runs and cells"):  # 3 runs and 7 cells less
+    with pytest.raises(UserError, match="a study with 10 more runs and cells"):  # 3 runs and 7 cells less
         begin_or_continue(study, manifest(study, modes="nothink"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"checked": {**CHECKED, "base_sha256": "1"}}, r"--base \(base then, base now\)"),
         ({"train_args": "--max_steps 4"}, r"--train_args \('' then, '--max_steps 4' now\)"),
@@ -255,11 +257,11 @@ def test_the_same_study_continues_and_a_larger_one_grows(tmp_path: Path) -> None
         ({"nproc_per_node": "2"}, r"--nproc_per_node \(1 then, 2 now\)"),
     ],
 )
-def test_another_study_in_the_same_folder_is_refused_by_what_differs(tmp_path: Path, change: Any, said: str) -> None:
+def test_another_study_in_the_same_folder_is_refused_by_what_differs(tmp_path: Path, change: Any, message: str) -> None:
     study = tmp_path / "study"
     begin_or_continue(study, manifest(study))
     before = (study / "study.json").read_bytes()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         begin_or_continue(study, manifest(study, **change))
     assert (study / "study.json").read_bytes() == before
 
@@ -267,12 +269,12 @@ def test_another_study_in_the_same_folder_is_refused_by_what_differs(tmp_path: P
 def test_other_data_and_a_changed_recipe_are_refused(tmp_path: Path) -> None:
     study, recipe = tmp_path / "study", tmp_path / "recipe.yaml"
     recipe.write_text("max_steps: 3\n")
-    first = manifest(study, train_args=f"--config {recipe}")
-    begin_or_continue(study, first)
-    other = json.loads(json.dumps(first))
-    other["sets"]["CT"]["sha256"] = "1"
+    manifest_before = manifest(study, train_args=f"--config {recipe}")
+    begin_or_continue(study, manifest_before)
+    other_data = json.loads(json.dumps(manifest_before))
+    other_data["sets"]["CT"]["sha256"] = "1"
     with pytest.raises(UserError, match="the data of CT"):
-        begin_or_continue(study, other)
+        begin_or_continue(study, other_data)
     recipe.write_text("max_steps: 4\n")
     with pytest.raises(UserError, match=r"the content of .*recipe\.yaml"):
         begin_or_continue(study, manifest(study, train_args=f"--config {recipe}"))
@@ -284,10 +286,10 @@ def test_other_packages_are_a_note_and_foreign_folders_an_error(tmp_path: Path) 
     later = manifest(study)
     later["packages"] = {**later["packages"], "torch": "0.1"}
     (note,) = begin_or_continue(study, later)
-    assert "begun with other packages: torch" in note
+    assert "started with other packages: torch" in note
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years")
-    with pytest.raises(UserError, match="something else than a study"):
+    with pytest.raises(UserError, match="not empty and not a study"):
         begin_or_continue(tmp_path / "thesis", manifest(study))
 
 
@@ -304,12 +306,12 @@ def test_the_shell_script_is_sound_and_safe_in_folders_with_odd_names(tmp_path: 
     script = folder / "job.sh"
     script.write_text(job_scripts.shell(worker.commands, worker.items, cells, folder))
     assert subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=True).stderr == ""
-    done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-2:] == ["1 cells", "failed: train-CT-grpo-nothink"]
+    process = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stdout.splitlines()[-2:] == ["1 cells", "failed: train-CT-grpo-nothink"]
     assert len((folder / "calls").read_text().split()) == 4
     worker.find_done()  # what the script did counts as done; the answers to an untrained run do too, here
-    assert "train-MRI-grpo-nothink" in worker.done
+    assert "train-MRI-grpo-nothink" in worker.finished
 
 
 @pytest.mark.slow
@@ -328,9 +330,9 @@ def test_the_array_job_is_sound_and_each_task_is_a_shard(tmp_path: Path) -> None
     assert "#SBATCH --array=1-28" in script.read_text()
     path = f"{here}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "99", "PATH": path}
-    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 75
-    assert done.stdout.splitlines() == [
+    process = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 75
+    assert process.stdout.splitlines() == [
         str(["--base", "a b", "--train_args", "--bf16 --run_name 'x y'", "--shard", "3/28"]),
         "scontrol requeue 99_3",
     ]

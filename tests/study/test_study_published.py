@@ -16,7 +16,7 @@ from open_r1.study.execution.time_left import Forecast
 from open_r1.study.planning import published
 from open_r1.study.planning.flags import read_flags
 from open_r1.study.planning.plan import Plan, make_plan
-from open_r1.study.planning.preflight import _answer
+from open_r1.study.planning.preflight import answer
 from open_r1.study.planning.prepared_sets import find_sets
 from open_r1.study.planning.published import published_flags, step_notes
 from open_r1.study.run import run_study
@@ -26,18 +26,18 @@ from open_r1.vocabulary.modes import Mode
 CT = (12_567, 3_241)  # questions of the published split
 
 
-def study_of(tmp_path: Path, *more: str, modes: str = "think,nothink") -> tuple[Any, Plan]:
-    flags = read_flags(None, ["--base", "base", "--output_dir", str(tmp_path / "study"), "--modes", modes, *more])
+def study_of(tmp_path: Path, *arguments: str, modes: str = "think,nothink") -> tuple[Any, Plan]:
+    flags = read_flags(None, ["--base", "base", "--output_dir", str(tmp_path / "study"), "--modes", modes, *arguments])
     sets = prepared(tmp_path, [Modality.CT], *CT)
     return flags, make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
 
 
-def steps(tmp_path: Path, *more: str) -> dict[str, int]:
+def steps(tmp_path: Path, *arguments: str) -> dict[str, int]:
     """Run -> optimizer steps, of the flags that each entry script is really given."""
-    flags, plan = study_of(tmp_path, *more)
+    flags, plan = study_of(tmp_path, *arguments)
     commands = Commands(tmp_path, flags, published_flags(plan.runs, flags, None))
     trainings = {run.way: commands.training_flags(run) for run in plan.runs}
-    checked = _answer({"trainings": trainings, "infer": None, "script": "", "base": None})
+    checked = answer({"trainings": trainings, "infer": None, "script": "", "base": None})
     forecast = Forecast(Leases(tmp_path), checked, flags.nproc_per_node, plan.items)
     return {item.subject.name: forecast.units(item) for item in plan.items if item.kind == "train"}
 
@@ -100,7 +100,7 @@ def test_a_step_that_cannot_be_the_published_one_is_said(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("--max_stepz 3", "--train_args: unknown flag --max_stepz; did you mean --max_steps?"),
         ("--reward_funcs acuracy", "--train_args: there is no reward 'acuracy'"),
@@ -108,11 +108,11 @@ def test_a_step_that_cannot_be_the_published_one_is_said(tmp_path: Path) -> None
         ("--num_train_epochs two", "--train_args: argument --num_train_epochs"),
     ],
 )
-def test_a_typo_in_the_arguments_is_found_while_the_plan_is_made(tmp_path: Path, arguments: str, said: str) -> None:
+def test_a_typo_in_the_arguments_is_found_while_the_plan_is_made(tmp_path: Path, arguments: str, message: str) -> None:
     flags, plan = study_of(tmp_path, "--train_args", arguments)
     with pytest.raises(UserError) as caught:
         published_flags(plan.runs, flags, None)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 # ------------------------------------------------------------------------------------------------------ begun studies
@@ -125,11 +125,11 @@ def test_a_study_keeps_the_settings_that_it_began_with(tmp_path: Path, monkeypat
     recorded = json.loads((flags.output_dir / STUDY_FILE).read_text())
     assert recorded["published"] == words
     monkeypatch.setitem(published.EPOCHS, Mode.NOTHINK, 9)
-    more, larger = study_of(tmp_path, modes="think,nothink")
-    later = published_flags(larger.runs, more, recorded)
+    larger_flags, larger_plan = study_of(tmp_path, modes="think,nothink")
+    later = published_flags(larger_plan.runs, larger_flags, recorded)
     assert later["grpo-nothink"] == words["grpo-nothink"]
     assert later.keys() == {"grpo-think", "grpo-nothink"}
-    manifest = make_manifest(more, larger, prepared(tmp_path, [Modality.CT]), CHECKED, later)
+    manifest = make_manifest(larger_flags, larger_plan, prepared(tmp_path, [Modality.CT]), CHECKED, later)
     begin_or_continue(flags.output_dir, manifest)
     assert json.loads((flags.output_dir / STUDY_FILE).read_text())["published"] == later
 
@@ -149,7 +149,10 @@ def test_a_study_from_before_the_published_settings_continues_without_them(
     flags.output_dir.mkdir()
     write_json(flags.output_dir / STUDY_FILE, manifest)
     assert run_study(tmp_path / "scripts" / "run_matrix.py", None, arguments) == 0
-    said = capsys.readouterr().out
-    assert "note: this study was begun without the published settings, and continues as it was begun" in said
-    assert "CT-grpo-nothink" in said
-    assert next(line for line in said.splitlines() if line.startswith("CT-grpo")).split()[1:3] == ["11", "33"]  # 3 x 11
+    output = capsys.readouterr().out
+    assert "note: this study was started without the published settings and continues without them" in output
+    assert "CT-grpo-nothink" in output
+    assert next(line for line in output.splitlines() if line.startswith("CT-grpo")).split()[1:3] == [
+        "11",
+        "33",
+    ]  # 3 x 11

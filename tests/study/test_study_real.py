@@ -35,10 +35,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Study:
     )  # fmt: skip
     build_tiny_checkpoint(folder / "base")
 
-    def call(*more: str, training: str = TRAINING) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str, training: str = TRAINING) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(repository / "scripts" / "run_matrix.py"), "--base", "base", "--data", "data"]
         command += ["--modes", "nothink", "--by", "modality", "--no-zero_shot", "--output_dir", "output/study"]
-        command += ["--train_args", training, "--infer_args", "--max_new_tokens 4", *more]
+        command += ["--train_args", training, "--infer_args", "--max_new_tokens 4", *arguments]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
     call.folder = folder  # type: ignore[attr-defined]
@@ -46,29 +46,34 @@ def study(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Study:
 
 
 def test_a_typo_in_a_training_flag_is_found_before_the_first_run(study: Any) -> None:
-    done = study(training="--max_stepz 3")
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: --train_args: ")
-    assert "--max_stepz" in done.stderr
+    process = study(training="--max_stepz 3")
+    assert process.returncode == 2
+    assert process.stderr.strip().splitlines()[-1].startswith("error: --train_args: ")
+    assert "--max_stepz" in process.stderr
     assert not (study.folder / "output").exists()
 
 
 def test_one_command_trains_tests_and_reports_and_the_next_one_finds_it_done(study: Any) -> None:
-    done = study("--only", "ct")
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = study("--only", "ct")
+    assert process.returncode == 0, process.stdout + process.stderr
     folder = study.folder / "output" / "study"
-    story = json.loads((folder / "runs" / "CT-grpo-nothink" / "run.json").read_text())
+    record = json.loads((folder / "runs" / "CT-grpo-nothink" / "run.json").read_text())
     # 10 questions, 4 a step: 2 whole steps in each of the 2 published epochs; the plan says the same
-    assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 4, 4)
-    assert next(line for line in done.stdout.splitlines() if line.startswith("CT-grpo")).split()[1:3] == ["10", "4"]
+    assert (record["status"], record["steps"], record["prompts_per_step"]) == ("done", 4, 4)
+    assert next(line for line in process.stdout.splitlines() if line.startswith("CT-grpo")).split()[1:3] == ["10", "4"]
     cells = {path.name: read_results(path) for path in (folder / "cells" / "CT-grpo-nothink").iterdir()}
     # one image with five questions in each test set
-    assert {name: len(found.results) for name, found in cells.items()} == {"CT_112.jsonl": 5, "MRI_112.jsonl": 5}
-    assert {(found.manifest["trained_on"], found.manifest["method"]) for found in cells.values()} == {("CT", "grpo")}
+    assert {name: len(result_file.results) for name, result_file in cells.items()} == {
+        "CT_112.jsonl": 5,
+        "MRI_112.jsonl": 5,
+    }
+    assert {(result_file.manifest["trained_on"], result_file.manifest["method"]) for result_file in cells.values()} == {
+        ("CT", "grpo")
+    }
     summary = (folder / "report" / "summary.md").read_text()
     assert "grpo (nothink), same set | grpo (nothink), other sets |" in summary
     assert (folder / "report" / "trained_on_x_tested_on_modality_nothink.png").is_file()
-    assert "2 of 4 cells are complete; report: output/study/report/report.html" in done.stdout
+    assert "2 of 4 cells are complete; report: output/study/report/report.html" in process.stdout
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     again = study("--only", "ct")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -43,13 +43,13 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
 def test_everything_is_done_once_in_order_and_then_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     worker_of(tmp_path).run()
     assert calls(tmp_path) == EVERYTHING
-    said = capsys.readouterr().out
-    assert "[4/4] test-MRI-grpo-nothink: done in " in said
-    assert "left: nothing" in said
+    output = capsys.readouterr().out
+    assert "[4/4] test-MRI-grpo-nothink: done in " in output
+    assert "left: nothing" in output
     again = worker_of(tmp_path)
     again.run()
     assert calls(tmp_path) == EVERYTHING
-    assert again.done == set(EVERYTHING)
+    assert again.finished == set(EVERYTHING)
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_what_is_done_is_seen_by_its_manifests_and_the_rest_continued(tmp_path: 
     write_training(folder.run(ct))
     folder.run(mri).mkdir(parents=True)
     (folder.run(mri) / "run.json").write_text(json.dumps({"status": "running"}))  # cut off
-    for each in worker.items[1].sets:
-        write_answers(folder.cell(ct, each))
+    for data_set in worker.items[1].sets:
+        write_answers(folder.cell(ct, data_set))
     path = folder.cell(ct, worker.items[1].sets[1])
     path.write_bytes(path.read_bytes()[:-30])  # cut off within its last answer
     worker.run()
@@ -79,7 +79,7 @@ def test_a_failure_keeps_no_other_waiting_and_is_named_with_its_log(tmp_path: Pa
     log = tmp_path / "study" / "logs" / "train-CT-grpo-nothink.log"
     assert lines[1] == f"  train-CT-grpo-nothink: exit status 1; log: {log}"
     assert lines[2].strip() == "error: it is broken"
-    assert lines[3] == "not tested for that reason: test-CT-grpo-nothink"
+    assert lines[3] == "not tested, because the training is not finished: test-CT-grpo-nothink"
     (tmp_path / "broken-train-CT-grpo-nothink").unlink()
     worker_of(tmp_path).run()  # the same command again
     assert calls(tmp_path)[3:] == EVERYTHING[:2]
@@ -93,7 +93,7 @@ def test_a_cell_that_ends_the_process_does_not_keep_the_others_from_their_turn(t
     (cells / "CT_384.crash").touch()
     worker.run()
     assert sorted(path.name for path in cells.glob("*.jsonl")) == ["MRI_384.jsonl", "OCT_384.jsonl"]
-    assert [failure.what for failure in worker.failures] == ["exit status 3 at CT_384; 1 of 3 cells are not complete"]
+    assert [failure.reason for failure in worker.failures] == ["exit status 3 at CT_384; 1 of 3 cells are not complete"]
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_a_finished_run_without_weights_is_a_failure_and_not_trained_over(tmp_pa
     (run / "model.safetensors").unlink()
     worker.run()
     assert calls(tmp_path) == EVERYTHING[2:]
-    assert "finished run without its weights" in worker.failures[0].last_line
+    assert "finished run without usable weights" in worker.failures[0].last_line
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_answers_of_weights_that_were_trained_again_are_refused(tmp_path: Path) 
     os.utime(weights, (time.time() + 60, time.time() + 60))  # newer than the answers
     again = worker_of(tmp_path)
     again.run()
-    assert "answers of other weights" in again.failures[0].last_line
+    assert "was made with other weights" in again.failures[0].last_line
     assert calls(tmp_path) == EVERYTHING
 
 
@@ -143,9 +143,9 @@ def test_sigterm_is_passed_on_and_the_same_command_continues(tmp_path: Path) -> 
     until(lambda: "test-CT-grpo-nothink" in calls(tmp_path))
     (child,) = processes_with({str(tmp_path / "study" / "cells" / "CT-grpo-nothink")})
     worker.send_signal(signal.SIGTERM)
-    said, _ = worker.communicate(timeout=600)
+    output, _ = worker.communicate(timeout=600)
     assert worker.returncode == INTERRUPTED == 75
-    assert said.strip().splitlines()[-1] == "stopped; the same command continues"
+    assert output.strip().splitlines()[-1] == "stopped; the same command continues"
     assert process_start(child) is None
     slow.unlink()
     assert start(tmp_path).wait(600) == 0
@@ -182,7 +182,7 @@ def test_an_orphan_that_still_writes_is_waited_for(tmp_path: Path) -> None:
     worker = start(tmp_path)
     assert worker.stdout is not None
     assert worker.stdout.readline().startswith("[1/4]")
-    assert "is still at it" in worker.stdout.readline()
+    assert "of an earlier worker to end" in worker.stdout.readline()
     assert calls(tmp_path) == []
     orphan.kill()
     orphan.wait()
@@ -195,13 +195,13 @@ def test_what_another_worker_failed_at_is_not_tried_again_by_this_one(tmp_path: 
     (tmp_path / "broken-train-MRI-grpo-nothink").touch()
     slow = tmp_path / "slow-train-CT-grpo-nothink"
     slow.touch()
-    first = start(tmp_path)
+    first_worker = start(tmp_path)
     until(lambda: calls(tmp_path))
     assert start(tmp_path, "--only", "MRI").wait(600) == 1
     slow.unlink()
-    said, _ = first.communicate(timeout=600)
-    assert first.returncode == 1
-    assert "train-MRI-grpo-nothink: failed in another worker's hands" in said
+    output, _ = first_worker.communicate(timeout=600)
+    assert first_worker.returncode == 1
+    assert "train-MRI-grpo-nothink: failed in another worker" in output
     assert calls(tmp_path).count("train-MRI-grpo-nothink") == 1
 
 

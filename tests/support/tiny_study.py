@@ -45,7 +45,7 @@ class TinyCommands(Commands):
         return [sys.executable, HERE, "train", str(self.root), subject.name, "--output_dir", str(output)]
 
     def test(self, subject: Subject, sets: Sequence[DataSet]) -> list[str]:
-        output = [str(self.folder.cell(subject, each)) for each in sets]
+        output = [str(self.folder.cell(subject, data_set)) for data_set in sets]
         place = str(self.folder.cells(subject))
         return [sys.executable, HERE, "test", str(self.root), subject.name, *output, "--output_path", place]
 
@@ -53,9 +53,9 @@ class TinyCommands(Commands):
         return [sys.executable, "-c", f"print({len(cells)}, 'cells')"]
 
 
-def worker_of(folder: Path, labels: Sequence[Modality | Task] = (Modality.CT, Modality.MRI), *more: str) -> Worker:
+def worker_of(folder: Path, labels: Sequence[Modality | Task] = (Modality.CT, Modality.MRI), *arguments: str) -> Worker:
     """A worker of the tiny study in a folder, and its plan."""
-    flags = read_flags(None, ["--base", "b", "--output_dir", str(folder / "study"), "--modes", "nothink", *more])
+    flags = read_flags(None, ["--base", "b", "--output_dir", str(folder / "study"), "--modes", "nothink", *arguments])
     plan: Plan = make_plan(prepared(folder, labels), flags.modes, zero_shot=False, sft=flags.sft).only(flags.only)
     plan = plan if flags.shard is None else plan.shard(*flags.shard)
     leases = Leases(flags.output_dir / "leases", flags.claim_timeout)

@@ -107,6 +107,6 @@ def test_command_leaves_a_checkpoint_that_loads_and_is_not_overwritten(
     assert ended == [0, 2]
     written = capsys.readouterr()
     assert "in 2 steps" in written.out
-    assert written.err.splitlines()[-1].startswith(f"error: {output} holds something else")
+    assert written.err.splitlines()[-1].startswith(f"error: {output} is not empty and was not made")
     load_model(output)
     assert load_processor(output).tokenizer.padding_side == "left"

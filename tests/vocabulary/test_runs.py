@@ -173,9 +173,9 @@ def test_matrix_holds_the_26_released_checkpoints():
     assert [run.mode for run in runs] == [Mode.THINK] * 13 + [Mode.NOTHINK] * 13
     assert all(released(run.subfolder) == run for run in runs)
     assert all(run.checkpoint == f"{HUB_REPOSITORY}:{run.subfolder}" for run in runs)
-    seen = {run.subfolder.split("_")[-1] for run in runs if run.base is QWEN25_VL_3B and run.seen}
-    assert seen == {"AI", "CT", "Fundus", "LG", "MR", "MRI", "X-Ray"}
-    assert all(run.seen for run in runs if run.base is QWEN2_VL_2B)
+    confirmed = {run.subfolder.split("_")[-1] for run in runs if run.base is QWEN25_VL_3B and run.is_confirmed}
+    assert confirmed == {"AI", "CT", "Fundus", "LG", "MR", "MRI", "X-Ray"}
+    assert all(run.is_confirmed for run in runs if run.base is QWEN2_VL_2B)
 
 
 def test_run_names_are_the_published_ones_and_unique():

@@ -1,7 +1,7 @@
-"""Files that matter: written beside and renamed, folders that are claimed, disks that fill up.
+"""Atomic writing of files and folders, and errors of full disks.
 
-A reader never sees half a file: it is written under another name, forced to the disk and renamed. A folder
-that takes long is built as `<name>.partial` and renamed when its manifest, written last, is in it.
+A reader never sees half a file: it is written under a temporary name, synced and renamed. A folder is built as
+`<name>.partial` and renamed when its manifest, which is written last, is in it.
 """
 
 import errno
@@ -19,31 +19,31 @@ from open_r1.common.errors import UserError
 from open_r1.common.full_disk import REFUSALS
 
 MANIFEST = "manifest.json"
-"""Written last into every folder that we build: its presence means that the folder is complete."""
+"""Written last into every folder that is built here: its presence means that the folder is complete."""
 
 
 class DiskError(UserError):
-    """The disk is full, read-only or forbidden: nothing that was written there can be kept."""
+    """The disk is full, read-only or lacks permission, so the output cannot be kept."""
 
 
-_DISK = {**REFUSALS, errno.EACCES: "permission is denied", errno.EPERM: "permission is denied"}
+_DISK_PROBLEMS = {**REFUSALS, errno.EACCES: "permission is denied", errno.EPERM: "permission is denied"}
 
 
 @contextmanager
-def disk_errors(path: str | os.PathLike, left: str = "nothing half-made was left") -> Iterator[None]:
-    """Turn a full disk, a quota or a lack of permission while writing `path` into one clear `UserError`.
+def disk_errors(path: str | os.PathLike, state: str = "no incomplete output was left") -> Iterator[None]:
+    """Turn a full disk, a quota or missing permission while writing `path` into one clear `UserError`.
 
     Args:
         path: a file or a folder.
-        left: what to say of what is there now.
+        state: what the message says about the output now.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK_PROBLEMS:
             raise
         raise DiskError(
-            f"cannot write {path}: {_DISK[error.errno]}; {left}. "
+            f"cannot write {path}: {_DISK_PROBLEMS[error.errno]}; {state}. "
             "Make room or choose another output folder, then run again"
         ) from error
 
@@ -78,18 +78,18 @@ def write_atomically(path: str | os.PathLike, data: str | bytes) -> None:
         UserError: the disk is full or may not be written; `path` is as it was.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(temporary, path)
             sync_folder(path.parent)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -98,37 +98,37 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 class RepeatedKeys(dict):
-    """An object of JSON that has a key twice. As a dict it holds the last value, as every parser does."""
+    """A JSON object with a repeated key. As a dict it holds the last value, as in every parser."""
 
     def __init__(self, pairs: list[tuple[str, Any]]):
         super().__init__(pairs)
         self.pairs = pairs
-        """Everything that stands there."""
+        """All pairs, repeated keys included."""
 
 
 def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `object_pairs_hook`: an object whose repeated keys are not forgotten."""
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+    """For `object_pairs_hook`: an object that keeps repeated keys."""
+    entries = dict(pairs)
+    return entries if len(entries) == len(pairs) else RepeatedKeys(pairs)
 
 
 def repeated_key(value: Any) -> str | None:
-    """A key that stands twice in one object within a value parsed with `object_of`; None if there is none."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, RepeatedKeys):
-            counts = Counter(name for name, _ in each.pairs)
+    """A key that occurs twice in one object of a value parsed with `object_of`; None if there is none."""
+    unvisited = [value]
+    while unvisited:
+        node = unvisited.pop()
+        if isinstance(node, RepeatedKeys):
+            counts = Counter(name for name, _ in node.pairs)
             return next(name for name, count in counts.items() if count > 1)
-        waiting += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        unvisited += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return None
 
 
 def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """`json.loads` of text that somebody else wrote.
+    """`json.loads` for untrusted text.
 
     Raises:
-        ValueError: it is no JSON, nested too deeply, or holds a number of more than 4,300 digits.
+        ValueError: it is not JSON, is nested too deeply, or has a number of more than 4,300 digits.
     """
     try:
         return json.loads(text, object_pairs_hook=object_pairs_hook)
@@ -143,7 +143,7 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 def read_manifest(folder: str | os.PathLike) -> dict | None:
-    """The manifest of a folder that we completed; None where there is none or it is not ours."""
+    """The manifest of a completed folder; None if there is none or it is not a JSON object."""
     try:
         value = parse_json((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,10 +152,10 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
 
 
 def refuse_foreign(folder: str | os.PathLike) -> None:
-    """Refuse an output folder that holds something else than a result of ours (empty or missing is fine).
+    """Refuse an output folder with foreign content; an empty or missing one is fine.
 
     Raises:
-        UserError: it is a file, or a folder with content and without our manifest.
+        UserError: it is a file, or a folder with content but without our manifest.
     """
     folder = Path(folder)
     if folder.is_symlink() or folder.exists():
@@ -163,16 +163,16 @@ def refuse_foreign(folder: str | os.PathLike) -> None:
             raise UserError(f"{folder} is a file; choose another output folder")
         if any(folder.iterdir()) and read_manifest(folder) is None:
             raise UserError(
-                f"{folder} holds something else (no {MANIFEST} of ours) and would be overwritten; "
-                "move it away or choose another output folder"
+                f"{folder} is not empty and was not made by this command (no {MANIFEST} of ours), so it is not "
+                "overwritten; move it away or choose another output folder"
             )
 
 
 def publish_folder(stage: str | os.PathLike, final: str | os.PathLike) -> None:
-    """Force every file of `stage` to the disk and rename it to `final`, which must be missing or empty.
+    """Sync every file of `stage` to the disk and rename it to `final`, which must be missing or empty.
 
     Raises:
-        UserError: `final` holds something else, or the disk refuses.
+        UserError: `final` has content, or the disk cannot be written.
     """
     stage, final = Path(stage), Path(final)
     refuse_foreign(final)
@@ -193,17 +193,17 @@ def publish_folder(stage: str | os.PathLike, final: str | os.PathLike) -> None:
 
 @contextmanager
 def staged_folder(final: str | os.PathLike) -> Iterator[Path]:
-    """Build a folder as `<final>.partial`; it gets its name when the block succeeds and is removed when not.
+    """Build a folder as `<final>.partial`, renamed when the block succeeds and removed when it fails.
 
     Raises:
-        UserError: `final` exists and is not empty, or the disk refuses.
+        UserError: `final` exists and is not empty, or the disk cannot be written.
     """
     final = Path(final)
     refuse_foreign(final)
     stage = final.with_name(final.name + ".partial")
     with disk_errors(final):
         if stage.exists():
-            shutil.rmtree(stage)  # of a run that was killed
+            shutil.rmtree(stage)  # left by a killed run
         stage.mkdir(parents=True)
     try:
         with disk_errors(final):

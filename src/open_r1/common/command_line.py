@@ -1,4 +1,4 @@
-"""The parser of every command: one line for a wrong flag, with the name of the flag that was probably meant."""
+"""The parser of all commands: a wrong flag is a one-line error that suggests the flag that was probably meant."""
 
 import argparse
 import re
@@ -11,10 +11,10 @@ from typing import Any, NoReturn, get_args
 from open_r1.common.errors import UserError
 
 _NUMBER = re.compile(r"-\.?\d.*")
-_ALIKE = 0.75  # similarity of two names from which one is taken for a misspelling of the other; 1 is equal
+_MIN_SIMILARITY = 0.75  # of two names, above which one is taken for a misspelling of the other; 1 is equal
 
-# Names of one thing in R1-V, VLM-R1, open-r1, TRL, verl, ms-swift, LLaVA and among our own commands. Whichever of a row
-# a command has is named to a person who types another one of it.
+# Each row: names of the same flag in R1-V, VLM-R1, open-r1, TRL, verl, ms-swift, LLaVA and our own commands. For an
+# unknown flag, the error suggests the name in its row that the command has.
 SYNONYMS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
@@ -56,7 +56,7 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
 
 
 def one_of(choices: Iterable[str]) -> str:
-    """How --help shows that a flag takes one of a few words: `{think,nothink}`."""
+    """The choices of a flag as --help shows them: `{think,nothink}`."""
     return "{" + ",".join(choices) + "}"
 
 
@@ -83,12 +83,12 @@ def add_fields(parser: argparse.ArgumentParser, settings: Any, names: Collection
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one `UserError`, and that names what an unknown flag probably means.
+    """An `ArgumentParser` that raises a `UserError` for every error and suggests a flag for an unknown one.
 
-    Flags cannot be abbreviated. The program's docstring keeps its lines in --help.
+    Flags cannot be abbreviated. --help keeps the line breaks of the program's docstring.
 
     Args:
-        hints: what to say of flags of other systems that have no counterpart here, by name without dashes.
+        hints: what to say about flags of other systems that have no counterpart here, by name without dashes.
     """
 
     def __init__(self, *args: Any, hints: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -106,9 +106,9 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse does it, but an unknown flag is named before a missing one."""
+        """As argparse, but an unknown flag is reported before a missing one."""
         words = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is None:  # else the flags may be those of the command that is named
+        if self._subparsers is None:  # else the flags may belong to the subcommand
             self._refuse_unknown(words)
         return super().parse_known_args(words, namespace)
 
@@ -122,32 +122,34 @@ class CommandParser(argparse.ArgumentParser):
                 self.error(f"unknown flag {flag}{self.suggestion(flag)}")
 
     def suggestion(self, flag: str, dashes: str = "--") -> str:
-        """What to add to an error about an unknown flag: "; did you mean --max_steps?", or nothing.
+        """The end of an error about an unknown flag: "; did you mean --max_steps?", or nothing.
 
         Args:
             flag: as it was typed, or a key of a --config file.
-            dashes: what names are shown with.
+            dashes: written before a suggested name.
         """
-        known = {option[2:].replace("-", "_") for option in self._option_string_actions if option.startswith("--")}
-        return suggestion(flag, known, self.hints, dashes)
+        candidates = {option[2:].replace("-", "_") for option in self._option_string_actions if option.startswith("--")}
+        return suggestion(flag, candidates, self.hints, dashes)
 
 
-def suggestion(flag: str, known: Iterable[str], hints: Mapping[str, str], dashes: str = "--") -> str:
-    """See `CommandParser.suggestion`; `known` are names without dashes, written with underscores."""
-    known = sorted(known)
+def suggestion(flag: str, candidates: Iterable[str], hints: Mapping[str, str], dashes: str = "--") -> str:
+    """See `CommandParser.suggestion`; `candidates` are names without dashes, written with underscores."""
+    candidates = sorted(candidates)
     name = flag.lstrip("-").replace("-", "_")
-    if name in known:
+    if name in candidates:
         return f"; did you mean --{name}?"
     if name in hints:
         return f"; {hints[name]}"
-    if same := _same_as([name], known):
-        return f"; here it is {' or '.join(dashes + other for other in same)}"
-    near = get_close_matches(name, known, n=2, cutoff=_ALIKE)
-    near = near or [other for other in known if len(name) > 2 and other.startswith(name)][:3]
-    near = near or _same_as(get_close_matches(name, frozenset().union(*SYNONYMS), n=1, cutoff=_ALIKE), known)
-    return f"; did you mean {' or '.join(dashes + other for other in near)}?" if near else ""
+    if synonyms := _synonyms_of([name], candidates):
+        return f"; here it is {' or '.join(dashes + candidate for candidate in synonyms)}"
+    similar = get_close_matches(name, candidates, n=2, cutoff=_MIN_SIMILARITY)
+    similar = similar or [candidate for candidate in candidates if len(name) > 2 and candidate.startswith(name)][:3]
+    similar = similar or _synonyms_of(
+        get_close_matches(name, frozenset().union(*SYNONYMS), n=1, cutoff=_MIN_SIMILARITY), candidates
+    )
+    return f"; did you mean {' or '.join(dashes + candidate for candidate in similar)}?" if similar else ""
 
 
-def _same_as(names: Collection[str], known: Iterable[str]) -> list[str]:
-    """Those of the known names that mean the same as one of `names`."""
-    return [other for row in SYNONYMS if row.intersection(names) for other in known if other in row]
+def _synonyms_of(names: Collection[str], candidates: Iterable[str]) -> list[str]:
+    """The candidates that are synonyms of one of `names`."""
+    return [candidate for row in SYNONYMS if row.intersection(names) for candidate in candidates if candidate in row]

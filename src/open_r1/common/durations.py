@@ -1,4 +1,4 @@
-"""How long something takes, as people say it."""
+"""Durations as text."""
 
 
 def duration(seconds: float) -> str:

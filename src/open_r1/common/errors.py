@@ -1,4 +1,4 @@
-"""Errors that are addressed to the person who typed the command."""
+"""Errors for the user of a command, and how a command reports them."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ from open_r1.common.launcher import end_with_launcher
 from open_r1.common.redaction import known_secrets, redacted
 
 EXIT_INTERRUPTED = 75
-"""Exit status of what was told to stop and goes on with the same command (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of an interrupted command, which the same command continues (EX_TEMPFAIL of sysexits.h)."""
 
-_PATIENCE = 5.0  # seconds in which processes that were started together meet the same error
+_WAIT = 5.0  # seconds within which processes that were started together meet the same error
 
 
 class UserError(ValueError):
@@ -22,24 +22,24 @@ class UserError(ValueError):
 
 
 class UnusableInput(UserError):
-    """One of many inputs (a row, an image) that cannot be used; `reason` is a short slug to count by."""
+    """One of many inputs (a row, an image) that cannot be used; `reason` is a short slug for counts."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
         self.reason = reason
 
     def __reduce__(self):
-        # A worker process hands this to its parent; the default would forget the second argument.
+        # For pickling between worker processes: the default would lose the second argument.
         return type(self), (self.reason, str(self))
 
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2.
 
-    So does a file that may not be read or written, and a disk that takes no more, wherever that is noticed.
+    The same holds for a file without read or write permission, and for a full disk, wherever the error is raised.
 
-    Of processes that torchrun has started on one machine, the first to meet an error prints it for all. They end with
-    torchrun, even if that is killed.
+    If torchrun has started several processes on a machine, only the first one that meets an error prints it. The
+    processes end when torchrun ends, even if it is killed.
     """
     end_with_launcher()
     try:
@@ -47,7 +47,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     except UserError as error:
         raise SystemExit(_report(f"error: {error}")) from None
     except PermissionError as error:
-        line = f"error: {error.filename or error}: permission is denied; ask its owner for the right to it, or copy it"
+        line = f"error: {error.filename or error}: permission denied; ask its owner for access, or copy it"
         raise SystemExit(_report(line)) from None
     except Exception as error:
         reason = refused_write(error)
@@ -60,23 +60,28 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def _report(line: str) -> int:
-    """Print the line unless another process of this machine has printed the same; returns the exit status.
+    """Print the line unless another process of this machine has printed it; returns the exit status.
 
-    Secrets of the command line are hidden: what is printed ends up in logs.
-    Before torch is loaded no process can wait for another, so those that have nothing to add end with 0 and the one
-    that printed ends last: torchrun's own report, which names every process that failed, is then as short as it gets.
+    Secrets of the command line are hidden, because output ends up in logs. torchrun's own report lists every process
+    that failed. To keep it short, while torch is not loaded (no process waits for another) only the process that
+    printed the line fails, after the others have ended with 0.
     """
     line = redacted(line, known_secrets())
-    folder, others = _shared_folder(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    shared_folder, other_count = _shared_folder(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
     is_early = "torch" not in sys.modules
     name = hashlib.sha256(line.encode(errors="replace")).hexdigest()[:16]
-    if folder is None or not others or _created(folder / f"{name}.printed"):
+    if shared_folder is None or not other_count or _create(shared_folder / f"{name}.printed"):
         print(line, file=sys.stderr, flush=True)
-        deadline = time.monotonic() + _PATIENCE
-        while folder and is_early and len([*folder.glob(f"{name}.quiet*")]) < others and time.monotonic() < deadline:
+        deadline = time.monotonic() + _WAIT
+        while (
+            shared_folder
+            and is_early
+            and len([*shared_folder.glob(f"{name}.quiet*")]) < other_count
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         return 2
-    _created(folder / f"{name}.quiet{os.getpid()}")
+    _create(shared_folder / f"{name}.quiet{os.getpid()}")
     return 0 if is_early else 2
 
 
@@ -92,12 +97,12 @@ def _shared_folder() -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _created(path: Path) -> bool:
-    """Whether this process has made the file; not if it was there."""
+def _create(path: Path) -> bool:
+    """Create the file; False if it exists already."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:
-        return True  # better twice than never
+        return True  # rather print twice than never
     return True

@@ -1,4 +1,4 @@
-"""What an error says about a disk that takes no more, whichever library met it. Standard library only."""
+"""Recognizes errors about a disk that cannot be written, whichever library raises them. Standard library only."""
 
 import errno
 import re
@@ -6,27 +6,27 @@ import re
 REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file grew over the size that the system allows",
+    errno.EFBIG: "the file became larger than the system allows",
     errno.EROFS: "the file system is read-only",
 }
-# torch.save hides the system's error: of a file that it could not write on to, it knows a wrong position
+# torch.save hides the system's error and reports a wrong file position instead
 _TORCH = re.compile(r"inline_container|PytorchStreamWriter|iostream error")
 
 
 def refused_write(error: BaseException | None) -> str | None:
-    """Why the disk takes no more, if that is what an error, or one behind it, means; None if it means something else.
+    """Why the disk cannot be written, if an error or one of its causes means that; else None.
 
     Args:
-        error: an OSError, or what safetensors, torch, pyarrow or datasets have made of one.
+        error: an OSError, or an error that safetensors, torch, pyarrow or datasets raise in its place.
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        hidden = re.search(r"\(?os error (\d+)", str(error))  # of safetensors
-        number = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+    visited_ids: set[int] = set()
+    while error is not None and id(error) not in visited_ids:
+        visited_ids.add(id(error))
+        error_number = re.search(r"\(?os error (\d+)", str(error))  # in messages of safetensors
+        number = error.errno if isinstance(error, OSError) else int(error_number[1]) if error_number else None
         if number in REFUSALS:
             return REFUSALS[number]
         if isinstance(error, RuntimeError) and _TORCH.search(str(error)):
-            return "the disk takes no more"
+            return "the disk cannot be written"
         error = error.__cause__ or error.__context__
     return None

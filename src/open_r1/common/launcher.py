@@ -1,8 +1,8 @@
-"""A process ends with the one that started it: with torchrun, accelerate or a study's worker, however that one ends.
+"""Ends a process when its launcher ends (torchrun, accelerate or a study's worker), even if the launcher is killed.
 
-A launcher that is killed with SIGKILL cannot stop its processes; they would go on, and a second start would find the
-folder taken. Linux sends them a SIGTERM then (prctl PR_SET_PDEATHSIG, which exec keeps); elsewhere a thread looks every
-second. A training that gets the SIGTERM saves after its step. Standard library only.
+A launcher that is killed with SIGKILL cannot stop its processes. They would keep running and keep the output folder
+locked. On Linux the system sends them a SIGTERM (prctl PR_SET_PDEATHSIG, which exec keeps); elsewhere a thread checks
+every second. A training saves a checkpoint when it gets the SIGTERM. Standard library only.
 """
 
 import ctypes
@@ -15,23 +15,23 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LAUNCHERS = ("accelerate", "deepspeed")
-_LOOK = 1.0  # seconds between two looks where nobody sends a signal
+_POLL = 1.0  # seconds between two checks where the system sends no signal
 
 
 def end_with(parent: int) -> None:
-    """Have a SIGTERM come when the process that started this one ends; at once if it is gone.
+    """Send this process a SIGTERM when its parent ends; at once if the parent has already ended.
 
     Args:
-        parent: its process id.
+        parent: process id of the parent.
     """
-    if not _ask_for_signal():
+    if not _request_signal():
         threading.Thread(target=_watch, args=(parent,), name="launcher", daemon=True).start()
-    if os.getppid() != parent:  # it was gone before the line above
+    if os.getppid() != parent:  # it ended before the line above
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_with_launcher() -> None:
-    """`end_with` the launcher; nothing for a command that a person has started, which may outlive its shell."""
+    """`end_with` the launcher. A command that was started from a shell may outlive it, so nothing is done then."""
     parent = os.getppid()
     if "TORCHELASTIC_RUN_ID" in os.environ or _is_launcher(parent):
         end_with(parent)
@@ -45,8 +45,8 @@ def _is_launcher(process: int) -> bool:
     return any(Path(word).name in _LAUNCHERS or word.startswith(_LAUNCHERS) for word in words[:3])
 
 
-def _ask_for_signal() -> bool:
-    """Whether the system will send the signal."""
+def _request_signal() -> bool:
+    """Ask the system for a SIGTERM at the parent's death; returns whether it will send one."""
     if sys.platform != "linux":
         return False
     try:
@@ -57,5 +57,5 @@ def _ask_for_signal() -> bool:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK)
+        time.sleep(_POLL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""metrics.jsonl: what a training run logs, line by line while it runs, so that a run folder alone is enough.
+"""metrics.jsonl: the metrics that a training run logs, so that its folder holds them without any external logger.
 
-Each line is one entry of the trainer's log history with its step. A line is written whole, in one call, so a killed
-process leaves at most a torn last line, which readers leave out and a continued run cuts off.
+Each line is one entry of the trainer's log history with its step. A line is written in a single call, so a killed
+process leaves at most an incomplete last line, which readers skip and a resumed run removes.
 """
 
 import json
@@ -17,13 +17,13 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]] | None:
-    """The entries of a run folder's metrics.jsonl, in order; None where there is no such file.
+    """The entries of a run folder's metrics.jsonl, in order; None if there is no such file.
 
-    A line that is no JSON object with a step is left out: it was being written when the process died.
+    A line that is not a JSON object with a step is skipped: the process was killed while writing it.
     """
     try:
         lines = (Path(folder) / METRICS).read_bytes().split(b"\n")
-    except OSError:  # or the folder's name is none that can be
+    except OSError:  # missing, or the folder's name is invalid
         return None
     return [entry for entry in map(_entry, lines) if entry is not None]
 
@@ -37,11 +37,11 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def begin_metrics(folder: str | os.PathLike, history: Iterable[Mapping[str, Any]]) -> None:
-    """Write what was logged up to the checkpoint that a run goes on from, and nothing that came after it.
+    """Write the log up to the checkpoint that a run resumes from; later entries are dropped.
 
     Args:
         folder: of the run.
-        history: the trainer's log history, empty for a run that begins.
+        history: the trainer's log history, empty for a new run.
 
     Raises:
         UserError: the disk is full or may not be written.
@@ -50,7 +50,7 @@ def begin_metrics(folder: str | os.PathLike, history: Iterable[Mapping[str, Any]
 
 
 def append_metrics(folder: str | os.PathLike, entry: Mapping[str, Any]) -> None:
-    """Add one entry; once this returns, killing the process does not lose it.
+    """Append one entry. Once this returns, killing the process does not lose it.
 
     Raises:
         UserError: the disk is full or may not be written.
@@ -65,7 +65,7 @@ def append_metrics(folder: str | os.PathLike, entry: Mapping[str, Any]) -> None:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    """JSON has no NaN and no infinity: such a value becomes null."""
+    """One entry as JSON. NaN and infinity, which JSON lacks, become null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
     }

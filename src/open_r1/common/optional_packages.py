@@ -1,16 +1,18 @@
-"""vLLM is an extra: who asks for it without having it is told before anything is loaded."""
+"""vLLM is an optional package: a flag that needs it is refused before anything is loaded."""
 
 import importlib.util
 
 from open_r1.common.errors import UserError
 
 
-def require_vllm(asked: str, instead: str) -> None:
+def require_vllm(flag: str, alternative: str) -> None:
     """Raise a `UserError` unless vLLM is installed.
 
     Args:
-        asked: the flag that wants it.
-        instead: what to do without it.
+        flag: the flag that needs it.
+        alternative: what to do without it.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise UserError(f"{asked}: vllm is not installed; pip install '.[vllm]' on a machine with a GPU, or {instead}")
+        raise UserError(
+            f"{flag}: vllm is not installed; pip install '.[vllm]' on a machine with a GPU, or {alternative}"
+        )

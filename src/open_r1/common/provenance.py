@@ -1,4 +1,4 @@
-"""Where a result comes from: package versions, commit, hardware. Standard library only."""
+"""The origin of a result: package versions, commit, hardware. Standard library only."""
 
 import platform
 import subprocess
@@ -20,25 +20,27 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Version of every installed package that can change a result, and of Python."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def commit() -> str | None:
     """Commit of this source tree, with `+changes` if files differ from it; None outside a git checkout."""
-    here = Path(__file__).resolve().parent
+    source_folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+            process = subprocess.run(
+                ["git", *arguments], cwd=source_folder, capture_output=True, text=True, timeout=10, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout.strip()
+        return process.stdout.strip()
 
     head = git("rev-parse", "HEAD")
     if head is None:

@@ -1,4 +1,4 @@
-"""One call of scripts/run_matrix.py from its flags to its exit status."""
+"""scripts/run_matrix.py, from its flags to its exit status."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,149 +27,155 @@ CONTINUES = "stopped; the same command continues"
 
 
 def run_study(script: Path, description: str | None, arguments: Sequence[str]) -> int:
-    """Plan the study and do this command's part of it.
+    """Plan the study and run the part of it that the flags select.
 
     Args:
-        script: scripts/run_matrix.py, in the repository whose entry scripts are run.
-        description: what --help says.
+        script: scripts/run_matrix.py; the entry scripts of its repository are run.
+        description: for --help.
         arguments: the command line.
 
     Returns:
         The exit status: 0; 1 if something failed; 75 if it was stopped and the same command continues.
 
     Raises:
-        UserError: flags, data or base cannot be used, or the folder holds another study; nothing was run then.
+        UserError: flags, data or base cannot be used, or the folder holds another study; nothing has been run.
     """
     flags = read_flags(description, arguments)
     if flags.emit and flags.secret_flags:
         raise UserError(
-            f"{flags.secret_flags[0]} holds a secret, which would stand in the job script for all to read; leave it "
-            "out and set the environment variable (HF_TOKEN for the hub), or log in with `hf auth login`"
+            f"{flags.secret_flags[0]} contains a secret, which everyone who can read the job script would see; remove "
+            "it and set the environment variable (HF_TOKEN for the hub), or log in with `hf auth login`"
         )
-    sets, others = find_sets(flags.data, flags.by)
-    whole = make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
-    part = whole.only(flags.only)
-    part = part if flags.shard is None else part.shard(*flags.shard)
-    there = read_study(flags.output_dir)
-    published = published_flags(whole.runs, flags, there)
+    sets, ignored_folders = find_sets(flags.data, flags.by)
+    plan = make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
+    selected = plan.only(flags.only)
+    selected = selected if flags.shard is None else selected.shard(*flags.shard)
+    recorded_study = read_study(flags.output_dir)
+    published = published_flags(plan.runs, flags, recorded_study)
     commands = Commands(script.resolve().parents[1], flags, published)
-    checked = _checked(commands, whole, there)
-    manifest = make_manifest(flags, whole, sets, checked, published)
+    flag_meanings = _check_flags(commands, plan, recorded_study)
+    manifest = make_manifest(flags, plan, sets, flag_meanings, published)
     notes = [] if flags.dry_run or flags.emit else begin_or_continue(flags.output_dir, manifest)
 
     leases = Leases(flags.output_dir / "leases", flags.claim_timeout)
-    forecast = Forecast(leases, checked, flags.nproc_per_node, whole.items)
-    worker = Worker(commands, part.items, leases, forecast, Stop())
+    forecast = Forecast(leases, flag_meanings, flags.nproc_per_node, plan.items)
+    worker = Worker(commands, selected.items, leases, forecast, Stop())
     if flags.emit:
-        print(_script(commands, whole, worker, script, arguments), end="")
+        print(_job_script(commands, plan, worker, script, arguments), end="")
         return 0
-    # what can be used is found once more when it is its turn
-    looked = replace(worker, done=set(), failures=[])
-    looked.find_done()
-    about = [*_about(flags, sets, others), *_settings(whole, published, checked, flags.nproc_per_node)]
-    for line in [*notes, *about, *plan_lines(whole, part, looked.done, forecast)]:
+    # a copy, because the worker itself checks each item again when its turn comes
+    preview = replace(worker, finished=set(), failures=[])
+    preview.find_done()
+    description_lines = [
+        *_data_lines(flags, sets, ignored_folders),
+        *_setting_lines(plan, published, flag_meanings, flags.nproc_per_node),
+    ]
+    for line in [*notes, *description_lines, *plan_lines(plan, selected, preview.finished, forecast)]:
         print(line, flush=True)
-    return 0 if flags.dry_run else _work(worker, whole)
+    return 0 if flags.dry_run else _run_worker(worker, plan)
 
 
-def _checked(commands: Commands, whole: Plan, there: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the flags mean: as it was found out when the study was begun, if they are the same; else by trying them."""
+def _check_flags(commands: Commands, plan: Plan, recorded_study: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the flags mean: read from study.json if they have not changed, else found by parsing them."""
     flags = commands.flags
-    first = {run.way: run for run in reversed(whole.runs)}
-    recorded = {} if there is None else there["checked"]
-    is_recorded = all(run.way in recorded or run.method in recorded for run in first.values())
-    if there is not None and _as_then(flags, there) and is_recorded:
-        sha256 = fingerprint(Path(flags.base)) if Path(flags.base).is_dir() else there["base_sha256"]
-        return {**recorded, "base_sha256": sha256}
-    is_there = Path(flags.base).is_dir()
-    subject, tests = next((subject, tests) for subject, tests in whole.subjects if tests or subject.trained_on)
+    run_by_way = {run.way: run for run in reversed(plan.runs)}
+    recorded_meanings = {} if recorded_study is None else recorded_study["checked"]
+    all_recorded = all(run.way in recorded_meanings or run.method in recorded_meanings for run in run_by_way.values())
+    if recorded_study is not None and _has_recorded_flags(flags, recorded_study) and all_recorded:
+        sha256 = fingerprint(Path(flags.base)) if Path(flags.base).is_dir() else recorded_study["base_sha256"]
+        return {**recorded_meanings, "base_sha256": sha256}
+    is_local = Path(flags.base).is_dir()
+    subject, tests = next((subject, tests) for subject, tests in plan.subjects if tests or subject.trained_on)
     request = {
-        "trainings": {way: commands.training_flags(run) for way, run in first.items()},
+        "trainings": {way: commands.training_flags(run) for way, run in run_by_way.items()},
         "script": str(commands.root / "eval" / "infer.py"),
         "infer": commands.test_flags(subject, tests) if tests else None,
-        "base": flags.base if is_there or not (flags.dry_run or flags.emit) else None,
+        "base": flags.base if is_local or not (flags.dry_run or flags.emit) else None,
     }
     if request["base"] is not None:
-        local_source(flags.base)  # at once, where the process below loads torch first
+        local_source(flags.base)  # refuses a wrong path at once; the process below loads torch first
     return check(request)
 
 
-def _as_then(flags: StudyFlags, there: Mapping[str, Any]) -> bool:
-    """Whether the flags for runs and cells are those that the study was begun with."""
-    now = {"base": flags.base, "nproc_per_node": flags.nproc_per_node, "files": flags.files()}
-    now |= flags.recorded()
-    return all(there[key] == value for key, value in now.items())
+def _has_recorded_flags(flags: StudyFlags, recorded_study: Mapping[str, Any]) -> bool:
+    """Whether the flags for runs and cells are the ones in study.json."""
+    current = {"base": flags.base, "nproc_per_node": flags.nproc_per_node, "files": flags.files()}
+    current |= flags.recorded()
+    return all(recorded_study[key] == value for key, value in current.items())
 
 
-def _about(flags: StudyFlags, sets: Sequence[DataSet], others: Sequence[str]) -> list[str]:
-    """Which base and which data."""
+def _data_lines(flags: StudyFlags, sets: Sequence[DataSet], ignored_folders: Sequence[str]) -> list[str]:
+    """Lines that name the base and the data."""
     families = [
-        f"{len(own)} sets by {family}" + (f" (without {', '.join(lacking)})" if (lacking := _lacking(own)) else "")
+        f"{len(family_sets)} sets by {family}"
+        + (f" (without {', '.join(missing)})" if (missing := _missing_labels(family_sets)) else "")
         for family in flags.by
-        if (own := [each for each in sets if each.family == family])
+        if (family_sets := [data_set for data_set in sets if data_set.family == family])
     ]
-    strange = f"; not looked at: {', '.join(others)}" if others else ""
-    return [f"study: {flags.output_dir}, from {flags.base}", f"data: {flags.data}: {', '.join(families)}{strange}"]
+    ignored = f"; ignored: {', '.join(ignored_folders)}" if ignored_folders else ""
+    return [f"study: {flags.output_dir}, from {flags.base}", f"data: {flags.data}: {', '.join(families)}{ignored}"]
 
 
-def _settings(
-    whole: Plan, published: Mapping[str, Sequence[str]], checked: Mapping[str, Any], processes: int
+def _setting_lines(
+    plan: Plan, published: Mapping[str, Sequence[str]], flag_meanings: Mapping[str, Any], processes: int
 ) -> list[str]:
-    """Which settings the trainings have beside the flags of the command."""
-    if whole.runs and not published:
-        return ["note: this study was begun without the published settings, and continues as it was begun"]
-    ways = dict.fromkeys(run.way for run in whole.runs)
+    """Lines that name the settings that the study adds to the flags of the command."""
+    if plan.runs and not published:
+        return ["note: this study was started without the published settings and continues without them"]
+    ways = dict.fromkeys(run.way for run in plan.runs)
     return [
         *(f"settings of {way}: {' '.join(published[way])}" for way in ways),
-        *step_notes(checked, published, processes),
+        *step_notes(flag_meanings, published, processes),
     ]
 
 
-def _lacking(own: Sequence[DataSet]) -> list[str]:
-    """The labels of a split family of which no set was found."""
-    found = {each.label for each in own}
-    return [label.short for label in type(own[0].label) if label not in found]
+def _missing_labels(family_sets: Sequence[DataSet]) -> list[str]:
+    """The labels of a split family for which no set was found."""
+    prepared = {data_set.label for data_set in family_sets}
+    return [label.short for label in type(family_sets[0].label) if label not in prepared]
 
 
-def _script(commands: Commands, whole: Plan, worker: Worker, script: Path, arguments: Sequence[str]) -> str:
-    here = Path.cwd()
+def _job_script(commands: Commands, plan: Plan, worker: Worker, script: Path, arguments: Sequence[str]) -> str:
+    working_folder = Path.cwd()
     if commands.flags.emit == "slurm":
-        only = whole.only(commands.flags.only)
-        return job_scripts.slurm(commands, script.resolve(), arguments, len(only.subjects), here)
+        selected = plan.only(commands.flags.only)
+        return job_scripts.slurm(commands, script.resolve(), arguments, len(selected.subjects), working_folder)
     worker.find_done()
-    left = [item for item in worker.items if item.name not in worker.done]
-    return job_scripts.shell(commands, left, _cells(commands, whole), here)
+    remaining = [item for item in worker.items if item.name not in worker.finished]
+    return job_scripts.shell(commands, remaining, _cell_files(commands, plan), working_folder)
 
 
-def _cells(commands: Commands, whole: Plan, complete: bool = False) -> list[Path]:
-    """The result files of the study: all, or those that are complete."""
+def _cell_files(commands: Commands, plan: Plan, complete: bool = False) -> list[Path]:
+    """The result files of the study: all, or only the complete ones."""
     folder = commands.folder
     if not complete:
-        return [folder.cell(subject, each) for subject, each in whole.cells]
-    found = []
-    for item in whole.items:
+        return [folder.cell(subject, data_set) for subject, data_set in plan.cells]
+    complete_cells = []
+    for item in plan.items:
         if item.kind == "test":
             try:
-                left = folder.open_cells(item)
+                unfinished = folder.unfinished_sets(item)
             except UserError:
-                continue  # of other weights; the worker has said so
-            found += [folder.cell(item.subject, each) for each in item.sets if each not in left]
-    return found
+                continue  # answers of other weights; the worker has reported it
+            complete_cells += [
+                folder.cell(item.subject, data_set) for data_set in item.sets if data_set not in unfinished
+            ]
+    return complete_cells
 
 
-# ----------------------------------------------------------------------------------------------------------- the work
+# -------------------------------------------------------------------------------------------------------------- running
 
 
-def _work(worker: Worker, whole: Plan) -> int:
+def _run_worker(worker: Worker, plan: Plan) -> int:
     worker.stop.listen()
     try:
         worker.run()
-        told = _report(worker, whole)
+        report_lines = _make_report(worker, plan)
     except Stopped:
         print(CONTINUES, flush=True)
         return INTERRUPTED
     lines = failure_lines(worker.failures, worker.interrupted, worker.items)
-    for line in [*lines, *told]:
+    for line in [*lines, *report_lines]:
         print(line, flush=True)
     if worker.failures:
         return 1
@@ -179,33 +185,33 @@ def _work(worker: Worker, whole: Plan) -> int:
     return 0
 
 
-def _report(worker: Worker, whole: Plan) -> list[str]:
-    """Have the report made from all cells that are complete; a shard leaves that to the one that finishes last.
+def _make_report(worker: Worker, plan: Plan) -> list[str]:
+    """Write the report from all complete cells; a shard writes it only when every cell is complete.
 
     Returns:
-        What to say at the end.
+        Lines to print at the end.
 
     Raises:
         Stopped: a signal came.
-        UserError: it could not be made.
+        UserError: the report could not be written.
     """
     commands = worker.commands
-    all_cells, cells = _cells(commands, whole), _cells(commands, whole, complete=True)
-    told = f"{len(cells)} of {len(all_cells)} cells are complete"
+    all_cells, cells = _cell_files(commands, plan), _cell_files(commands, plan, complete=True)
+    progress = f"{len(cells)} of {len(all_cells)} cells are complete"
     if worker.commands.flags.shard is not None and len(cells) < len(all_cells):
-        return [f"{told}; the part that finishes last writes the report, or this command without --shard"]
+        return [f"{progress}; the shard that finishes last writes the report, or this command without --shard"]
     if not cells:
-        return [f"{told}, so there is nothing to report"]
+        return [f"{progress}, so there is nothing to report"]
     page = commands.report_folder / "report.html"
     if not _is_current(commands.report_folder, cells):
         worker.make_report(cells)
-    return [f"{told}; report: {page}"]
+    return [f"{progress}; report: {page}"]
 
 
 def _is_current(folder: Path, cells: Sequence[Path]) -> bool:
-    """Whether the report was made from just these files."""
+    """Whether the report was made from exactly these files."""
     try:
-        made = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["results"]
+        reported = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["results"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return made == {str(path): sha256_file(path) for path in cells}
+    return reported == {str(path): sha256_file(path) for path in cells}

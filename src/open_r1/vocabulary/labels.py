@@ -1,8 +1,8 @@
-"""The vocabulary: modalities, tasks, modes, the released runs, and every spelling that data and hub use for them.
+"""Modalities and tasks, and every spelling of them in data, on the hub and in figures.
 
-OmniMedVQA's release, the published split files, the hub and the figures of the paper each spell the same thirteen
-things differently, and "MR" means a modality in one place and a task in another. Names are read here and
-nowhere else; everybody else holds a `Modality`, a `Task` or a `Run`.
+OmniMedVQA's release, the published split files, the hub and the figures of the paper spell the same thirteen labels
+differently, and "MR" is a modality in one place and a task in another. Names are parsed only here; all other code has
+a `Modality` or a `Task`.
 """
 
 import re
@@ -111,11 +111,11 @@ def _key(text: str) -> str:
 
 
 def _spellings() -> dict[str, Modality | Task]:
-    """Normalised spelling -> label. `MR` is left out: it is the one that two labels share."""
+    """Normalised spelling -> label, without `MR`, which two labels share."""
     table: dict[str, Modality | Task] = {}
     for label in [*Modality, *Task]:
-        own = (label.value, label.short, *_OTHER_SPELLINGS.get(label, ()))
-        for spelling in (*own, label.folder.removesuffix("_384"), label.hub.removeprefix("VQA_")):
+        label_spellings = (label.value, label.short, *_OTHER_SPELLINGS.get(label, ()))
+        for spelling in (*label_spellings, label.folder.removesuffix("_384"), label.hub.removeprefix("VQA_")):
             assert table.setdefault(_key(spelling), label) is label, f"{spelling} names two labels"
     del table["mr"]
     return table
@@ -125,7 +125,7 @@ _SPELLINGS = _spellings()
 
 
 def _stem(text: str) -> str:
-    """The bare name in a file name, a folder or a hub subfolder, without ending, split and size."""
+    """The bare name in a file name, a folder or a hub subfolder, without extension, split and size."""
     name = text.strip().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     name = re.sub(r"\.jsonl?$", "", name)
     name = re.sub(r"_(train|test)$", "", name)
@@ -133,14 +133,14 @@ def _stem(text: str) -> str:
 
 
 def parse_label(text: str, family: Family | None = None) -> Modality | Task | None:
-    """Read any published spelling of a modality or a task; None where the data says that there is no label.
+    """Parse any published spelling of a modality or a task; None for the data's words for "no label".
 
     Accepts values of the release, split file names (`X-Ray_train.json`), data folders (`US_384`), hub
     subfolders (`VQA_Dermo`) and the short labels of the figures.
 
     Args:
         text: the spelling.
-        family: which of the two is meant; needed for `MR` alone, which is MRI in one family and Modality
+        family: the expected split family; needed for `MR` alone, which is MRI in one family and Modality
             Recognition in the other.
 
     Raises:
@@ -152,17 +152,17 @@ def parse_label(text: str, family: Family | None = None) -> Modality | Task | No
     if not stem or key in _UNLABELLED:
         return None
     if key == "mr":
-        return _parse_mr(text, "task" if on_hub else family)
+        return _parse_ambiguous_mr(text, "task" if on_hub else family)
     label = _SPELLINGS.get(key)
     if label is None:
-        known = ", ".join([*Modality, *Task])
-        raise UserError(f"{text!r} is no modality or task of OmniMedVQA; known are: {known}")
+        label_names = ", ".join([*Modality, *Task])
+        raise UserError(f"{text!r} is not a modality or task of OmniMedVQA; choose among: {label_names}")
     if family is not None and family_of(label) != family:
         raise UserError(f"{text!r} is a {family_of(label)}, but a {family} is expected here")
     return label
 
 
-def _parse_mr(text: str, family: Family | None) -> Modality | Task:
+def _parse_ambiguous_mr(text: str, family: Family | None) -> Modality | Task:
     if family is None:
         raise UserError(
             f"{text!r} is ambiguous: it can mean the modality MRI or the task Modality Recognition; "
@@ -172,7 +172,7 @@ def _parse_mr(text: str, family: Family | None) -> Modality | Task:
 
 
 def parse_modality(text: str, family: Family | None = None) -> Modality | None:
-    """Like `parse_label`, for a place where only a modality can stand. `MR` alone still needs the family."""
+    """Like `parse_label`, but a task is an error. `MR` alone still needs the family."""
     label = parse_label(text, family)
     if isinstance(label, Task):
         raise UserError(f"{text!r} is the task {label}, but a modality is expected here")
@@ -180,7 +180,7 @@ def parse_modality(text: str, family: Family | None = None) -> Modality | None:
 
 
 def parse_task(text: str, family: Family | None = None) -> Task | None:
-    """Like `parse_label`, for a place where only a task can stand. `MR` alone still needs the family."""
+    """Like `parse_label`, but a modality is an error. `MR` alone still needs the family."""
     label = parse_label(text, family)
     if isinstance(label, Modality):
         raise UserError(f"{text!r} is the modality {label}, but a task is expected here")
@@ -188,15 +188,15 @@ def parse_task(text: str, family: Family | None = None) -> Task | None:
 
 
 def family_of(label: Modality | Task) -> Family:
-    """Which of the two split families a label belongs to."""
+    """The split family of a label."""
     return "modality" if isinstance(label, Modality) else "task"
 
 
 def refuse_other_family(trained_on: Modality | Task, tested_on: Modality | Task) -> None:
-    """Raise a `UserError` if a checkpoint of one split family is to be scored on the other.
+    """Raise a `UserError` if a checkpoint of one split family would be tested on the other.
 
-    The two families are separate draws of the same questions: 80 % of the test questions of one are in the
-    training files of the other, so such a score would mostly measure memory.
+    The two families are different splits of the same questions: 80 % of the test questions of one are training
+    questions of the other, so the accuracy would mostly measure memorization.
     """
     if family_of(trained_on) != family_of(tested_on):
         raise UserError(
@@ -208,7 +208,7 @@ def refuse_other_family(trained_on: Modality | Task, tested_on: Modality | Task)
 
 @dataclass(frozen=True)
 class SplitFile:
-    """What the name of a published split file says."""
+    """Label, family and split in the name of a published split file."""
 
     label: Modality | Task | None
     family: Family
@@ -219,23 +219,25 @@ _SPLIT_FOLDERS: dict[str, Family] = {"modality": "modality", "question_type": "t
 
 
 def parse_split_file(path: str | PurePath) -> SplitFile:
-    """Read label, family and split from a path such as `modality/test/CT(Computed Tomography)_test.json`.
+    """Parse label, family and split from a path such as `modality/test/CT(Computed Tomography)_test.json`.
 
-    The family comes from the label, or from the folders above for `unknown_train.json`, whose one question
+    The family comes from the label, or from the parent folders for `unknown_train.json`, whose single question
     has no label.
 
     Raises:
-        UserError: the name ends neither in `_train.json` nor in `_test.json`, or names nothing known.
+        UserError: the name does not end in `_train.json` or `_test.json`, or contains no known label.
     """
     path = PurePath(path)
     ending = re.search(r"_(train|test)\.json$", path.name)
     if ending is None:
-        raise UserError(f"{path.name!r} is no split file: its name must end in _train.json or _test.json")
+        raise UserError(f"{path.name!r} is not a split file: its name must end in _train.json or _test.json")
     split: Split = "train" if ending.group(1) == "train" else "test"
-    above: list[Family] = [_SPLIT_FOLDERS[part] for part in path.parts[:-1] if part in _SPLIT_FOLDERS]
-    folder: Family | None = above[-1] if above else None
+    folder_families: list[Family] = [
+        _SPLIT_FOLDERS[path_part] for path_part in path.parts[:-1] if path_part in _SPLIT_FOLDERS
+    ]
+    folder: Family | None = folder_families[-1] if folder_families else None
     label = parse_label(path.name, folder)
     family = family_of(label) if label is not None else folder
     if family is None:
-        raise UserError(f"{path.name!r} names no label; keep it in its folder modality/ or question_type/")
+        raise UserError(f"{path.name!r} contains no label; keep the file in its folder modality/ or question_type/")
     return SplitFile(label, family, split)

@@ -1,12 +1,12 @@
-"""The modes in which a model is asked to answer."""
+"""The modes: what form of answer the prompt asks for."""
 
 from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """What a completion has to look like: thoughts first, no thoughts, or the answer first and thoughts after.
+    """The form of a completion: thoughts first, no thoughts, or the answer first and thoughts after.
 
-    `direct`, the letter alone, is for models that were not trained here: evaluation knows it, training does not.
+    `direct`, the letter alone, is for models that were not trained here and is available in evaluation only.
     """
 
     THINK = "think"
@@ -16,5 +16,5 @@ class Mode(StrEnum):
 
     @property
     def is_trained(self) -> bool:
-        """Whether a model can be trained to it."""
+        """Whether a model can be trained in this mode."""
         return self is not Mode.DIRECT

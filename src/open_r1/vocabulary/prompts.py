@@ -1,8 +1,8 @@
-"""The only prompt texts. Training and evaluation build their messages here and nowhere else.
+"""All prompt texts. Training and evaluation build their messages only here.
 
-The wordings of `think`, `nothink` and `readme` are Med-R1's, byte for byte: released checkpoints were trained
-on the first two, and the third is the one of its README. `think_after` was never published; that wording and the one
-of `direct` are ours.
+The wordings of `think`, `nothink` and `readme` are Med-R1's, byte for byte: the released checkpoints were trained on
+the first two, and the third is in its README. The wordings of `think_after`, which was never published, and of
+`direct` are ours.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from open_r1.common.errors import UserError
 from open_r1.vocabulary.modes import Mode
 
-_HOLE = "{Question}"
+_PLACEHOLDER = "{Question}"
 
-# One template per mode; `{Question}` is the problem as it stands in the data, options included.
+# One template per mode; `{Question}` is the problem as in the data, options included.
 TRAIN: dict[Mode, str] = {
     Mode.THINK: (
         "{Question} Your task: 1. Think through the question step by step, enclose your reasoning process in "
@@ -44,7 +44,7 @@ NAMED: dict[str, str] = {
 
 
 def prompt_name(mode: Mode) -> str:
-    """The name of a mode's own prompt in `NAMED`: the one it is trained with, or `direct`."""
+    """The name in `NAMED` of a mode's default prompt: the training prompt, or `direct`."""
     if not mode.is_trained:
         return mode.value
     return f"train-{mode.value.replace('_', '-')}"
@@ -54,22 +54,22 @@ def question_text(problem: str, mode: Mode, prompt: str | None = None) -> str:
     """The text of the user turn: the problem in the mode's training prompt, or in a named one.
 
     Raises:
-        UserError: `prompt` is no name in `NAMED`.
+        UserError: `prompt` is not in `NAMED`.
     """
     name = prompt_name(mode) if prompt is None else prompt
     if name not in NAMED:
-        raise UserError(f"there is no prompt {name!r}; known are: {', '.join(NAMED)}")
-    return NAMED[name].replace(_HOLE, problem)  # not str.format: a problem may hold braces
+        raise UserError(f"there is no prompt {name!r}; choose among: {', '.join(NAMED)}")
+    return NAMED[name].replace(_PLACEHOLDER, problem)  # not str.format: a problem may hold braces
 
 
 def build_messages(problem: str, mode: Mode, has_image: bool = True, prompt: str | None = None) -> list[dict[str, Any]]:
-    """One user turn: the image first, then the text; no system turn of our own.
+    """One user turn: the image first, then the text; no system turn.
 
-    The image element is a placeholder, the image itself goes to the processor beside the messages. Without
-    an image the content is the plain string, which chat templates of text models need and all others accept.
+    The image element is a placeholder; the image itself is passed to the processor with the messages. Without
+    an image the content is a plain string, which chat templates of text models need and all others accept.
 
     Raises:
-        UserError: `prompt` is no name in `NAMED`.
+        UserError: `prompt` is not in `NAMED`.
     """
     text = question_text(problem, mode, prompt)
     content = [{"type": "image"}, {"type": "text", "text": text}] if has_image else text

@@ -1,4 +1,4 @@
-"""The checkpoints that were published with the papers, and the runs behind them."""
+"""The checkpoints that were published with the papers, and the runs that made them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Base:
 QWEN2_VL_2B = Base("Qwen2-VL-2B", "Qwen/Qwen2-VL-2B-Instruct", Mode.THINK)
 QWEN25_VL_3B = Base("Qwen2.5-VL-3B", "Qwen/Qwen2.5-VL-3B-Instruct", Mode.NOTHINK)
 
-# Names seen in the hub folder of the no-think runs; the other six are presumed to follow the same habit.
+# Names that were confirmed in the hub folder of the no-think runs; the other six are assumed to follow the pattern.
 _NOTHINK_FOLDER = "Qwen_2.5_3B_nothink"
-_NOTHINK_SEEN = {"VQA_AI", "VQA_CT", "VQA_Fundus", "VQA_LG", "VQA_MR", "VQA_MRI", "VQA_X-Ray"}
+_NOTHINK_CONFIRMED = {"VQA_AI", "VQA_CT", "VQA_Fundus", "VQA_LG", "VQA_MR", "VQA_MRI", "VQA_X-Ray"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Run:
 
     @property
     def family(self) -> Family:
-        """The split family that this run may be scored on."""
+        """The split family that this run may be tested on."""
         return family_of(self.label)
 
     @property
@@ -59,9 +59,9 @@ class Run:
         return f"{HUB_REPOSITORY}:{self.subfolder}"
 
     @property
-    def seen(self) -> bool:
-        """True if the folder's name was seen on the hub, False if it is presumed."""
-        return self.base is QWEN2_VL_2B or self.subfolder.split("/")[-1] in _NOTHINK_SEEN
+    def is_confirmed(self) -> bool:
+        """True if the folder's name was confirmed on the hub, False if it is assumed."""
+        return self.base is QWEN2_VL_2B or self.subfolder.split("/")[-1] in _NOTHINK_CONFIRMED
 
 
 def matrix() -> list[Run]:
@@ -74,5 +74,7 @@ def released(subfolder: str) -> Run:
     """The released run in a hub subfolder; `VQA_MR` below the no-think folder is the task, `VQA_MRI` the modality."""
     runs: Mapping[str, Run] = {run.subfolder: run for run in matrix()}
     if subfolder.strip("/") not in runs:
-        raise UserError(f"{subfolder!r} is no released checkpoint of {HUB_REPOSITORY}; known are: {', '.join(runs)}")
+        raise UserError(
+            f"{subfolder!r} is not a released checkpoint of {HUB_REPOSITORY}; choose among: {', '.join(runs)}"
+        )
     return runs[subfolder.strip("/")]

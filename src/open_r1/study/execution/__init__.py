@@ -1,1 +1,1 @@
-"""A study's runs: commands, workers and what they leave behind."""
+"""Execution: the commands of a study, the workers that run them, and the files that they write."""

@@ -1,4 +1,4 @@
-"""The commands of a study, as a user could type them: torchrun and an entry script, eval/infer.py, eval/report.py."""
+"""The command lines of a study: torchrun and an entry script, eval/infer.py, eval/report.py."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class Commands:
 
     Args:
         root: the repository, which holds src/ and eval/.
-        flags: what was asked for.
-        published: of `published.published_flags`: flags of each way of training that the study adds.
+        flags: of run_matrix.py.
+        published: from `published.published_flags`: the flags that the study adds, by way of training.
     """
 
     root: Path
@@ -31,7 +31,7 @@ class Commands:
 
     @property
     def folder(self) -> Folder:
-        """Where the study lies."""
+        """The folder of the study."""
         return Folder(self.flags.output_dir)
 
     def train(self, subject: Subject) -> list[str]:
@@ -40,9 +40,9 @@ class Commands:
         return [*self._torchrun(), str(self.root / "src" / "open_r1" / script), *self.training_flags(subject)]
 
     def training_flags(self, subject: Subject) -> list[str]:
-        """What the entry script is given."""
+        """The flags of the entry script."""
         assert subject.trained_on is not None
-        own = self.flags.sft_args if subject.method == "sft" else self.flags.train_args
+        user_flags = self.flags.sft_args if subject.method == "sft" else self.flags.train_args
         mode = ["--mode", subject.mode] if subject.mode is Mode.THINK_AFTER else []
         return [
             *("--model_name_or_path", self.flags.base, "--dataset_name", subject.trained_on.path),
@@ -50,22 +50,22 @@ class Commands:
             *("--run_name", f"{Path(self.flags.base).name}-{subject.name}"),
             *mode,
             *self.published.get(subject.way, ()),
-            *own,
+            *user_flags,
         ]
 
     def test(self, subject: Subject, sets: Sequence[DataSet]) -> list[str]:
-        """One checkpoint, asked the test questions of some sets."""
+        """The evaluation of one checkpoint on some sets."""
         several = self.flags.nproc_per_node > 1
         launcher = self._torchrun() if several else [sys.executable]
         return [*launcher, str(self.root / "eval" / "infer.py"), *self.test_flags(subject, sets)]
 
     def test_flags(self, subject: Subject, sets: Sequence[DataSet]) -> list[str]:
-        """What eval/infer.py is given."""
+        """The flags of eval/infer.py."""
         model = self.flags.base if subject.trained_on is None else str(self.folder.run(subject))
-        # of several sets each file is named after its set by eval/infer.py
+        # for several sets eval/infer.py takes a folder and names each file after its set
         output = self.folder.cells(subject) if len(sets) > 1 else self.folder.cell(subject, sets[0])
         return [
-            *("--model_path", model, "--prompt_path", *(each.path for each in sets)),
+            *("--model_path", model, "--prompt_path", *(data_set.path for data_set in sets)),
             *("--output_path", str(output), "--mode", subject.mode),
             *self.flags.infer_args,
         ]
@@ -77,21 +77,21 @@ class Commands:
 
     @property
     def report_folder(self) -> Path:
-        """Where the report lies."""
+        """The folder of the report."""
         return self.flags.output_dir / "report"
 
-    def of(self, item: Item, sets: Sequence[DataSet] | None = None) -> list[str]:
-        """The command of an item; of a test, about these sets (default: all of them)."""
+    def command_of(self, item: Item, sets: Sequence[DataSet] | None = None) -> list[str]:
+        """The command of an item; for a test, on these sets (default: all of the item's)."""
         return self.train(item.subject) if item.kind == "train" else self.test(item.subject, sets or item.sets)
 
     def output_of(self, item: Item) -> set[str]:
-        """The output folders and files that the commands of an item name, by which its processes are known."""
+        """The output folders and files on an item's command lines, by which its processes are recognized."""
         if item.kind == "train":
             return {str(self.folder.run(item.subject))}
         folder = self.folder.cells(item.subject)
-        return {str(folder), *(str(self.folder.cell(item.subject, each)) for each in item.sets)}
+        return {str(folder), *(str(self.folder.cell(item.subject, data_set)) for data_set in item.sets)}
 
     def _torchrun(self) -> list[str]:
-        # --standalone takes a free port: several workers may share a machine
+        # --standalone picks a free port: several workers may share a machine
         processes = f"--nproc_per_node={self.flags.nproc_per_node}"
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", processes]

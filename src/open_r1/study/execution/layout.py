@@ -1,4 +1,4 @@
-"""Where the runs of a study lie, and what a folder there already holds."""
+"""The files in the folder of a study, and which items they show to be finished."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from open_r1.study.planning.prepared_sets import DataSet
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a study: where everything lies, and what is done."""
+    """The folder of a study: paths, and whether an item is finished."""
 
     path: Path
 
@@ -31,74 +31,75 @@ class Folder:
         return self.cells(subject) / f"{Path(tested_on.path).name}.jsonl"
 
     def log(self, item: Item) -> Path:
-        """Where the output of an item's commands goes."""
+        """The log with the output of an item's commands."""
         return self.path / "logs" / f"{item.name}.log"
 
-    def open_cells(self, item: Item) -> list[DataSet]:
-        """The sets that a subject has not answered completely.
+    def unfinished_sets(self, item: Item) -> list[DataSet]:
+        """The sets whose result file is missing or incomplete.
 
         Raises:
-            UserError: a result file holds answers of other weights than the run has now.
+            UserError: a result file was made with other weights than the run has now.
         """
-        found = []
-        for each in item.sets:
-            path = self.cell(item.subject, each)
+        unfinished = []
+        for data_set in item.sets:
+            path = self.cell(item.subject, data_set)
             if not self._answered(path):
-                found.append(each)
+                unfinished.append(data_set)
             elif item.subject.trained_on is not None:
                 _refuse_other_weights(path, self.run(item.subject))
-        return found
+        return unfinished
 
     def is_done(self, item: Item) -> bool:
-        """Whether nothing is left to do.
+        """Whether an item is finished.
 
         Raises:
-            UserError: a training calls itself done and its weights cannot be used; or as `open_cells`.
+            UserError: a training's run record says done, but its weights are unusable; or as `unfinished_sets`.
         """
         if item.kind == "test":
-            return not self.open_cells(item)
+            return not self.unfinished_sets(item)
         folder = self.run(item.subject)
         if not (folder / RUN_FILE).is_file() or (run_record(folder) or {}).get("status") != "done":
             return False
         try:
             weights_of(folder)
         except UserError as error:
-            raise UserError(f"{folder} is a finished run without its weights: {error}") from None
+            raise UserError(f"{folder} is a finished run without usable weights: {error}") from None
         return True
 
     def was_interrupted(self, item: Item) -> bool:
-        """Whether a training saved its state and stopped because it was told to."""
+        """Whether a training was interrupted after saving its state."""
         folder = self.run(item.subject)
         is_there = item.kind == "train" and (folder / RUN_FILE).is_file()
         return is_there and (run_record(folder) or {}).get("status") == "interrupted"
 
     def _answered(self, path: Path) -> bool:
-        """Whether a result file holds an answer to every question that its manifest announces.
+        """Whether a result file has a result for every question in its manifest.
 
-        One that cannot be read does not: eval/infer.py mends what a kill left, or says what is wrong.
+        A file that cannot be read counts as incomplete: eval/infer.py repairs it after a kill, or says what is wrong.
         """
         try:
-            found = read_results(path)
+            result_file = read_results(path)
         except UserError:
             return False
-        return isinstance(found.manifest.get("rows"), int) and not found.missing
+        return isinstance(result_file.manifest.get("rows"), int) and not result_file.missing
 
 
 def weights_of(folder: Path) -> list[Path]:
-    """The weight files of a run, whole or of its adapter.
+    """The weight files of a run: of the full model, or of the adapter if it has one.
 
     Raises:
-        UserError: one is absent or damaged.
+        UserError: a file is missing or damaged.
     """
     return weight_files(folder, "adapter_model.safetensors" if (folder / ADAPTER).is_file() else WEIGHTS)
 
 
 def _refuse_other_weights(results: Path, run: Path) -> None:
-    """Refuse answers that were given before the run was trained once more; hashes are read where times allow that."""
+    """Refuse results from before the run was trained again; hashes are compared only if the weights are newer."""
     newest = max(file.stat().st_mtime for file in weights_of(run))
     if newest <= results.stat().st_mtime:
         return
     if read_results(results).manifest.get("checkpoint_sha256") != fingerprint(run):
         raise UserError(
-            f"{results} holds answers of other weights than {run} has now: it was trained again; remove the old answers"
+            f"{results} was made with other weights than {run} has now, because it was trained again; delete the old "
+            "result file to evaluate the new weights"
         )

@@ -1,7 +1,7 @@
-"""Become a command that ends when its parent ends: `python leash.py PARENT_PID COMMAND...`.
+"""Become a command that ends when its parent ends: `python tied_child.py PARENT_PID COMMAND...`.
 
-A worker that is killed with SIGKILL cannot stop its child, and a second one would soon train into the same folder. The
-child gets a SIGTERM then, and torchrun passes it on to its processes. Light: it starts at once.
+A worker that is killed with SIGKILL cannot stop its child, and the next worker would train into the same folder.
+Therefore the child gets a SIGTERM, which torchrun passes on to its processes. Imports little, to start fast.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""One worker of a study: takes what nobody does, runs it, records how it went, and goes on until nothing is left."""
+"""One worker of a study: takes free items, runs them and records how they ended, until no item is left."""
 
 import os
 import signal
@@ -17,50 +17,50 @@ from open_r1.common.redaction import recorded_command
 from open_r1.study.execution import tied_child
 from open_r1.study.execution.child_logs import Failure, last_line, processes_with
 from open_r1.study.execution.commands import Commands
-from open_r1.study.execution.leases import Lease, Leases, Outcome
+from open_r1.study.execution.leases import Ending, Lease, Leases
 from open_r1.study.execution.time_left import Forecast
 from open_r1.study.planning.plan import Item
 from open_r1.study.planning.prepared_sets import DataSet
 
 INTERRUPTED = 75
-"""Exit status of a command that was told to stop, and that the same command continues (EX_TEMPFAIL)."""
-_POLL = 0.2  # seconds between two looks at a child, or at what other workers do
-_WENT_THROUGH = (0, 1, 2)  # exit statuses of eval/infer.py after it has tried every data set
+"""Exit status of an interrupted command, which the same command continues (EX_TEMPFAIL)."""
+_POLL = 0.2  # seconds between two checks of a child or of the other workers
+_ALL_SETS_TRIED = (0, 1, 2)  # exit statuses of eval/infer.py after it has tried every data set
 
 
 class Stopped(Exception):
-    """This worker was told to stop."""
+    """This worker received a signal to stop."""
 
 
 class LeaseLost(Exception):
-    """Somebody took this worker for dead and its item over."""
+    """Another worker took this one for dead and took over its item."""
 
 
 @dataclass
 class Stop:
-    """Whether a signal has asked this process to stop; the second one kills the child at once."""
+    """Counts the signals to stop: the first is passed on to the child, the second kills it."""
 
     count: int = 0
 
     def listen(self) -> None:
-        """Take SIGTERM and Ctrl-C from now on."""
+        """Handle SIGTERM and Ctrl-C from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told)
+            signal.signal(number, self._count_signal)
 
-    def _told(self, *_: object) -> None:
+    def _count_signal(self, *_: object) -> None:
         self.count += 1
 
 
 @dataclass
 class Worker:
-    """Does the items of a part of a study, as far as no other worker does them.
+    """Runs those of its items that no other worker runs.
 
     Args:
         commands: of the study.
-        items: this worker's part, in order.
+        items: to run, in order.
         leases: shared by all workers.
-        forecast: for the time that is left.
-        stop: whether to stop.
+        forecast: of the remaining time.
+        stop: signals received.
     """
 
     commands: Commands
@@ -68,104 +68,109 @@ class Worker:
     leases: Leases
     forecast: Forecast
     stop: Stop
-    done: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
-    interrupted: list[Item] = field(default_factory=list)  # trainings that stopped by themselves, their state saved
-    _seen: dict[str, int] = field(default_factory=dict)
-    _waiting: str = ""
+    interrupted: list[Item] = field(default_factory=list)  # trainings that stopped with their state saved
+    _numbers_at_start: dict[str, int] = field(default_factory=dict)
+    _wait_message: str = ""
 
     def run(self) -> None:
-        """Work until nothing is left that could be done.
+        """Work until no item is left that can be run.
 
         Raises:
-            Stopped: a signal came; what was begun is continued by the same command.
+            Stopped: a signal came; the same command continues the item.
         """
-        self._seen = {item.name: self.leases.look(item.name).number for item in self.items}
+        self._numbers_at_start = {item.name: self.leases.look(item.name).number for item in self.items}
         while True:
-            taken, held = self._next()
-            if taken is not None:
-                self._do(*taken)
-            elif held:
-                self._wait(held)
+            claimed, awaited = self._claim_next()
+            if claimed is not None:
+                self._run_item(*claimed)
+            elif awaited:
+                self._wait(awaited)
             else:
                 return
 
     def find_done(self) -> None:
-        """Note which items are finished; what looks finished and cannot be used is a failure."""
+        """Record which items are finished; a finished item with unusable files is recorded as a failure."""
         for item in self.items:
-            self._is_done(item)
+            self._is_finished(item)
 
     def make_report(self, cells: Sequence[Path]) -> None:
-        """Have eval/report.py make the report of these result files, one worker at a time.
+        """Run eval/report.py on these result files, in one worker at a time.
 
         Raises:
             Stopped: a signal came.
-            UserError: it could not be made; its log says why.
+            UserError: the report could not be written; its log says why.
         """
         while (lease := self.leases.take("report")) is None:
             self._wait(["report"])
         log = self.commands.folder.path / "logs" / "report.log"
-        code = self._child(self.commands.report(cells), log, lease)
+        code = self._run_child(self.commands.report(cells), log, lease)
         lease.end("failed" if code else "done")
         if code:
-            raise UserError(f"the report could not be made: {last_line(log)}; log: {log}")
+            raise UserError(f"the report could not be written: {last_line(log)}; log: {log}")
 
-    # ------------------------------------------------------------------------------------------------ what to do next
+    # ---------------------------------------------------------------------------------------------------- the next item
 
-    def _next(self) -> tuple[tuple[Item, Lease] | None, list[str]]:
-        """An item that could be taken, with its lease; and who does others that this worker waits for."""
-        held = []
+    def _claim_next(self) -> tuple[tuple[Item, Lease] | None, list[str]]:
+        """The next free item with its lease; or None and the items, held by other workers, to wait for."""
+        awaited = []
         for item in self.items:
-            if item.name in self.done or self._is_hopeless(item):
+            if item.name in self.finished or self._is_given_up(item):
                 continue
             state = self.leases.look(item.name)
             if state.holder is not None:
-                held.append(f"{item.name} ({state.holder})")
+                awaited.append(f"{item.name} ({state.holder})")
                 continue
-            if self._is_done(item) or self._is_hopeless(item):
+            if self._is_finished(item) or self._is_given_up(item):
                 continue
-            if state.outcome == "failed" and state.number > self._seen[item.name]:
-                self._fail(item, "failed in another worker's hands", str((state.ended or {}).get("line", "")))
+            if state.ending == "failed" and state.number > self._numbers_at_start[item.name]:
+                self._record_failure(item, "failed in another worker", str((state.ended or {}).get("line", "")))
                 continue
             if not self._is_ready(item):
-                # somebody trains it, maybe in another part of the study
-                held.append(f"the training before {item.name}")
+                # another worker trains it, maybe with another --shard
+                awaited.append(f"the training before {item.name}")
                 continue
             lease = self.leases.take(item.name)
             if lease is None:
-                held.append(item.name)
-            elif self._is_done(item):  # by another worker, between our two looks
+                awaited.append(item.name)
+            elif self._is_finished(item):  # another worker finished it since the check above
                 lease.end("done")
             else:
                 return (item, lease), []
-        return None, held
+        return None, awaited
 
-    def _is_done(self, item: Item) -> bool:
-        if item.name not in self.done:
+    def _is_finished(self, item: Item) -> bool:
+        if item.name not in self.finished:
             try:
                 if self.commands.folder.is_done(item):
-                    self.done.add(item.name)
+                    self.finished.add(item.name)
             except UserError as error:
-                if not self._is_hopeless(item):
-                    self._fail(item, "cannot be used", str(error))
-        return item.name in self.done
+                if not self._is_given_up(item):
+                    self._record_failure(item, "unusable files", str(error))
+        return item.name in self.finished
 
-    def _is_hopeless(self, item: Item) -> bool:
-        """Whether an item, or the training before it, has failed or stopped in this session."""
+    def _is_given_up(self, item: Item) -> bool:
+        """Whether an item, or the training before it, has failed or stopped in this process."""
         given_up = [failure.item for failure in self.failures] + self.interrupted
-        return any(other.subject == item.subject and other.kind in ("train", item.kind) for other in given_up)
+        return any(
+            item_given_up.subject == item.subject and item_given_up.kind in ("train", item.kind)
+            for item_given_up in given_up
+        )
 
     def _is_ready(self, item: Item) -> bool:
         if item.kind == "train" or item.subject.trained_on is None:
             return True
-        training = next(each for each in self.items if each.kind == "train" and each.subject == item.subject)
-        return self._is_done(training)
+        training = next(
+            earlier for earlier in self.items if earlier.kind == "train" and earlier.subject == item.subject
+        )
+        return self._is_finished(training)
 
-    def _wait(self, held: Sequence[str]) -> None:
-        told = f"waiting for what other workers do: {', '.join(held[:3])}{' and more' if len(held) > 3 else ''}"
-        if told != self._waiting:
-            self._say(told)
-        self._waiting = told
+    def _wait(self, awaited: Sequence[str]) -> None:
+        message = f"waiting for other workers: {', '.join(awaited[:3])}{' and more' if len(awaited) > 3 else ''}"
+        if message != self._wait_message:
+            self._print(message)
+        self._wait_message = message
         self._pause(5 * _POLL)
 
     def _pause(self, seconds: float) -> None:
@@ -173,73 +178,77 @@ class Worker:
         if self.stop.count:
             raise Stopped
 
-    # -------------------------------------------------------------------------------------------------------- doing it
+    # -------------------------------------------------------------------------------------------------- running an item
 
-    def _do(self, item: Item, lease: Lease) -> None:
-        place = f"[{self.items.index(item) + 1}/{len(self.items)}] {item.name}"
+    def _run_item(self, item: Item, lease: Lease) -> None:
+        label = f"[{self.items.index(item) + 1}/{len(self.items)}] {item.name}"
         log = self.commands.folder.log(item)
         again = f", continued ({lease.number}. time)" if lease.number > 1 else ""
-        self._say(f"{place}{again}; log: {log}")
-        # a lease that continues an earlier one says nothing about the time of a whole item
+        self._print(f"{label}{again}; log: {log}")
+        # the time of a continued item is not the time of a full item
         units = self.forecast.units(item) if lease.number == 1 else None
         try:
-            outcome, what, line = self._attempt(item, lease, log)
+            ending, problem, line = self._attempt(item, lease, log)
         except Stopped:
             lease.end("interrupted")
             raise
         except LeaseLost:
-            self._say(f"{place}: another worker took this over, it took this process for dead")
+            self._print(f"{label}: another worker took this process for dead and took over the item")
             return
-        lease.end(outcome, units=units if outcome == "done" else None, line=line)
-        took = duration(time.monotonic() - lease.begun)
-        if outcome == "done":
-            self._say(f"{place}: done in {took}; left: {self._left()}")
-        elif outcome == "interrupted":
+        lease.end(ending, units=units if ending == "done" else None, line=line)
+        took = duration(time.monotonic() - lease.taken_at)
+        if ending == "done":
+            self._print(f"{label}: done in {took}; left: {self._describe_remaining()}")
+        elif ending == "interrupted":
             self.interrupted.append(item)
-            self._say(f"{place}: stopped after {took}, its state is saved")
+            self._print(f"{label}: stopped after {took}, its state is saved")
         else:
-            self._fail(item, what, line)
-            self._say(f"{place}: FAILED after {took} ({what}): {line}")
+            self._record_failure(item, problem, line)
+            self._print(f"{label}: FAILED after {took} ({problem}): {line}")
 
-    def _attempt(self, item: Item, lease: Lease, log: Path) -> tuple[Outcome, str, str]:
-        """Run an item's commands; returns how it went, what went wrong, and the line of its log that says why."""
-        self._let_go(item, lease)
+    def _attempt(self, item: Item, lease: Lease, log: Path) -> tuple[Ending, str, str]:
+        """Run an item's commands; returns how it ended, the problem, and the line of its log that explains it."""
+        self._wait_for_orphans(item, lease)
         if item.kind == "test":
-            what, line = self._test(item, lease, log)
+            problem, line = self._test_sets(item, lease, log)
         else:
-            code = self._child(self.commands.of(item), log, lease)
+            code = self._run_child(self.commands.command_of(item), log, lease)
             line = last_line(log) if code else ""
             if code == INTERRUPTED or (code and self.commands.folder.was_interrupted(item)):
                 return "interrupted", "", line
-            what = f"exit status {code}" if code else ""
-        if self._is_done(item):
+            problem = f"exit status {code}" if code else ""
+        if self._is_finished(item):
             return "done", "", ""
-        return "failed", what or "exit status 0, but the result is not complete", line
+        return "failed", problem or "exit status 0, but the result is not complete", line
 
-    def _test(self, item: Item, lease: Lease, log: Path) -> tuple[str, str]:
-        """Ask the questions of all cells; one that ends the process is left out, so that the others get their turn.
+    def _test_sets(self, item: Item, lease: Lease, log: Path) -> tuple[str, str]:
+        """Evaluate on all unfinished sets; a set that ends the process is skipped, so that the next ones are tried.
 
         Returns:
-            What went wrong first, and the line of the log that says why; empty where nothing did.
+            The first problem and the line of the log that explains it; both empty if all cells are complete.
         """
-        left: list[DataSet] = self.commands.folder.open_cells(item)
-        what, line = "", ""
-        while left:
-            code = self._child(self.commands.of(item, left), log, lease)
-            still = self.commands.folder.open_cells(item)
-            left = [each for each in left if each in still]
-            if left and not what:
-                what, line = f"exit status {code} at {Path(left[0].path).name}", last_line(log)
-            left = [] if code in _WENT_THROUGH else left[1:]
-        still = self.commands.folder.open_cells(item)
-        return (f"{what}; {len(still)} of {len(item.sets)} cells are not complete", line) if still else ("", "")
+        remaining: list[DataSet] = self.commands.folder.unfinished_sets(item)
+        problem, line = "", ""
+        while remaining:
+            code = self._run_child(self.commands.command_of(item, remaining), log, lease)
+            unfinished = self.commands.folder.unfinished_sets(item)
+            remaining = [data_set for data_set in remaining if data_set in unfinished]
+            if remaining and not problem:
+                problem, line = f"exit status {code} at {Path(remaining[0].path).name}", last_line(log)
+            remaining = [] if code in _ALL_SETS_TRIED else remaining[1:]
+        unfinished = self.commands.folder.unfinished_sets(item)
+        return (
+            (f"{problem}; {len(unfinished)} of {len(item.sets)} cells are not complete", line)
+            if unfinished
+            else ("", "")
+        )
 
-    def _child(self, command: Sequence[str], log: Path, lease: Lease) -> int:
+    def _run_child(self, command: Sequence[str], log: Path, lease: Lease) -> int:
         """Run a command with its output in the log; returns its exit status.
 
         Raises:
-            Stopped: a signal came; the child has been told and has ended.
-            LeaseLost: see there; the child has been told and has ended.
+            Stopped: a signal came; it was passed on and the child has ended.
+            LeaseLost: the lease was lost; the child was terminated and has ended.
         """
         with disk_errors(log):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +256,7 @@ class Worker:
                 head = f"\n== {datetime.now(UTC).isoformat(timespec='seconds')}\n$ {recorded_command(command)}\n"
                 file.write(head.encode())
                 file.flush()
-                # a session of its own: Ctrl-C is for us, and we pass it on
+                # in a new session, so that Ctrl-C reaches this process alone, which passes it on
                 child = subprocess.Popen(
                     [sys.executable, str(tied_child.__file__), str(os.getpid()), *command],
                     stdin=subprocess.DEVNULL,
@@ -255,49 +264,49 @@ class Worker:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-        told = 0
-        while (code := _ended(child)) is None:
+        signals_sent = 0
+        while (code := _exit_status(child)) is None:
             lease.beat()
-            if told == 0 and (self.stop.count or lease.lost):
+            if signals_sent == 0 and (self.stop.count or lease.lost):
                 child.terminate()
-                told = 1
-            elif told == 1 and self.stop.count > 1:
+                signals_sent = 1
+            elif signals_sent == 1 and self.stop.count > 1:
                 os.killpg(child.pid, signal.SIGKILL)
-                told = 2
+                signals_sent = 2
         if self.stop.count:
             raise Stopped
         if lease.lost:
             raise LeaseLost
         return code
 
-    def _let_go(self, item: Item, lease: Lease) -> None:
-        """Wait until processes of a worker that was killed have ended: they would write to the same files."""
-        told = False
-        while found := processes_with(self.commands.output_of(item)):
-            if not told:
-                self._say(f"{item.name}: process {found[0]} of an earlier worker is still at it; waiting for its end")
-            told = True
+    def _wait_for_orphans(self, item: Item, lease: Lease) -> None:
+        """Wait for the processes of a killed worker to end, because they write to the same files."""
+        is_announced = False
+        while process_ids := processes_with(self.commands.output_of(item)):
+            if not is_announced:
+                self._print(f"{item.name}: waiting for process {process_ids[0]} of an earlier worker to end")
+            is_announced = True
             lease.beat()
             self._pause(5 * _POLL)
 
-    # --------------------------------------------------------------------------------------------------------- telling
+    # --------------------------------------------------------------------------------------------------------- messages
 
-    def _fail(self, item: Item, what: str, line: str) -> None:
-        self.failures.append(Failure(item, what, self.commands.folder.log(item), line))
+    def _record_failure(self, item: Item, problem: str, line: str) -> None:
+        self.failures.append(Failure(item, problem, self.commands.folder.log(item), line))
 
-    def _left(self) -> str:
-        left = [item for item in self.items if item.name not in self.done and not self._is_hopeless(item)]
-        if not left:
+    def _describe_remaining(self) -> str:
+        remaining = [item for item in self.items if item.name not in self.finished and not self._is_given_up(item)]
+        if not remaining:
             return "nothing"
-        seconds, unknown = self.forecast.seconds(left)
-        return f"{len(left)} items" + ("" if unknown else f", about {duration(seconds)}")
+        seconds, unknown = self.forecast.seconds(remaining)
+        return f"{len(remaining)} items" + ("" if unknown else f", about {duration(seconds)}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, flush=True)
 
 
-def _ended(child: subprocess.Popen) -> int | None:
-    """The exit status of a child within a moment, as shells count it; None if it still runs."""
+def _exit_status(child: subprocess.Popen) -> int | None:
+    """The exit status of a child as shells count it; None if it still runs after a moment."""
     try:
         code = child.wait(_POLL)
     except subprocess.TimeoutExpired:

@@ -1,1 +1,1 @@
-"""What a study will run, decided before anything starts."""
+"""Planning: which runs and cells a study consists of, decided before anything starts."""

@@ -1,4 +1,4 @@
-"""The flags of scripts/run_matrix.py, as far as they can be judged without loading anything."""
+"""The flags of scripts/run_matrix.py, checked as far as possible without loading a library."""
 
 import argparse
 import shlex
@@ -17,18 +17,18 @@ from open_r1.vocabulary.modes import Mode
 
 FAMILIES: tuple[Family, ...] = ("modality", "task")
 SCHEDULERS = ("slurm", "shell")
-PASSED_ON = ("train_args", "sft_args", "infer_args")
+FORWARDED_FLAGS = ("train_args", "sft_args", "infer_args")
 
-# What the study sets itself for each run or cell.
-_OURS_IN_TRAINING = {
+# Flags that the study sets for each run or cell.
+_SET_BY_STUDY_IN_TRAINING = {
     *("--model_name_or_path", "--dataset_name", "--output_dir", "--run_name", "--mode", "--resume_from_checkpoint"),
 }
-_OURS_IN_TESTS = {"--model_path", "--checkpoint", "--prompt_path", "--output_path", "--mode", "--split"}
+_SET_BY_STUDY_IN_TESTS = {"--model_path", "--checkpoint", "--prompt_path", "--output_path", "--mode", "--split"}
 
 
 @dataclass(frozen=True)
 class StudyFlags:
-    """What was asked for."""
+    """The parsed flags of one command."""
 
     base: str
     data: Path
@@ -48,132 +48,140 @@ class StudyFlags:
     emit: str | None
 
     def recorded(self) -> dict[str, list[str]]:
-        """The flags to pass on as study.json has them, without secrets."""
-        return recorded_words({key: getattr(self, key) for key in PASSED_ON})
+        """The forwarded flags as study.json records them: without secrets."""
+        return recorded_words({key: getattr(self, key) for key in FORWARDED_FLAGS})
 
     @property
     def secret_flags(self) -> list[str]:
-        """Which of the flags hold a secret."""
-        return [f"--{key}" for key in PASSED_ON if list(getattr(self, key)) != self.recorded()[key]]
+        """The flags whose value contains a secret."""
+        return [f"--{key}" for key in FORWARDED_FLAGS if list(getattr(self, key)) != self.recorded()[key]]
 
     def files(self) -> dict[str, str]:
-        """The SHA-256 of each file that is named among the flags to pass on: a recipe, a DeepSpeed configuration."""
+        """The SHA-256 of each file that a forwarded flag names: a recipe, a DeepSpeed configuration."""
         words = (*self.train_args, *self.sft_args, *self.infer_args)
         return {word: sha256_file(word) for word in sorted(set(words)) if Path(word).is_file()}
 
 
 def recorded_words(passed_on: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Flags to pass on, by the flag of the study that holds them, without secrets."""
+    """Forwarded flags without secrets, by the flag of the study that holds them."""
     return {key: split_secrets(words)[0] for key, words in passed_on.items()}
 
 
 def parser(description: str | None) -> CommandParser:
-    """The command's flags."""
-    made = CommandParser(description=description)
-    add = made.add_argument
+    """The parser of the command."""
+    command_parser = CommandParser(description=description)
+    add = command_parser.add_argument
     add("--base", required=True, metavar="MODEL", help="checkpoint to start from: folder, org/repo, org/repo:subfolder")
     add("--data", type=Path, default=Path("data/VQA"), help="folder of prepared sets (default: %(default)s)")
     add("--output_dir", type=Path, default=Path("output/study"), help="folder of the study (default: %(default)s)")
     add("--modes", default="think,nothink", help="answer forms to train: think, nothink, think_after (%(default)s)")
     add("--by", default="modality,task", help="split families of the sets (default: %(default)s)")
-    add("--only", nargs="+", default=[], metavar="CT", help="only the runs trained on these; any published spelling")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="CT",
+        help="only runs trained on these labels, in any published spelling",
+    )
     add(
         "--zero_shot",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="ask the base all test questions too, in each mode (default: yes; it trains nothing)",
+        help="also evaluate the untrained base on all test sets, in each mode (default: yes)",
     )
-    add("--sft", action="store_true", help="fine-tune on each set as well (no-think), for a column beside GRPO")
+    add("--sft", action="store_true", help="also fine-tune on each set (no-think), to compare with GRPO")
     add("--nproc_per_node", type=int, default=1, metavar="N", help="processes of each run, one per GPU (default: 1)")
     add("--train_args", default="", metavar='"..."', help="flags for every GRPO training, in one string")
     add("--sft_args", default="", metavar='"..."', help="flags for every supervised training, in one string")
     add("--infer_args", default="", metavar='"..."', help="flags for every evaluation, in one string")
-    add("--dry_run", action="store_true", help="check and print the plan, do nothing")
-    add("--shard", metavar="I/N", help="do the I-th of N parts of the runs (1/8 to 8/8), each with its cells")
+    add("--dry_run", action="store_true", help="check the flags, print the plan and run nothing")
+    add("--shard", metavar="I/N", help="run only the I-th of N parts of the study (1/8 to 8/8)")
     add("--emit", choices=SCHEDULERS, help="print a job script instead of running anything")
     add(
         "--claim_timeout",
         type=float,
         default=PATIENCE,
         metavar="SECONDS",
-        help="take over the work of a machine that was silent for so long (default: %(default).0f)",
+        help="take over the work of another machine after this much silence (default: %(default).0f)",
     )
-    return made
+    return command_parser
 
 
 def read_flags(description: str | None, arguments: Sequence[str]) -> StudyFlags:
-    """The command line, judged.
+    """Parse and check the command line.
 
     Raises:
-        UserError: a flag is unknown, missing or makes no sense.
+        UserError: a flag is unknown, missing or invalid.
     """
-    given = parser(description).parse_args(_joined(arguments))
-    by = _listed("--by", given.by, FAMILIES)
-    modes = _listed("--modes", given.modes, tuple(mode for mode in Mode if mode.is_trained))
-    if given.nproc_per_node < 1:
-        raise UserError(f"--nproc_per_node {given.nproc_per_node}: a run needs at least one process")
-    if given.sft_args and not given.sft:
-        raise UserError("--sft_args does nothing without --sft; add it or leave the flags out")
+    values = parser(description).parse_args(_join_values(arguments))
+    by = _parse_list("--by", values.by, FAMILIES)
+    modes = _parse_list("--modes", values.modes, tuple(mode for mode in Mode if mode.is_trained))
+    if values.nproc_per_node < 1:
+        raise UserError(f"--nproc_per_node {values.nproc_per_node}: a run needs at least one process")
+    if values.sft_args and not values.sft:
+        raise UserError("--sft_args has no effect without --sft; add --sft or remove --sft_args")
     return StudyFlags(
-        base=given.base,
-        data=given.data,
-        output_dir=given.output_dir,
+        base=values.base,
+        data=values.data,
+        output_dir=values.output_dir,
         modes=modes,
         by=by,
-        only=tuple(_only(name, by) for name in given.only),
-        shard=None if given.shard is None else _shard(given.shard),
-        zero_shot=given.zero_shot,
-        sft=given.sft,
-        nproc_per_node=given.nproc_per_node,
-        train_args=_words("--train_args", given.train_args, _OURS_IN_TRAINING),
-        sft_args=_words("--sft_args", given.sft_args, _OURS_IN_TRAINING),
-        infer_args=_words("--infer_args", given.infer_args, _OURS_IN_TESTS),
-        claim_timeout=given.claim_timeout,
-        dry_run=given.dry_run,
-        emit=given.emit,
+        only=tuple(_parse_only(name, by) for name in values.only),
+        shard=None if values.shard is None else _parse_shard(values.shard),
+        zero_shot=values.zero_shot,
+        sft=values.sft,
+        nproc_per_node=values.nproc_per_node,
+        train_args=_split_words("--train_args", values.train_args, _SET_BY_STUDY_IN_TRAINING),
+        sft_args=_split_words("--sft_args", values.sft_args, _SET_BY_STUDY_IN_TRAINING),
+        infer_args=_split_words("--infer_args", values.infer_args, _SET_BY_STUDY_IN_TESTS),
+        claim_timeout=values.claim_timeout,
+        dry_run=values.dry_run,
+        emit=values.emit,
     )
 
 
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """`--train_args X` as `--train_args=X`: argparse takes an X that begins with dashes for a flag otherwise."""
-    found: list[str] = []
+def _join_values(arguments: Sequence[str]) -> list[str]:
+    """`--train_args X` as `--train_args=X`; otherwise argparse takes an X that begins with dashes for a flag."""
+    joined: list[str] = []
     for word in arguments:
-        if found and found[-1].removeprefix("--") in PASSED_ON:
-            found[-1] += f"={word}"
+        if joined and joined[-1].removeprefix("--") in FORWARDED_FLAGS:
+            joined[-1] += f"={word}"
         else:
-            found.append(word)
-    return found
+            joined.append(word)
+    return joined
 
 
-def _listed(flag: str, text: str, known: tuple) -> tuple:
-    """A comma-separated list of known words, each once, in the order of `known`."""
+def _parse_list(flag: str, text: str, choices: tuple) -> tuple:
+    """A comma-separated list of choices, each once, in the order of `choices`."""
     words = [word.strip() for word in text.split(",") if word.strip()]
-    strange = [word for word in words if word not in known]
-    if strange or not words:
-        raise UserError(f"{flag} {text!r} does not exist; choose among {', '.join(known)}, separated by commas")
-    return tuple(each for each in known if each in words)
+    unknown = [word for word in words if word not in choices]
+    if unknown or not words:
+        raise UserError(f"{flag} {text!r} is not valid; choose among {', '.join(choices)}, separated by commas")
+    return tuple(choice for choice in choices if choice in words)
 
 
-def _only(name: str, by: tuple[Family, ...]) -> Label:
+def _parse_only(name: str, by: tuple[Family, ...]) -> Label:
     label = parse_label(name, by[0] if len(by) == 1 else None)
     if label is None:
-        raise UserError(f"--only {name!r} names no modality or task; CT, 'Lesion Grading' or LG would")
+        raise UserError(f"--only {name!r} names no modality or task; write for example CT, 'Lesion Grading' or LG")
     return label
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _parse_shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--shard {text!r} is no part of a whole; write 1/4 to 4/4 for four machines")
+        raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; write 1/4 to 4/4 for four machines")
     return int(number), int(count)
 
 
-def _words(flag: str, text: str, ours: set[str]) -> tuple[str, ...]:
+def _split_words(flag: str, text: str, set_by_study: set[str]) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
-        raise UserError(f"{flag} {text!r} cannot be taken apart as a shell would: {error}") from None
-    taken = [word for word in words if word.partition("=")[0].replace("-", "_").replace("__", "--", 1) in ours]
-    if taken:
-        raise UserError(f"{flag} holds {taken[0]}, which the study sets itself for every run; leave it out")
+        raise UserError(f"{flag} {text!r} cannot be split into words like a shell command: {error}") from None
+    reserved = [
+        word for word in words if word.partition("=")[0].replace("-", "_").replace("__", "--", 1) in set_by_study
+    ]
+    if reserved:
+        raise UserError(f"{flag} contains {reserved[0]}, which the study sets for every run; remove it")
     return words

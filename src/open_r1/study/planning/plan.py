@@ -1,4 +1,4 @@
-"""What a study consists of: runs, and for each the test sets of its own split family; and what of it is done."""
+"""What a study consists of: runs, and for each run the test sets of its split family."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Method = Literal["grpo", "sft", "zero-shot"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a run, or the base as it is asked in one mode."""
+    """What is evaluated: a run, or the untrained base in one mode."""
 
     method: Method
     mode: Mode
@@ -21,19 +21,19 @@ class Subject:
 
     @property
     def way(self) -> str:
-        """`grpo-think`: what the trainings that differ in their data alone have in common."""
+        """`grpo-think`: method and mode, which trainings on different data share."""
         return f"{self.method}-{self.mode}"
 
     @property
     def name(self) -> str:
-        """`CT-grpo-think`, `Disease_Diagnosis-sft-nothink`, `zero-shot-think`: folders and logs bear it."""
-        first = () if self.trained_on is None else (self.trained_on.label.folder.removesuffix("_384"),)
-        return "-".join((*first, self.way))
+        """`CT-grpo-think`, `Disease_Diagnosis-sft-nothink`, `zero-shot-think`: the name of folders and logs."""
+        set_name = () if self.trained_on is None else (self.trained_on.label.folder.removesuffix("_384"),)
+        return "-".join((*set_name, self.way))
 
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of work that one worker does at a time: train a subject, or ask it the test questions."""
+    """A piece of work for one worker: train a subject, or evaluate it on its test sets."""
 
     kind: Literal["train", "test"]
     subject: Subject
@@ -46,13 +46,13 @@ class Item:
 
     @property
     def questions(self) -> int:
-        """Training or test questions."""
-        return sum(each.train if self.kind == "train" else each.test for each in self.sets)
+        """The number of training or test questions."""
+        return sum(data_set.train if self.kind == "train" else data_set.test for data_set in self.sets)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All subjects with the sets that each is tested on."""
+    """All subjects, each with the sets that it is tested on."""
 
     subjects: tuple[tuple[Subject, tuple[DataSet, ...]], ...]
 
@@ -64,43 +64,45 @@ class Plan:
     @property
     def cells(self) -> list[tuple[Subject, DataSet]]:
         """Every pair of a subject and a test set."""
-        return [(subject, each) for subject, sets in self.subjects for each in sets]
+        return [(subject, data_set) for subject, sets in self.subjects for data_set in sets]
 
     @property
     def items(self) -> list[Item]:
         """The work, in order: each subject is tested right after it is trained."""
-        found = []
+        items = []
         for subject, sets in self.subjects:
             if subject.trained_on is not None:
-                found.append(Item("train", subject, (subject.trained_on,)))
+                items.append(Item("train", subject, (subject.trained_on,)))
             if sets:
-                found.append(Item("test", subject, sets))
-        return found
+                items.append(Item("test", subject, sets))
+        return items
 
     def only(self, labels: Collection[Label]) -> "Plan":
-        """The runs that are trained on these, with all their cells; of zero-shot the cells that are tested on these.
+        """The runs trained on these labels with all their cells, and the zero-shot cells tested on these labels.
 
         Raises:
-            UserError: nothing is trained or tested on one of them.
+            UserError: no run is trained on one of the labels.
         """
         if not labels:
             return self
-        kept = []
+        selected = []
         for subject, sets in self.subjects:
             if subject.trained_on is None:
-                sets = tuple(each for each in sets if each.label in labels)
+                sets = tuple(data_set for data_set in sets if data_set.label in labels)
             elif subject.trained_on.label not in labels:
                 continue
             if sets:
-                kept.append((subject, sets))
-        known = {subject.trained_on.label for subject in self.runs if subject.trained_on is not None}
+                selected.append((subject, sets))
+        trained_labels = {subject.trained_on.label for subject in self.runs if subject.trained_on is not None}
         for label in labels:
-            if label not in known:
-                raise UserError(f"--only {label}: no run of this study is trained on it; there are {', '.join(known)}")
-        return Plan(tuple(kept))
+            if label not in trained_labels:
+                raise UserError(
+                    f"--only {label}: no run of this study is trained on it; choose among {', '.join(trained_labels)}"
+                )
+        return Plan(tuple(selected))
 
     def shard(self, number: int, count: int) -> "Plan":
-        """Part `number` of `count`: every so manyth subject, counted from 1."""
+        """Part `number` (from 1) of `count`: every `count`-th subject."""
         return Plan(self.subjects[number - 1 :: count])
 
 
@@ -108,26 +110,28 @@ def make_plan(sets: Sequence[DataSet], modes: Sequence[Mode], zero_shot: bool, s
     """The whole study: a run per mode and set, tested on every set of its split family.
 
     Args:
-        sets: those that were found; one without a train split is tested on, one without a test split trained on.
+        sets: the prepared sets; one without a train split is only tested on, one without a test split only trained on.
         modes: answer forms to train with GRPO.
-        zero_shot: ask the base all test questions too, in each mode.
-        sft: fine-tune on each set as well. The data holds no thoughts to learn: the no-think form alone.
+        zero_shot: also evaluate the untrained base on all test sets, in each mode.
+        sft: also fine-tune on each set, in no-think mode only, because the data holds no thoughts.
 
     Raises:
-        UserError: no set can be trained on.
+        UserError: no set has a train split.
     """
     subjects: list[tuple[Subject, tuple[DataSet, ...]]] = []
-    tested = tuple(each for each in sets if each.test)
+    tested = tuple(data_set for data_set in sets if data_set.test)
     if zero_shot and tested:
         subjects += [(Subject("zero-shot", mode), tested) for mode in modes]
-    for each in sets:
-        own = tuple(other for other in tested if other.family == each.family)
+    for data_set in sets:
+        tested_in_family = tuple(tested_set for tested_set in tested if tested_set.family == data_set.family)
         ways: list[tuple[Method, Mode]] = [("grpo", mode) for mode in modes]
         if sft:
             ways.append(("sft", Mode.NOTHINK))
-        if each.train:
-            subjects += [(Subject(method, mode, each), own) for method, mode in ways]
+        if data_set.train:
+            subjects += [(Subject(method, mode, data_set), tested_in_family) for method, mode in ways]
     plan = Plan(tuple(subjects))
     if not plan.runs:
-        raise UserError(f"not one of {len(sets)} sets has a train split, so there is nothing to train; prepare them")
+        raise UserError(
+            f"none of the {len(sets)} sets has a train split, so nothing can be trained; prepare them again"
+        )
     return plan

@@ -20,42 +20,42 @@ class DataSet:
     path: str
     train: int  # questions; 0: it has no such split
     test: int
-    sha256: str  # of its manifest, or of what describes its splits where it has none
+    sha256: str  # of its manifest, or of a split's state.json if it has no manifest
 
     @property
     def family(self) -> Family:
-        """The split family that it is of."""
+        """The split family of the label."""
         return family_of(self.label)
 
 
 def find_sets(folder: Path, families: Collection[Family]) -> tuple[list[DataSet], list[str]]:
-    """The sets of some split families, in the published order, and the names of folders that are no such set.
+    """The sets of some split families, in the published order, and the names of folders that are not such sets.
 
     Raises:
-        UserError: there is none, one cannot be read, or two folders are of one label.
+        UserError: there is no set, one cannot be read, or two folders have the same label.
     """
     if not folder.is_dir():
-        raise UserError(f"--data {folder} is no folder; scripts/prepare_omnimedvqa.py --output_dir makes it")
-    found: dict[Label, DataSet] = {}
-    others = []
+        raise UserError(f"--data {folder} is not a folder; scripts/prepare_omnimedvqa.py --output_dir makes it")
+    sets: dict[Label, DataSet] = {}
+    ignored_folders = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        label = _label(path, families)
+        label = _label_of(path, families)
         if label is None:
-            others.append(path.name)
+            ignored_folders.append(path.name)
         elif family_of(label) in families:
-            if label in found:
-                raise UserError(f"{found[label].path} and {path} are both of {label}; keep one of them in {folder}")
-            found[label] = _read(label, path)
-    if not found:
+            if label in sets:
+                raise UserError(f"{sets[label].path} and {path} are both {label}; keep one of them in {folder}")
+            sets[label] = _read_set(label, path)
+    if not sets:
         raise UserError(
-            f"--data {folder} holds no prepared set by {' or '.join(families)}; "
-            f"scripts/prepare_omnimedvqa.py --output_dir {folder} makes them"
+            f"--data {folder} contains no prepared set by {' or '.join(families)}; "
+            f"make them with scripts/prepare_omnimedvqa.py --output_dir {folder}"
         )
-    return [found[label] for label in [*Modality, *Task] if label in found], others
+    return [sets[label] for label in [*Modality, *Task] if label in sets], ignored_folders
 
 
-def _label(path: Path, families: Collection[Family]) -> Label | None:
-    """What a folder is named after; `MR` alone is read by the one family that is asked for."""
+def _label_of(path: Path, families: Collection[Family]) -> Label | None:
+    """The label in a folder's name; `MR` alone is ambiguous unless exactly one family is requested."""
     if not (path / "dataset_dict.json").is_file():
         return None
     try:
@@ -68,18 +68,18 @@ def _label(path: Path, families: Collection[Family]) -> Label | None:
         return None
 
 
-def _read(label: Label, path: Path) -> DataSet:
+def _read_set(label: Label, path: Path) -> DataSet:
     splits = {split: path / split for split in ("train", "test") if (path / split / "state.json").is_file()}
     manifest = path / MANIFEST
-    described = manifest if manifest.is_file() else path / next(iter(splits), "train") / "state.json"
+    description_file = manifest if manifest.is_file() else path / next(iter(splits), "train") / "state.json"
     if not splits:
         raise UserError(f"{path} has neither a train nor a test split; prepare it again")
-    counts = {split: _rows(folder) for split, folder in splits.items()}
-    return DataSet(label, str(path), counts.get("train", 0), counts.get("test", 0), sha256_file(described))
+    counts = {split: _count_rows(folder) for split, folder in splits.items()}
+    return DataSet(label, str(path), counts.get("train", 0), counts.get("test", 0), sha256_file(description_file))
 
 
-def _rows(split: Path) -> int:
-    """Rows of a saved split, from the heads of its files: images are not read."""
+def _count_rows(split: Path) -> int:
+    """Rows of a saved split, from its file headers: images are not read."""
     import datasets
 
     try:
@@ -87,4 +87,6 @@ def _rows(split: Path) -> int:
             return 0
         return datasets.Dataset.load_from_disk(str(split)).num_rows
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{split} holds no saved data set that can be read: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{split} is not a readable saved data set ({str(error).splitlines()[0]}); prepare it again"
+        ) from None

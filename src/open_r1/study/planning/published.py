@@ -1,8 +1,8 @@
 """The published settings of a study's trainings, as flags that --train_args and --sft_args override.
 
-No-think: 2 epochs, as in Med-R1's command for Qwen2.5-VL-3B. Think: 1 epoch, as its 13 runs of Qwen2-VL-2B;
-think-after, which was never published, likewise. Both take 4 prompts per optimizer step on however many processes.
-Supervised fine-tuning takes 1 epoch at 128 questions per step.
+No-think: 2 epochs, as in Med-R1's command for Qwen2.5-VL-3B. Think: 1 epoch, as in its 13 runs of Qwen2-VL-2B.
+Think-after, which was never published, has the settings of think. All take 4 prompts per optimizer step, whatever the
+number of processes. Supervised fine-tuning takes 1 epoch at 128 questions per step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,75 +25,79 @@ SHARED = {
     "bf16": "true",
     "logging_steps": "1",
 }
-_NEEDED = ("--model_name_or_path", "base", "--dataset_name", "data")  # of every training; judged elsewhere
+_PLACEHOLDERS = ("--model_name_or_path", "base", "--dataset_name", "data")  # required flags; checked elsewhere
 
 
 def published_flags(
     runs: Sequence[Subject], flags: StudyFlags, study: Mapping[str, Any] | None
 ) -> dict[str, list[str]]:
-    """The flags that the study adds to those of --train_args and --sft_args, by `Subject.way`.
+    """The flags that the study adds to --train_args and --sft_args, by `Subject.way`.
 
     Args:
         runs: the trainings.
-        flags: the command.
-        study: study.json of a study that is continued; its runs keep what they began with. One that was begun before
-            studies had these settings has none.
+        flags: of the command.
+        study: study.json of a study that is continued; its settings are kept. A study from before these settings
+            existed has none and gets none.
 
     Raises:
-        UserError: --train_args or --sft_args cannot be used.
+        UserError: --train_args or --sft_args is invalid.
     """
     added: dict[str, list[str]] = {}
     for run in runs:
         if run.way not in added:
-            own = read_own_flags(run, flags)
-            added[run.way] = [word for item in _settings(run, own, flags.nproc_per_node).items() for word in item]
+            user_flags = read_user_flags(run, flags)
+            added[run.way] = [
+                word for item in _settings(run, user_flags, flags.nproc_per_node).items() for word in item
+            ]
     if study is None:
         return added
     recorded = study.get("published")
     return {} if recorded is None else added | recorded
 
 
-def read_own_flags(run: Subject, flags: StudyFlags) -> TrainingFlags:
-    """What --train_args or --sft_args says, judged.
+def read_user_flags(run: Subject, flags: StudyFlags) -> TrainingFlags:
+    """Parse and check --train_args or --sft_args.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: a flag in it is invalid.
     """
     name, words = ("--sft_args", flags.sft_args) if run.method == "sft" else ("--train_args", flags.train_args)
     try:
-        own = read_training_flags(_method(run), [*_NEEDED, *words])
-        require_files(own)
+        user_flags = read_training_flags(_method(run), [*_PLACEHOLDERS, *words])
+        require_files(user_flags)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    return own
+    return user_flags
 
 
-def _settings(run: Subject, own: TrainingFlags, processes: int) -> dict[str, str]:
+def _settings(run: Subject, user_flags: TrainingFlags, processes: int) -> dict[str, str]:
     method = _method(run)
     settings = {**SHARED, "num_train_epochs": str(EPOCHS[run.mode] if method == "grpo" else 1)}
-    at_once = own.defaults.per_device_train_batch_size * processes
-    settings["gradient_accumulation_steps"] = str(max(1, round(PROMPTS_PER_STEP[method] / at_once)))
-    given = own.given | ({"bf16"} if "fp16" in own.given else set())
-    return {f"--{name}": value for name, value in settings.items() if name not in given}
+    questions_per_pass = user_flags.defaults.per_device_train_batch_size * processes
+    settings["gradient_accumulation_steps"] = str(max(1, round(PROMPTS_PER_STEP[method] / questions_per_pass)))
+    set_by_user = user_flags.given | ({"bf16"} if "fp16" in user_flags.given else set())
+    return {f"--{name}": value for name, value in settings.items() if name not in set_by_user}
 
 
-def step_notes(checked: Mapping[str, Any], published: Mapping[str, Sequence[str]], processes: int) -> list[str]:
-    """A line for every way of training whose step is not the published one, and how it would be.
+def step_notes(
+    flag_meanings: Mapping[str, Any], flags_by_way: Mapping[str, Sequence[str]], processes: int
+) -> list[str]:
+    """A line for every way of training whose prompts per step differ from the published runs, with the remedy.
 
     Args:
-        checked: by way, what the flags mean for a step (`checks.check`).
-        published: of `published_flags`.
+        flag_meanings: by way, what the flags mean for a step (`preflight.check`).
+        flags_by_way: from `published_flags`.
         processes: of each run.
     """
     notes = []
-    for way in published:
+    for way in flags_by_way:
         method: Method = "sft" if way.startswith("sft") else "grpo"
-        per_step, usual = checked[way]["prompts_per_step"] * processes, PROMPTS_PER_STEP[method]
-        if per_step != usual:
-            most = usual // _DEFAULTS[method].per_device_train_batch_size
-            fitting = [str(count) for count in range(1, most + 1) if most % count == 0]
+        per_step, published = flag_meanings[way]["prompts_per_step"] * processes, PROMPTS_PER_STEP[method]
+        if per_step != published:
+            process_limit = published // _DEFAULTS[method].per_device_train_batch_size
+            fitting = [str(count) for count in range(1, process_limit + 1) if process_limit % count == 0]
             notes.append(
-                f"note: {way} takes {per_step} prompts per optimizer step; the published runs took {usual}, which "
+                f"note: {way} takes {per_step} prompts per optimizer step; the published runs took {published}, which "
                 f"needs --nproc_per_node {', '.join(fitting[:-1])} or {fitting[-1]} and no batch size in the arguments"
             )
     return notes
