@@ -517,6 +517,6 @@ def test_a_damaged_processor_is_an_error_of_one_line(copy):
 def test_the_readme_names_every_released_checkpoint_and_how_to_fetch_it(repository):
     text = (repository / "checkpoints" / "README.md").read_text()
     for run in matrix():
-        mark = "seen" if run.seen else "presumed"
+        mark = "seen" if run.is_confirmed else "presumed"
         fetch = f'hf download yuxianglai117/Med-R1 --include "{run.subfolder}/*" --local-dir checkpoints/Med-R1'
         assert f"| {run.label} | `{run.checkpoint}` | {mark} | `{fetch}` |" in text
