@@ -209,7 +209,9 @@ def test_a_study_writes_no_secret_and_puts_none_into_a_job_script(place: Path, r
 
     refused = run(place, script, *words, "--emit", "shell")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: --train_args holds a secret, which would stand in the job script")
+    assert refused.stderr.startswith(
+        "error: --train_args contains a secret, which everyone who can read the job script would see"
+    )
 
 
 def test_a_study_of_before_is_continued_without_its_secrets(tmp_path: Path) -> None:
