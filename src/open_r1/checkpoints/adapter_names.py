@@ -23,7 +23,7 @@ def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
     import peft
     from safetensors import safe_open
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import PrefixChange, WeightRenaming, apply_renamings
+    from transformers.core_model_loading import PrefixChange, WeightRenaming
 
     modules = {name for name, _ in base.named_modules()}
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
@@ -32,14 +32,14 @@ def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
         return None, {}
     rules = [each for each in get_model_conversion_mapping(base) if isinstance(each, WeightRenaming)]
     rules = [each for each in rules if not isinstance(each, PrefixChange)]
-    today = {plain: apply_renamings(plain, rules) for plain in stored.values()}
+    today = {plain: _renamed(plain, rules) for plain in stored.values()}
     today = {old: new for old, new in today.items() if _module(old) not in modules and _module(new) in modules}
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
     # exactly the layers that have weights: a pattern of old names would match none
     config.target_modules = sorted({_module(today.get(p, p)) for p in stored.values() if ".lora_" in p})
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     for pattern in (config.rank_pattern, config.alpha_pattern):
-        renamed = {apply_renamings(name, rules): value for name, value in pattern.items()}
+        renamed = {_renamed(name, rules): value for name, value in pattern.items()}
         pattern.clear()
         pattern.update(renamed)
     return config, {f"^{re.escape(old)}$": new for old, new in today.items()}
@@ -48,3 +48,10 @@ def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
 def _module(name: str) -> str:
     """`model.layers.0.mlp.up_proj` of `model.layers.0.mlp.up_proj.lora_A.weight`; of other weights their part."""
     return name.partition(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0]
+
+
+def _renamed(name: str, rules: list[Any]) -> str:
+    """A weight's name after every rule in turn."""
+    for rule in rules:
+        name, _ = rule.rename_source_key(name)
+    return name
