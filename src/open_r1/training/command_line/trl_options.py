@@ -19,7 +19,7 @@ SERVED = _names("""
     output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
     lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
     optim_target_modules gradient_accumulation_steps average_tokens_across_devices max_grad_norm bf16 fp16 tf32
-    activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
+    gradient_checkpointing gradient_checkpointing_kwargs
     torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config use_cache
     torch_empty_cache_steps logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter
     log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id
