@@ -447,7 +447,7 @@ def test_families_know_vision_and_positions(tiny):
     [(112 * 112, 84), (113 * 113, 112), (401408, 392)],
     # 384 / (384 / 112) / 28 = 4 - 1e-15 in floating point, floored to 3: 84. 384 / 28 = 13.7, rounded to 14: 392.
 )
-def test_pixel_limits_decide_how_large_a_image_is_shown(tiny, max_pixels, side):
+def test_pixel_limits_decide_how_large_an_image_is_shown(tiny, max_pixels, side):
     processor = load_processor(tiny["qwen2_5_vl"], max_pixels=max_pixels)
     image = Image.new("RGB", (384, 384), "red")
     grid = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"].tolist()

@@ -203,7 +203,7 @@ def test_a_draw_per_image_of_few_has_both_sides():
     assert list(draw_per_image([(0, 0), (0, 1)], [11, 11], seed=0)) == [0, 0]
 
 
-def test_copies_of_a_image_under_other_names_are_one_image(build, tmp_path, release):
+def test_copies_of_an_image_under_other_names_are_one_image(build, tmp_path, release):
     for number in range(0, 20, 2):  # every second CT image is the one before it
         shutil.copy(
             release / f"Images/CT set/{number:03d} (1).png", release / f"Images/CT set/{number + 1:03d} (1).png"
@@ -317,7 +317,7 @@ def test_other_settings_or_inputs_are_refused_by_name(build, tmp_path, release):
         build(split="image_disjoint")
     draw(release / "Images/CT set/000 (1).png", 99)
     (release / "Images/CT set/001 (1).png").unlink()
-    with pytest.raises(UserError, match=r"inputs: images \("):
+    with pytest.raises(UserError, match=r"inputs: pictures \("):
         build()
     shutil.rmtree(release / "QA_information/Open-access")
     make_release(release, images=19)
@@ -372,7 +372,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path
     command = [sys.executable, str(repository / "scripts/prepare_omnimedvqa.py"), "--release", str(release)]
     options = ["--only", "CT", "--num_workers", "2", "--size", "512", "--output_dir"]
     process = subprocess.Popen([*command, *options, str(tmp_path / "out")], stderr=subprocess.PIPE)
-    index = tmp_path / "out/.partial/images/index.jsonl"
+    index = tmp_path / "out/.partial/pictures/index.jsonl"
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not (index.exists() and index.read_bytes().count(b"\n") > 1):
         time.sleep(0.01)

@@ -367,7 +367,7 @@ def test_the_leak_counts_test_questions_not_images():
 def leak_line(shared: int, test: int, train: int) -> str:
     """What a preparation prints of a set in which `shared` of its test questions show an image of train."""
     images = [*range(train), *range(shared), *range(train, train + test - shared)]
-    questions: Any = SimpleNamespace(image=images, task=lambda index: Task.GRADING)
+    questions: Any = SimpleNamespace(image_index=images, task=lambda index: Task.GRADING)
     used = {"train": array("I", range(train)), "test": array("I", range(train, train + test))}
     report = set_report(Modality.CT, questions, used, lambda image: image, [])  # type: ignore[arg-type]
     lines = report_lines(Outcome([Prepared(Path("CT_384"), True, report)], [], {}))

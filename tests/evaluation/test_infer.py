@@ -70,7 +70,7 @@ def rows_of_all_sizes(count: int) -> list[dict]:
         size = (draw.randint(30, 300), draw.randint(30, 300))
         file = BytesIO()
         Image.effect_noise(size, 40 + 5 * number).convert("RGB").save(file, "PNG")
-        problem = "What is shown in this image? " * draw.randint(1, 9) + "A)CT, B)MRI"
+        problem = "What is shown in this picture? " * draw.randint(1, 9) + "A)CT, B)MRI"
         rows.append({"id": str(number), "problem": problem, "image": {"bytes": file.getvalue(), "path": None}})
     return rows
 

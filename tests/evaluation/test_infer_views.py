@@ -297,7 +297,7 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
     assert {r.asked for r in read_results(given.output_path).results} == {r.asked for r in results}
 
 
-def test_a_question_that_holds_a_images_token_is_set_aside(tiny, phantoms):
+def test_a_question_that_holds_an_images_token_is_set_aside(tiny, phantoms):
     encoder, _ = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     rows = listed(rows)

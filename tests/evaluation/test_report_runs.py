@@ -135,7 +135,7 @@ def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     ]
 
 
-def test_questions_that_share_a_image_are_tested_together(tmp_path):
+def test_questions_that_share_an_image_are_tested_together(tmp_path):
     before = write(tmp_path / "before.jsonl", answers("CT", 10, shared=2))
     after = write(tmp_path / "after.jsonl", answers("CT", 30, shared=2))
     write_report([before, after], tmp_path / "out")

@@ -135,7 +135,7 @@ def test_plain_names_are_not_touched():
         assert markdown_text(name) == name
 
 
-def test_a_image_of_any_name_is_one_image():
+def test_an_image_of_any_name_is_one_image():
     token = parsed(markdown_image("a](b) *c*", "x <y>\n%/heatmap.png"))[1]
     (image,) = token.children
     assert (image.type, image.content, image.attrs["src"]) == (
@@ -145,7 +145,7 @@ def test_a_image_of_any_name_is_one_image():
     )
 
 
-def test_a_name_with_dollar_signs_is_no_formula_of_a_image():
+def test_a_name_with_dollar_signs_is_no_formula_of_an_image():
     labels = {"modality": "$a_$", "task": "$b^$"}
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A", **labels}
     figure = accuracy_heatmap(tabulate([judged(row, "p", "<answer>A</answer>", 3)]), "run $\\frac$", "note $x_$")

@@ -28,7 +28,7 @@ def test_stderr_of_independent_questions_is_the_textbook_one():
     assert clustered_stderr([1, 1, 0, 0], "abcd") == pytest.approx(math.sqrt(1 / 12))
 
 
-def test_stderr_grows_where_questions_share_a_image():
+def test_stderr_grows_where_questions_share_an_image():
     # sums per image: +1, -1; SE^2 = 2/1 * (1 + 1) / 16 = .25
     assert clustered_stderr([1, 1, 0, 0], "aabb") == pytest.approx(0.5)
     # images that hold one right and one wrong answer each: sums 0, 0

@@ -104,7 +104,7 @@ def test_rendering_equals_the_chat_template_token_for_token(processor, name, has
     assert ids(processor, rendered) == ids(processor, expected_turn(text, 1 if has_image else 0))
 
 
-def test_the_processor_call_equals_the_written_out_turn_with_a_image(processor):
+def test_the_processor_call_equals_the_written_out_turn_with_an_image(processor):
     from PIL import Image
 
     problem = "What is shown? A)x, B)y (z), C)50%, D)é 肺"
