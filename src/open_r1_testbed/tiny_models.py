@@ -169,7 +169,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 850) -> Qwen2Tokeniz
     )
     bpe.train_from_iterator(texts, trainer)
     learnt = json.loads(bpe.to_str())["model"]
-    merges: Any = [tuple(merge) for merge in learnt["merges"]]  # annotated as str, wants pairs (5.23)
+    merges: Any = [tuple(merge) for merge in learnt["merges"]]  # annotated as str, wants pairs (5.17)
     return Qwen2Tokenizer(
         vocab=learnt["vocab"],
         merges=merges,
@@ -229,7 +229,7 @@ def _config(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int]) 
         "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"],
         "vision_end_token_id": ids["<|vision_end|>"],
-        "tie_word_embeddings": True,  # transformers 5.23 reads it here, not in text_config
+        "tie_word_embeddings": True,  # transformers 5.17 reads it here, not in text_config
     }
     if family == "qwen2_vl":
         vision = {

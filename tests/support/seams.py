@@ -109,7 +109,6 @@ READS = (
     Seam(TRAINER, "_tr_loss", None, "sum behind the next logged line"),
     Seam(TRAINER, "_total_loss_scalar", None, "sum behind the next logged line"),
     Seam(TRAINER, "_globalstep_last_logged", None, "sum behind the next logged line"),
-    Seam(TRAINER, "_initial_global_step", None, "summary of the whole run"),
     Seam(SFT, "_metrics", None, "sums behind the next logged line"),
     Seam(GRPO, "_metrics", None, "sums behind the next logged line; metrics of ours"),
     Seam(GRPO, "_logs", None, "completions to log, as text"),

@@ -146,7 +146,7 @@ def unsharded_loading() -> Iterator[None]:
     """
     from transformers.integrations import deepspeed
 
-    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.23; tests/checkpoints/test_read_back.py pins it
+    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.17; tests/checkpoints/test_read_back.py pins it
     settings = None if held is None else held()
     deepspeed.unset_hf_deepspeed_config()
     try:
@@ -204,7 +204,7 @@ def not_finite(tensors: "Iterable[tuple[str, torch.Tensor]]") -> list[str]:
 def _packed_otherwise(model: Any) -> list[tuple[str, Any, Any]]:
     """Packed weights of another shape than config.json's: (name, shape in the file, config.json's).
 
-    transformers 5.23 does not look at the shape of what it packs.
+    transformers 5.17 does not look at the shape of what it packs.
     """
     found = []
     for name, module in model.named_modules():

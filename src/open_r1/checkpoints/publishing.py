@@ -17,7 +17,7 @@ KEPT_BACK = ("run.json", "trainer_state.json", "manifest.json", "all_results.jso
 def take_over_push(training: Any) -> None:
     """Let `--push_to_hub` mean: the finished checkpoint, once, and nothing that names a row or a path.
 
-    transformers 5.23 would upload the whole output folder at every save: run.json, logged completions, pickles.
+    transformers 5.17 would upload the whole output folder at every save: run.json, logged completions, pickles.
 
     Args:
         training: training arguments; `publish_to` becomes the repository, None without the flag.

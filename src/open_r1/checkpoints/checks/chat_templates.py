@@ -17,7 +17,7 @@ MEMORY = 2**30  # bytes
 LONGEST_TEXT = 2**20  # characters; the prompts that are tried have fewer than 1,000
 _PATIENCE = 120  # seconds by the clock, on a machine that is busy
 
-# jinja2's environment as transformers 5.23 sets it up (utils/chat_template_utils.py), without loading transformers.
+# jinja2's environment as transformers 5.17 sets it up (utils/chat_template_utils.py), without loading transformers.
 _TRY = f"""
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, ({PROCESSOR_SECONDS}, {PROCESSOR_SECONDS}))

@@ -52,7 +52,7 @@ def sample_groups(
         attention_mask=prompts.mask.repeat_interleave(group, dim=0),
         past_key_values=cache,
         generation_config=generation_config,
-        # None leaves it to transformers 5.23, which recognizes ZeRO-3 but not accelerate's FSDP
+        # None leaves it to transformers 5.17, which recognizes ZeRO-3 but not accelerate's FSDP
         synced_gpus=in_step or None,
     )
     if offset is not None:

@@ -1,6 +1,6 @@
 """What a run takes up from the checkpoint that it goes on from, so that it is the same run as before.
 
-Beside what transformers 5.23 keeps: every tensor of the weights, strictly, and the sums behind the next logged line. A
+Beside what transformers 5.17 keeps: every tensor of the weights, strictly, and the sums behind the next logged line. A
 run of a longer schedule than the checkpoint's takes the rate of the new one at once; one on another number of
 processes takes the mean of what they had summed up, and random numbers of its own.
 """
@@ -86,7 +86,7 @@ class Continuing(_Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the Trainer's; the next step's learning rate is that of this run's schedule.
 
-        transformers 5.23 leaves the saved rate until after the first step: after a linear schedule has ended, zero.
+        transformers 5.17 leaves the saved rate until after the first step: after a linear schedule has ended, zero.
         """
         super()._load_optimizer_and_scheduler(checkpoint)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)

@@ -1,6 +1,6 @@
 """Trainers that survive: whole checkpoints, continuing to the bit, and stops that all processes make together.
 
-`ResumableTrainer` goes in front of a TRL trainer. What it changes in transformers 5.23, and why:
+`ResumableTrainer` goes in front of a TRL trainer. What it changes in transformers 5.17, and why:
 
 - checkpoints are built aside and get their name when they are complete (`saving`); the oldest go only then;
 - full weights are reloaded strictly: the library's own way matches 1 of 58 names of a Qwen-VL checkpoint and goes on
@@ -72,7 +72,6 @@ class ResumableTrainer(Continuing, _Trainer):
     optimizer: Any
     _metrics: dict[str, Any]
     _tr_loss: torch.Tensor
-    _initial_global_step: int
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.rewards_guard = Rewards()
@@ -267,7 +266,6 @@ class ResumableTrainer(Continuing, _Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
         """The closing summary is about the whole run, not about what was left of it."""
         self._take_up()  # no epoch was left where the last step was made before
-        self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self._earlier_seconds)
 
     # --- evaluating ----------------------------------------------------------------------------------------------

@@ -35,6 +35,6 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type=model_config.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=model_config.use_bnb_nested_quant,
         bnb_4bit_quant_storage=model_config.bnb_4bit_quant_storage,
-        # of 4 bits too, in spite of its name; matched from a name's beginning (transformers 5.23)
+        # of 4 bits too, in spite of its name; matched from a name's beginning (transformers 5.17)
         llm_int8_skip_modules=["lm_head", *(f"model.{part}" for part in VISION)],
     )

@@ -196,7 +196,7 @@ def join_trackers(trainer: Any, ids: Mapping[str, str], step: int) -> None:
     """
     for callback in trainer.callback_handler.callbacks if trainer.is_world_process_zero() else ():
         if isinstance(callback, WandbCallback) and callback._wandb.run is None:
-            # as transformers 5.23 would begin it; an id from the environment is read once per process, this one always
+            # as transformers 5.17 would begin it; an id from the environment is read once per process, this one always
             project, name = os.environ.get("WANDB_PROJECT", "huggingface"), trainer.args.run_name
             callback._wandb.init(project=project, name=name, id=ids["wandb"], resume="allow")
         if isinstance(callback, TensorBoardCallback):
