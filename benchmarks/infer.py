@@ -37,7 +37,7 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
 from open_r1.data.loading import load_rows
-from open_r1.evaluation.answering.batches import grouped
+from open_r1.evaluation.answering.batches import group_indices
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.processes import Launch
@@ -89,7 +89,7 @@ class Work:
     def rows(self) -> Any:
         """The questions: `per_image` of as many images as it takes, in file order."""
         rows, _ = load_rows(self.root / "test.json", image_root=self.root)
-        groups = grouped(image["path"] for image in rows["image"])
+        groups = group_indices(image["path"] for image in rows["image"])
         return rows.select(
             sorted(index for group in groups[: self.questions // self.per_image] for index in group[: self.per_image])
         )
@@ -131,7 +131,7 @@ def our_loop(generator: Generator, encoder: Encoder, rows: Any, batch_size: int,
     """What eval/infer.py does after loading, appended to `output`."""
     encode = clock.around("encode (background)", encoder)
     answer = clock.around("generate, decode", generator)
-    with ResultWriter(output, {}, done=[]) as writer, clock.section("all"):
+    with ResultWriter(output, {}, written_ids=[]) as writer, clock.section("all"):
         for results in answer_rows(answer, encode, rows, batch_size):  # pyright: ignore[reportArgumentType]
             for result in results:
                 writer.write(result)
@@ -145,7 +145,7 @@ class Ours:
     def __init__(self, work: Work, rank: int = 0, size: int = 1) -> None:
         self.batch_size = work.batch_size
         rows = work.rows()
-        groups = grouped(image["path"] for image in rows["image"])
+        groups = group_indices(image["path"] for image in rows["image"])
         self.rows = rows.select(Launch(rank, size).share(groups))
         self.model = work.model()
         gpu = None if work.device == "cpu" else work.device

@@ -24,7 +24,7 @@ from open_r1.common.errors import run_command
 from open_r1.data.loading import load_rows
 from open_r1.data.row_images import image_key
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import judged
+from open_r1.evaluation.scoring.results import graded_result
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
@@ -50,7 +50,7 @@ def write_run(path: Path, rows: Iterable[Mapping[str, Any]], manifest: Mapping[s
             letters = [*options_in(row["problem"]), "?"]
             letter = solution_letter(row["solution"]) if draw.random() < right else draw.choice(letters)
             output = f"<think>{thought}</think> <answer> {letter} </answer>"
-            writer.write(judged(row, image_key(row), output, tokens=90))
+            writer.write(graded_result(row, image_key(row), output, tokens=90))
 
 
 # The kernel's own high-water mark of this process: getrusage would count what its parent held when it was forked.

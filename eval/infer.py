@@ -16,7 +16,7 @@ from open_r1.common.command_line import CommandParser, add_fields
 from open_r1.common.errors import UserError, run_command
 from open_r1.data.missing_sets import require_data
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.answering.targets import each_checkpoint, each_set
+from open_r1.evaluation.answering.targets import checkpoint_outputs, data_set_outputs
 
 
 def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
@@ -46,8 +46,8 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     names, output, data = given.pop("model_path"), given.pop("output_path"), given.pop("prompt_path")
     return [
         InferenceSettings(model_path=name, prompt_path=path, output_path=file, **given)
-        for name, place in each_checkpoint(names, output, len(data))
-        for path, file in each_set(data, place)
+        for name, place in checkpoint_outputs(names, output, len(data))
+        for path, file in data_set_outputs(data, place)
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.pairs import Pairs, adjusted, of_pairs
 from open_r1.evaluation.reporting.heatmaps import improvement_matrix, rendered
-from open_r1.evaluation.scoring.results import judged
+from open_r1.evaluation.scoring.results import graded_result
 from open_r1.vocabulary.labels import Modality
 
 SHOWN = (Modality.CT, Modality.MRI, Modality.XRAY, Modality.ULTRASOUND, Modality.FUNDUS)
@@ -25,7 +25,7 @@ def made_up_pairs(draw: random.Random, trained_on: Modality, tested_on: Modality
         row = {"id": f"{tested_on}-{number}", "problem": "What? A)x, B)y", "solution": "A", "modality": tested_on}
         right = draw.random() < 0.55, draw.random() < 0.55 + gain
         answers = [f"<answer>{'A' if each else 'B'}</answer>" for each in right]
-        first, second = (judged(row, f"{tested_on}-{number}", answer, tokens=3) for answer in answers)
+        first, second = (graded_result(row, f"{tested_on}-{number}", answer, tokens=3) for answer in answers)
         pairs.append((first, second))
     return pairs
 

@@ -33,7 +33,7 @@ from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import judged, published_form, read_results
+from open_r1.evaluation.scoring.results import graded_result, published_form, read_results
 from open_r1.evaluation.scoring.tallies import tabulate
 from open_r1.grading.grader import Outcome
 from open_r1.vocabulary.labels import Modality, Task
@@ -269,7 +269,7 @@ class Fuzz:
             for number, each in enumerate(rows):
                 labels = {"modality": list(Modality)[number % 3].value, "task": list(Task)[number % 2].value}
                 text = ("<answer>A</answer>", "the answer is B", "I do not know")[number % 3]
-                writer.write(judged({**each, **labels}, f"image {number % 5}", text, 5))  # type: ignore[dict-item]
+                writer.write(graded_result({**each, **labels}, f"image {number % 5}", text, 5))  # type: ignore[dict-item]
         whole = path.read_text(encoding="utf-8")
         for _ in range(count):
             kind, data = self._damaged_results(whole)

@@ -16,7 +16,7 @@ from open_r1.checkpoints.model_card import card, public_command, public_name, wr
 from open_r1.common.errors import UserError
 from open_r1.evaluation.reporting.model_card import accuracy_table
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import judged
+from open_r1.evaluation.scoring.results import graded_result
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def results(path: Path, checkpoint: str, right: int, wrong: int) -> Path:
         for i in range(right + wrong):
             row = {"id": str(i), "problem": "What? A)x, B)y", "solution": "<answer> A </answer>", "modality": "CT"}
             output = "<answer> A </answer>" if i < right else "<answer> B </answer>"
-            writer.write(judged(row, f"patient-{i}", output, 5))
+            writer.write(graded_result(row, f"patient-{i}", output, 5))
     return path
 
 

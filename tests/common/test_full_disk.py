@@ -16,7 +16,7 @@ from datasets import Dataset
 from open_r1.common.errors import run_command
 from open_r1.common.full_disk import refused_write
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import judged
+from open_r1.evaluation.scoring.results import graded_result
 from open_r1.training.recovery.checkpoint_store import full_disk, seal
 from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantoms import make_phantoms
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with ResultWriter(folder / "answers.jsonl", {"rows": 40, "data": "CT", "checkpoint": "m"}) as writer:
         for number in range(40):
             row = {"id": f"q{number}", "problem": "What? A)x, B)y", "solution": "A", "modality": "CT"}
-            writer.write(judged(row, f"q{number}", "<answer>A</answer>", tokens=3))
+            writer.write(graded_result(row, f"q{number}", "<answer>A</answer>", tokens=3))
     build_tiny_checkpoint(folder / "tiny")
     (folder / "run").mkdir()
     lines = [json.dumps({"step": step, "loss": 0.1, "learning_rate": 1e-6}) + "\n" for step in range(1, 40)]

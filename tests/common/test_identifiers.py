@@ -22,7 +22,7 @@ from open_r1.data.loading import load_rows
 from open_r1.data.row_images import image_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, judged
+from open_r1.evaluation.scoring.results import Result, graded_result
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 PLANTED = re.compile(
@@ -119,7 +119,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             for place, row in enumerate(rows):
                 labels = {"modality": "CT", "task": "Disease Diagnosis"}
                 output = f"<think>{NAME} is ill</think><answer>{'ABC'[(place + len(name)) % 3]}</answer>"
-                result: Result = judged({**row, **labels}, image_key(row), output, 9)
+                result: Result = graded_result({**row, **labels}, image_key(row), output, 9)
                 writer.write(result)
         paths.append(folder / f"{name}.jsonl")
     return paths

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +23,7 @@ from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.evaluation.answering import run
-from open_r1.evaluation.answering.batches import ahead, batches_by_length
+from open_r1.evaluation.answering.batches import batches_by_length, prefetch
 from open_r1.evaluation.answering.decoder import Prompts
 from open_r1.evaluation.answering.encoder import Encoded, Encoder
 from open_r1.evaluation.answering.generator import Generator
@@ -69,8 +70,9 @@ def rows_of_all_sizes(count: int) -> list[dict]:
     for number in range(count):
         size = (draw.randint(30, 300), draw.randint(30, 300))
         file = BytesIO()
-        Image.effect_noise(size, 40 + 5 * number).convert("RGB").save(file, "PNG")
-        problem = "What is shown in this picture? " * draw.randint(1, 9) + "A)CT, B)MRI"
+        noise = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype="uint8")
+        Image.fromarray(noise).save(file, "PNG")
+        problem = "What is shown in this image? " * draw.randint(1, 9) + "A)CT, B)MRI"
         rows.append({"id": str(number), "problem": problem, "image": {"bytes": file.getvalue(), "path": None}})
     return rows
 
@@ -137,8 +139,8 @@ def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     assert tokens_of(encoder, generator, rows, 16) != right
 
 
-def test_a_image_given_to_the_wrong_question_would_be_noticed(tiny):
-    encoder, generator = loaded(tiny["qwen2_vl"])
+def test_an_image_of_another_question_changes_every_answer(tiny):
+    encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_sizes(6)
     right = tokens_of(encoder, generator, rows, 6)
     moved = [row | {"image": rows[(number + 1) % 6]["image"]} for number, row in enumerate(rows)]
@@ -197,7 +199,7 @@ def test_the_next_batch_is_made_while_the_first_is_in_use():
             second.set()
         return Encoded([{"id": str(number)}], [], None, [])
 
-    batches = ahead(make, range(50))
+    batches = prefetch(make, range(50))
     first = next(batches)
     assert second.wait(timeout=600)  # nobody has asked for the second one yet
     assert len(made) <= 4  # and the memory holds only a few
@@ -209,7 +211,7 @@ def test_an_error_while_making_a_batch_is_raised():
         raise RuntimeError(f"batch {number}")
 
     with pytest.raises(RuntimeError, match="batch 0"):
-        list(ahead(make, range(3)))
+        list(prefetch(make, range(3)))
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
@@ -331,7 +333,7 @@ def test_a_run_without_one_readable_image_is_an_error(settings, phantoms, tmp_pa
 def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
     path = Path(settings().output_path)
     with (
-        pytest.raises(UserError, match=rf"cannot write {path}: .*answers that were written are kept: the same"),
+        pytest.raises(UserError, match=rf"cannot write {path}: .*results written so far are saved: the same"),
         file_size_limit(6000),
     ):
         infer(settings())
@@ -351,7 +353,7 @@ def test_an_interrupt_keeps_what_was_written(settings, monkeypatch, capsys):
 
     monkeypatch.setattr(run, "answer_rows", interrupted)
     assert infer(settings()) == INTERRUPTED
-    assert "interrupted; 8 questions are answered and kept" in capsys.readouterr().err
+    assert "interrupted; 8 results are saved" in capsys.readouterr().err
     monkeypatch.undo()
     assert infer(settings()) == 0
     assert len(read_results(settings().output_path).results) == 20
@@ -371,14 +373,14 @@ def test_two_processes_do_not_write_one_file(settings):
     [
         ({"batch_size": 0}, "--batch_size 0 must be at least 1"),
         ({"mode": "thinking"}, "--mode 'thinking' does not exist; choose one of think, nothink, think_after"),
-        ({"prompt": "mine"}, "no --prompt 'mine'; known are: train-think"),
+        ({"prompt": "mine"}, "--prompt 'mine' does not exist; choose one of train-think"),
         ({"split": "validation"}, "--split 'validation' does not exist; choose train or test"),
-        ({"device": "gpu"}, "--device 'gpu' is no device"),
+        ({"device": "gpu"}, "--device 'gpu' is not a device"),
         ({"model_path": "./nowhere"}, r"no checkpoint folder \./nowhere"),
         ({"prompt_path": "nowhere"}, "nowhere is not there"),
         ({"image_root": None}, "--image_root"),
         ({"output_path": "."}, "is a folder; name a file"),
-        ({"dtype": "int8"}, "no dtype 'int8'"),
+        ({"dtype": "int8"}, "--dtype 'int8' does not exist"),
         ({"max_pixels": 1}, "--max_pixels 1"),
     ],
 )
@@ -473,7 +475,7 @@ def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
         yield
 
     monkeypatch.setattr(run, "answer_rows", too_large)
-    with pytest.raises(UserError, match="a batch of 8 does not fit on cpu; what is answered is kept"):
+    with pytest.raises(UserError, match="a batch of 8 does not fit on cpu; all results so far are saved"):
         infer(settings())
 
 

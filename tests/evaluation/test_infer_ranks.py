@@ -246,7 +246,7 @@ def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):
     path = tmp_path / "both.jsonl"
     results = read_results(settings("whole").output_path).results
     first = ResultWriter(path, {"rows": 80})
-    second = ResultWriter(path, {"rows": 80}, done=[])
+    second = ResultWriter(path, {"rows": 80}, written_ids=[])
     for one, two in zip(results[:40], results[40:], strict=True):
         first.write(one)
         second.write(two)

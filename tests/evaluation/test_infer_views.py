@@ -20,11 +20,11 @@ from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.generator import Generator
-from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, permuted
+from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, shuffle_options
 from open_r1.evaluation.answering.run import answer_rows, infer, infer_all
 from open_r1.evaluation.answering.sampling import draw, uniforms
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
-from open_r1.evaluation.answering.targets import each_checkpoint
+from open_r1.evaluation.answering.targets import checkpoint_outputs
 from open_r1.evaluation.answering.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
 from open_r1.evaluation.scoring.results import Sample, majority, read_results
@@ -248,7 +248,7 @@ def orders_of(problem: str, start: str, seeds: int) -> set[str]:
     own = options_in(problem)
     orders = set()
     for seed in range(seeds):
-        shown = permuted(problem, "q", seed)
+        shown = shuffle_options(problem, "q", seed)
         assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
         assert shown.problem.startswith(start)
         orders.add("".join(shown.letters.values()))
@@ -266,7 +266,7 @@ def all_movable(monkeypatch):
 def test_permuted_options_are_the_same_options(all_movable):
     problem = "Which, A) or B), is it? A)left lung, B)x (as in C)), D, C)right, inner, D)none of these"
     assert len(orders_of(problem, "Which, A) or B), is it? A)", seeds=30)) > 10  # of 24
-    assert permuted(problem, "q", 3) == permuted(problem, "q", 3)
+    assert shuffle_options(problem, "q", 3) == shuffle_options(problem, "q", 3)
 
 
 def test_options_on_lines_of_their_own_stay_on_lines(all_movable):
@@ -382,7 +382,7 @@ def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_p
     load_processor(tiny).save_pretrained(tmp_path / "runs" / "merged")
     every = [
         settings(model_path=name, output_path=path)
-        for name, path in each_checkpoint([str(tmp_path / "runs"), str(tiny)], str(tmp_path / "results"))
+        for name, path in checkpoint_outputs([str(tmp_path / "runs"), str(tiny)], str(tmp_path / "results"))
     ]
     assert infer_all(every) == 0
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
@@ -406,14 +406,14 @@ def test_result_files_are_named_after_their_checkpoints(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "logs").mkdir()
-    assert each_checkpoint([str(tmp_path / "CT")], "out.jsonl") == [(str(tmp_path / "CT"), "out.jsonl")]
-    assert [Path(path).name for _, path in each_checkpoint([str(tmp_path)], "out")] == ["CT.jsonl", "OCT.jsonl"]
-    both = each_checkpoint(["a/x/last", "b/x/last", "org/repo:sub"], "out")
+    assert checkpoint_outputs([str(tmp_path / "CT")], "out.jsonl") == [(str(tmp_path / "CT"), "out.jsonl")]
+    assert [Path(path).name for _, path in checkpoint_outputs([str(tmp_path)], "out")] == ["CT.jsonl", "OCT.jsonl"]
+    both = checkpoint_outputs(["a/x/last", "b/x/last", "org/repo:sub"], "out")
     assert [path for _, path in both] == ["out/a_x_last.jsonl", "out/b_x_last.jsonl", "out/org_repo_sub.jsonl"]
     with pytest.raises(UserError, match="one file for 2 checkpoints; name a folder"):
-        each_checkpoint(["a", "b"], "out.jsonl")
-    with pytest.raises(UserError, match="named twice"):
-        each_checkpoint(["a", "a"], "out")
+        checkpoint_outputs(["a", "b"], "out.jsonl")
+    with pytest.raises(UserError, match="named twice: a, a"):
+        checkpoint_outputs(["a", "a"], "out")
 
 
 def test_each_of_several_data_sets_has_its_result_file(load_script):
@@ -468,7 +468,7 @@ def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_
     (trained / "run.json").write_text('{"mode": "nothink", "data": {"path": "data/VQA/Lesion_Grading_384"}}')
     (tmp_path / "OCT_test.json").write_text((phantoms / "test.json").read_text())
     crossed = {"model_path": str(trained), "prompt_path": str(tmp_path / "OCT_test.json")}
-    with pytest.raises(UserError, match="--force scores it all the same"):
+    with pytest.raises(UserError, match="--force evaluates anyway"):
         infer(settings(**crossed))
     assert infer(settings(**crossed, force=True)) == 0
     manifest = read_results(settings().output_path).manifest
@@ -515,6 +515,6 @@ def test_a_stored_image_and_its_file_are_one_image_only_where_both_are_stored(ph
     training = load_training_set(str(phantoms / "train.json"), str(phantoms))
     image = BytesIO()
     Image.new("RGB", (8, 8)).save(image, "PNG")
-    assert training.seen({"image": {"bytes": image.getvalue(), "path": "x.png"}}) is None
-    assert training.seen({"image": None}) is None
-    assert training.seen({"image": {"bytes": None, "path": next(iter(training.images))}}) is True
+    assert training.has_image_of({"image": {"bytes": image.getvalue(), "path": "x.png"}}) is None
+    assert training.has_image_of({"image": None}) is None
+    assert training.has_image_of({"image": {"bytes": None, "path": next(iter(training.images))}}) is True

@@ -20,7 +20,7 @@ from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, difference_h
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, judged, published_form, read_results, unreadable
+from open_r1.evaluation.scoring.results import Result, failed_result, graded_result, published_form, read_results
 from open_r1.evaluation.scoring.tallies import ALL, averages, tabulate
 from open_r1.grading.grader import Outcome
 
@@ -32,7 +32,7 @@ def result(name: str, modality: str | None, task: str | None, answer: str, image
     """A question whose right answer is C."""
     row = {"id": name, "source": "test", "modality": modality, "task": task}
     row |= {"problem": PROBLEM, "solution": "<answer> C </answer>"}
-    return judged(row, image or f"image of {name}", answer, tokens=5)
+    return graded_result(row, image or f"image of {name}", answer, tokens=5)
 
 
 RIGHT, WRONG, UNREAD = "<answer>C</answer>", "<answer>A</answer>", "Well, A or C"
@@ -48,7 +48,7 @@ def example() -> list[Result]:
         result("5", "CT", "Modality Recognition", WRONG, "p1"),
         result("6", "MRI", "Modality Recognition", RIGHT),
         result("7", "MRI", "Modality Recognition", RIGHT),
-        unreadable(
+        failed_result(
             {"id": "8", "modality": "MRI", "task": "Disease Diagnosis", "problem": PROBLEM, "solution": "C"},
             "p9",
             "truncated image",
@@ -113,7 +113,7 @@ def test_a_run_killed_at_any_byte_loses_one_line_at_most_and_continues(tmp_path)
             assert len(found.results) in (finished - 1, finished)  # a line may only lack its end
         with ResultWriter(path, MANIFEST) as writer:
             for one in example():
-                if one.id not in writer.done:
+                if one.id not in writer.written_ids:
                     writer.write(one)
         assert path.read_bytes() == whole
 

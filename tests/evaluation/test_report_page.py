@@ -14,7 +14,7 @@ from open_r1.data.loading import load_rows
 from open_r1.data.row_images import image_key
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, judged
+from open_r1.evaluation.scoring.results import Result, graded_result
 from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1_testbed.phantoms import make_phantoms, save_prepared
@@ -37,7 +37,7 @@ def answered(rows: list[Any], right_every: int, output: str) -> list[Result]:
         letters = list(options_in(row["problem"]))
         gold = letters.index(solution_letter(row["solution"]))
         letter = letters[gold if number % right_every == 0 else (gold + 1) % len(letters)]
-        results.append(judged(row, image_key(row), f"{output} <answer>{letter}</answer>", tokens=9))
+        results.append(graded_result(row, image_key(row), f"{output} <answer>{letter}</answer>", tokens=9))
     return results
 
 
@@ -103,7 +103,7 @@ def test_payload_holds_every_question_with_its_answers(report):
 
 def test_a_solution_that_is_no_option_marks_none(tmp_path):
     row = {"id": "1", "problem": "What? A)one, B)two", "solution": "<answer> A </answer>"}
-    result = replace(judged(row, "p", "<answer>A</answer>", tokens=1), solution="<answer> D </answer>")
+    result = replace(graded_result(row, "p", "<answer>A</answer>", tokens=1), solution="<answer> D </answer>")
     write_report([write(tmp_path / "out.jsonl", [result])], tmp_path / "report", with_items=True)
     assert payload(tmp_path / "report" / "report.html")["items"][0][:3] == ["What?", ["one", "two"], -1]
 
@@ -140,7 +140,7 @@ def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
 
 def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A"}
-    path = write(tmp_path / "a.jsonl", [judged(row, "p", "z" * 50_000 + "<answer>A</answer>", 9)])
+    path = write(tmp_path / "a.jsonl", [graded_result(row, "p", "z" * 50_000 + "<answer>A</answer>", 9)])
     write_report([path], tmp_path / "out", with_items=True)
     output = payload(tmp_path / "out" / "report.html")["items"][0][6][0][2]
     assert output.startswith("z" * 2000)
@@ -151,7 +151,7 @@ def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
 
 def test_forced_scores_mark_the_page_the_summary_and_every_image(tmp_path):
     rows = [{"id": str(k), "problem": "What? A)x, B)y", "solution": "A", "modality": "CT"} for k in range(3)]
-    results = [judged(row, row["id"], "<answer>A</answer>", 9) for row in rows]
+    results = [graded_result(row, row["id"], "<answer>A</answer>", 9) for row in rows]
     paths = [
         write(tmp_path / "forced.jsonl", results, forced=True, trained_on="Lesion Grading", tested_on="CT"),
         write(tmp_path / "fair.jsonl", results, trained_on="MRI", tested_on="CT"),
@@ -289,7 +289,7 @@ def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
 @pytest.mark.slow
 def test_eighteen_thousand_questions_stay_quick(browser, tmp_path):
     row = {"problem": "What is it? A)CT, B)MRI", "solution": "A", "modality": "CT", "task": "Modality Recognition"}
-    first = judged({**row, "id": "0"}, "p", "<think>" + "word " * 60 + "</think><answer>A</answer>", 70)
+    first = graded_result({**row, "id": "0"}, "p", "<think>" + "word " * 60 + "</think><answer>A</answer>", 70)
     results = [replace(first, id=str(k), image=f"p{k // 5}") for k in range(18_000)]
     results[-1] = replace(results[-1], outcome=Outcome.WRONG, letter="B")
     write_report([write(tmp_path / "a.jsonl", results)], tmp_path / "out", with_items=True)

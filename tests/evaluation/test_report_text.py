@@ -15,7 +15,7 @@ from open_r1.common.errors import UserError
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, Sample, judged, read_results
+from open_r1.evaluation.scoring.results import Result, Sample, graded_result, read_results
 from open_r1.evaluation.scoring.tallies import TEXT, columns, modalities, sources, tabulate, tasks
 from open_r1.grading.grader import Outcome
 
@@ -27,7 +27,7 @@ def question(source: str, name: str, output: str, letter: str = "A", **row: Any)
     """A text question of a set with four options; what stands for its image is its id."""
     problem = f"{name}?\n" + "\n".join(f"{sign}) {text}" for sign, text in zip("ABCD", OPTIONS, strict=True))
     given = {"id": f"{source}-{name}", "source": source, "problem": problem, "solution": letter}
-    return judged(given | row, f"{source}-{name}", output, tokens=3)
+    return graded_result(given | row, f"{source}-{name}", output, tokens=3)
 
 
 def answers(source: str, right: int, asked: int = 20, unread: int = 0) -> list[Result]:
@@ -51,13 +51,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_text_questions_are_tabulated_by_source_in_the_published_order():
-    image = judged(
+    image = graded_result(
         {"id": "p", "problem": "What? A)x, B)y", "solution": "A", "modality": "CT", "task": "Lesion Grading"},
         "hash of an image",
         RIGHT,
         tokens=1,
     )
-    bare = judged({"id": "q", "problem": "What? A)x, B)y", "solution": "A"}, "another image", RIGHT, tokens=1)
+    bare = graded_result({"id": "q", "problem": "What? A)x, B)y", "solution": "A"}, "another image", RIGHT, tokens=1)
     names = ("MedXpertQA", "Another", "GPQA", "MMLU-Pro-medical", "PubMedQA", "MedQA", "MedMCQA")
     table = tabulate([*(question(name, "1", RIGHT) for name in names), image, bare])
     published = ["MedMCQA", "MedQA", "PubMedQA", "MMLU-Pro-medical", "GPQA", "MedXpertQA", "Another"]
@@ -97,7 +97,7 @@ def test_one_file_of_text_questions_shows_sources_and_nothing_about_images(tmp_p
 
 def test_images_and_text_in_one_file_keep_their_own_tables(tmp_path):
     row = {"problem": "What? A)x, B)y", "solution": "A", "modality": "CT", "task": "Lesion Grading"}
-    images = [judged({**row, "id": f"p{n}"}, f"hash {n}", RIGHT, tokens=1) for n in range(4)]
+    images = [graded_result({**row, "id": f"p{n}"}, f"hash {n}", RIGHT, tokens=1) for n in range(4)]
     write_report([write(tmp_path / "both.jsonl", [*images, *answers("MedQA", 5)])], tmp_path / "out")
     by = {name: rows_of(tmp_path / "out" / f"by_{name}.csv") for name in ("modality", "task", "source")}
     assert [(row["modality"], row["n"]) for row in by["modality"]] == [("CT", "4"), (TEXT, "20"), ("all", "24")]

@@ -18,7 +18,7 @@ from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, rendered
 from open_r1.evaluation.reporting.report import write_overview, write_report
 from open_r1.evaluation.reporting.table_formats import csv_text, csv_with, read_csv
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, judged
+from open_r1.evaluation.scoring.results import Result, graded_result
 from open_r1.evaluation.scoring.tallies import tabulate
 
 LIVE = [
@@ -148,7 +148,7 @@ def test_an_image_of_any_name_is_one_image():
 def test_a_name_with_dollar_signs_is_no_formula_of_an_image():
     labels = {"modality": "$a_$", "task": "$b^$"}
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A", **labels}
-    figure = accuracy_heatmap(tabulate([judged(row, "p", "<answer>A</answer>", 3)]), "run $\\frac$", "note $x_$")
+    figure = accuracy_heatmap(tabulate([graded_result(row, "p", "<answer>A</answer>", 3)]), "run $\\frac$", "note $x_$")
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", rendered(figure, "svg").decode())
     assert {"$a_$", "$b^$", "run $\\frac$", "note $x_$"} <= set(shown)
     curves = curves_figure({"$c_$": [{"step": 1, "reward": 0.5}]}, "$d^$")
@@ -168,7 +168,7 @@ def answers(source: str, number: int, text: bool) -> list[Result]:
         for k in range(8)
     ]
     return [
-        judged(row, row["id"] if text else f"p{k}", "<answer>A</answer>" if k < number else "?", 3)
+        graded_result(row, row["id"] if text else f"p{k}", "<answer>A</answer>" if k < number else "?", 3)
         for k, row in enumerate(rows)
     ]
 

@@ -16,7 +16,7 @@ from open_r1.evaluation.comparing.scored_runs import load
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, Sample, judged, read_results
+from open_r1.evaluation.scoring.results import Result, Sample, graded_result, read_results
 from open_r1.evaluation.scoring.tallies import ALL
 from open_r1.vocabulary.labels import Modality, Task
 from open_r1_testbed.phantoms import make_phantoms
@@ -32,7 +32,7 @@ def answers(modality: Modality, right: int, images: int = 8) -> list[Result]:
         for task in Task:
             row = {"id": f"{modality} {image} {task}", "problem": "What? A)x, B)y, C)z, D)w", "solution": "A"}
             row |= {"modality": modality.value, "task": task.value}
-            results.append(judged(row, f"{modality} {image}", RIGHT if image < right else WRONG, tokens=9))
+            results.append(graded_result(row, f"{modality} {image}", RIGHT if image < right else WRONG, tokens=9))
     return results
 
 

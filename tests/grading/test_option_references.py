@@ -9,7 +9,7 @@ import pytest
 
 from open_r1.data.text.prepare import write_set
 from open_r1.data.text.questions import TextQuestion
-from open_r1.evaluation.answering.perturbations import View, count_fixed, permuted
+from open_r1.evaluation.answering.perturbations import View, count_fixed, shuffle_options
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results
@@ -153,14 +153,14 @@ def test_the_others_move_around_what_stays(write) -> None:
     problem = write("Which organ is shown?", ["liver", "spleen", "All of these", "kidney", "None of these"])
     orders = Counter()
     for seed in range(60):
-        shown = permuted(problem, "q", seed)
+        shown = shuffle_options(problem, "q", seed)
         offered = options_in(shown.problem)
         assert (offered["C"], offered["E"], shown.fixed) == ("All of these", "None of these", {"C", "E"})
         assert {shown.letters[letter]: text for letter, text in offered.items()} == options_in(problem)
         orders["".join(shown.letters.values())] += 1
     assert len(orders) == 6  # 3! of liver, spleen, kidney
     named = write("Which is it?", ["liver", "spleen", "Both A and B", "kidney"])
-    assert {permuted(named, "q", seed).problem for seed in range(60)} == {named}
+    assert {shuffle_options(named, "q", seed).problem for seed in range(60)} == {named}
 
 
 def test_an_evaluation_counts_and_says_what_stayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

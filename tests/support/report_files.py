@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, judged
+from open_r1.evaluation.scoring.results import Result, graded_result
 from open_r1.vocabulary.labels import Modality
 
 RIGHT, WRONG = "<answer>A</answer>", "<answer>B</answer>"
@@ -22,7 +22,7 @@ def answers(label: str, right: int, asked: int = 40, offset: int = 0, shared: in
     for number in range(asked):
         row = {"id": f"{label}-{number}", "problem": "What? A)x, B)y", "solution": "A", kind: label}
         good = (number - offset) % asked < right
-        results.append(judged(row, f"{label}-{number // shared}", RIGHT if good else WRONG, tokens=3))
+        results.append(graded_result(row, f"{label}-{number // shared}", RIGHT if good else WRONG, tokens=3))
     return results
 
 

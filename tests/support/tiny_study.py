@@ -14,7 +14,7 @@ from pathlib import Path
 import datasets
 
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import judged
+from open_r1.evaluation.scoring.results import graded_result
 from open_r1.study.execution.child_logs import failure_lines
 from open_r1.study.execution.commands import Commands
 from open_r1.study.execution.leases import Leases
@@ -77,9 +77,9 @@ def write_answers(path: Path, rows: int = 4) -> None:
     with ResultWriter(path, {"rows": rows}) as writer:
         for number in range(rows):
             name = f"q{number}"
-            if name not in writer.done:
+            if name not in writer.written_ids:
                 row = {"id": name, "problem": "What? A)x, B)y", "solution": "A"}
-                writer.write(judged(row, name, "<answer>A</answer>", tokens=3))
+                writer.write(graded_result(row, name, "<answer>A</answer>", tokens=3))
 
 
 def stand_in(kind: str, folder: Path, name: str, output: list[str]) -> int:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.evaluation.answering.perturbations import permuted
+from open_r1.evaluation.answering.perturbations import shuffle_options
 from open_r1.grading.problems import solution_letter
 from open_r1.vocabulary.labels import Modality, Task
 from open_r1_testbed.phantom_images import draw
@@ -154,7 +154,7 @@ def test_shipped_base_knows_unseen_images_and_reads_the_options_under_its_own_pr
     rng = random.Random(0)
     drawn = [phantom for modality in Modality for phantom in sample_phantoms(modality, 2, [2026, 1])]
     rows = [(draw(phantom), question(phantom, task, rng)) for phantom in drawn for task in Task]
-    shown = [permuted(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
+    shown = [shuffle_options(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
     plain = own_answers([(image, row["problem"]) for image, row in rows])
     other = own_answers([(image, view.problem) for (image, _), view in zip(rows, shown, strict=True)])
     hits = [letter == solution_letter(row["solution"]) for letter, (_, row) in zip(plain, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Prompts grouped into batches of similar length, and the next batch prepared while one is computed."""
+"""Group prompts into batches of similar length, and prepare the next batch while one is computed."""
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -11,29 +11,29 @@ T = TypeVar("T")
 
 
 def batches_by_length(lengths: Sequence[int], size: int, images: Sequence[Hashable] | None = None) -> list[list[int]]:
-    """Indices in batches of `size`, the longest first: little padding, and a batch too large fails at once.
+    """Indices in batches of `size`, the longest first: little padding, and a lack of memory shows at once.
 
     Args:
-        lengths: of each question.
+        lengths: the length of each question.
         size: questions in a batch.
         images: what identifies each question's image; questions that share one stay together.
     """
-    groups = grouped(range(len(lengths)) if images is None else images)
+    groups = group_indices(range(len(lengths)) if images is None else images)
     ranked = sorted(groups, key=lambda group: (-max(lengths[index] for index in group), group[0]))
     order = [index for group in ranked for index in group]
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def grouped(keys: Iterable[Hashable]) -> list[list[int]]:
-    """The places of each different key, in order of first appearance."""
-    places: dict[Hashable, list[int]] = {}
+def group_indices(keys: Iterable[Hashable]) -> list[list[int]]:
+    """The indices of each different key, in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
-        places.setdefault(key, []).append(index)
-    return list(places.values())
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
-def ahead(make: Callable[[T], Encoded], items: Iterable[T], count: int = 2) -> Iterator[Encoded]:
-    """`make` of every item in order, worked out up to `count` items before it is asked for, in one thread."""
+def prefetch(make: Callable[[T], Encoded], items: Iterable[T], count: int = 2) -> Iterator[Encoded]:
+    """Yield `make(item)` in order; one thread computes up to `count` items in advance."""
     waiting: deque[Any] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="encode")
     try:

@@ -1,9 +1,9 @@
-"""Decoding for questions that share images: what is common to several prompts is computed once.
+"""Decoding for questions that share images: the common prefix of several prompts is computed once.
 
-In these data several questions ask about one image, and a prompt begins with it. So the vision tower and the
-language model's pass over "system turn, image" run once per image, its cache is handed to every question about
-it, and only the rest is computed per question; several samples of one question share the whole prompt. A row that has
-ended leaves the batch. transformers' own `generate` does none of this; its tokens are the same, and a test says so.
+In these data several questions ask about one image, and a prompt begins with the image. So the vision tower and the
+language model's pass over "system turn, image" run once per image, all its questions reuse the cache, and only the
+text after it is computed per question. Several samples of one question share the whole prompt. Finished rows leave the
+batch. `generate` of transformers does none of this; a test checks that the tokens are the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +18,19 @@ from open_r1.modeling.preallocated_cache import preallocated_cache
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 
 Pick = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""((N, V) logits, (N,) which rows they are, step) -> (N,) tokens."""
+"""((N, V) logits, (N,) row indices, step) -> (N,) tokens."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """B tokenized prompts over U different images, each of which is there once."""
+    """B tokenized prompts about U different images; each image is stored once."""
 
     tokens: list[list[int]]
-    """Ids of each prompt, with a placeholder for every token of its image."""
+    """Token ids of each prompt, with a placeholder for every token of its image."""
     image_of: list[int]
-    """For each prompt the index of its image, -1 for none."""
+    """For each prompt the index of its image, -1 without an image."""
     image_token: int = -1
-    """The placeholder's id; -1 where there are no images."""
+    """The id of the placeholder; -1 without images."""
     pixel_values: torch.Tensor | None = None
     """(patches, features) of all images, one after the other."""
     grids: torch.Tensor | None = None
@@ -47,8 +47,8 @@ def pad(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch
 
 
 @dataclass(frozen=True)
-class _Laid:
-    """All prompts side by side, their first tokens in column 0: what `_run` cuts its pieces from."""
+class _Layout:
+    """All prompts, padded on the right; `_run` reads its spans from here."""
 
     ids: torch.Tensor  # (B, P)
     positions: torch.Tensor  # (3, B, P), or (B, P) for text models
@@ -56,7 +56,7 @@ class _Laid:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Span:
     """Tokens `start` to `stop` of one prompt."""
 
     row: int
@@ -66,13 +66,13 @@ class _Piece:
 
 @dataclass
 class _State:
-    """The N rows that are still being written."""
+    """The N rows that are not finished."""
 
     cache: DynamicCache
     logits: torch.Tensor  # (N, V) for the next token
     positions: torch.Tensor  # (..., N, 1) of the next token
     mask: torch.Tensor  # (N, S) 1 where the cache holds a real token, with room for all tokens to come
-    used: int  # columns of the cache
+    used: int  # columns of the cache in use
 
 
 class Decoder:
@@ -81,7 +81,7 @@ class Decoder:
     Args:
         model: in evaluation mode, on the device where it is to run.
         end_tokens: ids that end a completion.
-        pad_token: id to fill up with.
+        pad_token: id for padding.
         max_new_tokens: longest completion in tokens.
     """
 
@@ -95,7 +95,7 @@ class Decoder:
         """(B * samples, C) tokens, the samples of a prompt next to each other, padded after the end token."""
         state = self._prefill(prompts)
         if samples > 1:
-            _repeat(state, samples)
+            _repeat_rows(state, samples)
         count, device = len(prompts.tokens) * samples, self.model.device
         written = torch.full((count, self.max_new_tokens), self.pad_token, device=device)
         rows, step = torch.arange(count, device=device), 0
@@ -103,41 +103,41 @@ class Decoder:
             chosen = pick(state.logits.float(), rows, step)
             written[rows, step] = chosen
             step += 1
-            going = ~torch.isin(chosen, self.end_tokens)
-            if step == self.max_new_tokens or not bool(going.any()):
+            unfinished = ~torch.isin(chosen, self.end_tokens)
+            if step == self.max_new_tokens or not bool(unfinished.any()):
                 return written[:, :step]
-            if not bool(going.all()):
-                rows, chosen = rows[going], chosen[going]
-                _keep(state, going)
+            if not bool(unfinished.all()):
+                rows, chosen = rows[unfinished], chosen[unfinished]
+                _select_rows(state, unfinished)
             self._advance(state, chosen)
 
     def _prefill(self, prompts: Prompts) -> _State:
         if windowed_layers(self.model.config):
-            return self._prefill_whole(prompts)
-        heads, head_of = _heads(prompts)
-        laid = self._lay(prompts, heads, head_of)
-        shared = torch.zeros(len(head_of), 0, dtype=torch.long, device=self.model.device)
-        starts, room = [0] * len(head_of), self.max_new_tokens
+            return self._prefill_separately(prompts)
+        prefixes, prefix_of = _shared_prefixes(prompts)
+        layout = self._lay_out(prompts, prefixes, prefix_of)
+        prefix_mask = torch.zeros(len(prefix_of), 0, dtype=torch.long, device=self.model.device)
+        starts, room = [0] * len(prefix_of), self.max_new_tokens
         cache = preallocated_cache(self.model.config, room)
-        if len(heads) < len(head_of):
-            room += laid.ids.size(1) - min(head.stop for head in heads)
+        if len(prefixes) < len(prefix_of):
+            room += layout.ids.size(1) - min(prefix.stop for prefix in prefixes)
             cache = preallocated_cache(self.model.config, room)
-            _, mask = self._run(laid, heads, shared[: len(heads)], cache, prompts)
-            order = torch.tensor(head_of, device=self.model.device)
+            _, mask = self._run(layout, prefixes, prefix_mask[: len(prefixes)], cache, prompts)
+            order = torch.tensor(prefix_of, device=self.model.device)
             cache.batch_select_indices(order)
-            shared = mask[order]
-            starts = [heads[index].stop for index in head_of]
-        rest = [_Piece(b, start, len(prompts.tokens[b])) for b, start in enumerate(starts)]
-        hidden, mask = self._run(laid, rest, shared, cache, prompts)
+            prefix_mask = mask[order]
+            starts = [prefixes[index].stop for index in prefix_of]
+        suffixes = [_Span(b, start, len(prompts.tokens[b])) for b, start in enumerate(starts)]
+        hidden, mask = self._run(layout, suffixes, prefix_mask, cache, prompts)
         mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
         used = mask.size(1) - self.max_new_tokens
-        return _State(cache, self.model.lm_head(hidden), laid.following.to(self.model.device), mask, used)
+        return _State(cache, self.model.lm_head(hidden), layout.following.to(self.model.device), mask, used)
 
-    def _prefill_whole(self, prompts: Prompts) -> _State:
-        """Every prompt on its own, padded on the left.
+    def _prefill_separately(self, prompts: Prompts) -> _State:
+        """Compute each whole prompt, padded on the left.
 
-        A layer with a window counts columns, so no padding may stand between a row's tokens, nor may its cache, which
-        forgets what the window has left behind, be cut where prompts part.
+        A layer with a window counts columns, so a row must not have padding between its tokens. Its cache drops what
+        is outside the window, so it cannot be cut at the end of a shared prefix.
         """
         width, device = max(map(len, prompts.tokens)), self.model.device
         ids = torch.tensor([[self.pad_token] * (width - len(row)) + row for row in prompts.tokens], device=device)
@@ -150,60 +150,62 @@ class Decoder:
         mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
         return _State(cache, self.model.lm_head(hidden[:, -1]), positions[:, -1:] + 1, mask, width)
 
-    def _lay(self, prompts: Prompts, heads: list[_Piece], head_of: list[int]) -> _Laid:
-        """Positions as the model counts them for the heads; the text after a head goes on from where it ends."""
-        tokens, mask = pad([prompts.tokens[head.row][: head.stop] for head in heads], self.pad_token)
+    def _lay_out(self, prompts: Prompts, prefixes: list[_Span], prefix_of: list[int]) -> _Layout:
+        """The model computes the positions of the prefixes; the text after a prefix continues from its end."""
+        tokens, mask = pad([prompts.tokens[prefix.row][: prefix.stop] for prefix in prefixes], self.pad_token)
         vision = {}
         if prompts.grids is not None:
             vision = {"image_grid_thw": prompts.grids, "mm_token_type_ids": (tokens == prompts.image_token).long()}
-        counts = [int(prompts.image_of[head.row] >= 0) for head in heads]
-        known, offset = prompt_positions(self.model, PromptBatch(tokens, mask, counts, vision))
+        counts = [int(prompts.image_of[prefix.row] >= 0) for prefix in prefixes]
+        prefix_positions, offset = prompt_positions(self.model, PromptBatch(tokens, mask, counts, vision))
         ids, real = pad(prompts.tokens, self.pad_token)
-        places = torch.arange(ids.size(1)).expand(ids.shape)
-        positions = places if offset is None else places + offset[head_of]
-        positions = positions.expand(*known.shape[:-2], -1, -1).clone()
-        width = min(known.size(-1), ids.size(1))
-        in_head = places[:, :width] < mask.sum(1)[head_of, None]
-        positions[..., :width] = torch.where(in_head, known[..., head_of, :width], positions[..., :width])
+        columns = torch.arange(ids.size(1)).expand(ids.shape)
+        positions = columns if offset is None else columns + offset[prefix_of]
+        positions = positions.expand(*prefix_positions.shape[:-2], -1, -1).clone()
+        width = min(prefix_positions.size(-1), ids.size(1))
+        in_prefix = columns[:, :width] < mask.sum(1)[prefix_of, None]
+        positions[..., :width] = torch.where(
+            in_prefix, prefix_positions[..., prefix_of, :width], positions[..., :width]
+        )
         lengths = real.sum(1, keepdim=True)
         following = positions.gather(-1, (lengths - 1).expand(*positions.shape[:-1], 1)) + 1  # a prompt ends with text
-        return _Laid(ids, positions, following)
+        return _Layout(ids, positions, following)
 
     def _run(
-        self, laid: _Laid, pieces: list[_Piece], before: torch.Tensor, cache: DynamicCache, prompts: Prompts
+        self, layout: _Layout, spans: list[_Span], cache_mask: torch.Tensor, cache: DynamicCache, prompts: Prompts
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute one piece of each row after what the cache holds.
+        """Compute one span of each row after the tokens in the cache.
 
-        A piece that begins its prompt holds that prompt's image. Padding stands on the right: no real token comes
-        after it, so where the cache is empty causal attention needs no mask, which is the fast case everywhere.
+        A span that begins its prompt contains the prompt's image. Padding is on the right, so no real token comes
+        after it, and with an empty cache causal attention needs no mask, which is the fastest case.
 
         Returns:
-            The hidden state of each piece's last token, (B, hidden), and the mask of what the cache then holds.
+            The hidden state of the last token of each span, (B, hidden), and the mask of the cache afterwards.
         """
         device = self.model.device
-        rows = [piece.row for piece in pieces]
-        columns, real = pad([range(piece.start, piece.stop) for piece in pieces], 0)
-        ids = laid.ids[rows].gather(1, columns).masked_fill(real == 0, self.pad_token)
-        positions = laid.positions[..., rows, :]
+        rows = [span.row for span in spans]
+        columns, real = pad([range(span.start, span.stop) for span in spans], 0)
+        ids = layout.ids[rows].gather(1, columns).masked_fill(real == 0, self.pad_token)
+        positions = layout.positions[..., rows, :]
         positions = positions.gather(-1, columns.expand(*positions.shape[:-1], -1))
-        mask = torch.cat([before, real.to(device)], 1)
-        images = [prompts.image_of[piece.row] for piece in pieces if piece.start == 0]
-        shown = {}
+        mask = torch.cat([cache_mask, real.to(device)], 1)
+        images = [prompts.image_of[span.row] for span in spans if span.start == 0]
+        vision = {}
         if prompts.pixel_values is not None and prompts.grids is not None and images:
             assert [image for image in images if image >= 0] == list(range(len(prompts.grids)))
-            shown = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids.to(device)}
+            vision = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids.to(device)}
         hidden = inner_model(self.model)(
             input_ids=ids.to(device),
-            attention_mask=mask if before.size(1) else None,
+            attention_mask=mask if cache_mask.size(1) else None,
             position_ids=positions.to(device),
             past_key_values=cache,
             use_cache=True,
-            **shown,
+            **vision,
         )[0]
-        return hidden[torch.arange(len(pieces), device=device), real.sum(1).to(device) - 1], mask
+        return hidden[torch.arange(len(spans), device=device), real.sum(1).to(device) - 1], mask
 
     def _advance(self, state: _State, chosen: torch.Tensor) -> None:
-        """Give the model one more token of each row."""
+        """Feed the model one more token of each row."""
         state.used += 1
         hidden = inner_model(self.model)(
             input_ids=chosen[:, None],
@@ -216,30 +218,30 @@ class Decoder:
         state.positions = state.positions + 1
 
 
-def _heads(prompts: Prompts) -> tuple[list[_Piece], list[int]]:
-    """The beginnings that prompts have in common, and for each prompt which of them is its own.
+def _shared_prefixes(prompts: Prompts) -> tuple[list[_Span], list[int]]:
+    """The prefixes that prompts share, and for each prompt the index of its prefix.
 
-    With an image: everything up to its last token. Without: what all prompts without one begin with.
+    With an image: everything up to the image's last token. Without: the common prefix of all prompts without image.
     """
     plain = [tokens for tokens, image in zip(prompts.tokens, prompts.image_of, strict=True) if image < 0]
-    common = _common(min(plain), max(plain)) if plain else 0  # what these two share, all between them share
-    heads: list[_Piece] = []
-    known: dict[int, int] = {}
-    head_of = []
+    common = _common_length(min(plain), max(plain)) if plain else 0  # all in between share it too
+    prefixes: list[_Span] = []
+    index_of_image: dict[int, int] = {}
+    prefix_of = []
     for row, (tokens, image) in enumerate(zip(prompts.tokens, prompts.image_of, strict=True)):
-        if image not in known:
+        if image not in index_of_image:
             length = common if image < 0 else len(tokens) - tokens[::-1].index(prompts.image_token)
-            known[image] = len(heads)
-            heads.append(_Piece(row, 0, min(length, len(tokens) - 1)))
-        head_of.append(known[image])
-    return heads, head_of
+            index_of_image[image] = len(prefixes)
+            prefixes.append(_Span(row, 0, min(length, len(tokens) - 1)))
+        prefix_of.append(index_of_image[image])
+    return prefixes, prefix_of
 
 
 def _embed_patches_by_matrix(model: Any) -> None:
     """Let the vision tower embed patches with one matrix product.
 
-    Its convolution has a stride as large as its kernel and sees one patch at a time, which is the same sum; but on a
-    CPU it takes ten times as long (torch 2.15).
+    Its convolution has a stride as large as its kernel, so it computes the same sum for each patch, but takes ten times
+    as long on a CPU (torch 2.15).
     """
     visual = getattr(inner_model(model), "visual", None)
     if visual is None:
@@ -254,21 +256,21 @@ def _embed_patches_by_matrix(model: Any) -> None:
     visual.patch_embed.forward = embed
 
 
-def _common(one: list[int], other: list[int]) -> int:
-    """How many tokens two prompts have in common at their beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+def _common_length(tokens_a: list[int], tokens_b: list[int]) -> int:
+    """The length in tokens of the common prefix of two prompts."""
+    pairs = enumerate(zip(tokens_a, tokens_b, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(tokens_a), len(tokens_b)))
 
 
-def _repeat(state: _State, times: int) -> None:
+def _repeat_rows(state: _State, times: int) -> None:
     state.cache.batch_repeat_interleave(times)
     state.logits = state.logits.repeat_interleave(times, 0)
     state.mask = state.mask.repeat_interleave(times, 0)
     state.positions = state.positions.repeat_interleave(times, -2)
 
 
-def _keep(state: _State, going: torch.Tensor) -> None:
-    """Drop the rows that have ended."""
-    state.cache.batch_select_indices(going)
-    state.mask = state.mask[going]
-    state.positions = state.positions[..., going, :]
+def _select_rows(state: _State, unfinished: torch.Tensor) -> None:
+    """Drop the finished rows."""
+    state.cache.batch_select_indices(unfinished)
+    state.mask = state.mask[unfinished]
+    state.positions = state.positions[..., unfinished, :]

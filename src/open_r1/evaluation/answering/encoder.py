@@ -1,9 +1,9 @@
-"""From rows of a data set to completions, in batches: what a model answers does not depend on its neighbours.
+"""Rows of a data set become batches of prompts; a completion does not depend on the other rows of its batch.
 
-Every prompt's positions are counted from its own first token, by the function that training uses too, and padding is
-seen by nobody, so a question gets the same completion in a batch of 1 and of 64. Questions about one image go
-into one batch, where that image is opened, cut into patches and looked at once. While the model works on one batch,
-a thread in the background makes the next one ready.
+Positions are counted from each prompt's first token, by the function that training uses too, and padding is masked,
+so a question gets the same completion in a batch of 1 and of 64. Questions about one image go into one batch, where
+the image is opened, cut into patches and encoded once. While the model computes a batch, a background thread prepares
+the next one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,25 @@ from open_r1.checkpoints.processors import image_refusal
 from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
 from open_r1.evaluation.answering.decoder import Prompts
-from open_r1.evaluation.answering.perturbations import Shown, View
+from open_r1.evaluation.answering.perturbations import ShownProblem, View
 from open_r1.modeling.image_tokens import repeat_placeholders
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
 Row = Mapping[str, Any]
 
-DECODERS = 4
+DECODING_THREADS = 4
 """Threads that open images; decoding releases Python's lock."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch that is ready for the model, and the rows that will not be."""
+    """A batch that is ready for the model, and the rows that could not be encoded."""
 
     rows: list[Row]
-    shown: list[Shown]
+    problems: list[ShownProblem]
     prompts: Any
-    """What the backend takes: `Prompts` for transformers; None where there are no rows."""
+    """The backend's input: `Prompts` for transformers; None without rows."""
     failed: list[tuple[Row, str]]
 
 
@@ -47,15 +47,15 @@ class Encoder:
     processor: Any
     mode: Mode
     prompt: str | None = None
-    """A name in `prompts.NAMED`; None is the mode's own."""
+    """A name in `prompts.NAMED`; None for the prompt of the mode."""
     has_vision: bool = True
     view: View = field(default_factory=View)
     device: str | None = None
     """Where images are scaled and cut into patches: a GPU, or None for the CPU."""
 
     def __call__(self, rows: Sequence[Row]) -> Encoded:
-        """Open each image once and tokenize; a row whose image does not open is set aside with the reason."""
-        keys = [self.view.image_shown(row) if self.has_vision else None for row in rows]
+        """Open each image once and tokenize; rows whose image does not open go to `failed` with the reason."""
+        keys = [self.view.shown_image_key(row) if self.has_vision else None for row in rows]
         opened = self._open(rows, keys)
         usable, failed, index = [], [], {}
         for row, key in zip(rows, keys, strict=True):
@@ -63,17 +63,19 @@ class Encoder:
             if isinstance(image, ImageError):
                 failed.append((row, f"{image.reason}: {image}"))
             elif self.has_vision and self.processor.image_token in row["problem"]:
-                failed.append((row, f"image-token: the question holds {self.processor.image_token}, an image's"))
+                failed.append(
+                    (row, f"image-token: the question contains {self.processor.image_token}, which stands for an image")
+                )
             else:
                 usable.append((row, self.view.problem(row), -1 if key is None else index.setdefault(key, len(index))))
         images = [opened[key] for key in index]
-        texts = [self.render(shown.problem, image >= 0) for _, shown, image in usable]
+        texts = [self.render(problem.problem, image >= 0) for _, problem, image in usable]
         prompts = self._encode(texts, [image for _, _, image in usable], images) if usable else None
-        return Encoded([row for row, _, _ in usable], [shown for _, shown, _ in usable], prompts, failed)
+        return Encoded([row for row, _, _ in usable], [problem for _, problem, _ in usable], prompts, failed)
 
     def _open(self, rows: Sequence[Row], keys: Sequence[str | None]) -> dict[str, Any]:
-        """Image or error of every key."""
-        first = {key: row for row, key in reversed(list(zip(rows, keys, strict=True))) if key is not None}
+        """The opened image or the error of every key."""
+        row_of = {key: row for row, key in reversed(list(zip(rows, keys, strict=True))) if key is not None}
 
         def attempt(row: Row) -> Image.Image | ImageError:
             try:
@@ -83,15 +85,15 @@ class Encoder:
             refusal = image_refusal(image.size, self.processor)
             return image if refusal is None else ImageError("not-taken", refusal)
 
-        with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
-            return dict(zip(first, pool.map(attempt, first.values()), strict=True))
+        with ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode") as pool:
+            return dict(zip(row_of, pool.map(attempt, row_of.values()), strict=True))
 
-    def _encode(self, texts: list[str], image_of: list[int], opened: list[Image.Image]) -> Any:
-        """What the model takes, without padding: the tokenizer's state is the main thread's, which decodes with it."""
-        if not opened:
+    def _encode(self, texts: list[str], image_of: list[int], images: list[Image.Image]) -> Any:
+        """The model's input, unpadded: padding would change the tokenizer, with which the main thread decodes."""
+        if not images:
             return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], image_of)
-        where = {} if self.device is None else {"device": self.device}
-        patches = self.processor.image_processor(images=opened, return_tensors="pt", **where)
+        options = {} if self.device is None else {"device": self.device}
+        patches = self.processor.image_processor(images=images, return_tensors="pt", **options)
         grids = torch.as_tensor(patches["image_grid_thw"]).cpu()
         counts = (grids.prod(-1) // self.processor.image_processor.merge_size**2).tolist()
         token = self.processor.image_token
@@ -104,11 +106,11 @@ class Encoder:
         return Prompts(tokens, image_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
 
     def content(self, row: Row) -> str:
-        """Everything that the model is shown of a row, as 16 hexadecimal digits; see `vqa_data.content_digest`."""
+        """A hash of the image and texts that the model sees, 16 hexadecimal digits; see `loading.content_digest`."""
         return self.view.content(row) if self.has_vision else content_digest(row, None)
 
     def render(self, problem: str, has_image: bool = True) -> str:
-        """The prompt as the chat template writes it, with one placeholder for the image."""
+        """The prompt in the chat template, with one placeholder for the image."""
         messages = build_messages(problem, self.mode, has_image, self.prompt)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 

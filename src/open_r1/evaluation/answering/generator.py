@@ -1,4 +1,4 @@
-"""What every generating backend offers: completions of prompts, and the tokens that end them."""
+"""The transformers backend: completions of prompts, and the tokens that end them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from open_r1.modeling.prompt_batch import completion_lengths
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote: the text without special tokens, and its length in tokens with the end token."""
+    """What the model wrote: the text without special tokens, and the number of tokens with the end token."""
 
     text: str
     tokens: int
@@ -27,15 +27,14 @@ class Completion:
 class Generator:
     """A model that answers batches of prompts, greedily or by drawing samples.
 
-    Greedy means the most likely token and nothing else: the repetition penalty (1.05 in the published Qwen2.5-VL) and
-    the sampling settings of the checkpoint's generation_config.json are left aside. Tokens that stand for images
-    cannot be generated.
+    Greedy means the most likely token: the repetition penalty (1.05 in the published Qwen2.5-VL) and the sampling
+    settings of the checkpoint's generation_config.json are ignored. Tokens that stand for images are never generated.
 
     Args:
         model: in evaluation mode, on the device where it is to run.
-        tokenizer: names the padding token and turns tokens into text.
+        tokenizer: has the padding token and turns tokens into text.
         max_new_tokens: longest completion in tokens.
-        sampling: how many completions of a question, and at which temperature.
+        sampling: how many completions of a question are drawn, at which temperature.
     """
 
     def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int, sampling: Sampling | None = None) -> None:
@@ -53,9 +52,9 @@ class Generator:
         assert not {token for row in rows for token in row}.intersection(self.forbidden)
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         ends = set(self.end_tokens)
-        done = [Completion(text, len(row), row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
+        completions = [Completion(text, len(row), row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
         count = self.sampling.count
-        return [done[start : start + count] for start in range(0, len(done), count)]
+        return [completions[start : start + count] for start in range(0, len(completions), count)]
 
     def tokens(self, prompts: Prompts, names: Sequence[str]) -> torch.Tensor:
         """(B * samples, C) generated token ids, padded after the end token; `names` are the questions' ids."""
@@ -79,6 +78,6 @@ class Generator:
 
 def end_tokens(config: GenerationConfig | None, tokenizer: Any) -> list[int]:
     """Ids that end a completion: the checkpoint's and the tokenizer's."""
-    given = config.eos_token_id if config is not None else None
-    listed = given if isinstance(given, list) else [given]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+    eos = config.eos_token_id if config is not None else None
+    eos_ids = eos if isinstance(eos, list) else [eos]
+    return sorted({token for token in [*eos_ids, tokenizer.eos_token_id] if token is not None})

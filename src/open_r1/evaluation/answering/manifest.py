@@ -1,7 +1,7 @@
-"""What one evaluation run is, decided before anything is loaded: flags, mode, questions, and the manifest of it all.
+"""What an evaluation run consists of, decided before the model is loaded: mode, questions and manifest.
 
-The manifest is the first line of a result file. `score.VOLATILE` lists the entries that only inform; where any other
-differs, the file is not continued.
+The manifest is the first line of a result file. `result_writer.VOLATILE` lists the entries that only inform; a run in
+which any other entry differs does not continue the file.
 """
 
 import hashlib
@@ -25,17 +25,17 @@ from open_r1.vocabulary.prompts import prompt_name, question_text
 from open_r1.vocabulary.releases import HUB_REPOSITORY, released
 
 
-def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) -> tuple[Mode, str]:
+def choose_mode(flag: str | None, prompt: str | None, name: str, folder: Path) -> tuple[Mode, str]:
     """The mode to evaluate in, and where it comes from.
 
     In this order: `--mode`, the mode whose training prompt `--prompt` names, run.json of our own training, the table of
     released checkpoints (by hub name only, never by a word in a path), no-think.
     """
-    if asked is not None:
-        return Mode(asked), "as asked"
+    if flag is not None:
+        return Mode(flag), "from --mode"
     if prompt is not None:
-        own = {prompt_name(mode): mode for mode in Mode}
-        return own.get(prompt, Mode.THINK), f"of the prompt {prompt}"
+        modes = {prompt_name(mode): mode for mode in Mode}
+        return modes.get(prompt, Mode.THINK), f"of the prompt {prompt}"
     recorded = (run_record(folder) or {}).get("mode")
     if recorded in list(Mode):
         return Mode(str(recorded)), "from its run.json"
@@ -49,13 +49,13 @@ def choose_mode(asked: str | None, prompt: str | None, name: str, folder: Path) 
 
 
 def refuse_mixed_families(name: str, folder: Path, data: Path, force: bool = False) -> str | None:
-    """Refuse to score a checkpoint on the split family that it was not trained on, where both can be told.
+    """Refuse to score a checkpoint on another split family than it was trained on, if both families are known.
 
     Returns:
-        Why it should have been refused, with `force`; None where nothing is wrong.
+        The reason for refusing, which `force` overrides; None if there is none.
 
     Raises:
-        UserError: see `runs.refuse_other_family`.
+        UserError: see `labels.refuse_other_family`.
     """
     trained, tested = trained_label(name, folder), _label(data.name)
     if trained is None or tested is None:
@@ -64,27 +64,27 @@ def refuse_mixed_families(name: str, folder: Path, data: Path, force: bool = Fal
         refuse_other_family(trained, tested)
     except UserError as error:
         if not force:
-            raise UserError(f"{error}. --force scores it all the same, and every report will say so") from None
+            raise UserError(f"{error}. --force evaluates anyway, and every report will say so") from None
         return str(error)
     return None
 
 
 def training_method(name: str, folder: Path) -> str:
-    """How a checkpoint was trained, by its run.json; a released one with GRPO, any other not by us: zero-shot."""
+    """How a checkpoint was trained: as run.json says, GRPO for a released checkpoint, zero-shot for any other."""
     record = run_record(folder)
     if record is not None:
-        return str(record.get("method") or "grpo")  # early run.json files do not say
+        return str(record.get("method") or "grpo")  # early run.json files have no method
     return "grpo" if name.partition(":")[0] == HUB_REPOSITORY else "zero-shot"
 
 
 def run_folder(folder: Path) -> str | None:
-    """The folder of the training run that made a checkpoint, where its run.json lies; None where there is none."""
-    place = run_record_folder(folder)
-    return None if place is None else str(place)
+    """The folder of the training run that made a checkpoint, which holds run.json; None if there is none."""
+    record_folder = run_record_folder(folder)
+    return None if record_folder is None else str(record_folder)
 
 
 def trained_label(name: str, folder: Path) -> Modality | Task | None:
-    """What a checkpoint was trained on, by its released name or its run.json; None where neither says."""
+    """What a checkpoint was trained on, by its released name or its run.json; None if neither says."""
     repository, _, subfolder = name.partition(":")
     if repository == HUB_REPOSITORY:
         try:
@@ -105,12 +105,12 @@ def _label(name: str) -> Modality | Task | None:
 def choose_rows(ids: list[str], limit: int | None) -> list[int]:
     """Indices of the questions to ask: all, or `limit` of them drawn by the hash of their ids.
 
-    The draw follows the ids alone: it is the same on every machine and does not favour the top of the file.
+    The draw depends on the ids alone: it is the same on every machine and does not favour the top of the file.
     """
-    everything = range(len(ids))
+    indices = range(len(ids))
     if limit is None or limit >= len(ids):
-        return list(everything)
-    return sorted(sorted(everything, key=lambda index: hashlib.sha256(ids[index].encode()).digest())[:limit])
+        return list(indices)
+    return sorted(sorted(indices, key=lambda index: hashlib.sha256(ids[index].encode()).digest())[:limit])
 
 
 def build_manifest(
@@ -122,16 +122,16 @@ def build_manifest(
     training: TrainingSet | None = None,
     forced: bool = False,
 ) -> dict[str, Any]:
-    """What this run is: everything that can change an answer, and where it was run.
+    """Everything that can change an answer, and the hardware and packages of the run.
 
     Args:
         settings: the flags.
         folder: the checkpoint's folder.
         encoder: turns questions into prompts.
-        ids: those of the whole data set.
-        rows: questions to ask.
-        training: the questions that test questions are compared with.
-        forced: whether `--force` was needed.
+        ids: of the whole data set.
+        rows: how many questions are asked.
+        training: the training set that test questions are compared with.
+        forced: whether `--force` overrode a refusal.
     """
     size = encoder.processor.image_processor.size if encoder.has_vision else {}
     return {

@@ -1,7 +1,7 @@
-"""What a question is shown with: as it stands, without its image, with another one, or with permuted options.
+"""Changes to a question before the model sees it: no image, noise, another image, or shuffled options.
 
-A model that reads images loses accuracy without them; one that has learnt which texts or letters tend to be right
-does not. Every change follows from the seed and the question's id alone.
+A model that reads images loses accuracy without them; a model that has learnt which texts or letters tend to be right
+does not. Every change depends on the seed and the question's id alone.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from PIL import Image
 from open_r1.common.errors import UserError
 from open_r1.data.loading import content_digest
 from open_r1.data.row_images import image_key, row_image
-from open_r1.evaluation.answering.sampling import keyed
+from open_r1.evaluation.answering.sampling import keyed_generator
 from open_r1.evaluation.answering.settings import ImageChange, OptionsChange
 from open_r1.grading.option_references import fixed_options
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem
@@ -22,46 +22,46 @@ from open_r1.grading.problems import LETTERS, options_in, render_lines, render_p
 Row = Mapping[str, Any]
 
 _TRIES = 20
-"""Permutations of one question's options before it is left as it stands."""
+"""How many shuffled orders of a question's options are tried before it is shown unchanged."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A problem as the model is shown it."""
+class ShownProblem:
+    """A problem as the model sees it."""
 
     problem: str
     letters: dict[str, str]
-    """Letter in this problem -> letter of the same option in the row's own."""
+    """Letter in this problem -> letter of the same option in the row."""
     fixed: frozenset[str] = frozenset()
-    """Letters that were not permuted with the others, because of what the options say."""
+    """Letters that were not shuffled, because their options refer to other options."""
 
-    def letter(self, original: str) -> str:
-        """The letter that the row's own `original` has in this problem."""
-        return next(shown for shown, own in self.letters.items() if own == original)
+    def shown_letter(self, original: str) -> str:
+        """The letter in this problem of the row's option `original`."""
+        return next(letter for letter, row_letter in self.letters.items() if row_letter == original)
 
-    def original(self, letter: str | None) -> str | None:
-        """The row's own letter for one that was read from an answer."""
+    def original_letter(self, letter: str | None) -> str | None:
+        """The letter in the row of this problem's option `letter`."""
         return None if letter is None else self.letters[letter]
 
 
 @dataclass(frozen=True)
 class View:
-    """How questions are shown; the default shows them as they are."""
+    """How questions are changed; the default changes nothing."""
 
     image: ImageChange = "shown"
     options: OptionsChange = "as_given"
     seed: int = 0
     donors: Mapping[str, Row] = field(default_factory=dict)
-    """With shuffled images: for each id a row whose image it is shown."""
+    """With shuffled images: id -> the row whose image is shown instead."""
 
-    def problem(self, row: Row) -> Shown:
-        """The problem with its options in the order in which they are offered."""
+    def problem(self, row: Row) -> ShownProblem:
+        """The problem with its options in the order that the model sees."""
         if self.options == "shuffled":
-            return permuted(row["problem"], row["id"], self.seed)
-        return Shown(row["problem"], {letter: letter for letter in options_in(row["problem"])})
+            return shuffle_options(row["problem"], row["id"], self.seed)
+        return ShownProblem(row["problem"], {letter: letter for letter in options_in(row["problem"])})
 
-    def image_shown(self, row: Row) -> str | None:
-        """What tells the image that is shown from others; None where none is shown."""
+    def shown_image_key(self, row: Row) -> str | None:
+        """An identifier of the image that is shown; None without an image."""
         if row["image"] is None or self.image == "none":
             return None
         if self.image == "noise":
@@ -69,12 +69,12 @@ class View:
         return image_key(self._donor(row))
 
     def content(self, row: Row) -> str:
-        """Everything that is shown of a question, as 16 hexadecimal digits; see `content_digest`."""
+        """A hash of the image and texts that the model sees, 16 hexadecimal digits; see `content_digest`."""
         hidden = row["image"] is None or self.image == "none"
         return content_digest(row, None if hidden else self._donor(row)["image"])
 
     def open(self, row: Row) -> Image.Image:
-        """The image that is shown. Raises `ImageError` if it cannot be used."""
+        """The image that is shown. Raises `ImageError` if it is not usable."""
         if self.image == "noise":
             return noise(row_image(row).size, row["id"], self.seed)
         return row_image(self._donor(row))
@@ -83,12 +83,11 @@ class View:
         return self.donors[row["id"]] if self.image == "shuffled" else row
 
 
-def permuted(problem: str, name: str, seed: int) -> Shown:
+def shuffle_options(problem: str, name: str, seed: int) -> ShownProblem:
     """The problem with its options in an order drawn from (seed, name).
 
-    Options that speak of others keep their place, and with them the whole order where options are named by letter
-    (`fixed_options`). A few problems cannot be written with permuted options so that they could be read again; those
-    stay as they are too.
+    Options that refer to others, such as "none of these", keep their place; if options refer to others by letter, the
+    whole order stays (`fixed_options`). Problems whose options could not be parsed after shuffling stay unchanged.
     """
     options = options_in(problem)
     letters = list(options)
@@ -96,93 +95,93 @@ def permuted(problem: str, name: str, seed: int) -> Shown:
     write = render_lines if stem.endswith("\n") else render_problem
     fixed = fixed_options(stem, options)
     movable = [letter for letter in letters if letter not in fixed]
-    draw = keyed(seed, name, "options")
+    draw = keyed_generator(seed, name, "options")
     for _ in range(_TRIES if movable else 0):
-        moved = dict(zip(movable, (movable[index] for index in draw.permutation(len(movable))), strict=True))
-        order = [moved.get(letter, letter) for letter in letters]
+        drawn = dict(zip(movable, (movable[index] for index in draw.permutation(len(movable))), strict=True))
+        order = [drawn.get(letter, letter) for letter in letters]
         try:
-            written = write(stem, [options[letter] for letter in order])
+            shuffled = write(stem, [options[letter] for letter in order])
         except UserError:
             continue
-        return Shown(written, dict(zip(LETTERS, order, strict=False)), fixed)
-    return Shown(problem, {letter: letter for letter in letters}, frozenset(letters))
+        return ShownProblem(shuffled, dict(zip(LETTERS, order, strict=False)), fixed)
+    return ShownProblem(problem, {letter: letter for letter in letters}, frozenset(letters))
 
 
 def count_fixed(view: View, rows: Iterable[Any]) -> dict[str, int]:
-    """How many questions keep some of their options in place, and how many all; {} where options are not permuted."""
+    """How many questions keep some options, or all, in place; {} if options are not shuffled."""
     if view.options != "shuffled":
         return {}
-    shown = [view.problem(row) for row in rows]
+    problems = [view.problem(row) for row in rows]
     return {
-        "options_some_fixed": sum(0 < len(each.fixed) < len(each.letters) for each in shown),
-        "options_all_fixed": sum(len(each.fixed) == len(each.letters) for each in shown),
+        "options_some_fixed": sum(0 < len(problem.fixed) < len(problem.letters) for problem in problems),
+        "options_all_fixed": sum(len(problem.fixed) == len(problem.letters) for problem in problems),
     }
 
 
 def _first_option(problem: str, options: Mapping[str, str]) -> int:
-    """Where the options begin: the last `A)` from which they read as they do in the whole problem."""
-    at = problem.rfind("A)")
-    while at > 0:
+    """The index where the options begin: the last `A)` from which the same options are parsed."""
+    start = problem.rfind("A)")
+    while start > 0:
         try:
-            line = "?\n" if problem[at - 1] == "\n" else ""  # options on lines of their own follow a question's line
-            if options_in(line + problem[at:]) == options:
-                return at
+            line = "?\n" if problem[start - 1] == "\n" else ""  # options on separate lines follow a question's line
+            if options_in(line + problem[start:]) == options:
+                return start
         except UserError:
             pass
-        at = problem.rfind("A)", 0, at)
+        start = problem.rfind("A)", 0, start)
     return 0
 
 
 def noise(size: tuple[int, int], name: str, seed: int) -> Image.Image:
     """An image of `size` (width, height) in which every value of every pixel is drawn evenly from 0 to 255."""
     width, height = size
-    return Image.fromarray(keyed(seed, name, "noise").integers(0, 256, (height, width, 3), dtype="uint8"))
+    return Image.fromarray(keyed_generator(seed, name, "noise").integers(0, 256, (height, width, 3), dtype="uint8"))
 
 
 def choose_donors(keys: Mapping[str, str], seed: int) -> dict[str, str]:
-    """For every question the id of another one, whose image it is shown; never one with its own image.
+    """For every question the id of a question with another image, which is shown instead.
 
     Args:
-        keys: id of each question with an image -> what identifies the image.
-        seed: the draw's.
+        keys: id of each question with an image -> identifier of the image.
+        seed: of the draw.
 
     Raises:
-        UserError: there are not two different images.
+        UserError: there are fewer than two different images.
     """
-    first: dict[str, str] = {}
+    first_ids: dict[str, str] = {}
     for name in sorted(keys):
-        first.setdefault(keys[name], name)
-    images = sorted(first, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+        first_ids.setdefault(keys[name], name)
+    images = sorted(first_ids, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
     if len(images) < 2:
         raise UserError("--image shuffled needs at least two different images to exchange")
-    place = {key: number for number, key in enumerate(images)}
-    found = {}
+    indices = {key: index for index, key in enumerate(images)}
+    donors = {}
     for name, key in keys.items():
-        other = int(keyed(seed, name, "picture").integers(len(images) - 1))
-        found[name] = first[images[other + (other >= place[key])]]
-    return found
+        index = int(keyed_generator(seed, name, "picture").integers(len(images) - 1))
+        donors[name] = first_ids[images[index + (index >= indices[key])]]
+    return donors
 
 
 def image_keys(rows: Iterable[Row]) -> dict[str, str]:
-    """id -> what identifies the image, for the rows that have one."""
+    """id -> identifier of the image, for the rows that have one."""
     return {row["id"]: image_key(row) for row in rows if row["image"] is not None}
 
 
 class Donors(Mapping[str, Row]):
-    """id -> the row whose image it is shown, read from the data set when asked for.
+    """id -> the row whose image is shown instead, read from the data set on access.
 
     Args:
         rows: the whole data set, so that a limit does not change the draw.
-        seed: the draw's.
+        seed: of the draw.
     """
 
     def __init__(self, rows: Any, seed: int) -> None:
         self._rows = rows
-        self._place = {name: number for number, name in enumerate(rows["id"])}
+        self._index = {name: index for index, name in enumerate(rows["id"])}
         self._donor = choose_donors(image_keys(rows), seed)
 
     def __getitem__(self, name: str) -> Row:
-        return self._rows[self._place[self._donor[name]]]
+        return self._rows[self._index[self._donor[name]]]
 
     def __iter__(self):
         return iter(self._donor)

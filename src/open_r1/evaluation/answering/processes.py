@@ -1,7 +1,7 @@
-"""The processes of one launch: who does what, and how they agree on what to say.
+"""The processes of one launch: how they share the questions, and how an error in one of them ends all.
 
-`torchrun --nproc_per_node=N` sets RANK and WORLD_SIZE; without it there is one process, and nothing here does
-anything. Answers never travel between processes: each appends its own to the file.
+`torchrun --nproc_per_node=N` sets RANK and WORLD_SIZE; without them there is one process and no communication.
+Results are never sent between processes: each process appends its results to the file.
 """
 
 import os
@@ -17,11 +17,11 @@ from open_r1.common.errors import UserError
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the slowest; one that dies is noticed at once, by its closed connection."""
+"""How long a process waits for the slowest. A process that dies is noticed at once by its closed connection."""
 
 
 class Refused(SystemExit):
-    """Every process ends, or goes on with another checkpoint: the reason has been printed."""
+    """One run is refused in every process, after its reason was printed; the next run may follow."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Launch:
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """This process's device: each has a GPU of its own, unless one is named."""
+        """The device of this process: with several processes `cuda` is a different GPU for each."""
         return f"cuda:{self.local_rank}" if name == "cuda" and self.size > 1 else name
 
     def say(self, text: str) -> None:
@@ -46,38 +46,38 @@ class Launch:
         if self.is_first:
             print(text, file=sys.stderr, flush=True)
 
-    def agreed(self, work: Callable[[], T]) -> T:
-        """What `work` returns here, once it has succeeded in every process.
+    def run_in_all(self, work: Callable[[], T]) -> T:
+        """Call `work` in every process, and return its value here once it has succeeded in all.
 
         Raises:
-            UserError: it failed, and there is no other process.
-            Refused: it failed in one of several; the first process has printed why.
+            UserError: it failed, and there is only one process.
+            Refused: it failed in one of several; the first process has printed the error.
         """
         if self.size == 1:
             return work()
-        problem, value = None, None
+        message, value = None, None
         try:
             value = work()
         except UserError as error:
-            problem = str(error)
-        self._end_if(self.gather(problem))
+            message = str(error)
+        self._refuse_if_any(self.gather(message))
         return value  # type: ignore[return-value]
 
-    def from_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns in the first process, which alone runs it. Raises as `agreed` does."""
+    def run_in_first(self, work: Callable[[], T]) -> T:
+        """Call `work` in the first process only, and return its value in all. Raises as `run_in_all` does."""
         if self.size == 1:
             return work()
         from torch import distributed
 
-        told: list[Any] = [None, None]
+        error_and_value: list[Any] = [None, None]
         if self.is_first:
             try:
-                told = [None, work()]
+                error_and_value = [None, work()]
             except UserError as error:
-                told = [str(error), None]
-        distributed.broadcast_object_list(told, src=0)
-        self._end_if([told[0]])
-        return told[1]
+                error_and_value = [str(error), None]
+        distributed.broadcast_object_list(error_and_value, src=0)
+        self._refuse_if_any(error_and_value[:1])
+        return error_and_value[1]
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in order, in every process."""
@@ -89,28 +89,28 @@ class Launch:
         distributed.all_gather_object(values, value)
         return values
 
-    def _end_if(self, problems: Sequence[str | None]) -> None:
-        told = [problem for problem in problems if problem is not None]
-        if told:
-            self.say(f"error: {told[0]}")
-            self.gather(None)  # torchrun ends the others when one ends: not before the line is out
+    def _refuse_if_any(self, messages: Sequence[str | None]) -> None:
+        errors = [message for message in messages if message is not None]
+        if errors:
+            self.say(f"error: {errors[0]}")
+            self.gather(None)  # wait for the print: torchrun stops all processes when one exits
             raise Refused(2)
 
     def share(self, groups: Sequence[Sequence[int]]) -> list[int]:
-        """The items of this process: whole groups, the largest first to whoever has the fewest."""
+        """The items of this process. Groups stay together; the largest goes first, to the process with the fewest."""
         loads = [0] * self.size
-        mine: list[int] = []
+        items: list[int] = []
         for group in sorted(groups, key=lambda group: (-len(group), group[0])):
             owner = loads.index(min(loads))
             loads[owner] += len(group)
             if owner == self.rank:
-                mine += group
-        return sorted(mine)
+                items += group
+        return sorted(items)
 
 
 @contextmanager
-def joined() -> Iterator[Launch]:
-    """This process's place in its launch; several processes are connected while the block runs."""
+def connected_processes() -> Iterator[Launch]:
+    """The launch that this process is part of; its processes are connected while the block runs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "MASTER_ADDR" not in os.environ:
         yield Launch()

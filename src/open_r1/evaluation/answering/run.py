@@ -1,7 +1,7 @@
-"""One evaluation run: a checkpoint answers every question of a data set, and every answer is on the disk at once.
+"""One evaluation run: a checkpoint answers every question of a data set, and each result is written to disk at once.
 
-Running the same command again goes on where the result file ends, whatever stopped the first run and with however
-many processes. A command that would mix answers of another checkpoint, prompt or data set into the file is refused.
+The same command run again continues the result file, whatever stopped the earlier run, and with any number of
+processes. A command with another checkpoint, prompt or data set is refused, so that results are never mixed.
 """
 
 import fcntl
@@ -24,16 +24,16 @@ from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
 from open_r1.data.row_images import image_key
-from open_r1.evaluation.answering.batches import ahead, batches_by_length, grouped
+from open_r1.evaluation.answering.batches import batches_by_length, group_indices, prefetch
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
 from open_r1.evaluation.answering.generator import Completion, Generator
 from open_r1.evaluation.answering.manifest import build_manifest, choose_mode, choose_rows, refuse_mixed_families
-from open_r1.evaluation.answering.perturbations import Donors, Shown, View, count_fixed
-from open_r1.evaluation.answering.processes import Launch, Refused, joined
+from open_r1.evaluation.answering.perturbations import Donors, ShownProblem, View, count_fixed
+from open_r1.evaluation.answering.processes import Launch, Refused, connected_processes
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, Sample, read_results, unreadable, voted
-from open_r1.evaluation.scoring.shown_content import contents, require_same_content
+from open_r1.evaluation.scoring.results import Result, Sample, failed_result, read_results, voted_result
+from open_r1.evaluation.scoring.shown_content import require_same_content, row_contents
 from open_r1.evaluation.scoring.statistics import clustered_stderr, pass_at_k
 from open_r1.evaluation.scoring.train_overlap import TrainingSet, find_training_set
 from open_r1.grading.grader import Outcome, grade
@@ -46,53 +46,53 @@ Answer = Callable[[Encoded], list[list[Completion]]]
 
 
 def infer(settings: InferenceSettings) -> int:
-    """Answer the questions that the result file does not answer yet, and say how the checkpoint did.
+    """Answer the questions that have no result in the result file yet, and print the accuracy.
 
     Under torchrun the processes share the questions; the first one prints.
 
     Returns:
-        The exit status: 0; 1 with `strict` and a question that could not be asked; 130 after an interrupt.
+        The exit status: 0; 1 with `strict` if a question could not be asked; 130 after an interrupt.
 
     Raises:
-        UserError: flags, checkpoint or data that cannot be used, a result file of another run, or a full disk.
+        UserError: flags, checkpoint or data are not usable, the result file is of another run, or the disk is full.
     """
-    with joined() as launch:
-        return _infer(settings, launch, Kept())
+    with connected_processes() as launch:
+        return _infer(settings, launch, LoadedModel())
 
 
-class Kept:
-    """The model that was loaded last: the next data set asks it too, if nothing else differs."""
+class LoadedModel:
+    """The model loaded last. The next data set uses it too if its settings are otherwise the same."""
 
     def __init__(self) -> None:
         self._settings: InferenceSettings | None = None
         self._answer: Answer | None = None
 
-    def backend(self, settings: InferenceSettings, job: "_Job", where: str) -> Answer:
-        """The model of these settings, loaded unless it is at hand."""
-        wanted = replace(settings, prompt_path="", output_path="")
-        if self._answer is None or self._settings != wanted:
-            self._answer = None  # two models may not fit
-            self._settings, self._answer = wanted, _backend(settings, job, where)
+    def backend(self, settings: InferenceSettings, job: "_Job", device: str) -> Answer:
+        """The model of these settings, loaded only if it is not the one in memory."""
+        model_settings = replace(settings, prompt_path="", output_path="")
+        if self._answer is None or self._settings != model_settings:
+            self._answer = None  # free the old model first: both may not fit
+            self._settings, self._answer = model_settings, _load_backend(settings, job, device)
         return self._answer
 
 
-def infer_all(every: Sequence[InferenceSettings]) -> int:
-    """`infer` for one checkpoint and data set after the other; one that cannot be used keeps no other waiting.
+def infer_all(runs: Sequence[InferenceSettings]) -> int:
+    """`infer` for several checkpoints and data sets in turn; a run that fails does not stop the next.
 
     Returns:
-        The highest exit status; 2 where a checkpoint could not be used.
+        The highest exit status; 2 if a run failed.
 
     Raises:
-        UserError: as `infer`, for a single checkpoint.
+        UserError: as `infer`, if there is only one run.
     """
-    if len(every) == 1:
-        return infer(every[0])
-    worst, kept = 0, Kept()
-    with joined() as launch:
-        for settings in every:
+    if len(runs) == 1:
+        return infer(runs[0])
+    worst, model = 0, LoadedModel()
+    with connected_processes() as launch:
+        for settings in runs:
             launch.say(f"== {settings.model_path} on {settings.prompt_path} -> {settings.output_path}")
             try:
-                status = _infer(settings, launch, kept)
+                status = _infer(settings, launch, model)
             except UserError as error:
                 launch.say(f"error: {error}")
                 status = 2
@@ -101,17 +101,17 @@ def infer_all(every: Sequence[InferenceSettings]) -> int:
             if status == INTERRUPTED:
                 return status
             worst = max(worst, status)
-        files = sorted({os.path.join(os.path.dirname(run.output_path), "*.jsonl") for run in every})
+        files = sorted({os.path.join(os.path.dirname(run.output_path), "*.jsonl") for run in runs})
         if launch.is_first:
-            print(f"one report of all: python eval/report.py {' '.join(files)} --output_dir REPORT")
+            print(f"one report of all runs: python eval/report.py {' '.join(files)} --output_dir REPORT")
     return worst
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Everything about a run but the model."""
+    """Everything about a run except the model."""
 
-    folder: Path  # the checkpoint's
+    folder: Path  # of the checkpoint
     encoder: Encoder
     questions: Any  # rows to ask
     dropped: int
@@ -120,52 +120,52 @@ class _Job:
     mode: str
 
 
-def _infer(settings: InferenceSettings, launch: Launch, kept: Kept) -> int:
-    job = launch.agreed(lambda: _prepare(settings, launch))
+def _infer(settings: InferenceSettings, launch: Launch, model: LoadedModel) -> int:
+    job = launch.run_in_all(lambda: _prepare(settings, launch))
     output = Path(settings.output_path)
-    shown = launch.from_first(lambda: contents(job.questions, job.encoder.content))
-    job.manifest["content_sha256"] = data_fingerprint(f"{name} {content}" for name, content in shown.items())
-    with opened(output, job.manifest, launch, shown) as writer:
-        places = {name: index for index, name in enumerate(job.questions["id"]) if name not in writer.done}
-        left = job.questions.select(places.values())
-        launch.say(f"mode: {job.mode}; {len(left)} of {len(job.questions)} questions to ask")
-        finished = not left or _answer(settings, job, left, writer, launch, kept)
+    content_by_id = launch.run_in_first(lambda: row_contents(job.questions, job.encoder.content))
+    job.manifest["content_sha256"] = data_fingerprint(f"{name} {content}" for name, content in content_by_id.items())
+    with open_results(output, job.manifest, launch, content_by_id) as writer:
+        indices = [index for index, name in enumerate(job.questions["id"]) if name not in writer.written_ids]
+        unanswered = job.questions.select(indices)
+        launch.say(f"mode: {job.mode}; {len(unanswered)} of {len(job.questions)} questions to ask")
+        finished = not unanswered or _answer_share(settings, job, unanswered, writer, launch, model)
         finished = all(launch.gather(finished))
-    failed = launch.from_first(lambda: report(output, read_results(output).results, launch.say))
+    failed = launch.run_in_first(lambda: report(output, read_results(output).results, launch.say))
     if not finished:
         return INTERRUPTED
     return 1 if settings.strict and (failed or job.dropped) else 0
 
 
 def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
-    where = launch.device(settings.where)
+    device = launch.device(settings.where)
     rows, dropped = load_rows(settings.prompt_path, settings.split, settings.image_root)
     if dropped:
         launch.say(summary(dropped))
     folder = model_source(settings.model_path)
     if settings.base is not None:
         name_base(folder, settings.base)
-    forced = refuse_mixed_families(settings.model_path, folder, Path(settings.prompt_path), settings.force)
-    if forced:
-        launch.say(f"forced: {forced}")
-    mode, why = choose_mode(settings.mode, settings.prompt, settings.model_path, folder)
+    overlap = refuse_mixed_families(settings.model_path, folder, Path(settings.prompt_path), settings.force)
+    if overlap:
+        launch.say(f"forced: {overlap}")
+    mode, mode_origin = choose_mode(settings.mode, settings.prompt, settings.model_path, folder)
     processor = load_processor(folder, settings.min_pixels, settings.max_pixels, settings.processor)
-    training, line = find_training_set(settings.train_path, folder, settings.prompt_path, settings.image_root)
-    launch.say(line)
+    training, message = find_training_set(settings.train_path, folder, settings.prompt_path, settings.image_root)
+    launch.say(message)
     view = View(settings.image, settings.options, settings.seed, _donors(settings, rows))
-    gpu = where if where.startswith("cuda") else None
+    gpu = device if device.startswith("cuda") else None
     encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
-    chosen = rows.select(choose_rows(rows["id"], settings.limit))
-    manifest = build_manifest(settings, folder, encoder, rows["id"], len(chosen), training, bool(forced))
-    counts = count_fixed(view, chosen.select_columns(["id", "problem"]))
+    questions = rows.select(choose_rows(rows["id"], settings.limit))
+    manifest = build_manifest(settings, folder, encoder, rows["id"], len(questions), training, bool(overlap))
+    counts = count_fixed(view, questions.select_columns(["id", "problem"]))
     if counts:
-        some, whole = counts["options_some_fixed"], counts["options_all_fixed"]
         launch.say(
-            f"options shuffled: in {some} of {len(chosen)} questions those like 'none of these' keep their place, "
-            f"{whole} keep their order, as 'both A and B' would mean something else in another"
+            f"options shuffled, except: in {counts['options_some_fixed']} of {len(questions)} questions options like "
+            f"'none of these' keep their place; {counts['options_all_fixed']} questions keep the whole order, because "
+            "'both A and B' would change its meaning"
         )
     manifest |= counts
-    return _Job(folder, encoder, chosen, len(dropped), training, manifest, f"{mode} ({why})")
+    return _Job(folder, encoder, questions, len(dropped), training, manifest, f"{mode} ({mode_origin})")
 
 
 def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
@@ -185,32 +185,36 @@ def _donors(settings: InferenceSettings, rows: Any) -> Mapping[str, Row]:
 
 
 @contextmanager
-def opened(path: Path, manifest: Mapping[str, Any], launch: Launch, shown: Mapping[str, str]) -> Iterator[ResultWriter]:
-    """The result file, begun or continued, for the processes of this launch alone.
+def open_results(
+    path: Path, manifest: Mapping[str, Any], launch: Launch, content_by_id: Mapping[str, str]
+) -> Iterator[ResultWriter]:
+    """Begin or continue the result file, and lock it for the processes of this launch.
 
-    The first process mends it, and forgets questions that could not be asked: they are asked again. Every process
-    holds a shared lock while it writes; the exclusive one that a launch begins with is not to be had before the last
-    process of an earlier launch is gone, orphans of a killed one included.
+    The first process repairs the file and removes the questions that could not be asked, so that they are tried again.
+    It takes an exclusive lock for that, which it gets only once no process of an earlier launch is left, orphans of a
+    killed launch included. While writing, every process holds a shared lock.
 
     Raises:
-        UserError: another launch writes it, it belongs to another run, or it cannot be written.
+        UserError: another launch is writing the file, it belongs to another run, or it cannot be written.
     """
     with ExitStack() as stack:
-        done = launch.from_first(lambda: _mend(path, manifest, shown, launch.say))
-        launch.agreed(lambda: stack.enter_context(_locked(path, fcntl.LOCK_SH)))
-        yield stack.enter_context(ResultWriter(path, manifest, done))
+        written_ids = launch.run_in_first(lambda: _repair(path, manifest, content_by_id, launch.say))
+        launch.run_in_all(lambda: stack.enter_context(_locked(path, fcntl.LOCK_SH)))
+        yield stack.enter_context(ResultWriter(path, manifest, written_ids))
 
 
-def _mend(path: Path, manifest: Mapping[str, Any], shown: Mapping[str, str], say: Callable[[str], object]) -> list[str]:
-    """Make the file ready to append to; returns the ids that are answered."""
+def _repair(
+    path: Path, manifest: Mapping[str, Any], content_by_id: Mapping[str, str], say: Callable[[str], object]
+) -> list[str]:
+    """Make the file ready to append to; returns the ids of the questions that have a result."""
     if path.is_dir():
         raise UserError(f"--output_path {path} is a folder; name a file in it")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, fcntl.LOCK_EX):
-        ResultWriter(path, manifest).close()  # refuses what is not ours, mends torn lines
-        require_same_content(path, shown, manifest["content_sha256"], say)
-        _forget_failures(path)
+        ResultWriter(path, manifest).close()  # refuses files of another run, repairs torn lines
+        require_same_content(path, content_by_id, manifest["content_sha256"], say)
+        _remove_failed(path)
         return [result.id for result in read_results(path).results]
 
 
@@ -227,29 +231,29 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
         os.close(handle)
 
 
-def _forget_failures(path: Path) -> None:
-    """Take the lines of questions that could not be asked out of the file: their images may be there by now."""
+def _remove_failed(path: Path) -> None:
+    """Remove the lines of questions that could not be asked: their images may be usable by now."""
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for number, line in enumerate(lines) if number == 0 or json.loads(line).get("error") is None]
-    if len(kept) < len(lines):
-        write_atomically(path, b"".join(kept))
+    valid = [line for number, line in enumerate(lines) if number == 0 or json.loads(line).get("error") is None]
+    if len(valid) < len(lines):
+        write_atomically(path, b"".join(valid))
 
 
 # ------------------------------------------------------------------------------------------------------ answering
 
 
-def _answer(
-    settings: InferenceSettings, job: _Job, left: Any, writer: ResultWriter, launch: Launch, kept: Kept
+def _answer_share(
+    settings: InferenceSettings, job: _Job, unanswered: Any, writer: ResultWriter, launch: Launch, model: LoadedModel
 ) -> bool:
-    """Ask this process's share; false if the user interrupted. What is answered is in the file at any time."""
-    where = launch.device(settings.where)
-    mine = left.select(launch.share(grouped(_images(left))))
-    answer = launch.agreed(lambda: kept.backend(settings, job, where))
-    done = len(writer.done) if launch.size == 1 else 0
+    """Answer this process's share of the questions and write each batch at once; False if the user interrupted."""
+    device = launch.device(settings.where)
+    rows = unanswered.select(launch.share(group_indices(_image_ids(unanswered))))
+    answer = launch.run_in_all(lambda: model.backend(settings, job, device))
+    already_written = len(writer.written_ids) if launch.size == 1 else 0
     label = None if launch.size == 1 else f"process 1 of {launch.size}"
     bar = tqdm(
-        total=done + len(mine),
-        initial=done,
+        total=already_written + len(rows),
+        initial=already_written,
         unit=" questions",
         desc=label,
         dynamic_ncols=True,
@@ -257,40 +261,40 @@ def _answer(
     )
     try:
         with bar:
-            for results in answer_rows(answer, job.encoder, mine, settings.batch_size, job.training):
+            for results in answer_rows(answer, job.encoder, rows, settings.batch_size, job.training):
                 _write(writer, results)
                 bar.update(len(results))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"a batch of {settings.batch_size} does not fit on {where}; what is answered is kept: "
+            f"a batch of {settings.batch_size} does not fit on {device}; all results so far are saved: "
             "run again with a smaller --batch_size"
         ) from error
     except KeyboardInterrupt:
-        launch.say(f"interrupted; {len(writer.done)} questions are answered and kept. The same command continues")
+        launch.say(f"interrupted; {len(writer.written_ids)} results are saved. The same command continues")
         return False
     return True
 
 
-def _backend(settings: InferenceSettings, job: _Job, where: str) -> Answer:
+def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer:
     if settings.backend == "vllm":
         from open_r1.evaluation.answering.vllm_backend import VllmGenerator
 
         return VllmGenerator(settings, job.folder, job.encoder)
-    torch.manual_seed(settings.seed)  # nothing here draws from it; for whatever a model might
-    model = load_model(job.folder, settings.dtype, settings.attn_implementation, where)
+    torch.manual_seed(settings.seed)  # for models that draw from it; our own sampling does not
+    model = load_model(job.folder, settings.dtype, settings.attn_implementation, device)
     return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)
 
 
-def _images(rows: Any) -> list[str]:
-    """What tells the images of a data set apart, well enough to put questions about one next to each other.
+def _image_ids(rows: Any) -> list[str]:
+    """For each row an identifier of its image, with which questions about one image are put into one batch.
 
-    The stored path, which costs nothing to read; where there is none, the image's bytes.
+    The stored path, which costs nothing to read; without a path, a hash of the image's bytes.
     """
-    found = []
+    image_ids = []
     for batch in rows.select_columns(["image", "id"]).iter(batch_size=64):
         for image, name in zip(batch["image"], batch["id"], strict=True):
-            found.append(name if image is None else image["path"] or image_key({"image": image}))
-    return found
+            image_ids.append(name if image is None else image["path"] or image_key({"image": image}))
+    return image_ids
 
 
 def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
@@ -299,47 +303,49 @@ def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
             writer.write(result)
     except UserError as error:
         raise UserError(
-            f"{error}. The {len(writer.done)} answers that were written are kept: the same command continues"
+            f"{error}. The {len(writer.written_ids)} results written so far are saved: the same command continues"
         ) from error
 
 
 def answer_rows(
     answer: Answer, encoder: Encoder, rows: Any, batch_size: int, training: TrainingSet | None = None
 ) -> Iterator[list[Result]]:
-    """Results of every row of a data set, a batch at a time; a row whose image does not open gets an error."""
+    """Yield the results of a data set batch by batch; a row whose image does not open gets an error."""
     lengths = [len(problem) for problem in rows["problem"]]
-    batches = batches_by_length(lengths, batch_size, _images(rows))
-    for encoded in ahead(lambda indices: encoder(list(rows.select(indices))), batches):
-        completions = answer(encoded) if encoded.rows else []
+    batches = batches_by_length(lengths, batch_size, _image_ids(rows))
+    for encoded in prefetch(lambda indices: encoder(list(rows.select(indices))), batches):
+        groups = answer(encoded) if encoded.rows else []
         answered = [
-            _judge(row, shown, done, training, encoder.content(row))
-            for row, shown, done in zip(encoded.rows, encoded.shown, completions, strict=True)
+            _grade_row(row, problem, completions, training, encoder.content(row))
+            for row, problem, completions in zip(encoded.rows, encoded.problems, groups, strict=True)
         ]
-        failed = [unreadable(row, cluster(row), reason) for row, reason in encoded.failed]
+        failed = [failed_result(row, cluster(row), reason) for row, reason in encoded.failed]
         yield answered + failed
 
 
-def _judge(row: Row, shown: Shown, done: Sequence[Completion], training: TrainingSet | None, content: str) -> Result:
-    """Judge what was written against the problem as it was shown; letters are given as the row itself has them."""
-    options, solution = options_in(shown.problem), shown.letter(solution_letter(row["solution"]))
+def _grade_row(
+    row: Row, shown: ShownProblem, completions: Sequence[Completion], training: TrainingSet | None, content: str
+) -> Result:
+    """Grade completions of the problem as it was shown; the result has the letters of the row's own problem."""
+    options, solution = options_in(shown.problem), shown.shown_letter(solution_letter(row["solution"]))
     samples = []
-    for each in done:
-        outcome, letter = grade(each.text, solution, options)
-        samples.append(Sample(each.text, outcome, shown.original(letter), each.tokens))
-    return voted(
+    for completion in completions:
+        outcome, letter = grade(completion.text, solution, options)
+        samples.append(Sample(completion.text, outcome, shown.original_letter(letter), completion.tokens))
+    return voted_result(
         row,
         cluster(row),
         samples,
-        blind=training and training.blind(row),
-        seen=training and training.seen(row),
+        blind=training and training.guess_points(row),
+        seen=training and training.has_image_of(row),
         asked=None if shown.problem == row["problem"] else shown.problem,
-        cut_off=sum(each.cut_off for each in done),
+        cut_off=sum(completion.cut_off for completion in completions),
         content=content,
     )
 
 
 def cluster(row: Row) -> str:
-    """What questions that are not independent have in common: their image; without one, nothing but themselves."""
+    """The cluster of a question for standard errors: its image; a question without an image is a cluster by itself."""
     return image_key(row) if row["image"] is not None else row["id"]
 
 
@@ -348,35 +354,37 @@ def cluster(row: Row) -> str:
 
 def report(path: Path, results: Sequence[Result], say: Callable[[str], None]) -> int:
     """Print accuracy with its standard error; return how many questions could not be asked."""
-    asked = [result for result in results if result.outcome is not None]
+    graded = [result for result in results if result.outcome is not None]
     failed = [result for result in results if result.outcome is None]
     if failed:
         say(f"{len(failed)} questions could not be asked; the first: {failed[0].id}: {failed[0].error}")
-    if failed and not asked:
-        raise UserError(f"not one of {len(results)} questions could be asked: are the images where they should be?")
-    if asked:
-        unparsed = sum(result.outcome is Outcome.UNPARSED for result in asked) / len(asked)
+    if failed and not graded:
+        raise UserError(
+            f"not one of {len(results)} questions could be asked: are the images in the right folder (--image_root)?"
+        )
+    if graded:
+        unparsed = sum(result.outcome is Outcome.UNPARSED for result in graded) / len(graded)
         print(
-            f"accuracy {_with_error(asked, [float(result.correct) for result in asked])} (n = {len(asked)}), "
+            f"accuracy {_with_error(graded, [float(result.correct) for result in graded])} (n = {len(graded)}), "
             f"unparsed {unparsed:.1%}, errors {len(failed)}"
         )
-        if asked[0].samples is not None:
-            print(_sampled(asked))
+        if graded[0].samples is not None:
+            print(_pass_rates(graded))
         print(f"tables and heatmap: python eval/report.py {path} --output_dir {path.with_suffix('.report')}")
     return len(failed)
 
 
-def _sampled(asked: Sequence[Result]) -> str:
-    """The accuracy above is the majority vote's; beside it the chance that one of k samples is right."""
-    count = min(len(result.samples or ()) for result in asked)
-    parts = []
+def _pass_rates(results: Sequence[Result]) -> str:
+    """A line that names the accuracy a majority vote, and adds the chance that one of k samples is right."""
+    count = min(len(result.samples or ()) for result in results)
+    texts = []
     for k in sorted({1, count}):
-        rates = [pass_at_k(count, sum(s.outcome is Outcome.CORRECT for s in r.samples or ()), k) for r in asked]
-        parts.append(f"pass@{k} {_with_error(asked, rates)}")
-    return f"majority vote of {count} samples; {', '.join(parts)}"
+        rates = [pass_at_k(count, sum(s.outcome is Outcome.CORRECT for s in r.samples or ()), k) for r in results]
+        texts.append(f"pass@{k} {_with_error(results, rates)}")
+    return f"majority vote of {count} samples; {', '.join(texts)}"
 
 
-def _with_error(asked: Sequence[Result], values: Sequence[float]) -> str:
-    stderr = clustered_stderr(values, [result.image for result in asked])
+def _with_error(results: Sequence[Result], values: Sequence[float]) -> str:
+    stderr = clustered_stderr(values, [result.image for result in results])
     mean = sum(values) / len(values)
     return f"{mean:.3f} ± {'unknown (one image)' if stderr is None else f'{stderr:.3f}'}"

@@ -1,8 +1,8 @@
-"""Sampling that belongs to the question: the same completion whatever the batch, the order or the process.
+"""Sampling that gives a question the same completion in any batch, order and process.
 
-A random generator that a whole batch shares gives every row what its place makes of it. Here each (seed, question,
-sample) has its own sequence of uniform numbers, one for each step, and a token is found by inverting the cumulated
-distribution: one number picks one token, with exactly the model's probabilities.
+With one random generator for a batch, a completion would depend on the row's position. Here each (seed, question,
+sample) has its own sequence of uniform numbers, one for each step. Inverting the cumulative distribution turns a
+number into a token, with exactly the model's probabilities.
 """
 
 import hashlib
@@ -14,15 +14,17 @@ import torch
 from open_r1.evaluation.answering.settings import Sampling
 
 
-def keyed(*parts: object) -> np.random.Generator:
-    """A random generator that follows from `parts` alone, on every machine."""
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+def keyed_generator(*key: object) -> np.random.Generator:
+    """A random generator that depends on `key` alone and is the same on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
     return np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
 
 
 def uniforms(sampling: Sampling, names: Sequence[str], steps: int) -> torch.Tensor:
     """(len(names) * count, steps) numbers in [0, 1), the samples of a question next to each other, in float64."""
-    rows = [keyed(sampling.seed, name, sample).random(steps) for name in names for sample in range(sampling.count)]
+    rows = [
+        keyed_generator(sampling.seed, name, sample).random(steps) for name in names for sample in range(sampling.count)
+    ]
     return torch.from_numpy(np.stack(rows))
 
 
@@ -37,5 +39,5 @@ def draw(logits: torch.Tensor, temperature: float, numbers: torch.Tensor) -> tor
     # In float64: over 150,000 tokens the rounding of a float32 sum would move the borders between rare tokens.
     cumulated = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
     targets = numbers.to(logits.device)[:, None] * cumulated[:, -1:]
-    # The first place that exceeds the target: never a token of probability 0, which adds nothing to the sum.
+    # The first index whose sum exceeds the target: a token of probability 0 adds nothing, so it is never drawn.
     return torch.searchsorted(cumulated, targets, right=True).squeeze(1).clamp(max=logits.size(1) - 1)

@@ -1,4 +1,4 @@
-"""The flags of an evaluation and what they may be; torch is loaded by none of it, so that a typo costs no time."""
+"""The flags of an evaluation and their allowed values. It loads no torch, so that a typo is reported at once."""
 
 import re
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether nothing is drawn."""
+        """Whether each token is the most likely one."""
         return self.temperature == 0
 
 
@@ -85,37 +85,37 @@ class InferenceSettings:
         if self.mode is not None and self.mode not in list(Mode):
             raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(Mode)}")
         if self.prompt is not None and self.prompt not in NAMED:
-            raise UserError(f"there is no --prompt {self.prompt!r}; known are: {', '.join(NAMED)}")
-        for name, known in (
+            raise UserError(f"--prompt {self.prompt!r} does not exist; choose one of {', '.join(NAMED)}")
+        for name, choices in (
             ("image", get_args(ImageChange)),
             ("options", get_args(OptionsChange)),
             ("backend", BACKENDS),
         ):
-            if getattr(self, name) not in known:
-                raise UserError(f"--{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(known)}")
+            if getattr(self, name) not in choices:
+                raise UserError(f"--{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
         if self.dtype not in DTYPES:
-            raise UserError(f"there is no dtype {self.dtype!r} here; choose one of {', '.join(DTYPES)}")
+            raise UserError(f"--dtype {self.dtype!r} does not exist; choose one of {', '.join(DTYPES)}")
         if self.device is not None and not _DEVICE.fullmatch(self.device):
-            raise UserError(f"--device {self.device!r} is no device; give cpu, cuda or cuda:1")
+            raise UserError(f"--device {self.device!r} is not a device; use cpu, cuda or cuda:1")
         _ = self.sampling
 
     @property
     def sampling(self) -> Sampling:
-        """How completions are drawn. Several samples are drawn at 1, as in training, unless told otherwise."""
+        """How completions are drawn; the default temperature of several samples is 1, as in training."""
         default = 1.0 if self.samples > 1 else 0.0
         return Sampling(self.samples, default if self.temperature is None else self.temperature, self.seed)
 
     @property
     def draws(self) -> bool:
-        """Whether anything follows from the seed."""
+        """Whether anything depends on the seed."""
         return not self.sampling.is_greedy or self.image in ("noise", "shuffled") or self.options == "shuffled"
 
     @property
     def where(self) -> str:
-        """The device to run on: the one asked for, or the GPU if there is one.
+        """The device to run on: `device`, or else the GPU if there is one.
 
         Raises:
-            UserError: a GPU that is not there was asked for.
+            UserError: `device` is a GPU that does not exist.
         """
         import torch
 

@@ -1,8 +1,8 @@
 """The same questions answered by vLLM, for large models and long completions on a GPU.
 
-Prompts, images, limits and forbidden tokens are those of the transformers backend; decoding is vLLM's own, so its
-completions are not promised to be equal token for token, and the manifest says which backend wrote a file. vLLM is an
-extra (`pip install '.[vllm]'`) and is imported only here.
+Prompts, images, limits and forbidden tokens are those of the transformers backend. vLLM decodes with other kernels, so
+completions may differ between the backends, and the manifest names the backend. vLLM is an extra
+(`pip install '.[vllm]'`) and is imported only here.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from open_r1.common.errors import UserError
 from open_r1.common.optional_packages import require_vllm
 from open_r1.evaluation.answering.encoder import Encoded, Encoder
 from open_r1.evaluation.answering.generator import Completion, end_tokens
-from open_r1.evaluation.answering.sampling import keyed
+from open_r1.evaluation.answering.sampling import keyed_generator
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
 
 NEVER = -100.0
-"""The lowest bias that vLLM's `logit_bias` takes: the token's odds are divided by e^100."""
+"""The lowest value of vLLM's `logit_bias`: it divides the odds of a token by e^100."""
 
 
 class VllmEncoder(Encoder):
-    """Leaves cutting images into patches to vLLM, which does it itself."""
+    """Passes whole images on, because vLLM cuts them into patches itself."""
 
     def _encode(self, texts: list[str], image_of: list[int], images: list[Image.Image]) -> list[dict[str, Any]]:
         return [
@@ -35,7 +35,7 @@ class VllmEncoder(Encoder):
 
 
 def request(text: str, image: Image.Image | None) -> dict[str, Any]:
-    """One prompt as `LLM.generate` takes it: the rendered text with one placeholder, which vLLM widens itself."""
+    """One prompt for `LLM.generate`: the rendered text, in which vLLM repeats the one image placeholder itself."""
     return {"prompt": text} if image is None else {"prompt": text, "multi_modal_data": {"image": image}}
 
 
@@ -44,8 +44,8 @@ def decoding(
 ) -> list[dict[str, Any]]:
     """Arguments of `SamplingParams` for every completion, the samples of a question next to each other.
 
-    Every sample has a seed of its own, from (seed, question, sample). Settings that a checkpoint's
-    generation_config.json may hold (repetition penalty, top-k, top-p) are set to "off".
+    The seed of a sample depends on (seed, question, sample). Repetition penalty, top-k and top-p, which a checkpoint's
+    generation_config.json may set, are off.
     """
     common: dict[str, Any] = {
         "max_tokens": max_new_tokens,
@@ -60,7 +60,7 @@ def decoding(
     if sampling.is_greedy:
         return [dict(common) for _ in names]
     return [
-        common | {"seed": int(keyed(sampling.seed, name, sample).integers(2**31))}
+        common | {"seed": int(keyed_generator(sampling.seed, name, sample).integers(2**31))}
         for name in names
         for sample in range(sampling.count)
     ]
@@ -76,11 +76,11 @@ class VllmGenerator:
 
     Args:
         settings: the flags.
-        folder: the checkpoint's folder, with whole weights.
-        encoder: made by `VllmEncoder`.
+        folder: the checkpoint's folder, with merged weights.
+        encoder: a `VllmEncoder`.
 
     Raises:
-        UserError: vLLM is not installed, or the checkpoint is an adapter that is not merged.
+        UserError: vLLM is not installed, or the checkpoint is an adapter.
     """
 
     def __init__(self, settings: InferenceSettings, folder: Path, encoder: Encoder) -> None:
@@ -89,13 +89,13 @@ class VllmGenerator:
         from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
         if (folder / ADAPTER).is_file() and not any(folder.glob("model*.safetensors")):
-            raise UserError(f"--backend vllm takes whole checkpoints, and {folder} is a LoRA adapter; merge it first")
+            raise UserError(f"--backend vllm loads no LoRA adapters, and {folder} is one; merge it into its base")
         self._parameters = SamplingParams
-        self._sampling, self._longest = settings.sampling, settings.max_new_tokens
+        self._sampling, self._max_new_tokens = settings.sampling, settings.max_new_tokens
         self._forbidden = forbidden_token_ids(AutoConfig.from_pretrained(folder))
         has_file = (folder / "generation_config.json").is_file()
         config = GenerationConfig.from_pretrained(folder) if has_file else None
-        self._ends = end_tokens(config, encoder.tokenizer)
+        self._end_tokens = end_tokens(config, encoder.tokenizer)
         self._model = LLM(**engine(settings, folder, encoder))
 
     def __call__(self, encoded: Encoded) -> list[list[Completion]]:
@@ -103,16 +103,18 @@ class VllmGenerator:
         names = [row["id"] for row in encoded.rows]
         count = self._sampling.count
         prompts = [prompt for prompt in encoded.prompts for _ in range(count)]
-        given = decoding(self._sampling, names, self._longest, self._ends, self._forbidden)
-        outputs = self._model.generate(prompts, [self._parameters(**each) for each in given], use_tqdm=False)
-        first = [output.outputs[0] for output in outputs]
-        done = [Completion(each.text, len(each.token_ids), each.finish_reason == "length") for each in first]
-        return [done[start : start + count] for start in range(0, len(done), count)]
+        arguments = decoding(self._sampling, names, self._max_new_tokens, self._end_tokens, self._forbidden)
+        requests = self._model.generate(prompts, [self._parameters(**kwargs) for kwargs in arguments], use_tqdm=False)
+        outputs = [request.outputs[0] for request in requests]
+        completions = [
+            Completion(output.text, len(output.token_ids), output.finish_reason == "length") for output in outputs
+        ]
+        return [completions[start : start + count] for start in range(0, len(completions), count)]
 
 
 def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a checkpoint; images are limited as the processor's flags say."""
-    given: dict[str, Any] = {
+    """Arguments of `vllm.LLM` for a checkpoint, with the processor's limits on image size."""
+    arguments: dict[str, Any] = {
         "model": str(folder),
         "dtype": str(resolve_dtype(settings.dtype, settings.where)).removeprefix("torch."),
         "seed": settings.seed,
@@ -121,6 +123,6 @@ def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[
     }
     if encoder.has_vision:
         size = encoder.processor.image_processor.size
-        given["limit_mm_per_prompt"] = {"image": 1, "video": 0}
-        given["mm_processor_kwargs"] = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-    return given
+        arguments["limit_mm_per_prompt"] = {"image": 1, "video": 0}
+        arguments["mm_processor_kwargs"] = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    return arguments

@@ -53,12 +53,12 @@ class ResultWriter:
             that differ), or it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike, manifest: Mapping[str, Any], done: Iterable[str] | None = None):
+    def __init__(self, path: str | os.PathLike, manifest: Mapping[str, Any], written_ids: Iterable[str] | None = None):
         self.path = Path(path)
-        self.done: set[str] = set(done or ())
+        self.written_ids: set[str] = set(written_ids or ())
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            begun = done is not None or (self.path.exists() and self._continue(manifest))
+            begun = written_ids is not None or (self.path.exists() and self._continue(manifest))
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
         if not begun:
             self._append({"manifest": dict(manifest)})
@@ -72,7 +72,7 @@ class ResultWriter:
             return False
         found = read_results(self.path)
         _refuse_other_manifest(self.path, found.manifest, manifest)
-        self.done = {result.id for result in found.results}
+        self.written_ids = {result.id for result in found.results}
         if found.torn:
             os.truncate(self.path, whole)
         elif whole < len(data):
@@ -89,9 +89,9 @@ class ResultWriter:
 
     def write(self, result: Result) -> None:
         """Append one result; once this returns, killing the process does not lose it."""
-        assert result.id not in self.done, f"result {result.id} is written twice"
+        assert result.id not in self.written_ids, f"result {result.id} is written twice"
         self._append(asdict(result))
-        self.done.add(result.id)
+        self.written_ids.add(result.id)
 
     def close(self) -> None:
         """Force everything to the disk and close the file."""

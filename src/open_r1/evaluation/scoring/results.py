@@ -1,7 +1,7 @@
 """Result lines: what an evaluation appends, what a report reads, and the published result form.
 
 A result file is JSON Lines. Its first line is `{"manifest": {...}}` and says how the outputs came about; each
-further line is one judged question. Lines are only ever appended, each in one write, so that a killed run loses at
+further line is one graded question. Lines are only ever appended, each in one write, so that a killed run loses at
 most the line it was writing and several processes may add to one file.
 """
 
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """One question, what the model wrote, and how it was judged.
+    """One question, what the model wrote, and how it was graded_result.
 
     With several samples `output`, `outcome` and `letter` are those of the majority vote, and `tokens` is their sum.
     """
@@ -72,7 +72,7 @@ class Result:
         return self.outcome is Outcome.CORRECT
 
 
-def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Result:
+def graded_result(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Result:
     """Judge what a model wrote about a data row.
 
     Args:
@@ -85,8 +85,8 @@ def judged(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Resu
     return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
 
 
-def voted(row: Mapping[str, Any], image: str, samples: list[Sample], **more: Any) -> Result:
-    """The result of a row from its judged completions: of several, the majority vote's.
+def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **more: Any) -> Result:
+    """The result of a row from its graded_result completions: of several, the majority vote's.
 
     Args:
         row: as above.
@@ -119,7 +119,7 @@ def majority(samples: Sequence[Sample]) -> Sample:
     return next(sample for sample in samples if sample.letter == winner)
 
 
-def unreadable(row: Mapping[str, Any], image: str, error: str) -> Result:
+def failed_result(row: Mapping[str, Any], image: str, error: str) -> Result:
     """The result of a row that could not be asked, because of its image for example. It has no outcome."""
     return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
 
@@ -302,7 +302,7 @@ def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
 def published_form(results: Sequence[Result]) -> dict[str, Any]:
     """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and what was asked, written and read.
 
-    Questions that were never asked (unreadable images) are left out.
+    Questions that were never asked (failed_result images) are left out.
     """
     asked = [result for result in results if result.outcome is not None]
     rows = [

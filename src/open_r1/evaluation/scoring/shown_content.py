@@ -18,7 +18,7 @@ _THREADS = 4  # reading and hashing release Python's lock
 _BATCH = 256
 
 
-def contents(rows: Any, content: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+def row_contents(rows: Any, content: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
     """id -> what is shown of that question, for every row of a data set.
 
     Args:

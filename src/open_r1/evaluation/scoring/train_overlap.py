@@ -30,11 +30,11 @@ class TrainingSet:
     has_bytes: bool
     """Whether images are told apart by content; by path otherwise."""
 
-    def blind(self, row: Mapping[str, Any]) -> float:
+    def guess_points(self, row: Mapping[str, Any]) -> float:
         """The share of a point (0 to 1) that guessing by option texts earns on a question."""
         return self.guesser.points(row)
 
-    def seen(self, row: Mapping[str, Any]) -> bool | None:
+    def has_image_of(self, row: Mapping[str, Any]) -> bool | None:
         """Whether a question's image is in training; None where the two sets name images differently."""
         if row["image"] is None or (row["image"]["bytes"] is not None) != self.has_bytes:
             return None
