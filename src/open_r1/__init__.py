@@ -1,12 +1,12 @@
 """Med-R1: GRPO for vision-language models on medical multiple-choice questions.
 
-What other programs may use. Names load their modules when they are asked for, so `import open_r1` loads no library:
+The public API. Names load their modules on first use, so `import open_r1` loads no library:
 
 - questions: `Modality`, `Task`, `Mode`, `build_messages`, `options_in`, `load_rows`
 - grading: `grade`, `Grade`, `Outcome`, `rewards_for`
 - models: `load_model`, `load_processor`, `SharedPrefixGRPOTrainer`
 - evaluation: `InferenceSettings`, `infer`, `read_results`, `accuracy`, `difference`, `write_report`
-- errors: `UserError`, raised with one line for the user
+- errors: `UserError`, with a one-line message for the user
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-r"""GRPO on text questions with the rewards of open-medical-r1; a VLM may be trained on them too.
+r"""GRPO on text questions with the rewards of open-medical-r1, for text models and VLMs.
 
 accelerate launch --config_file recipes/accelerate_configs/zero3.yaml src/open_r1/grpo.py \
     --config recipes/HuatuoGPT-o1/grpo/config_medxpert_usmle.yaml
@@ -11,7 +11,7 @@ from open_r1.vocabulary.modes import Mode
 
 
 def main() -> int:
-    """Judge the flags, then load the libraries and train."""
+    """Check the flags, then load the libraries and train."""
     defaults = {"reward_funcs": list(PUBLISHED)}
     check_training_flags("grpo", __doc__, defaults)
     from open_r1.training.grpo_run import train_grpo

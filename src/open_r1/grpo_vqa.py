@@ -10,7 +10,7 @@ from open_r1.vocabulary.modes import Mode
 
 
 def main() -> int:
-    """Judge the flags, then load the libraries and train."""
+    """Check the flags, then load the libraries and train."""
     check_training_flags("grpo", __doc__)
     from open_r1.training.grpo_run import train_grpo
 

@@ -1,4 +1,4 @@
-r"""No-think GRPO on medical multiple-choice questions about images: the answer alone.
+r"""No-think GRPO on medical multiple-choice questions about images: answers without reasoning.
 
 torchrun --nproc_per_node=2 src/open_r1/grpo_vqa_nothink.py \
     --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT
@@ -10,7 +10,7 @@ from open_r1.vocabulary.modes import Mode
 
 
 def main() -> int:
-    """Judge the flags, then load the libraries and train."""
+    """Check the flags, then load the libraries and train."""
     check_training_flags("grpo", __doc__)
     from open_r1.training.grpo_run import train_grpo
 

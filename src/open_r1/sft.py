@@ -1,4 +1,4 @@
-r"""Supervised fine-tuning on medical text questions: the baseline that GRPO is measured against.
+r"""Supervised fine-tuning on medical text questions: the baseline of GRPO.
 
 torchrun --nproc_per_node=2 src/open_r1/sft.py \
     --model_name_or_path CHECKPOINT --dataset_name DATA --output_dir OUT
@@ -9,7 +9,7 @@ from open_r1.training.command_line.flags import check_training_flags
 
 
 def main() -> int:
-    """Judge the flags, then load the libraries and train."""
+    """Check the flags, then load the libraries and train."""
     check_training_flags("sft", __doc__)
     from open_r1.training.sft_run import train_sft
 

@@ -86,7 +86,7 @@ def test_rewards_are_selected_by_name_in_the_order_named():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["acuracy"], "no reward 'acuracy'; known are: accuracy, format"),
+        (["acuracy"], "no reward 'acuracy'; choose from accuracy, format"),
         ([], "no reward is named"),
         (["format", "format"], "named twice"),
     ],

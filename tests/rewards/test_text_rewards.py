@@ -155,7 +155,7 @@ def test_repetition_costs_the_share_of_runs_that_are_not_new():
     [
         (RewardSettings(cosine_max_len=0), "cosine_max_len 0"),
         (RewardSettings(repetition_n_grams=0), "repetition_n_grams 0"),
-        (RewardSettings(repetition_max_penalty=0.5), "would pay for repeating"),
+        (RewardSettings(repetition_max_penalty=0.5), "would reward repetition"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, said):

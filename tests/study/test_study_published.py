@@ -104,7 +104,7 @@ def test_a_step_that_cannot_be_the_published_one_is_said(tmp_path: Path) -> None
     [
         ("--max_stepz 3", "--train_args: unknown flag --max_stepz; did you mean --max_steps?"),
         ("--reward_funcs acuracy", "--train_args: there is no reward 'acuracy'"),
-        ("--deepspeed no.json", "--train_args: --deepspeed no.json is no file"),
+        ("--deepspeed no.json", "--train_args: --deepspeed no.json is not a file"),
         ("--num_train_epochs two", "--train_args: argument --num_train_epochs"),
     ],
 )

@@ -73,7 +73,7 @@ def test_bf16_without_a_gpu_is_one_line_and_float32() -> None:
 def test_saving_weights_only_says_what_it_costs() -> None:
     _, training, _ = parsed()
     assert training.save_only_model is True
-    assert any("cannot be continued" in note for note in training.notes)
+    assert any("cannot be resumed" in note for note in training.notes)
 
 
 def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.Mo
     [
         ("--no_such_flag 3", "no_such_flag"),
         ("--mode backwards", "'backwards'"),
-        ("--mode direct", "--mode direct is for evaluating models that were not trained here"),
+        ("--mode direct", "--mode direct is only for evaluating models that were not trained here"),
         ("--num_generations 1", "at least 2"),
         ("--max_prompt_length 0", "max_prompt_length 0"),
         ("--overlong_prompts cut", "'cut'"),

@@ -166,7 +166,7 @@ def test_another_file_is_refused_in_one_line(content: str, tmp_path: Path) -> No
     [
         ("--curriculum mixed --hard_fraction 0.5", "needs --difficulty"),
         ("--difficulty d", "does nothing without --curriculum"),
-        ("--difficulty d --curriculum mixed", "say which share is to be hard"),
+        ("--difficulty d --curriculum mixed", "give a share of hard questions"),
         ("--difficulty d --curriculum easy_to_hard --hard_fraction 0.5", "leave --hard_fraction out"),
         ("--curriculum hardest", "'hardest' does not exist"),
     ],

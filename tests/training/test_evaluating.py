@@ -120,7 +120,7 @@ def test_every_question_counts_the_same(
         ([*EVALUATING, "--dataset_name", "same"], "all 4 questions to be asked while training are trained on"),
         ([*EVALUATING, "--eval_dataset_name", "nowhere"], "nowhere is not there"),
         (["--max_eval_samples", "3"], "do nothing without --eval_strategy"),
-        ([*EVALUATING, "--max_eval_samples", "0"], "--max_eval_samples 0 asks nothing"),
+        ([*EVALUATING, "--max_eval_samples", "0"], "--max_eval_samples 0 would evaluate nothing"),
     ],
     ids=["same", "absent", "no strategy", "none"],
 )

@@ -17,7 +17,7 @@ from open_r1.training.command_line import library_flags
 from open_r1.training.command_line.arguments import QuestionArguments, VQAArguments
 from open_r1.training.command_line.flag_help import LIBRARY_HELP, THEMES, help_text
 from open_r1.training.command_line.flags import (
-    _CLASSES,
+    FLAG_CLASSES,
     Method,
     TrainingParser,
     check_training_flags,
@@ -38,9 +38,9 @@ HEAVY = {
 
 
 def light_parser(method: Method) -> TrainingParser:
-    ours = {field.name for of in _CLASSES[method] for field in dataclasses.fields(of)}
+    ours = {field.name for of in FLAG_CLASSES[method] for field in dataclasses.fields(of)}
     kinds = {name: kind for name, kind in library_flags.library_kinds(method).items() if name not in ours}
-    return TrainingParser((*_CLASSES[method], library_flags.as_dataclass(kinds)))
+    return TrainingParser((*FLAG_CLASSES[method], library_flags.as_dataclass(kinds)))
 
 
 def test_the_table_is_that_of_the_installed_libraries() -> None:
@@ -72,14 +72,20 @@ def test_both_parsers_know_the_same_flags_with_the_same_values(method: Method) -
         ("--freeze_vision_modules true", "unknown flag --freeze_vision_modules; here it is --freeze_vision_tower"),
         ("--image_folders /data", "unknown flag --image_folders; here it is --image_root"),
         ("--data_file_paths a.jsonl", "unknown flag --data_file_paths; here it is --dataset_name"),
-        ("--dataset_train_split train", "unknown flag --dataset_train_split; the train split of every --dataset_name"),
-        ("--dataset_test_split test", "unknown flag --dataset_test_split; with --eval_strategy the test split of"),
+        ("--dataset_train_split train", "unknown flag --dataset_train_split; training uses the train split"),
+        (
+            "--dataset_test_split test",
+            "unknown flag --dataset_test_split; with --eval_strategy, training evaluates the test",
+        ),
         ("--reward_method default", "unknown flag --reward_method; here it is --reward_funcs"),
-        ("--system_prompt x", "unknown flag --system_prompt; the prompt follows --mode"),
+        ("--system_prompt x", "unknown flag --system_prompt; --mode chooses the prompt"),
         ("--lr 1e-6", "unknown flag --lr; here it is --learning_rate"),
-        ("--num_gpus 2", "unknown flag --num_gpus; processes are the launcher's: torchrun --nproc_per_node=N"),
+        (
+            "--num_gpus 2",
+            "unknown flag --num_gpus; the launcher sets the number of processes: torchrun",
+        ),
         ("--gradient_acumulation_steps 2", "unknown flag --gradient_acumulation_steps; did you mean --gradient_accumu"),
-        ("--reward_funcs acuracy", "there is no reward 'acuracy'; known are: accuracy, format,"),
+        ("--reward_funcs acuracy", "there is no reward 'acuracy'; choose from accuracy, format,"),
         ("--reward_funcs accuracy accuracy", "a reward is named twice"),
         ("--mode tink", "--mode 'tink' does not exist; choose one of think, nothink, think_after"),
         ("--overlong_prompts cut", "--overlong_prompts takes drop or refuse, not 'cut'"),
@@ -91,13 +97,13 @@ def test_both_parsers_know_the_same_flags_with_the_same_values(method: Method) -
         ("--save_steps 2k", "argument --save_steps/--save-steps: invalid float value: '2k'"),
         ("--gradient_checkpointing maybe", "argument --gradient_checkpointing/--gradient-checkpointing: Truthy value"),
         ("--num_generations 1", "--num_generations 1: a group needs at least 2 completions"),
-        ("--repetition_n_grams 0", "--repetition_n_grams 0 counts nothing"),
-        ("--config missing.yaml", "--config 'missing.yaml' is no file"),
-        ("--config=missing.yaml", "--config 'missing.yaml' is no file"),
-        ("--config", "--config None is no file"),
-        ("--image_root missing", "--image_root missing is no folder"),
-        ("--deepspeed missing.json", "--deepspeed missing.json is no file"),
-        ("--difficulty missing --curriculum easy_to_hard", "--difficulty missing is no file"),
+        ("--repetition_n_grams 0", "--repetition_n_grams 0 is not a number of words"),
+        ("--config missing.yaml", "--config 'missing.yaml' is not a file"),
+        ("--config=missing.yaml", "--config 'missing.yaml' is not a file"),
+        ("--config", "--config None is not a file"),
+        ("--image_root missing", "--image_root missing is not a folder"),
+        ("--deepspeed missing.json", "--deepspeed missing.json is not a file"),
+        ("--difficulty missing --curriculum easy_to_hard", "--difficulty missing is not a file"),
     ],
 )
 def test_what_can_be_mistyped_is_one_line_that_says_what_was_meant(given: str, said: str) -> None:
@@ -115,8 +121,8 @@ def test_what_can_be_mistyped_is_one_line_that_says_what_was_meant(given: str, s
         ("reward_funcs: [acuracy]", "there is no reward 'acuracy'"),
         ("reward_funcs: acuracy", "there is no reward 'acuracy'"),
         ("num_train_epochs: two", "argument --num_train_epochs/--num-train-epochs: invalid float value: 'two'"),
-        ("- a list", "the flags or their --config file cannot be used: Config file"),
-        ("a: [", "the flags or their --config file cannot be used: ParserError"),
+        ("- a list", "the flags or the --config file cannot be used: Config file"),
+        ("a: [", "the flags or the --config file cannot be used: ParserError"),
     ],
 )
 def test_a_recipe_is_judged_like_the_command_line(tmp_path: Path, recipe: str, said: str) -> None:
@@ -190,7 +196,7 @@ def test_a_local_checkpoint_that_is_not_there_is_found_at_once(tmp_path: Path, m
 @pytest.mark.parametrize("method", ["grpo", "sft"])
 def test_help_lists_our_flags_by_theme_with_their_choices(method: Method) -> None:
     text = help_text(method, "What it does.", {"reward_funcs": ["tag_count"]})
-    ours = [field.name for of in _CLASSES[method] for field in dataclasses.fields(of)]
+    ours = [field.name for of in FLAG_CLASSES[method] for field in dataclasses.fields(of)]
     shown = re.findall(r"^  --(\w+)", text, re.MULTILINE)
     assert set(ours) <= set(shown)
     assert len(shown) == len(set(shown))

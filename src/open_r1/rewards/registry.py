@@ -1,7 +1,7 @@
-"""What a completion earns: accuracy through the one grader, format per mode. TRL's reward signature, no I/O.
+"""Reward functions by name, with TRL's signature and without I/O.
 
 Each reward takes `completions` (strings, or lists with one assistant message) and the columns of the data set
-as keyword lists, and returns one float per completion. The registry also holds the rewards of `text_rewards`.
+as keyword lists, and returns one float per completion. Correctness is decided by the grader of the evaluation.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from open_r1.rewards.shaping import cosine_reward, reasoning_steps_reward, repet
 from open_r1.rewards.tags import format_reward, soft_format_reward, strict_format_reward, tag_count_reward
 from open_r1.vocabulary.modes import Mode
 
-# Name on the command line -> what makes the reward for a mode, the settings and the longest completion in tokens.
+# Name on the command line -> factory of the reward, from mode, settings and the longest completion in tokens.
 REWARDS: dict[str, Callable[[Mode, RewardSettings, int | None], Reward]] = {
     "accuracy": lambda mode, settings, longest: accuracy_reward,
     "format": lambda mode, settings, longest: format_reward(mode),
@@ -34,36 +34,36 @@ def rewards_for(
     settings: RewardSettings | None = None,
     max_completion_length: int | None = None,
 ) -> list[Reward]:
-    """The reward functions for `--reward_funcs`, in the order named.
+    """The reward functions of `--reward_funcs`, in the same order.
 
     Args:
-        names: of `REWARDS`.
-        mode: the form that a completion should have.
-        settings: flags of cosine and repetition; None is Open-R1's.
-        max_completion_length: longest completion in tokens, by which cosine scales where no flag says otherwise.
+        names: keys of `REWARDS`.
+        mode: answer form of a completion.
+        settings: flags of cosine and repetition; None for the defaults, which are Open-R1's.
+        max_completion_length: longest completion in tokens; cosine scales by it without `--cosine_max_len`.
 
     Raises:
-        UserError: no name, an unknown name, one named twice (TRL would add it twice), or settings that mean nothing.
+        UserError: no name, an unknown name, a repeated name (TRL would add it twice), or invalid settings.
     """
     require_rewards(names)
     return [REWARDS[name](mode, settings or RewardSettings(), max_completion_length) for name in names]
 
 
 def require_rewards(names: Sequence[str]) -> None:
-    """Refuse names that are no rewards.
+    """Refuse invalid names of rewards.
 
     Raises:
-        UserError: no name, an unknown name, or one named twice (TRL would add it twice).
+        UserError: no name, an unknown name, or a repeated name (TRL would add it twice).
     """
     unknown = next((name for name in names if name not in REWARDS), None)
     if unknown is not None or not names:
-        problem = f"there is no reward {unknown!r}" if names else "no reward is named: nothing could be learned"
+        problem = f"there is no reward {unknown!r}" if names else "no reward is named, so nothing could be learned"
         hint = "" if unknown is None else suggestion(unknown, REWARDS, {}, dashes="")
-        raise UserError(f"{problem}; known are: {', '.join(REWARDS)}{hint}")
+        raise UserError(f"{problem}; choose from {', '.join(REWARDS)}{hint}")
     if len(set(names)) < len(names):
-        raise UserError(f"a reward is named twice in {' '.join(names)}: it would count double; name each once")
+        raise UserError(f"a reward is named twice in {' '.join(names)} and would count double; name it once")
 
 
 __all__ = ["REWARDS", "accuracy_reward", "completion_text", "format_reward", "require_rewards", "rewards_for"]
 PUBLISHED = ("medical_accuracy", "soft_format", "strict_format", "tag_count")
-"""The rewards of the reported runs."""
+"""The rewards of the published runs."""

@@ -1,4 +1,4 @@
-"""What the rewards need to know beside the completions: their signature, how they read text, and their flags."""
+"""Types, flags and helpers that all rewards share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ Reward = Callable[..., list[float]]
 
 
 def completion_text(completion: Completion) -> str:
-    """The text that the model wrote, from either form in which TRL hands it over."""
+    """The text of a completion, which TRL passes as a string or as messages."""
     if isinstance(completion, str):
         return completion
     content = completion[-1]["content"] if completion else ""
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content)
+    return "".join(block.get("text") or "" for block in content)
 
 
 @dataclass(kw_only=True)
@@ -26,34 +26,44 @@ class RewardSettings:
 
     cosine_max_len: int | None = field(
         default=None,
-        metadata={"help": "Reward cosine: length in tokens at which it bottoms out (default: max_completion_length)."},
+        metadata={
+            "help": "Reward cosine: length in tokens from which it no longer changes (default: max_completion_length)."
+        },
     )
-    cosine_max_value_correct: float = field(default=1.0, metadata={"help": "Reward cosine: shortest right answer."})
-    cosine_min_value_correct: float = field(default=0.5, metadata={"help": "Reward cosine: longest right answer."})
-    cosine_min_value_wrong: float = field(default=0.0, metadata={"help": "Reward cosine: shortest wrong answer."})
-    cosine_max_value_wrong: float = field(default=-0.5, metadata={"help": "Reward cosine: longest wrong answer."})
-    repetition_n_grams: int = field(default=3, metadata={"help": "Reward repetition: words in a run that is counted."})
+    cosine_max_value_correct: float = field(
+        default=1.0, metadata={"help": "Reward cosine: value of the shortest correct answer."}
+    )
+    cosine_min_value_correct: float = field(
+        default=0.5, metadata={"help": "Reward cosine: value of the longest correct answer."}
+    )
+    cosine_min_value_wrong: float = field(
+        default=0.0, metadata={"help": "Reward cosine: value of the shortest wrong answer."}
+    )
+    cosine_max_value_wrong: float = field(
+        default=-0.5, metadata={"help": "Reward cosine: value of the longest wrong answer."}
+    )
+    repetition_n_grams: int = field(default=3, metadata={"help": "Reward repetition: n, the words per n-gram."})
     repetition_max_penalty: float = field(
-        default=-1.0, metadata={"help": "Reward repetition: what a completion earns that only repeats itself."}
+        default=-1.0, metadata={"help": "Reward repetition: value of a completion that only repeats itself."}
     )
 
     def check(self) -> None:
-        """Refuse settings that mean nothing.
+        """Refuse invalid settings.
 
         Raises:
-            UserError: a length or a run below 1, or a penalty that is none.
+            UserError: a length or n below 1, or a positive penalty.
         """
         if self.cosine_max_len is not None and self.cosine_max_len < 1:
-            raise UserError(f"--cosine_max_len {self.cosine_max_len} leaves no length to scale by; give 1 or more")
+            raise UserError(f"--cosine_max_len {self.cosine_max_len} is not a length in tokens; give 1 or more")
         if self.repetition_n_grams < 1:
-            raise UserError(f"--repetition_n_grams {self.repetition_n_grams} counts nothing; give 1 or more")
+            raise UserError(f"--repetition_n_grams {self.repetition_n_grams} is not a number of words; give 1 or more")
         if self.repetition_max_penalty > 0:
             raise UserError(
-                f"--repetition_max_penalty {self.repetition_max_penalty} would pay for repeating; give <= 0"
+                f"--repetition_max_penalty {self.repetition_max_penalty} would reward repetition; give 0 or less"
             )
 
 
-def _named(reward: Reward, name: str) -> Reward:
-    """Under this name TRL logs a reward."""
+def with_name(reward: Reward, name: str) -> Reward:
+    """Set the name under which TRL logs a reward."""
     reward.__name__ = name
     return reward

@@ -1,8 +1,6 @@
-"""The rewards of open-medical-r1, with its values; TRL's reward signature, no I/O.
+"""Rewards for length and style, from Open-R1: reasoning steps, length (cosine), repetition.
 
-`medical_accuracy` pays 2 or 1, `soft_format` and `strict_format` 1 each, `tag_count` a quarter per tag: 5 in all, the
-published default. `reasoning_steps` and `cosine` are Open-R1's; the reported runs left them out, because they made
-completions shorter. Right and wrong are the grader's word everywhere.
+The runs of open-medical-r1 did not use them, because they made completions shorter.
 """
 
 import math
@@ -12,31 +10,23 @@ from typing import Any
 
 from open_r1.grading.grader import Outcome, grade
 from open_r1.grading.problems import options_in
-from open_r1.rewards.settings import Completion, Reward, RewardSettings, _named, completion_text
-
-# ----------------------------------------------------------------------------------------------------- the form
-
-
-# ----------------------------------------------------------------------------------------------- length and style
-
+from open_r1.rewards.settings import Completion, Reward, RewardSettings, completion_text, with_name
 
 _STEP = re.compile(r"Step \d{1,4}:|^\d{1,4}\.|\n-|\n\*|First,|Second,|Next,|Finally,", re.MULTILINE)
-_STEPS = 3  # marks of a step that earn the full reward
+_STEPS = 3  # number of step markers for the full reward
 
 
 def reasoning_steps_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
-    """A third for every mark of a step ("Step 1:", "1.", a bullet, "First,"), at most 1 (Open-R1)."""
+    """A third for every step marker ("Step 1:", "1.", a bullet, "First,"), at most 1."""
     counts = [len(_STEP.findall(completion_text(completion))) for completion in completions]
     return [min(1.0, count / _STEPS) for count in counts]
 
 
 def cosine_reward(settings: RewardSettings, max_completion_length: int | None) -> Reward:
-    """The reward that scales right and wrong by length: long + (short - long) * (1 + cos(pi * t)) / 2, t = L / longest.
+    """A reward that depends on length: long + (short - long) * (1 + cos(pi * t)) / 2, t = min(1, L / longest).
 
-    L counts tokens (Open-R1 counts characters, which its `cosine_max_len: 8192` does not mean). From the longest length
-    on t is 1; left to grow, the cosine would pay more again.
-    Source: arXiv 2502.03373, section 4; Open-R1's values, with which a right answer earns 1 to 0.5 and a wrong one
-    0 to -0.5, the longer the less.
+    L counts tokens (Open-R1 counts characters, though its `cosine_max_len: 8192` suggests tokens). By default a correct
+    answer gets 1 to 0.5 and a wrong one 0 to -0.5, less the longer it is. Source: arXiv 2502.03373, section 4.
     """
     settings.check()
     longest = settings.cosine_max_len or max_completion_length or 1000
@@ -48,32 +38,32 @@ def cosine_reward(settings: RewardSettings, max_completion_length: int | None) -
         completion_ids: Sequence[Sequence[int]],
         **_: Any,
     ) -> list[float]:
-        earned = []
+        values = []
         for text, question, gold, tokens in zip(completions, problem, solution, completion_ids, strict=True):
-            right = grade(completion_text(text), gold, options_in(question)).outcome is Outcome.CORRECT
-            short = settings.cosine_max_value_correct if right else settings.cosine_min_value_wrong
-            long = settings.cosine_min_value_correct if right else settings.cosine_max_value_wrong
+            is_correct = grade(completion_text(text), gold, options_in(question)).outcome is Outcome.CORRECT
+            short = settings.cosine_max_value_correct if is_correct else settings.cosine_min_value_wrong
+            long = settings.cosine_min_value_correct if is_correct else settings.cosine_max_value_wrong
             share = min(1.0, len(tokens) / longest)
-            earned.append(long + (short - long) * (1 + math.cos(math.pi * share)) / 2)
-        return earned
+            values.append(long + (short - long) * (1 + math.cos(math.pi * share)) / 2)
+        return values
 
-    return _named(reward, "cosine_reward")
+    return with_name(reward, "cosine_reward")
 
 
 def repetition_reward(settings: RewardSettings) -> Reward:
-    """The penalty that belongs to cosine: (1 - distinct runs / runs) of n words, times the largest penalty.
+    """A penalty on repeated n-grams: (1 - distinct n-grams / n-grams) times the largest penalty.
 
-    Source: arXiv 2502.03373, appendix C.2, over lower-case words as in Open-R1. Fewer than n words earn 0.
+    Over lower-case words, as in Open-R1; fewer than n words get 0. Source: arXiv 2502.03373, appendix C.2.
     """
     settings.check()
-    run = settings.repetition_n_grams
+    n = settings.repetition_n_grams
 
     def penalty(text: str) -> float:
         words = text.lower().split()
-        runs = list(zip(*(words[start:] for start in range(run)), strict=False))
-        return settings.repetition_max_penalty * (1 - len(set(runs)) / len(runs)) if runs else 0.0
+        n_grams = list(zip(*(words[start:] for start in range(n)), strict=False))
+        return settings.repetition_max_penalty * (1 - len(set(n_grams)) / len(n_grams)) if n_grams else 0.0
 
     def reward(completions: Sequence[Completion], **_: Any) -> list[float]:
         return [penalty(completion_text(completion)) for completion in completions]
 
-    return _named(reward, "repetition_reward")
+    return with_name(reward, "repetition_reward")

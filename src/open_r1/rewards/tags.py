@@ -1,15 +1,15 @@
-"""Rewards for the tags that a mode asks for."""
+"""Rewards for the tags of an answer form (mode)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from open_r1.grading.formats import FORMS, follows_format
-from open_r1.rewards.settings import Completion, Reward, _named, completion_text
+from open_r1.rewards.settings import Completion, Reward, completion_text, with_name
 from open_r1.vocabulary.modes import Mode
 
 
 def format_reward(mode: Mode) -> Reward:
-    """The reward that pays 1.0 where a completion has exactly the form of `mode`, else 0.0."""
+    """A reward of 1 for a completion in exactly the form of `mode`, else 0."""
 
     def reward(completions: Sequence[Completion], **_: Any) -> list[float]:
         return [float(follows_format(completion_text(text), mode)) for text in completions]
@@ -19,36 +19,36 @@ def format_reward(mode: Mode) -> Reward:
 
 
 def soft_format_reward(mode: Mode) -> Reward:
-    """The reward that pays 1 where the mode's blocks stand in order, once each; text may stand before and after."""
+    """A reward of 1 if the blocks of the mode occur once each and in order; text before and after is allowed."""
 
     def reward(completions: Sequence[Completion], **_: Any) -> list[float]:
         return [float(_blocks(completion_text(text), mode, between="") is not None) for text in completions]
 
-    return _named(reward, "soft_format_reward")
+    return with_name(reward, "soft_format_reward")
 
 
 def strict_format_reward(mode: Mode) -> Reward:
-    """The reward that pays 1 where every tag has a line of its own and nothing stands outside the blocks.
+    """A reward of 1 if every tag is on a line by itself and there is no text outside the blocks.
 
     `<think>`, thoughts, `</think>`, `<answer>`, answer, `</answer>`, as in Open-R1's format reward.
     """
 
     def follows(text: str) -> bool:
-        found = _blocks(text.strip(), mode, between="\n")
-        if found is None:
+        blocks = _blocks(text.strip(), mode, between="\n")
+        if blocks is None:
             return False
-        outside, inside = found
-        return not any(outside) and all(len(each) > 2 and each[0] == each[-1] == "\n" for each in inside)
+        outside, inside = blocks
+        return not any(outside) and all(len(content) > 2 and content[0] == content[-1] == "\n" for content in inside)
 
     def reward(completions: Sequence[Completion], **_: Any) -> list[float]:
         return [float(follows(completion_text(text))) for text in completions]
 
-    return _named(reward, "strict_format_reward")
+    return with_name(reward, "strict_format_reward")
 
 
 def _blocks(text: str, mode: Mode, between: str) -> tuple[list[str], list[str]] | None:
-    """What stands outside and inside the blocks of a mode; None unless each tag stands once, in order, and only
-    white space (just `between`, if that is given) separates the blocks."""
+    """Texts outside and inside the blocks of a mode; None unless every tag occurs once, in order, and only white
+    space (or exactly `between`, if it is not empty) separates the blocks."""
     form = FORMS[mode]
     places = [text.find(tag) for tag in form]
     if any(text.count(tag) != 1 for tag in form) or places != sorted(places):
@@ -62,10 +62,10 @@ def _blocks(text: str, mode: Mode, between: str) -> tuple[list[str], list[str]] 
 
 
 def tag_count_reward(mode: Mode) -> Reward:
-    """The reward that pays an equal share of 1 for every tag of the mode that stands just once: 4 x 0.25 in think."""
+    """An equal share of 1 for every tag of the mode that occurs exactly once: 4 x 0.25 in think."""
 
     def reward(completions: Sequence[Completion], **_: Any) -> list[float]:
         texts = [completion_text(completion) for completion in completions]
         return [sum(text.count(tag) == 1 for tag in FORMS[mode]) / len(FORMS[mode]) for text in texts]
 
-    return _named(reward, "tag_count_reward")
+    return with_name(reward, "tag_count_reward")

@@ -39,12 +39,12 @@ Examples = dict[str, list[Any]]
 class SFTTrainingConfig(PublicSettings, SFTDefaults, SFTConfig):
     """`trl.SFTConfig` with the settings of Med-R1's baseline: 1 epoch, 2e-5 cosine, 128 sequences per step."""
 
-    _fit_to_hardware = GRPOTrainingConfig._fit_to_hardware
+    fit_to_hardware = GRPOTrainingConfig.fit_to_hardware
 
     def __post_init__(self) -> None:
         SFTDefaults.__post_init__(self)
         self.notes: list[str] = []
-        self._fit_to_hardware()  # type: ignore[misc]
+        self.fit_to_hardware()  # type: ignore[misc]
         if self.packing or self.padding_free:
             raise UserError("--packing and --padding_free put several questions in one row, which images do not allow")
         SFTConfig.__post_init__(self)

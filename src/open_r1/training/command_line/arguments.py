@@ -1,6 +1,6 @@
-"""Our own arguments of the training commands: what to train on, what a completion earns, and the published defaults.
+"""Our own arguments of the training commands: data, rewards, and the defaults of the published runs.
 
-Light on purpose: `training_flags` reads a command line with these classes before torch, transformers or TRL is loaded.
+Imports no large library, so that `flags` can check a command line before torch, transformers or TRL is loaded.
 """
 
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ TRAINED_MODES = tuple(mode for mode in Mode if mode.is_trained)
 
 @dataclass
 class QuestionArguments:
-    """What to train on, and how a question is put; the same for GRPO and SFT."""
+    """Data and prompts; the same for GRPO and SFT."""
 
     dataset_name: list[str] = field(
         metadata={
             "help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root; several "
-            "are trained on together, images and text alike."
+            "are joined, with images or without."
         }
     )
     image_root: str | None = field(
@@ -33,48 +33,48 @@ class QuestionArguments:
     mode: str | None = field(
         default=None,
         metadata={
-            "help": "Answer form. Each entry script has its own default.",
+            "help": "Answer form; the default depends on the entry script.",
             "metavar": one_of(TRAINED_MODES),
         },
     )
     max_prompt_length: int = field(
         default=1024,
-        metadata={"help": "Longest prompt in tokens, the image's included. A prompt is never cut."},
+        metadata={"help": "Longest prompt in tokens, including the image's. A prompt is never cut."},
     )
     overlong_prompts: str = field(
         default="drop",
         metadata={
-            "help": "What to do with a longer prompt: drop it and say so, or refuse the data set.",
+            "help": "What to do with longer prompts: drop them and report it, or refuse the data set.",
             "metavar": one_of(OVERLONG),
         },
     )
     max_pixels: int | None = field(
-        default=None, metadata={"help": "Largest area in pixels that an image is shown to the model at."}
+        default=None, metadata={"help": "Largest area of an image in pixels; larger images are scaled down."}
     )
     min_pixels: int | None = field(
-        default=None, metadata={"help": "Smallest area in pixels that an image is shown to the model at."}
+        default=None, metadata={"help": "Smallest area of an image in pixels; smaller images are scaled up."}
     )
     eval_dataset_name: list[str] | None = field(
         default=None,
         metadata={
-            "help": "With --eval_strategy: sets whose test split is asked while training; default: those of "
-            "--dataset_name. Who chooses a checkpoint by them needs other questions to report on."
+            "help": "With --eval_strategy: data sets whose test split is evaluated during training (default: "
+            "those of --dataset_name). Results on questions that selected a checkpoint are biased: report on others."
         },
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "With --eval_strategy: ask so many of those questions, the same each time."}
+        default=None, metadata={"help": "With --eval_strategy: evaluate this many questions, always the same."}
     )
     base: str | None = field(
         default=None,
         metadata={
-            "help": "With a LoRA adapter as --model_name_or_path: the model that it was trained on, where the one that "
-            "it names is not found."
+            "help": "With a LoRA adapter as --model_name_or_path: its base model, if the one in the adapter's config "
+            "is not available."
         },
     )
     lora_on: str | None = field(
         default=None,
         metadata={
-            "help": "With --use_peft: whose linear layers to adapt (default: language).",
+            "help": "With --use_peft: the part whose linear layers get adapters (default: language).",
             "metavar": one_of(TOWERS),
         },
     )
@@ -85,13 +85,15 @@ class QuestionArguments:
         if isinstance(self.eval_dataset_name, str):
             self.eval_dataset_name = [self.eval_dataset_name]
         if self.max_eval_samples is not None and self.max_eval_samples < 1:
-            raise UserError(f"--max_eval_samples {self.max_eval_samples} asks nothing; give a positive number")
-        twice = sorted({name for name in self.dataset_name if self.dataset_name.count(name) > 1})
-        if twice:
-            raise UserError(f"--dataset_name names {twice[0]} twice; a question is trained on once")
+            raise UserError(
+                f"--max_eval_samples {self.max_eval_samples} would evaluate nothing; give a positive number"
+            )
+        repeated = sorted({name for name in self.dataset_name if self.dataset_name.count(name) > 1})
+        if repeated:
+            raise UserError(f"--dataset_name names {repeated[0]} twice; name every data set once")
         if self.mode == Mode.DIRECT:
             raise UserError(
-                "--mode direct is for evaluating models that were not trained here; "
+                "--mode direct is only for evaluating models that were not trained here; "
                 f"train with one of {', '.join(TRAINED_MODES)}"
             )
         if self.mode is not None and self.mode not in TRAINED_MODES:
@@ -101,64 +103,68 @@ class QuestionArguments:
         if self.lora_on is not None and self.lora_on not in TOWERS:
             raise UserError(f"--lora_on {self.lora_on!r} does not exist; choose one of {', '.join(TOWERS)}")
         if self.max_prompt_length < 1:
-            raise UserError(f"--max_prompt_length {self.max_prompt_length} leaves no prompt; give a positive number")
+            raise UserError(
+                f"--max_prompt_length {self.max_prompt_length} is not a length in tokens; give a positive number"
+            )
 
 
 @dataclass
 class VQAArguments(RewardSettings, QuestionArguments):
-    """What to train on with GRPO, on images or on text, and what a completion earns."""
+    """Data, rewards and options of GRPO."""
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
         metadata={
-            "help": f"Rewards by name: {', '.join(REWARDS)}. Each weighs 1 unless --reward_weights says otherwise.",
+            "help": f"Rewards by name: {', '.join(REWARDS)}. Weights: --reward_weights.",
             "metavar": "NAME",
         },
     )
     shared_prefix: bool = field(
         default=True,
-        metadata={"help": "Compute image and prompt once per group; false runs stock TRL, a row per completion."},
+        metadata={"help": "Compute image and prompt once per group; false runs stock TRL with a row per completion."},
     )
     verify_shared_prefix: bool = field(
         default=True,
-        metadata={"help": "Hold the first group of the run against stock TRL's rows and stop if they differ."},
+        metadata={"help": "Compare the first group of the run with stock TRL's rows, and stop if they differ."},
     )
     freeze_vision_tower: bool = field(
         default=False,
-        metadata={"help": "Train the language model alone; an image's features are computed once and kept."},
+        metadata={"help": "Train the language model only; the features of an image are computed once and cached."},
     )
     vision_cache_gib: float = field(
         default=8.0, metadata={"help": "Host memory in GiB per process for the features of a frozen vision tower."}
     )
     tokens_per_micro_batch: int | None = field(
         default=None,
-        metadata={"help": "Most tokens in one forward pass: the prompts of a micro-batch are divided by length."},
+        metadata={"help": "Most tokens in one forward pass; micro-batches with more are divided."},
     )
     resample_dead_groups: int = field(
         default=0,
         metadata={
-            "help": "Rounds of further prompts to draw for groups that all earned the same; a prompt is taken where "
-            "some completions are right and some are wrong. They come from the whole set, whatever --curriculum says."
+            "help": "Most draws of further prompts to replace groups whose completions all have one reward; a prompt "
+            "is used if it has correct and wrong completions. Draws come from the whole set, even with --curriculum."
         },
     )
     try_longest_batch: bool | None = field(
         default=None,
-        metadata={"help": "Pass the longest possible batch before step 1. Default: on a GPU, where memory may end."},
+        metadata={
+            "help": "Try the longest possible batch before step 1, to find out whether it fits. Default: on a GPU."
+        },
     )
     log_completions_publicly: bool = field(
         default=False,
-        metadata={"help": "With --log_completions_hub_repo, which is private otherwise: let everybody read it."},
+        metadata={"help": "With --log_completions_hub_repo: make that repository public; it is private otherwise."},
     )
 
     difficulty: str | None = field(
         default=None,
-        metadata={"help": "Pass rates of the questions, as scripts/grade_difficulty.py writes them."},
+        metadata={"help": "File with the pass rates of the questions, from scripts/grade_difficulty.py."},
     )
     curriculum: str = field(
         default="none",
         metadata={
-            "help": "With --difficulty: none shuffles, easy_to_hard goes by falling pass rate, mixed puts "
-            "--hard_fraction of hard questions into every generation batch.",
+            "help": "With --difficulty: none shuffles, easy_to_hard sorts by falling pass rate, mixed gives every "
+            "generation batch a share of --hard_fraction hard questions.",
             "metavar": one_of(Curriculum),
         },
     )
@@ -174,31 +180,33 @@ class VQAArguments(RewardSettings, QuestionArguments):
         self.check()
         self._check_curriculum()
         if self.tokens_per_micro_batch is not None and self.tokens_per_micro_batch < 1:
-            raise UserError(f"--tokens_per_micro_batch {self.tokens_per_micro_batch} holds nothing; give 4096, say")
+            raise UserError(
+                f"--tokens_per_micro_batch {self.tokens_per_micro_batch} is not a number of tokens; try 4096"
+            )
         if self.resample_dead_groups < 0:
             raise UserError(
-                f"--resample_dead_groups {self.resample_dead_groups} is no number of rounds; 0 turns it off"
+                f"--resample_dead_groups {self.resample_dead_groups} is not a number of draws; 0 turns it off"
             )
         if not self.shared_prefix and (self.tokens_per_micro_batch or self.resample_dead_groups):
             raise UserError(
-                "--tokens_per_micro_batch and --resample_dead_groups work on whole groups, which --shared_prefix false "
-                "does not have; leave one or the other out"
+                "--tokens_per_micro_batch and --resample_dead_groups need the shared prefix; leave them or "
+                "--shared_prefix false out"
             )
 
     def _check_curriculum(self) -> None:
         if self.curriculum not in list(Curriculum):
             raise UserError(f"--curriculum {self.curriculum!r} does not exist; choose one of {', '.join(Curriculum)}")
-        ordered, mixed = self.curriculum != Curriculum.NONE, self.curriculum == Curriculum.MIXED
-        if ordered and self.difficulty is None:
+        is_ordered, is_mixed = self.curriculum != Curriculum.NONE, self.curriculum == Curriculum.MIXED
+        if is_ordered and self.difficulty is None:
             raise UserError(
-                f"--curriculum {self.curriculum} needs --difficulty, the file of scripts/grade_difficulty.py"
+                f"--curriculum {self.curriculum} needs --difficulty, a file from scripts/grade_difficulty.py"
             )
-        if self.difficulty is not None and not ordered:
+        if self.difficulty is not None and not is_ordered:
             raise UserError("--difficulty does nothing without --curriculum; add one or leave it out")
-        if mixed != (self.hard_fraction is not None):
+        if is_mixed != (self.hard_fraction is not None):
             raise UserError(
                 "--hard_fraction and --curriculum mixed belong together; "
-                + ("say which share is to be hard" if mixed else "leave --hard_fraction out")
+                + ("give a share of hard questions" if is_mixed else "leave --hard_fraction out")
             )
 
 
@@ -207,18 +215,20 @@ class GRPODefaults:
     """The arguments of `trl.GRPOConfig` whose defaults here are those of the published runs."""
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Peak learning rate (AdamW, linear decay)."})
-    beta: float = field(default=0.04, metadata={"help": "Weight of the KL term against the frozen start."})
-    loss_type: str = field(default="grpo", metadata={"help": "Loss; grpo is the mean over each sequence."})
+    beta: float = field(
+        default=0.04, metadata={"help": "Weight of the KL term; its reference is the frozen starting model."}
+    )
+    loss_type: str = field(default="grpo", metadata={"help": "Loss; grpo averages over each sequence."})
     num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
     max_completion_length: int | None = field(default=256, metadata={"help": "Longest completion in tokens."})
-    # TRL's own field is `bool | None`, for which a bare `--bf16`, as the published commands write it, is an error.
+    # TRL's field is `bool | None`, for which a bare `--bf16`, as in the published commands, is an error.
     bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})
     gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Trade about a fifth more compute for activation memory."}
+        default=False, metadata={"help": "Save activation memory for about a fifth more compute."}
     )
     per_device_train_batch_size: int = field(
         default=1,
-        metadata={"help": "Prompts per device and micro-batch; each brings num_generations completions."},
+        metadata={"help": "Prompts per device and micro-batch; each has num_generations completions."},
     )
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Prompts per device in evaluation."})
     remove_unused_columns: bool | None = field(
@@ -226,7 +236,7 @@ class GRPODefaults:
     )
     log_multimodal: bool = field(
         default=False,
-        metadata={"help": "Upload images with logged completions. Medical data: off by default."},
+        metadata={"help": "Not supported: it would upload patients' images."},
     )
 
     def __post_init__(self) -> None:
@@ -241,28 +251,28 @@ class SFTDefaults:
     """The arguments of `trl.SFTConfig` whose defaults here are those of Med-R1's baseline."""
 
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate (AdamW)."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "How often every question is seen."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps; below 1 a fraction of all steps."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Questions per device and micro-batch."})
     gradient_accumulation_steps: int = field(
         default=16, metadata={"help": "Micro-batches per optimizer step: 8 x 16 = 128 questions on one device."}
     )
-    # TRL's own field is `bool | None`, for which a bare `--bf16` is an error.
+    # TRL's field is `bool | None`, for which a bare `--bf16` is an error.
     bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})
     gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Trade about a fifth more compute for activation memory."}
+        default=False, metadata={"help": "Save activation memory for about a fifth more compute."}
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Not to be used: a prompt is never cut; --max_prompt_length drops it whole."}
+        default=None, metadata={"help": "Not supported: it would cut prompts; use --max_prompt_length."}
     )
     remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Keep false: prompts are written from the columns of the data set."}
+        default=False, metadata={"help": "Keep false: prompts are made from the columns of the data set."}
     )
 
     def __post_init__(self) -> None:
         if self.max_length is not None:
             raise UserError(
                 f"--max_length {self.max_length} would cut prompts and their images' tokens; "
-                "use --max_prompt_length, which drops a question whole"
+                "use --max_prompt_length, which drops longer prompts"
             )

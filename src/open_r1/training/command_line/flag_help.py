@@ -1,4 +1,4 @@
-"""--help of the training commands: our own flags by theme, and those of TRL that nearly every run sets."""
+"""--help of the training commands: our own flags by theme, and the most used ones of TRL."""
 
 import argparse
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from open_r1.common.command_line import one_of
 from open_r1.training.command_line.arguments import GRPODefaults, QuestionArguments, SFTDefaults, VQAArguments
 from open_r1.training.command_line.library_flags import as_dataclass, library_kinds
 
-# Theme -> flags. One without a field of ours is transformers' or TRL's; fields that no theme names stand at the end.
+# Theme -> flags, ours and those of transformers and TRL; our flags without a theme come last.
 THEMES: dict[str, tuple[str, ...]] = {
     "model, data, output": (
         *("model_name_or_path", "dataset_name", "image_root", "output_dir", "run_name", "config"),
@@ -27,7 +27,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     ),
     "what trains": ("freeze_vision_tower", "use_peft", "lora_on", "lora_r", "lora_alpha", "load_in_4bit"),
     "order of the questions": ("difficulty", "curriculum", "hard_fraction"),
-    "questions asked while training": (
+    "evaluation during training": (
         *("eval_strategy", "eval_steps", "eval_dataset_name", "max_eval_samples", "per_device_eval_batch_size"),
     ),
     "speed and memory": (
@@ -36,39 +36,39 @@ THEMES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Flags of transformers and TRL in our words; only those of the method at hand are shown.
+# Help of flags of transformers and TRL; only those of the given method are shown.
 LIBRARY_HELP = {
     "model_name_or_path": "Checkpoint to start from: folder, org/repo or org/repo:subfolder. Required.",
-    "output_dir": "Folder of the run; the same command in the same folder continues it.",
-    "run_name": "Name that trackers show.",
-    "config": "YAML file with any of these flags; the command line wins.",
+    "output_dir": "Folder of the run; the same command with the same folder resumes it.",
+    "run_name": "Name in trackers.",
+    "config": "YAML file with any of these flags; the command line takes precedence.",
     "save_strategy": "When to save: no, steps or epoch (default: steps).",
     "save_steps": "Optimizer steps between checkpoints (default: 500).",
-    "save_only_model": "Save weights alone; an interrupted run cannot be continued then (default: false).",
+    "save_only_model": "Save weights only, so that an interrupted run cannot be resumed (default: false).",
     "report_to": "Trackers: none, wandb, tensorboard, trackio (default: none). metrics.jsonl is always written.",
-    "logging_steps": "Optimizer steps between logged numbers.",
-    "seed": "Of weights, order and samples (default: 42).",
-    "temperature": "Of sampling (default: 1.0).",
-    "reward_weights": "A number for each of --reward_funcs (default: 1 each).",
-    "num_train_epochs": "How often every question is seen (default: 3).",
-    "max_steps": "Optimizer steps, whatever --num_train_epochs says.",
+    "logging_steps": "Optimizer steps between log entries.",
+    "seed": "Random seed of weights, order and sampling (default: 42).",
+    "temperature": "Sampling temperature (default: 1.0).",
+    "reward_weights": "One weight for each of --reward_funcs (default: 1 each).",
+    "num_train_epochs": "Passes over the data (default: 3).",
+    "max_steps": "Optimizer steps; overrides --num_train_epochs.",
     "gradient_accumulation_steps": "Micro-batches per optimizer step (default: 1).",
-    "lr_scheduler_type": "How the learning rate falls (default: linear).",
-    "warmup_steps": "Steps of warm-up; below 1 a share of all steps (default: 0).",
-    "use_peft": "Train LoRA adapters alone.",
+    "lr_scheduler_type": "Learning rate schedule (default: linear).",
+    "warmup_steps": "Warm-up steps; below 1 a fraction of all steps (default: 0).",
+    "use_peft": "Train LoRA adapters only.",
     "lora_r": "Rank of the adapters (default: 16).",
     "lora_alpha": "Scale of the adapters (default: 32).",
-    "load_in_4bit": "With --use_peft: hold the base in 4 bits (extra: quant).",
-    "eval_strategy": "Ask test questions while training: no, steps or epoch (default: no).",
+    "load_in_4bit": "With --use_peft: load the base model in 4 bits (extra: quant).",
+    "eval_strategy": "When to evaluate test questions during training: no, steps or epoch (default: no).",
     "eval_steps": "Optimizer steps between evaluations (default: as --logging_steps).",
     "attn_implementation": "sdpa, eager or flash_attention_2 (default: the model's own).",
-    "deepspeed": "DeepSpeed configuration, a JSON file.",
+    "deepspeed": "DeepSpeed configuration (JSON file).",
     "use_vllm": "Sample with vLLM (extra: vllm).",
 }
 
 
 def help_text(method: str, description: str | None, defaults: Mapping[str, Any]) -> str:
-    """What --help prints.
+    """The text of --help.
 
     Args:
         method: `grpo` or `sft`.
@@ -76,22 +76,22 @@ def help_text(method: str, description: str | None, defaults: Mapping[str, Any])
         defaults: of the entry script, by flag.
     """
     classes = (VQAArguments, GRPODefaults) if method == "grpo" else (QuestionArguments, SFTDefaults)
-    ours = {each.name: each for of in classes for each in fields(of)}
-    library = {each.name: each for each in fields(as_dataclass(library_kinds(method)))}
+    ours = {flag.name: flag for flag_class in classes for flag in fields(flag_class)}
+    library = {flag.name: flag for flag in fields(as_dataclass(library_kinds(method)))}
     parser = argparse.ArgumentParser(
         description=description, usage="%(prog)s FLAGS", add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--help_all lists these and all other flags of transformers and TRL, which have their usual meaning.",
+        epilog="--help_all lists all flags, including those of transformers and TRL.",
     )  # fmt: skip
-    more = tuple(ours.keys() - {name for names in THEMES.values() for name in names})
-    for theme, names in {**THEMES, "more": tuple(sorted(more))}.items():
+    unthemed = sorted(ours.keys() - {name for names in THEMES.values() for name in names})
+    for theme, names in {**THEMES, "more": tuple(unthemed)}.items():
         group = parser.add_argument_group(theme)
         for name in names:
             if name in ours:
                 text = _with_default(ours[name], defaults.get(name, MISSING))
-                group.add_argument(f"--{name}", help=text, metavar=_value(ours[name], library.get(name)))
+                group.add_argument(f"--{name}", help=text, metavar=_metavar(ours[name], library.get(name)))
             elif name in LIBRARY_HELP and (name in library or name == "config"):
-                value = "FILE" if name == "config" else _value(library[name])
+                value = "FILE" if name == "config" else _metavar(library[name])
                 group.add_argument(f"--{name}", help=LIBRARY_HELP[name], metavar=value)
     return parser.format_help()
 
@@ -104,12 +104,12 @@ def _with_default(flag: Field, default: Any) -> str:
         return f"{text} Required."
     if default is None or "default" in text.lower():
         return text
-    shown = " ".join(default) if isinstance(default, list) else str(default)
-    return f"{text} (default: {shown.lower() if isinstance(default, bool) else shown})"
+    default_text = " ".join(default) if isinstance(default, list) else str(default)
+    return f"{text} (default: {default_text.lower() if isinstance(default, bool) else default_text})"
 
 
-def _value(flag: Field, library: Field | None = None) -> str:
-    """What stands for the value of a flag: its choices, or its kind; `library`: the flag that it overrides."""
+def _metavar(flag: Field, library: Field | None = None) -> str:
+    """Placeholder of a flag's value in --help: its choices or type; `library`: the library's flag that it overrides."""
     if library is not None and "choices" in library.metadata:
         flag = library
     kind = str(flag.type)

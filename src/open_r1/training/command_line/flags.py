@@ -1,7 +1,7 @@
-"""A training command's flags, read and judged before torch, transformers or TRL's trainers are loaded.
+"""Read and check the flags of a training command before torch, transformers or TRL's trainers are loaded.
 
-`check_training_flags` finds what a person can mistype within a second: names of flags and of rewards, choices, numbers
-and paths, on the command line and in the file of --config. `config.parse` reads the same into TRL's own classes later.
+`check_training_flags` finds typing errors within a second: names of flags and rewards, choices, numbers and paths, on
+the command line and in the --config file. `parsing.parse` later reads the same into TRL's classes.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from open_r1.training.command_line.trl_options import refuse_unsupported
 
 Method = Literal["grpo", "sft"]
 
-_CLASSES: dict[Method, tuple[type, type]] = {
+FLAG_CLASSES: dict[Method, tuple[type, type]] = {
     "grpo": (VQAArguments, GRPODefaults),
     "sft": (QuestionArguments, SFTDefaults),
 }
 _FILES = ("deepspeed", "fsdp_config", "accelerator_config", "difficulty")
-"""Flags whose value is the name of a file, or JSON itself."""
+"""Flags whose value is a file name or JSON text."""
 
 
 class TrainingParser(CommandParser, TrlParser):
-    """`TrlParser` with errors of one line, which reads old keys too.
+    """`TrlParser` with one-line errors, which also reads old keys.
 
-    After `read`, `notes` has a line for each old key, and `given` the names that the command line or the file of
-    --config sets, old ones as what they are called today.
+    After `read`, `notes` has a line for every old key, and `given` the names of the flags that the command line or the
+    --config file sets, old ones by their new name.
     """
 
     def __init__(self, classes: Sequence[type]) -> None:
@@ -51,7 +51,7 @@ class TrainingParser(CommandParser, TrlParser):
         """Take defaults from a --config file.
 
         Raises:
-            UserError: a key is unknown.
+            UserError: if a key is unknown.
         """
         config, notes = translated(kwargs)
         self.notes += notes
@@ -62,44 +62,44 @@ class TrainingParser(CommandParser, TrlParser):
         return super().set_defaults_with_config(**config)
 
     def read(self, words: Sequence[str], defaults: Mapping[str, Any] | None) -> tuple[Any, ...]:
-        """The command line, over the file of --config, over `defaults`, as one object of each class.
+        """Read the command line, the --config file and `defaults`, in this precedence, into one object per class.
 
         Raises:
-            UserError: a flag or its value cannot be used.
+            UserError: if a flag or its value is invalid.
         """
-        given, notes = translated_flags(_config_apart(words))
+        arguments, notes = translated_flags(_split_config(words))
         self.notes += notes
-        if "--config" in given:
-            name = next(iter(given[given.index("--config") + 1 :]), None)
+        if "--config" in arguments:
+            name = next(iter(arguments[arguments.index("--config") + 1 :]), None)
             if name is None or not Path(name).is_file():
-                raise UserError(f"--config {name!r} is no file")
+                raise UserError(f"--config {name!r} is not a file")
         self.set_defaults_with_config(**(defaults or {}))
-        self.given = {word.partition("=")[0][2:].replace("-", "_") for word in given if word.startswith("--")}
+        self.given = {word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")}
         try:
-            return self.parse_args_and_config(given)
+            return self.parse_args_and_config(arguments)
         except UserError:
             raise
-        except Exception as error:  # of YAML, argparse, transformers or TRL: whatever they do not take
+        except Exception as error:  # any error of YAML, argparse, transformers or TRL
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             reason = " ".join(str(error).split())
-            raise UserError(f"the flags or their --config file cannot be used: {kind}{reason}") from error
+            raise UserError(f"the flags or the --config file cannot be used: {kind}{reason}") from error
 
 
-def _config_apart(words: Sequence[str]) -> list[str]:
-    """The words with `--config=FILE` as two, the form that TRL reads."""
-    return [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+def _split_config(words: Sequence[str]) -> list[str]:
+    """The words with `--config=FILE` split in two, the form that TRL reads."""
+    return [piece for word in words for piece in (word.split("=", 1) if word.startswith("--config=") else [word])]
 
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """What a command line says, as far as it can be judged without the libraries."""
+    """The flags of a command line, read without the libraries."""
 
     script: QuestionArguments
     defaults: GRPODefaults | SFTDefaults
     library: Any
-    """The other flags of transformers and TRL; None or False where they are not given."""
+    """The other flags of transformers and TRL; None or False if they are not given."""
     given: frozenset[str]
-    """The names of those that the command line or the file of --config sets."""
+    """Names of the flags that the command line or the --config file sets."""
 
 
 def read_training_flags(
@@ -113,14 +113,14 @@ def read_training_flags(
         defaults: of the entry script, by flag.
 
     Raises:
-        UserError: a flag is unknown or missing, or its value cannot be.
+        UserError: if a flag is unknown, missing or invalid.
     """
     kinds = library_kinds(method)
-    ours = {each.name for of in _CLASSES[method] for each in fields(of)}
+    ours = {flag.name for flag_class in FLAG_CLASSES[method] for flag in fields(flag_class)}
     library = as_dataclass({name: kind for name, kind in kinds.items() if name not in ours})
-    parser = TrainingParser((*_CLASSES[method], library))
+    parser = TrainingParser((*FLAG_CLASSES[method], library))
     flags = TrainingFlags(*parser.read(words, defaults), given=frozenset(parser.given))
-    for name in ours & kinds.keys():  # whose default is ours and whose choices are the library's
+    for name in ours & kinds.keys():  # flags with our default and the library's choices
         value, choices = getattr(flags.defaults, name), kinds[name]
         if isinstance(choices, list) and value not in choices:
             raise UserError(f"--{name} {value!r} does not exist; choose one of {', '.join(choices)}")
@@ -130,15 +130,15 @@ def read_training_flags(
 
 
 def check_training_flags(method: Method, description: str | None, defaults: Mapping[str, Any] | None = None) -> None:
-    """Judge the program's command line as far as it can be done without torch; --help ends the program here.
+    """Check the program's command line as far as possible without torch; --help ends the program here.
 
     Raises:
-        UserError: a flag is unknown or missing, its value cannot be, or a file, data set or checkpoint that it names
-            is not there.
+        UserError: if a flag is unknown, missing or invalid, or names a file, data set or checkpoint that does not
+            exist.
     """
     words = sys.argv[1:]
     if "--help_all" in words:
-        return  # the libraries' own help texts, which `config.parse` prints
+        return  # `parsing.parse` prints the help of the libraries
     if "--help" in words or "-h" in words:
         if is_first_process():
             print(help_text(method, description, defaults or {}))
@@ -149,10 +149,10 @@ def check_training_flags(method: Method, description: str | None, defaults: Mapp
 
 
 def require_sources(flags: TrainingFlags) -> None:
-    """Refuse names of data sets and of local checkpoints that are not there.
+    """Refuse data sets and local checkpoints that do not exist.
 
     Raises:
-        UserError: the first that is not.
+        UserError: with the first of them.
     """
     if not flags.library.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
@@ -163,15 +163,15 @@ def require_sources(flags: TrainingFlags) -> None:
 
 
 def require_files(flags: TrainingFlags) -> None:
-    """Refuse names of other files and folders that are not there.
+    """Refuse other files and folders that do not exist.
 
     Raises:
-        UserError: the first that is not.
+        UserError: with the first of them.
     """
     root = flags.script.image_root
     if root is not None and not os.path.isdir(root):
-        raise UserError(f"--image_root {root} is no folder; the image paths of a JSON list are relative to it")
+        raise UserError(f"--image_root {root} is not a folder; the image paths of a JSON list are relative to it")
     for flag in _FILES:
         value = getattr(flags.library, flag, None) or getattr(flags.script, flag, None)
         if isinstance(value, str) and not value.lstrip().startswith("{") and not os.path.isfile(value):
-            raise UserError(f"--{flag} {value} is no file")
+            raise UserError(f"--{flag} {value} is not a file")

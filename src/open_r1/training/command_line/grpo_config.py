@@ -1,7 +1,7 @@
-"""The flags of the training commands: the published ones, TRL's, and what they mean together.
+"""TRL's GRPO configuration with the meaning that the published commands give its flags.
 
-The published commands were written for trl 0.14; its defaults, which the published runs relied on, are restored here
-where trl 1.16 has changed its own. `per_device_train_batch_size` counts prompts, as those commands mean it.
+The published commands were written for trl 0.14; defaults that trl 1.16 has changed are restored here.
+`per_device_train_batch_size` counts prompts, as in those commands.
 """
 
 import os
@@ -19,10 +19,10 @@ from open_r1.training.command_line.trl_options import refuse_unsupported
 
 
 class PublicSettings:
-    """In front of a training configuration: what trackers are told of it holds no secret."""
+    """Mixin of training configurations: hides secrets from trackers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As `TrainingArguments.to_dict`, which run.json and every tracker take, without secrets."""
+        """As `TrainingArguments.to_dict`, which run.json and all trackers use, without secrets."""
         return redacted(super().to_dict(), known_secrets(vars(self)))  # type: ignore[misc]
 
 
@@ -30,15 +30,15 @@ class PublicSettings:
 class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
     """`trl.GRPOConfig` with the defaults of the published runs and batch sizes counted in prompts.
 
-    After construction `per_device_train_batch_size` and `per_device_eval_batch_size` hold completions, as TRL wants
-    them, and `prompts_per_device` what the user typed. `notes` are lines to show once at the start.
+    After construction `per_device_train_batch_size` and `per_device_eval_batch_size` count completions, as in TRL, and
+    `prompts_per_device` is the number on the command line. `notes` are lines to print once at the start.
     """
 
     def __post_init__(self) -> None:
         GRPODefaults.__post_init__(self)
         refuse_unsupported(vars(self))
         self.notes: list[str] = []
-        self._fit_to_hardware()
+        self.fit_to_hardware()
         group = int(self.num_generations or 0)
         self.prompts_per_device = self.per_device_train_batch_size
         self.per_device_train_batch_size *= group
@@ -47,15 +47,15 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
         shard_on_cpu(self)
         if self.save_only_model and self.save_strategy != "no":
             self.notes.append(
-                "--save_only_model true: checkpoints hold weights only, so an interrupted run cannot be continued"
+                "--save_only_model true: checkpoints hold weights only, so an interrupted run cannot be resumed"
             )
 
-    def _fit_to_hardware(self) -> None:
+    def fit_to_hardware(self) -> None:
         if torch.cuda.is_available() and not self.use_cpu:
             return
         if self.bf16 or self.fp16:
-            asked = "--bf16" if self.bf16 else "--fp16"
-            self.notes.append(f"{asked}: no GPU here, so this run computes in float32")
+            flag = "--bf16" if self.bf16 else "--fp16"
+            self.notes.append(f"{flag}: no GPU here, so this run computes in float32")
         self.use_cpu, self.bf16, self.fp16, self.dataloader_pin_memory = True, False, False, False
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             open_process_group(timedelta(seconds=self.ddp_timeout), bool(self.deepspeed))
@@ -66,16 +66,16 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
         return self.prompts_per_device * self.world_size * self.gradient_accumulation_steps
 
     def filled_evaluation(self, questions: int) -> int:
-        """How many of so many questions can be asked so that each counts the same: those that fill whole batches.
+        """The number of questions to evaluate, at most `questions`, so that all have the same weight: whole batches.
 
-        TRL logs the mean of the batches' means, and accelerate begins anew where a batch is not full. Where the
-        questions are fewer than one batch, it is made smaller; of fewer questions than processes some are asked twice.
+        TRL logs the mean of the batch means, and accelerate fills an incomplete batch with repeated questions. With
+        fewer questions than one batch the batch becomes smaller; with fewer than processes some are repeated.
         """
         group = self.num_generations_eval or int(self.num_generations or 1)
-        each = min(self.per_device_eval_batch_size // group, max(1, questions // self.world_size))
-        self.per_device_eval_batch_size = each * group
-        at_once = each * self.world_size
-        return questions // at_once * at_once or questions
+        per_device = min(self.per_device_eval_batch_size // group, max(1, questions // self.world_size))
+        self.per_device_eval_batch_size = per_device * group
+        batch = per_device * self.world_size
+        return questions // batch * batch or questions
 
     @property
     def completions_per_step(self) -> int:

@@ -1,8 +1,8 @@
-"""The flags of transformers and TRL by name and kind, so that a typo is found before either library is loaded.
+"""Names and types of the flags of transformers and TRL, to find typing errors before either library is loaded.
 
 library_flags.json is written by `python -m open_r1.training.command_line.library_flags` and compared with the
 installed libraries by tests/training/test_training_flags.py; an upgrade that changes a flag fails there. Defaults and
-help texts stay in the libraries.
+help texts are not stored.
 """
 
 import argparse
@@ -13,17 +13,17 @@ from importlib import resources
 from typing import Any
 
 Kind = str | list[str]
-"""A key of `_TYPES`, or the choices of a flag that takes one of a few words."""
+"""A key of `_TYPES`, or the choices of a flag."""
 
-# Kind -> the field's type, its default, and what argparse is to be told beside.
+# Kind -> type of the field, default, and further settings of argparse.
 _TYPES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "int": (int | None, None, {}),
     "float": (float | None, None, {}),
     "text": (str | None, None, {}),
     "texts": (list[str] | None, None, {}),
     "floats": (list[float] | None, None, {}),
-    "switch": (bool, False, {}),  # may stand alone, `--adam_debug`
-    "switch that is on": (bool, True, {}),  # and has a --no_ form
+    "switch": (bool, False, {}),  # needs no value: `--adam_debug`
+    "switch that is on": (bool, True, {}),  # also has a --no_ form
     "true or false": (bool | None, None, {}),  # needs a value
     "text or nothing": (str | None, None, {"nargs": "?", "const": True}),
 }
@@ -31,7 +31,7 @@ _FILE = "library_flags.json"
 
 
 def library_kinds(method: str) -> dict[str, Kind]:
-    """Name -> kind of every flag that the libraries bring to `grpo` or `sft`."""
+    """Name -> kind of every library flag of `grpo` or `sft`."""
     table = json.loads(resources.files("open_r1.training.command_line").joinpath(_FILE).read_text(encoding="utf-8"))
     return table["TrainingArguments"] | table[f"{method.upper()}Config"] | table["ModelConfig"]
 
@@ -44,12 +44,12 @@ def as_dataclass(kinds: Mapping[str, Kind]) -> type:
 def _as_field(name: str, kind: Kind) -> tuple[str, Any, Any]:
     if isinstance(kind, list):
         return name, str | None, field(default=None, metadata={"choices": kind})
-    type_, default, more = _TYPES[kind]
-    return name, type_, field(default=default, metadata=more)
+    type_, default, metadata = _TYPES[kind]
+    return name, type_, field(default=default, metadata=metadata)
 
 
 def describe(parser: argparse.ArgumentParser) -> dict[str, Kind]:
-    """Name -> kind of every flag of a parser that `HfArgumentParser` made of a configuration class."""
+    """Name -> kind of every flag of an `HfArgumentParser`."""
     on = {action.dest for action in parser._actions if isinstance(action, argparse._StoreFalseAction)}
     stored = [action for action in parser._actions if type(action) is argparse._StoreAction]
     return {action.dest: _kind(action, action.dest in on) for action in stored}
@@ -61,14 +61,14 @@ def _kind(action: argparse.Action, is_on: bool) -> Kind:
     name = getattr(action.type, "__name__", "")
     if name == "string_to_bool":
         return ("switch that is on" if is_on else "switch") if action.nargs == "?" else "true or false"
-    kind = name if name in ("int", "float") else "text"  # dictionaries and the like are given as text
+    kind = name if name in ("int", "float") else "text"  # dictionaries and other types are given as text
     if action.nargs == "?":
         return f"{kind} or nothing"
     return f"{kind}s" if action.nargs == "+" else kind
 
 
 def described_libraries() -> dict[str, dict[str, Kind]]:
-    """The table of the installed libraries; of TRL's classes what they add to `TrainingArguments` or change."""
+    """The table for the installed libraries; of TRL's classes only what differs from `TrainingArguments`."""
     from transformers import HfArgumentParser, TrainingArguments
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
@@ -77,15 +77,15 @@ def described_libraries() -> dict[str, dict[str, Kind]]:
 
     base = kinds_of(TrainingArguments)
     table = {"TrainingArguments": base, "ModelConfig": kinds_of(ModelConfig)}
-    for each in (GRPOConfig, SFTConfig):
-        kinds = kinds_of(each)
-        assert base.keys() <= kinds.keys(), f"{each.__name__} lacks flags of TrainingArguments"
-        table[each.__name__] = {name: kind for name, kind in kinds.items() if base.get(name) != kind}
+    for config_class in (GRPOConfig, SFTConfig):
+        kinds = kinds_of(config_class)
+        assert base.keys() <= kinds.keys(), f"{config_class.__name__} lacks flags of TrainingArguments"
+        table[config_class.__name__] = {name: kind for name, kind in kinds.items() if base.get(name) != kind}
     return table
 
 
 def main() -> None:
-    """Write the table anew."""
+    """Write library_flags.json."""
     text = json.dumps(described_libraries(), indent=1, sort_keys=True)
     resources.files("open_r1.training.command_line").joinpath(_FILE).write_text(text + "\n", encoding="utf-8")  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""A training command's flags, read into TRL's own classes."""
+"""Read the flags of a training command into TRL's classes."""
 
 import sys
 import warnings
@@ -21,11 +21,11 @@ def parse(
     """Read the command line, and the YAML file that `--config` names.
 
     Args:
-        arguments: default: the program's own.
-        defaults: what an entry sets where neither the command line nor the file does.
+        arguments: None for those of the program.
+        defaults: of the entry script, for flags that neither the command line nor the file sets.
 
     Raises:
-        UserError: for an unknown flag, a missing one or a value that cannot be.
+        UserError: if a flag is unknown, missing or invalid.
     """
     return parse_into((VQAArguments, GRPOTrainingConfig, ModelConfig), arguments, defaults)
 
@@ -34,7 +34,7 @@ def parse_into(
     classes: tuple[type, type, type], arguments: list[str] | None, defaults: Mapping[str, Any] | None
 ) -> Any:
     """`parse` into any script arguments, training configuration with `notes`, and model configuration."""
-    # the published flag and TRL 1.16 itself keep the old name, which works; nobody who trains can do anything about it
+    # the published commands and TRL 1.16 itself use the old name, which still works
     warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = TrainingParser(classes)
@@ -52,12 +52,12 @@ def parse_into(
 
 
 def refuse_remote_code(*arguments: Any) -> None:
-    """Refuse `--trust_remote_code`: no family here needs the Python files that a checkpoint may bring.
+    """Refuse `--trust_remote_code`: no supported model needs Python code from a checkpoint.
 
     Raises:
-        UserError: it is set.
+        UserError: if it is set.
     """
-    if any(getattr(each, "trust_remote_code", False) for each in arguments):
+    if any(getattr(group, "trust_remote_code", False) for group in arguments):
         raise UserError(
-            "--trust_remote_code would run code that a checkpoint brings, which nothing here needs; leave it out"
+            "--trust_remote_code would run code from a checkpoint, which no supported model needs; leave it out"
         )

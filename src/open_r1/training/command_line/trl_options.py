@@ -1,8 +1,7 @@
-"""Which options of TRL's GRPOConfig this trainer serves, and why it refuses the others: each option stands here once.
+"""Options of TRL's GRPOConfig that this trainer supports, and those that it refuses, with reasons.
 
-An option that would be taken without a word and then do nothing, or do something else, is refused. A field that a new
-version of transformers or TRL brings stands in neither table and fails tests/training/test_trl_options.py until it is
-judged.
+An option that would silently have no effect, or another one, is refused. Every option is in exactly one table; a field
+that a new version of transformers or TRL adds fails tests/training/test_trl_options.py until it is added here.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-SERVED = _names("""
+SUPPORTED = _names("""
     output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
     lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
     optim_target_modules gradient_accumulation_steps average_tokens_across_devices max_grad_norm bf16 fp16 tf32
@@ -47,44 +46,44 @@ SERVED = _names("""
     log_completions num_completions_to_print log_unique_prompts log_completions_hub_repo
 """)
 
-_NO_LABELS = "it belongs to metrics over labels, which GRPO has none of; rewards are logged instead"
+_NO_LABELS = "it is for metrics over labels, and GRPO has no labels; rewards are logged instead"
 _BATCHING = (
-    "groups are sampled from one prefill, which continuous batching does not know; leave it out, or sample with "
+    "groups are sampled from one prefill, which continuous batching does not support; leave it out, or use "
     "--use_vllm true"
 )
-_ORDER = "questions come in the order of --seed or --curriculum, whatever it says; leave it out"
+_ORDER = "--seed or --curriculum decides the order of the questions; leave it out"
 REFUSED: dict[str, str] = {
     "use_transformers_continuous_batching": _BATCHING,
     "transformers_continuous_batching_config": _BATCHING,
     "use_transformers_paged": _BATCHING,
-    "max_tool_calling_iterations": "no question here comes with tools; leave it out",
-    "router_aux_loss_coef": "no model family here is a mixture of experts; leave it out",
-    "model_init_kwargs": "the model is loaded as --dtype, --attn_implementation and --load_in_4bit say; use those",
-    "auto_find_batch_size": "a smaller batch would no longer hold whole groups; lower "
+    "max_tool_calling_iterations": "no data set here has tools; leave it out",
+    "router_aux_loss_coef": "no supported model is a mixture of experts; leave it out",
+    "model_init_kwargs": "--dtype, --attn_implementation and --load_in_4bit decide how the model is loaded; use those",
+    "auto_find_batch_size": "a smaller batch might not hold whole groups; lower "
     "--per_device_train_batch_size, or use --tokens_per_micro_batch",
     "train_sampling_strategy": _ORDER,
     "length_column_name": _ORDER,
     "data_seed": "--seed decides the order of the questions; leave it out",
     "label_smoothing_factor": "GRPO's loss has no labels to smooth; leave it out",
-    "neftune_noise_alpha": "noise is drawn anew in every pass, so log-probabilities of one completion would differ "
-    "between the passes that GRPO compares; leave it out",
+    "neftune_noise_alpha": "every pass would have other noise, so GRPO would compare log-probabilities that differ by "
+    "noise; leave it out",
     "label_names": _NO_LABELS,
     "include_for_metrics": _NO_LABELS,
     "batch_eval_metrics": _NO_LABELS,
-    "do_predict": "eval/infer.py asks a trained model; leave it out",
-    "bf16_full_eval": "questions asked while training are answered in the training's number format; leave it out",
-    "fp16_full_eval": "questions asked while training are answered in the training's number format; leave it out",
-    "include_num_input_tokens_seen": "tokens are counted by num_tokens in metrics.jsonl; leave it out",
-    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a whole checkpoint without it; leave it out",
+    "do_predict": "use eval/infer.py on the trained model",
+    "bf16_full_eval": "evaluation during training uses the data type of the training; leave it out",
+    "fp16_full_eval": "evaluation during training uses the data type of the training; leave it out",
+    "include_num_input_tokens_seen": "num_tokens in metrics.jsonl counts tokens; leave it out",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a complete checkpoint without it; leave it out",
     "hub_revision": "weights and card are published to the main branch; leave it out",
     "remove_unused_columns": "rewards read the columns problem and solution; leave it out",
     "log_multimodal": "it would upload patients' images; --log_completions alone logs prompts and completions as text",
-    "trust_remote_code": "it would run code that a checkpoint brings, which nothing here needs; leave it out",
+    "trust_remote_code": "it would run code from a checkpoint, which no supported model needs; leave it out",
 }
-# What turns a refused option off, beside None, false, zero and nothing.
-_USUAL = {"train_sampling_strategy": "random", "length_column_name": "length", "include_num_input_tokens_seen": "no"}
+# Values that turn a refused option off, besides None, false, zero and empty.
+_OFF = {"train_sampling_strategy": "random", "length_column_name": "length", "include_num_input_tokens_seen": "no"}
 
-# Of --generation_kwargs: what shapes the distribution of the next token, and so can be sampled from one prefill.
+# Keys of --generation_kwargs that shape the distribution of the next token, and so work with one prefill per group.
 SAMPLING_KEYS = _names("""
     temperature top_p top_k top_h min_p typical_p epsilon_cutoff eta_cutoff repetition_penalty no_repeat_ngram_size
     bad_words_ids sequence_bias min_new_tokens max_new_tokens exponential_decay_length_penalty suppress_tokens
@@ -93,57 +92,57 @@ SAMPLING_KEYS = _names("""
 
 
 def refuse_unsupported(values: Mapping[str, Any]) -> None:
-    """Refuse options that this trainer would take without serving them.
+    """Refuse options that this trainer does not support.
 
     Args:
-        values: options of GRPOConfig by name; those that are not given may be missing.
+        values: options of GRPOConfig by name.
 
     Raises:
-        UserError: the first of them, and why.
+        UserError: with the first of them and the reason.
     """
-    for name, why in REFUSED.items():
+    for name, reason in REFUSED.items():
         value = values.get(name)
         if name == "log_multimodal" and not values.get("log_completions"):
             continue  # TRL's default, which does nothing by itself
-        if value and value != _USUAL.get(name) and str(value) != _USUAL.get(name):
-            raise UserError(f"--{name} {_shown(value)}: {why}")
+        if value and value != _OFF.get(name) and str(value) != _OFF.get(name):
+            raise UserError(f"--{name} {_flag_text(value)}: {reason}")
 
 
-def refuse_with_shared_prefix(arguments: Any, given: Mapping[str, Any]) -> None:
-    """Refuse what the shared prefix cannot serve and stock TRL's rows can.
+def refuse_with_shared_prefix(arguments: Any, trainer_arguments: Mapping[str, Any]) -> None:
+    """Refuse options that work with stock TRL but not with the shared prefix.
 
     Args:
         arguments: training arguments.
-        given: what the trainer is given beside them, by name.
+        trainer_arguments: arguments of `trl.GRPOTrainer`.
 
     Raises:
-        UserError: the first such option, and the way out.
+        UserError: with the first of them and what to do.
     """
     for name in ("tools", "environment_factory", "rollout_func"):
-        if given.get(name):
+        if trainer_arguments.get(name):
             raise UserError(
-                f"{name} changes prompts or completions after they were prepared, and a group's prefix is computed "
-                "before: shared_prefix=False trains with it, as stock TRL does"
+                f"{name} changes prompts or completions after the shared prefix of their group was computed; "
+                "shared_prefix=False trains with it"
             )
     if arguments.use_vllm:
         return
     if arguments.cache_implementation is not None:
         raise UserError(
-            f"--cache_implementation {arguments.cache_implementation}: the completions of a group go on from the cache "
-            "of their shared prefill, which is a dynamic one; leave it out, or give --shared_prefix false"
+            f"--cache_implementation {arguments.cache_implementation}: the completions of a group share a "
+            "dynamic cache; leave it out, or give --shared_prefix false"
         )
     if arguments.pad_to_multiple_of is not None:
         raise UserError(
-            f"--pad_to_multiple_of {arguments.pad_to_multiple_of}: a group's prompt is packed with its completions, "
-            "without such padding; leave it out, or give --shared_prefix false"
+            f"--pad_to_multiple_of {arguments.pad_to_multiple_of}: prompts and completions are packed into "
+            "one row without such padding; leave it out, or give --shared_prefix false"
         )
-    strange = sorted((arguments.generation_kwargs or {}).keys() - SAMPLING_KEYS)
-    if strange:
+    unsupported = sorted((arguments.generation_kwargs or {}).keys() - SAMPLING_KEYS)
+    if unsupported:
         raise UserError(
-            f"--generation_kwargs {strange[0]}: the completions of a group are sampled together from one prefill, for "
-            f"which only {', '.join(sorted(SAMPLING_KEYS))} make sense; leave it out, or give --shared_prefix false"
+            f"--generation_kwargs {unsupported[0]}: sampling a group from one prefill supports only "
+            f"{', '.join(sorted(SAMPLING_KEYS))}; leave it out, or give --shared_prefix false"
         )
 
 
-def _shown(value: Any) -> str:
+def _flag_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
