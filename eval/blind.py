@@ -1,10 +1,10 @@
-"""What a data set gives away without its images: blind floor, uniform guessing, images shared with training.
+"""What can be answered without images: blind floor, uniform guessing, images shared with training.
 
     python eval/blind.py --train Fundus_train.json --test Fundus_test.json
     python eval/blind.py --data data/VQA/CT_384
 
-The blind floor is the accuracy of choosing the option whose text was most often right in training, of all times it
-was offered there; no image and no question is looked at. An accuracy is worth what it is above this.
+The blind floor is the accuracy of choosing the option whose text was right in the largest share of the training
+questions that offered it, without image and question. Judge an accuracy by its distance to this floor.
 """
 
 from pathlib import Path
@@ -16,8 +16,8 @@ from open_r1.evaluation.scoring.blind_floor import measure, read_list, read_prep
 
 def main() -> int:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--train", type=Path, help="JSON list of {image, problem, solution} to count in")
-    parser.add_argument("--test", type=Path, help="JSON list of the questions to guess")
+    parser.add_argument("--train", type=Path, help="JSON list of {image, problem, solution}, the training questions")
+    parser.add_argument("--test", type=Path, help="JSON list of the test questions")
     parser.add_argument("--data", type=Path, help="prepared folder with both, instead of the two lists")
     flags = parser.parse_args()
     if flags.data is not None and not (flags.train or flags.test):
@@ -28,7 +28,7 @@ def main() -> int:
         raise UserError("give either --train and --test, two JSON lists, or --data, a prepared folder")
     for name, side in (("train", train), ("test", test)):
         if side.dropped:
-            print(f"{side.dropped:,} rows of {name} cannot be used and count nowhere")
+            print(f"{side.dropped:,} rows of {name} cannot be used and are not counted")
     print("\n".join(measure(train, test).lines()))
     return 0
 

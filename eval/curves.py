@@ -21,10 +21,10 @@ def main() -> int:
     flags = parser.parse_args()
     form = flags.output.suffix.removeprefix(".")
     if form not in FORMS:
-        raise UserError(f"--output {flags.output} must end in .png or .svg, that says which form is meant")
+        raise UserError(f"--output {flags.output} must end in .png or .svg, which selects the format")
     figure = curves_figure(read_logs(flags.runs))
     if figure is None:
-        raise UserError(f"the logs of {', '.join(map(str, flags.runs))} hold no curve: train with --logging_steps")
+        raise UserError(f"the logs of {', '.join(map(str, flags.runs))} hold no curve; train with --logging_steps")
     write_atomically(flags.output, rendered(figure, form))
     return 0
 

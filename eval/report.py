@@ -49,11 +49,12 @@ def main() -> int:
         raise UserError("--overview finds by itself what to compare; leave --against and --grader out")
     size = int(flags.images_mib * 2**20)
     if flags.overview:
-        made = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
-        print(made)
-        return 0
-    given = flags.results, flags.output_dir, flags.against, flags.image_root, size, flags.grader, flags.with_items
-    print(write_report(*given))
+        summary = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
+    else:
+        summary = write_report(
+            flags.results, flags.output_dir, flags.against, flags.image_root, size, flags.grader, flags.with_items
+        )
+    print(summary)
     return 0
 
 

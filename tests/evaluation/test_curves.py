@@ -96,4 +96,7 @@ def test_what_was_asked_while_training_is_dashed(tmp_path):
     trained, asked = figure.axes[0].get_lines()
     assert (trained.get_linestyle(), asked.get_linestyle()) == ("-", "--")
     assert (list(np.asarray(asked.get_xdata())), list(np.asarray(asked.get_ydata()))) == ([3, 6], [0.2, 0.5])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["run", "on questions asked while training"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "run",
+        "on evaluation questions during training",
+    ]

@@ -159,7 +159,7 @@ def test_a_map_says_what_the_number_of_its_tests_leaves(cells: list[Path], tmp_p
     summary = write_overview(cells, tmp_path / "out")
     # GRPO without thoughts minus with: 8 of 40 won on the diagonal, exact p = 2 ** -7; equal elsewhere
     section = summary.split("## Improvement on each modality: nothink minus think")[1].split("\n## ")[0]
-    told = "leaves zero out in 2 of 4 cells (\\*); were there no difference anywhere, it would in up to about 0.2."
+    told = "excludes zero in 2 of 4 cells (\\*); were there no difference anywhere, it would in up to about 0.2."
     assert f"The 95 % interval {told} Corrected for 4 tests (Holm), p < 0.05 in 2 (★)." in section
     assert "+20.0 ± 6.4 ★" in section
     rows = rows_of(tmp_path / "out" / "improvement_modality_nothink_minus_think.csv")

@@ -478,7 +478,7 @@ def test_report_is_the_same_to_the_byte_and_may_be_made_again(tmp_path):
 def test_report_never_writes_over_other_files(tmp_path):
     path = write(tmp_path / "out.jsonl", example())
     (tmp_path / "results.json").write_text("mine")
-    with pytest.raises(UserError, match=r"results\.json exists and is no report"):
+    with pytest.raises(UserError, match=r"results\.json exists, is not from an earlier report"):
         write_report([path], tmp_path)
     assert (tmp_path / "results.json").read_text() == "mine"
     (tmp_path / "results.json").unlink()

@@ -94,7 +94,7 @@ def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     assert sorted(re.findall(r">(-?\d+\.\d\d[*★]?)</text>", svg)) == ["0.00", "0.00", "20.00★", "20.00★"]
     assert "★ also" in svg
     assert "Improvement on each modality" in svg
-    assert "the 95 % interval leaves zero out" in svg
+    assert "the 95 % interval excludes zero" in svg
     assert "hatched" not in svg
     assert "exact McNemar" in svg
     # (20 + 0 + 0 + 20) / 4; trained and tested on the same: 20

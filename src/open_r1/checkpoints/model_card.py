@@ -1,8 +1,8 @@
 """The model card of a trained checkpoint: what was trained on what, how, and how well it does.
 
-The card is written into every output folder at the end of a run. It says nothing about single questions or images
-and names no path of the machine. `python eval/model_card.py FOLDER --results FILE ...` writes it anew with the
-accuracies of an evaluation, and `--push_to ORG/REPO` publishes it with the weights (`publishing`).
+The card is written into every output folder at the end of a run. It contains no single question or image and no
+path of the machine. `python eval/model_card.py FOLDER --results FILE ...` writes it again with the accuracies of an
+evaluation, and `--push_to ORG/REPO` publishes it with the weights (`publishing`).
 """
 
 import os
@@ -35,38 +35,38 @@ NOT_MEASURED = (
 )
 
 
-def write_card(folder: str | os.PathLike, story: Mapping[str, Any], accuracy: str = NOT_MEASURED) -> Path:
+def write_card(folder: str | os.PathLike, record: Mapping[str, Any], accuracy: str = NOT_MEASURED) -> Path:
     """Write README.md of a trained checkpoint.
 
     Args:
-        folder: the checkpoint's.
-        story: as run.json has it.
-        accuracy: Markdown; `evaluation.model_card.accuracy_table` makes it of result files.
+        folder: of the checkpoint.
+        record: the run record.
+        accuracy: Markdown, for instance of `evaluation.reporting.model_card.accuracy_table`.
     """
     path = Path(folder) / CARD
-    write_atomically(path, card(story, accuracy, is_adapter=(Path(folder) / ADAPTER).is_file()))
+    write_atomically(path, card(record, accuracy, is_adapter=(Path(folder) / ADAPTER).is_file()))
     return path
 
 
-def card(story: Mapping[str, Any], accuracy: str = NOT_MEASURED, is_adapter: bool = False) -> str:
+def card(record: Mapping[str, Any], accuracy: str = NOT_MEASURED, is_adapter: bool = False) -> str:
     """The text of a model card.
 
     Args:
-        story: as run.json has it.
+        record: the run record.
         accuracy: Markdown.
         is_adapter: whether the folder holds LoRA weights alone.
     """
-    command = _words(str(story.get("command") or ""))
-    story = redacted(story, known_secrets(story, words=command)) | {"command": public_command(shlex.join(command))}
-    base = public_name(str(story.get("base_model") or ""))
+    command = _words(str(record.get("command") or ""))
+    record = redacted(record, known_secrets(record, words=command)) | {"command": public_command(shlex.join(command))}
+    base = public_name(str(record.get("base_model") or ""))
     sections = [
-        _front_matter(base, story, is_adapter),
-        f"# {markdown_text(_title(base, story))}\n",
-        _what_it_is(base, story, is_adapter),
+        _front_matter(base, record, is_adapter),
+        f"# {markdown_text(_title(base, record))}\n",
+        _what_it_is(base, record, is_adapter),
         f"## Accuracy\n\n{accuracy}",
-        f"## Prompt\n\n```text\n{story.get('prompt', '')}\n```\n",
-        f"## Data\n\n{_data(story.get('data') or {})}",
-        f"## Training\n\n{_training(story)}",
+        f"## Prompt\n\n```text\n{record.get('prompt', '')}\n```\n",
+        f"## Data\n\n{_data(record.get('data') or {})}",
+        f"## Training\n\n{_training(record)}",
         _LIMITS,
     ]
     return "\n".join(sections)
@@ -82,7 +82,7 @@ not be used for diagnosis or treatment.
 
 
 def public_name(base: str) -> str:
-    """A base model without a machine's paths: its name on the hub where it has one, otherwise its folder's name."""
+    """A base model without paths of the machine: its name on the hub if it has one, otherwise its folder's name."""
     folder = Path(base).name
     if re.fullmatch(r"Qwen2(\.5)?-(VL-)?[\d.]+B-Instruct", folder):
         return f"Qwen/{folder}"
@@ -91,49 +91,49 @@ def public_name(base: str) -> str:
     return folder
 
 
-def _front_matter(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
-    with_images = (story.get("data") or {}).get("pictures") != "none"
+def _front_matter(base: str, record: Mapping[str, Any], is_adapter: bool) -> str:
+    with_images = (record.get("data") or {}).get("pictures") != "none"
     metadata = ModelCardData(
         library_name="peft" if is_adapter else "transformers",
         base_model=base.partition(":")[0] if "/" in base else None,
         license=_LICENCES.get(base),
         pipeline_tag="image-text-to-text" if with_images else "text-generation",
-        tags=["medical", *["visual-question-answering"] * with_images, str(story.get("method", "grpo"))],
+        tags=["medical", *["visual-question-answering"] * with_images, str(record.get("method", "grpo"))],
     )
     order = ["library_name", "base_model", "license", "pipeline_tag", "tags"]
     return f"---\n{metadata.to_yaml(original_order=order)}\n---\n"
 
 
-def _title(base: str, story: Mapping[str, Any]) -> str:
-    sets = [Path(each["path"]).name for each in (story.get("data") or {}).get("sets", [])]
-    method = str(story.get("method", "grpo")).upper()
+def _title(base: str, record: Mapping[str, Any]) -> str:
+    sets = [Path(entry["path"]).name for entry in (record.get("data") or {}).get("sets", [])]
+    method = str(record.get("method", "grpo")).upper()
     return f"{base.rpartition('/')[2]} after {method} on {', '.join(sets) or 'its data'}"
 
 
-def _what_it_is(base: str, story: Mapping[str, Any], is_adapter: bool) -> str:
-    method = _METHODS.get(str(story.get("method")), str(story.get("method")))
+def _what_it_is(base: str, record: Mapping[str, Any], is_adapter: bool) -> str:
+    method = _METHODS.get(str(record.get("method")), str(record.get("method")))
     kind = "A LoRA adapter for" if is_adapter else "The weights of"
     lines = [f"{kind} {markdown_code(base)}, trained by {method} to answer medical multiple-choice questions.", ""]
-    bases = [base, *(public_name(str(name)) for name in story.get("base_model_bases") or ())]
+    bases = [base, *(public_name(str(name)) for name in record.get("base_model_bases") or ())]
     rows = [
         ("base", ", itself a LoRA adapter on ".join(bases)),
-        ("mode", str(story.get("mode"))),
-        ("optimizer steps", str(story.get("steps", "not finished"))),
-        ("prompts per step", str(story.get("prompts_per_step"))),
-        ("completions per step", str(story.get("completions_per_step"))),
-        ("hardware", str(story.get("hardware"))),
+        ("mode", str(record.get("mode"))),
+        ("optimizer steps", str(record.get("steps", "not finished"))),
+        ("prompts per step", str(record.get("prompts_per_step"))),
+        ("completions per step", str(record.get("completions_per_step"))),
+        ("hardware", str(record.get("hardware"))),
     ]
     return "\n".join(lines) + "\n" + markdown_table(["", ""], rows)
 
 
 def _data(report: Mapping[str, Any]) -> str:
-    """Counts and hashes of what was trained on; no row of it."""
+    """Counts and hashes of the training data, without any row."""
     rows, hashes = [], []
-    for each in report.get("sets", []):
-        manifest = each.get("manifest") or {}
-        name = Path(str(each.get("path"))).name
+    for data_set in report.get("sets", []):
+        manifest = data_set.get("manifest") or {}
+        name = Path(str(data_set.get("path"))).name
         split = (manifest.get("settings") or {}).get("split") or "as given"
-        rows.append([name, str(each.get("prompts")), str(split), str(each.get("pictures"))])
+        rows.append([name, str(data_set.get("prompts")), str(split), str(data_set.get("pictures"))])
         for file, entry in sorted((manifest.get("outputs") or {}).items()):
             if isinstance(entry, Mapping) and "sha256" in entry and file.endswith((".arrow", ".parquet")):
                 hashes.append([f"{name}/{file}", str(entry["sha256"]), f"{entry.get('bytes', 0):,}"])
@@ -142,7 +142,7 @@ def _data(report: Mapping[str, Any]) -> str:
         "over the prompt limit": report.get("too_long"),
         "with an image that does not open or is not taken": report.get("unreadable"),
     }
-    counts = [f"{len(rows_)} {why}" for why, rows_ in left_out.items() if rows_]
+    counts = [f"{len(ids)} {reason}" for reason, ids in left_out.items() if ids]
     text = markdown_table(["set", "questions trained on", "split", "with images"], rows)
     text += f"\nLeft out: {', '.join(counts) or 'nothing'}. Longest prompt: {report.get('longest_prompt')} tokens.\n"
     if digest := report.get("ids_sha256"):
@@ -150,21 +150,21 @@ def _data(report: Mapping[str, Any]) -> str:
     return text + ("\n" + markdown_table(["file", "SHA-256", "bytes"], hashes) if hashes else "")
 
 
-def _training(story: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in sorted((story.get("packages") or {}).items()))
+def _training(record: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted((record.get("packages") or {}).items()))
     return (
-        f"```bash\n{story.get('command')}\n```\n\n"
-        f"Commit `{story.get('commit')}`; {versions}. Started {story.get('started')}.\n"
+        f"```bash\n{record.get('command')}\n```\n\n"
+        f"Commit `{record.get('commit')}`; {versions}. Started {record.get('started')}.\n"
     )
 
 
 def public_command(command: str) -> str:
-    """A command without secrets, and with the last part alone of every absolute path."""
-    kept = []
+    """A command without secrets, with every absolute path cut to its last part."""
+    public_words = []
     for word in split_secrets(_words(command))[0]:
         flag, equals, value = word.rpartition("=")
-        kept.append(f"{flag}{equals}{_last_part(value)}")
-    return shlex.join(kept)
+        public_words.append(f"{flag}{equals}{_last_part(value)}")
+    return shlex.join(public_words)
 
 
 def _words(command: str) -> list[str]:

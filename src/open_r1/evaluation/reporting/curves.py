@@ -1,6 +1,6 @@
-"""Training curves from a log: rewards, completion length, KL, entropy, gradient norm against steps, runs overlaid.
+"""Training curves from logs, several runs overlaid: rewards, completion length, KL, entropy, gradient norm by step.
 
-What was measured on other questions while training (`--eval_strategy`) is dashed beside them.
+Dashed lines: measured on the evaluation questions during training (`--eval_strategy`).
 """
 
 import math
@@ -20,7 +20,7 @@ from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
 from open_r1.common.metrics_log import METRICS, read_metrics
 from open_r1.evaluation.comparing.run_names import named_apart
-from open_r1.evaluation.reporting.heatmaps import AS_IT_STANDS
+from open_r1.evaluation.reporting.heatmaps import NO_FORMULAS
 
 STATE = "trainer_state.json"
 ACROSS = 3  # panels in a row
@@ -35,16 +35,16 @@ Series = tuple[list[int], list[float]]  # steps, values
 
 @dataclass(frozen=True)
 class Panel:
-    """One small image: the log entry that it shows, and two that bound it where there are such."""
+    """One small diagram: the log entry that it shows, and optionally two entries that are its lower and upper bound."""
 
     title: str
     key: str
     between: tuple[str, str] | None = None
 
 
-_FIRST = (Panel("reward", "reward"),)
+_REWARD = (Panel("reward", "reward"),)
 _LENGTH = ("completions/min_length", "completions/max_length")
-_THEN = (
+_OTHER_PANELS = (
     Panel("completion length (tokens): mean, least to most", "completions/mean_length", _LENGTH),
     Panel("share of completions cut off", "completions/clipped_ratio"),
     Panel("KL to the start (nats per token)", "kl"),
@@ -57,11 +57,11 @@ _THEN = (
 def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
     """What a training run has logged so far: metrics.jsonl in its folder.
 
-    For a run from before there was such a file, and for a checkpoint: `log_history` of trainer_state.json in the
-    folder or its newest checkpoint.
+    Without that file (older runs, checkpoints): `log_history` of trainer_state.json in the folder or its newest
+    checkpoint.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: neither file is there, or it cannot be read.
     """
     if entries := read_metrics(run_dir):
         return entries
@@ -81,18 +81,18 @@ def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
 def _state_file(folder: Path) -> Path:
     checkpoints = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     newest = sorted(checkpoints, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
-    found = [path / STATE for path in (folder, *newest) if (path / STATE).is_file()]
-    if not found:
+    state_files = [path / STATE for path in (folder, *newest) if (path / STATE).is_file()]
+    if not state_files:
         raise UserError(
             f"{folder} holds no {METRICS} or {STATE}, nor does a checkpoint in it: name the output folder of a training"
         )
-    return found[0]
+    return state_files[0]
 
 
 def series(log: Log, key: str) -> Series:
-    """The steps at which an entry was logged, and its values; what is no finite number is left out."""
-    found = [(entry["step"], entry[key]) for entry in log if _is_number(entry.get(key))]
-    return [step for step, _ in found], [float(value) for _, value in found]
+    """The steps at which an entry was logged, and its values; values that are no finite numbers are left out."""
+    points = [(entry["step"], entry[key]) for entry in log if _is_number(entry.get(key))]
+    return [step for step, _ in points], [float(value) for _, value in points]
 
 
 def _is_number(value: Any) -> bool:
@@ -100,52 +100,57 @@ def _is_number(value: Any) -> bool:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """The running mean over a twentieth of the points, centred; at the ends over those there are."""
+    """The centred running mean over a twentieth of the points; at both ends over the points within reach."""
     reach = max(1, len(values) // 40)
     windows = [values[max(0, at - reach) : at + reach + 1] for at in range(len(values))]
     return [sum(window) / len(window) for window in windows]
 
 
 def panels(logs: Mapping[str, Log]) -> list[Panel]:
-    """The panels that have something to show; one for each reward function."""
+    """The panels for which the logs have values, with one for each reward function."""
     keys = {key.removeprefix(_EVALUATED) for log in logs.values() for entry in log for key in entry}
     rewards = sorted(key for key in keys if re.fullmatch(r"rewards/.+/mean", key))
-    own = [Panel(f"reward: {key.split('/')[1].removesuffix('_reward').replace('_', ' ')}", key) for key in rewards]
-    return [panel for panel in (*_FIRST, *own, *_THEN) if any(_shows(log, panel.key) for log in logs.values())]
+    candidates = [*_REWARD, *map(_reward_panel, rewards), *_OTHER_PANELS]
+    return [panel for panel in candidates if any(_shows(log, panel.key) for log in logs.values())]
+
+
+def _reward_panel(key: str) -> Panel:
+    name = key.split("/")[1].removesuffix("_reward").replace("_", " ")
+    return Panel(f"reward: {name}", key)
 
 
 def _shows(log: Log, key: str) -> bool:
     return bool(series(log, key)[0] or series(log, _EVALUATED + key)[0])
 
 
-@matplotlib.rc_context(AS_IT_STANDS)
+@matplotlib.rc_context(NO_FORMULAS)
 def curves_figure(logs: Mapping[str, Log], title: str = "") -> Figure | None:
-    """All curves of one or several runs, the runs overlaid; None where the logs hold nothing that is drawn.
+    """All curves of one or several runs, the runs overlaid; None if the logs hold no value for any panel.
 
-    Where a curve has many points, they are drawn faintly and their running mean on top.
+    A curve of many points is drawn faintly, with its running mean on top.
 
     Args:
-        logs: by the name of the run; ten colours tell runs apart.
+        logs: by the name of the run; there are ten colours.
         title: what these runs have in common.
     """
-    shown = panels(logs)
-    if not shown:
+    visible_panels = panels(logs)
+    if not visible_panels:
         return None
-    columns = min(ACROSS, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = min(ACROSS, len(visible_panels))
+    rows = -(-len(visible_panels) // columns)
     handles = {name: Line2D([], [], color=_colour(place), linewidth=2) for place, name in enumerate(logs)}
-    if any(series(log, _EVALUATED + panel.key)[0] for log in logs.values() for panel in shown):
+    if any(series(log, _EVALUATED + panel.key)[0] for log in logs.values() for panel in visible_panels):
         dashed = Line2D([], [], color="0.35", linestyle="--", linewidth=1.4)
-        handles["on questions asked while training"] = dashed
+        handles["on evaluation questions during training"] = dashed
     legend = 0.25 * -(-len(handles) // columns) + 0.15
     height = 2.3 * rows + legend + (0.3 if title else 0)
     figure = Figure(figsize=(4.0 * columns, height), dpi=120, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(rect=(0, legend / height, 1, 1 - legend / height))  # pyright: ignore
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, panel in zip(grid, shown, strict=False):
+    for axes, panel in zip(grid, visible_panels, strict=False):
         _draw(axes, panel, logs)
-    for axes in grid[len(shown) :]:
+    for axes in grid[len(visible_panels) :]:
         axes.set_visible(False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")

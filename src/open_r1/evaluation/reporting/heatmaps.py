@@ -1,9 +1,8 @@
-"""Accuracies and differences as images: the value in colour and in figures, n below it, blanks left blank.
+"""Accuracies and differences as heatmaps: the value as colour and number, n below it; cells without data stay blank.
 
-The difference of two sets of runs has the form of the published figure: rows are what was trained on, columns what was
-tested on, red is better and blue is worse. What the published one lacks is in ours: a star where the 95 % interval
-leaves zero out, another where that holds after correction for the number of cells, and hatching where a cell has few
-questions.
+The difference of two sets of runs has the layout of Med-R1's figure: a row per training set, a column per test set, red
+is better and blue is worse. It adds a star where the 95 % interval excludes zero, another star where p < 0.05 after
+correction for the number of cells, and hatching where a cell has few questions.
 """
 
 import io
@@ -29,12 +28,12 @@ from open_r1.evaluation.scoring.tallies import ALL, FEW, Cell, Table, Tally, col
 CELL_WIDTH, CELL_HEIGHT = 1.25, 0.62  # inches
 NARROW = 0.86  # width of a cell without long column names
 GAP = 0.18  # between the cells and their margins, in cells
-MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that a reader can still take in
+MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that remain readable
 HATCHED = f"hatched: fewer than {FEW} questions"
 STAR, HOLM_STAR = "*", "\u2605"
-"""What marks a cell whose interval leaves zero out; and one where p < 0.05 after Holm's correction, too."""
+"""Marks of a cell whose interval excludes zero, and of one where also p < 0.05 after Holm's correction."""
 STARS_MEAN = {
-    STAR: f"{STAR} the 95 % interval leaves zero out",
+    STAR: f"{STAR} the 95 % interval excludes zero",
     HOLM_STAR: f"{HOLM_STAR} also after Holm's correction for the number of cells of its kind",
 }
 
@@ -46,13 +45,13 @@ class Entry:
     value: float
     label: str
     small: str = ""
-    few: bool = False
+    has_few: bool = False
     star: str = ""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image to be made: its cells, what stands around them, and its scale."""
+    """A heatmap before it is drawn: its cells, the texts around them, and its scale."""
 
     title: str
     rows: Sequence[str]
@@ -67,11 +66,11 @@ class Drawing:
 
     @property
     def footnote(self) -> str:
-        """What hatching and stars mean, where there are any."""
-        shown = self.entries.values()
-        stars = {entry.star for entry in shown} - {""}
-        parts = [HATCHED] * any(entry.few for entry in shown)
-        return "; ".join(parts + [text for text in STARS_MEAN.values() if stars])
+        """What hatching and stars mean, if the heatmap has any."""
+        entries = self.entries.values()
+        stars = {entry.star for entry in entries} - {""}
+        explanations = [HATCHED] * any(entry.has_few for entry in entries)
+        return "; ".join(explanations + [text for text in STARS_MEAN.values() if stars])
 
 
 def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
@@ -89,7 +88,7 @@ def star(difference: Difference, p_holm: float | None) -> str:
 def difference_heatmap(
     differences: Mapping[Cell, Difference], p_holm: Mapping[Cell, float | None], title: str, note: str = ""
 ) -> Figure:
-    """Modality x task: difference in points with n, red for gains and blue for losses as in the published maps."""
+    """Modality x task: difference in points with n, red for gains and blue for losses as in Med-R1's figure."""
     entries = {
         cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}")
         for cell, difference in differences.items()
@@ -115,7 +114,7 @@ def improvement_matrix(
     title: str,
     note: str = "",
 ) -> Figure:
-    """Trained on x tested on: the difference of two sets of runs in points, in the published form."""
+    """Trained on x tested on: the difference of two sets of runs in points, in the layout of Med-R1's figure."""
     entries = {
         (short(cell[0]), short(cell[1])): _difference(difference, p_holm[cell], f"{100 * difference.mean:.2f}")
         for cell, difference in differences.items()
@@ -124,7 +123,7 @@ def improvement_matrix(
 
 
 def improvement_figure(values: Mapping[Cell, float], title: str) -> Figure:
-    """The published figure from bare numbers: points by (trained on, tested on), in their order."""
+    """Med-R1's figure from numbers alone: points by (trained on, tested on), in the order of the mapping."""
     entries = {cell: Entry(value, f"{value:.2f}") for cell, value in values.items()}
     rows, columns = (list(dict.fromkeys(cell[axis] for cell in values)) for axis in (0, 1))
     return draw(
@@ -152,7 +151,7 @@ def _difference(difference: Difference, p_holm: float | None, label: str) -> Ent
 
 
 def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
-    """A scale around zero that holds every value, of 5 points at least."""
+    """A colour scale that is symmetric around zero, contains every value and reaches at least 5 points."""
     reach = max([5.0, *(abs(entry.value) for entry in entries.values())])
     return (-reach, reach)
 
@@ -173,20 +172,20 @@ def _matrix(
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-AS_IT_STANDS: Any = {"text.parse_math": False}  # a name with two dollar signs is no formula
+NO_FORMULAS: Any = {"text.parse_math": False}  # a name with two dollar signs is shown as it is
 
 
-@matplotlib.rc_context(AS_IT_STANDS)
+@matplotlib.rc_context(NO_FORMULAS)
 def draw(drawing: Drawing) -> Figure:
-    """The image; its size follows from its cells, and no text leaves it. Of very many rows the first are drawn."""
-    rows, columns = _kept(drawing.rows), _kept(drawing.columns)
+    """The figure, as large as its cells and texts need. Of more than MOST rows or columns the first are drawn."""
+    rows, columns = _first_names(drawing.rows), _first_names(drawing.columns)
     left_out = f"{len(rows)} of {len(drawing.rows)} rows and {len(columns)} of {len(drawing.columns)} columns are drawn"
     all_drawn = len(rows) == len(drawing.rows) and len(columns) == len(drawing.columns)
     explained = drawing.note if all_drawn else f"{drawing.note} {left_out}; the table has all.".strip()
     cell = NARROW if drawing.narrow else CELL_WIDTH
-    left = 0.5 + 0.085 * max(len(_shown(name)) for name in rows) + (0.3 if drawing.axes[0] else 0)
+    left_margin = 0.5 + 0.085 * max(len(_shown(name)) for name in rows) + (0.3 if drawing.axes[0] else 0)
     wide, high = cell * _extent(columns), CELL_HEIGHT * _extent(rows)
-    width = max(left + wide + 1.2, 4.2)
+    width = max(left_margin + wide + 1.2, 4.2)
     title = textwrap.fill(drawing.title, int(width * 8.5))
     note = textwrap.fill(explained, int(width * 13))
     foot = textwrap.fill(drawing.footnote, int(width * 13))
@@ -196,7 +195,7 @@ def draw(drawing: Drawing) -> Figure:
     height = high + top + bottom
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
+    axes = figure.add_axes((left_margin / width, bottom / height, wide / width, high / height))
     norm, colour_map = Normalize(*drawing.span), matplotlib.colormaps[drawing.colours]
     for (row, column), entry in drawing.entries.items():
         if row not in rows or column not in columns:
@@ -207,14 +206,14 @@ def draw(drawing: Drawing) -> Figure:
     below = 0.2 + 0.24 * (title.count("\n") + 1)
     figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
     figure.text(0.2 / width, 0.1 / height, foot, ha="left", va="bottom", fontsize=8, color="0.3")
-    bar = figure.add_axes(((left + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
+    bar = figure.add_axes(((left_margin + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
     figure.colorbar(ScalarMappable(norm, colour_map), cax=bar).set_label(drawing.legend, fontsize=10)
     bar.tick_params(labelsize=9)
     return figure
 
 
 def _extent(names: Sequence[str]) -> float:
-    """How many cells a side is long; a margin stands a little apart."""
+    """The length of a side in cells, with the gap before the margin."""
     return len(names) + (GAP if ALL in names else 0)
 
 
@@ -228,7 +227,7 @@ def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tu
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"  # Rec. 601 luma
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     x, y = corner
-    if entry.few:
+    if entry.has_few:
         inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
         axes.add_patch(inside)
@@ -256,7 +255,7 @@ def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: 
 
 
 def _broken(name: str) -> str:
-    """A column name with a word to a line."""
+    """A column name with one word per line."""
     return _shown(name).replace(" ", "\n")
 
 
@@ -264,14 +263,14 @@ def _shown(name: str) -> str:
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
-def _kept(names: Sequence[str]) -> Sequence[str]:
-    """As many as are drawn; the margin, which comes last, is among them."""
+def _first_names(names: Sequence[str]) -> Sequence[str]:
+    """The first MOST of the names; the margin, which is the last name, is always among them."""
     return names if len(names) <= MOST else [*names[: MOST - 1], names[-1]]
 
 
 def rendered(figure: Figure, form: str) -> bytes:
     """The figure as `png` or `svg`; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | AS_IT_STANDS):
+    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | NO_FORMULAS):
         figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""What the item browser of the report shows: every question with what each run answered, and small images."""
+"""The data of the report's item browser: every question with the answer of each run and a small image."""
 
 import base64
 import hashlib
@@ -21,18 +21,23 @@ from open_r1.evaluation.scoring.tallies import TEXT, columns, is_text, labels, m
 from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import options_in, solution_letter
 
-OUTCOMES = (Outcome.CORRECT, Outcome.WRONG, Outcome.UNPARSED, None)  # codes in the page; None: never asked
+OUTCOMES = (
+    Outcome.CORRECT,
+    Outcome.WRONG,
+    Outcome.UNPARSED,
+    None,
+)  # by their codes in the page; None: an error
 LONGEST_OUTPUT = 2000  # characters of an output in the page; the result file has it whole
 SIDE = 160  # pixels of a small image
 QUALITY = 72  # of its JPEG
-NOT_HERE, NO_IMAGE = -1, -2  # instead of an image's place: it is not in the page; the question has none
+NOT_HERE, NO_IMAGE = -1, -2  # in place of an image's index: the page lacks it; the question has none
 
 Answer = list[Any]  # outcome code, letter, output, votes
 
 
 @dataclass
 class Browser:
-    """The data of the item browser, as the page's script expects it, and what a reader should know about it."""
+    """The data of the item browser, as page.js expects it, and notes for the reader."""
 
     runs: list[str]
     modalities: list[str]
@@ -40,66 +45,68 @@ class Browser:
     items: list[list[Any]]  # question, options, index of the right one, modality, task, image, answer per run
     images: list[str] = field(default_factory=list)  # data URIs
     notes: list[str] = field(default_factory=list)
-    chosen: tuple[int, int] = (0, -1)  # the runs that are shown first: one, and what it is compared with (-1: nothing)
+    chosen: tuple[int, int] = (0, -1)  # the runs selected at first: one and the one to compare it with (-1: none)
 
     def payload(self) -> dict[str, Any]:
-        """What stands in the page as JSON."""
+        """The JSON in the page."""
         names = ("runs", "modalities", "tasks", "items", "images", "chosen")
         return {name: getattr(self, name) for name in names}
 
 
-def browser(
+def build_browser(
     scored: Sequence[Scored],
     compared: Comparison | None,
     image_root: Path | None,
     image_bytes: int,
     questions: int | None = None,
 ) -> Browser:
-    """Every question of these result files with all answers to it.
+    """Collect every question of these result files with all answers to it.
 
     Args:
         scored: the files; those of one run on several sets become one column.
-        compared: the two files that are shown first.
+        compared: the two runs that are selected at first.
         image_root: folder of the images, for data that is a JSON list.
-        image_bytes: how much of the page small images may take.
-        questions: show so many at most, those first that runs disagree about.
+        image_bytes: limit for all small images together.
+        questions: limit for the number of questions; those that runs disagree about come first.
     """
     runs = by_run(scored)
     answers: dict[str, list[Result | None]] = {}
     for place, members in enumerate(runs.values()):
-        for one in members:
-            for result in one.file.results:
-                row = answers.setdefault(result.id, [None] * len(runs))
-                row[place] = row[place] or result
-    everything = len(answers)
-    if questions is not None and questions < everything:
+        for scored_run in members:
+            for result in scored_run.file.results:
+                results = answers.setdefault(result.id, [None] * len(runs))
+                results[place] = results[place] or result
+    total = len(answers)
+    if questions is not None and questions < total:
         answers = dict(sorted(answers.items(), key=_interest)[:questions])
-    cells = [labels(_one(row)) for row in answers.values()]
-    made = Browser(list(runs), modalities(cells), columns(cells), [])
+    cells = [labels(_some_result(results)) for results in answers.values()]
+    browser = Browser(list(runs), modalities(cells), columns(cells), [])
     if compared is not None:
-        column = {one.name: place for place, members in enumerate(runs.values()) for one in members}
-        made.chosen = column[compared.second.name], column[compared.first.name]
-    if len(answers) < everything:
-        made.notes.append(
-            f"{len(answers):,} of {everything:,} questions are in this page, those first that runs disagree about; "
+        column = {scored_run.name: place for place, members in enumerate(runs.values()) for scored_run in members}
+        browser.chosen = column[compared.second.name], column[compared.first.name]
+    if len(answers) < total:
+        browser.notes.append(
+            f"{len(answers):,} of {total:,} questions are in this page, those that runs disagree about first; "
             "the result files have them all."
         )
-    places = _small_images(scored, answers, image_root, image_bytes, made)
-    for row, (modality, task) in zip(answers.values(), cells, strict=True):
-        question, options, right = _question(_one(row).problem, _one(row).solution)
-        places_of_labels = made.modalities.index(modality), made.tasks.index(task)
-        given = [None if result is None else _answer(result) for result in row]
-        shown = NO_IMAGE if modality == TEXT else places.get(_one(row).image, NOT_HERE)
-        made.items.append([question, options, right, *places_of_labels, shown, given])
-    if any(len(result.output) > LONGEST_OUTPUT for row in answers.values() for result in row if result is not None):
-        made.notes.append(
+    places = _small_images(scored, answers, image_root, image_bytes, browser)
+    for results, (modality, task) in zip(answers.values(), cells, strict=True):
+        question, options, right = _question(_some_result(results).problem, _some_result(results).solution)
+        places_of_labels = browser.modalities.index(modality), browser.tasks.index(task)
+        answers_of_runs = [None if result is None else _answer(result) for result in results]
+        image_place = NO_IMAGE if modality == TEXT else places.get(_some_result(results).image, NOT_HERE)
+        browser.items.append([question, options, right, *places_of_labels, image_place, answers_of_runs])
+    if any(
+        len(result.output) > LONGEST_OUTPUT for results in answers.values() for result in results if result is not None
+    ):
+        browser.notes.append(
             f"Outputs are cut after {LONGEST_OUTPUT:,} characters here; the result files have them whole."
         )
-    return made
+    return browser
 
 
-def _one(row: Sequence[Result | None]) -> Result:
-    return next(result for result in row if result is not None)
+def _some_result(results: Sequence[Result | None]) -> Result:
+    return next(result for result in results if result is not None)
 
 
 def _answer(result: Result) -> Answer:
@@ -113,7 +120,7 @@ def _answer(result: Result) -> Answer:
 
 @lru_cache(maxsize=1 << 16)
 def _question(problem: str, solution: str) -> tuple[str, list[str], int]:
-    """The question without its options, the options, and the place of the right one; -1 if it is not among them."""
+    """The question without its options, the options, and the index of the right one (-1 if none is right)."""
     options, right = options_in(problem), solution_letter(solution)
     listed = list(options.values())
     ends = [at for at in _places(problem, "A)") if problem[at + 2 :].lstrip().startswith(listed[0])]
@@ -136,23 +143,23 @@ def _small_images(
     answers: Mapping[str, Sequence[Result | None]],
     image_root: Path | None,
     limit: int,
-    made: Browser,
+    browser: Browser,
 ) -> dict[str, int]:
-    """Put small images into `made` until `limit` bytes are reached; returns the place of each image by its key.
+    """Put small images into `browser` until `limit` bytes are reached; returns the index of each image by its key.
 
-    Those come first that runs disagree about, then those that are answered wrong; equals in an order of their own that
-    favours no part of the data.
+    Images of questions that runs disagree about come first, then those of wrong answers; ties are ordered by hash, so
+    that no part of the data is preferred.
     """
-    order: dict[str, str] = {}  # image -> the id of its most telling question
-    for name, row in sorted(answers.items(), key=_interest):
-        if not is_text(_one(row)):
-            order.setdefault(_one(row).image, name)
+    order: dict[str, str] = {}  # image -> the id of its first question in this order
+    for name, results in sorted(answers.items(), key=_interest):
+        if not is_text(_some_result(results)):
+            order.setdefault(_some_result(results).image, name)
     if not order:
         return {}
     places: dict[str, int] = {}
     rows = _Rows(scored, image_root)
-    room, left_out = limit, Counter()
-    for key, name in order.items() if rows.any else ():
+    bytes_left, left_out = limit, Counter()
+    for key, name in order.items() if rows.has_sets else ():
         try:
             image = rows.image(name)
         except UnusableInput:
@@ -162,26 +169,26 @@ def _small_images(
             left_out["not in the data set"] += 1
             continue
         uri = small_image(image)
-        if len(uri) > room:
-            rest = len(order) - len(places) - left_out.total()
-            left_out[f"left out: more would take over {limit / 2**20:g} MiB"] = rest
+        if len(uri) > bytes_left:
+            unvisited = len(order) - len(places) - left_out.total()
+            left_out[f"left out: more would take over {limit / 2**20:g} MiB"] = unvisited
             break
-        room -= len(uri)
-        places[key] = len(made.images)
-        made.images.append(uri)
-    made.notes += rows.problems
+        bytes_left -= len(uri)
+        places[key] = len(browser.images)
+        browser.images.append(uri)
+    browser.notes += rows.problems
     if left_out:
         why = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
-        made.notes.append(
+        browser.notes.append(
             f"{len(places):,} of {len(order):,} images are in this page, disagreements and errors first ({why})."
         )
     return places
 
 
 def _interest(item: tuple[str, Sequence[Result | None]]) -> tuple[int, str]:
-    """How early a question's image comes: 0 where runs disagree, 1 where one errs, 2 otherwise; then by hash."""
-    name, row = item
-    outcomes = {result.outcome for result in row if result is not None}
+    """Sort key of a question: 0 if runs disagree, 1 if all fail, 2 if all are right; then by hash."""
+    name, results = item
+    outcomes = {result.outcome for result in results if result is not None}
     rank = 0 if len(outcomes) > 1 else (2 if outcomes == {Outcome.CORRECT} else 1)
     return rank, hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -194,26 +201,29 @@ def small_image(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
+_DATA_KEYS = ("data", "split", "image_root")
+
+
 class _Rows:
-    """Finds the row of a question in the data sets that the result files name; what is not there is said once."""
+    """Finds the row of a question in the data sets that the result files name; missing sets are in `problems`."""
 
     def __init__(self, scored: Sequence[Scored], image_root: Path | None):
         self.problems: list[str] = []
         self._sets: list[tuple[Any, dict[str, int]]] = []
-        manifests = [file.manifest for one in scored for file in one.files]
-        for data, split, root in _once((m.get("data"), m.get("split"), m.get("image_root")) for m in manifests):
+        manifests = [file.manifest for scored_run in scored for file in scored_run.files]
+        for data, split, root in _unique([tuple(map(manifest.get, _DATA_KEYS)) for manifest in manifests]):
             self._open(data, split, image_root or root)
 
     @property
-    def any(self) -> bool:
-        """Whether a data set is there."""
+    def has_sets(self) -> bool:
+        """Whether any data set could be opened."""
         return bool(self._sets)
 
     def _open(self, data: Any, split: Any, root: Any) -> None:
         if not isinstance(data, str):
             self.problems.append("Images are not shown: the result file does not say which data set it is about.")
             return
-        if not os.path.exists(data):  # which a name that no file can have does not raise for
+        if not os.path.exists(data):  # unlike Path.exists it does not raise for an impossible name
             self.problems.append(f"Images are not shown: the data set {data} is not on this machine.")
             return
         from open_r1.data.loading import load_rows
@@ -225,19 +235,19 @@ class _Rows:
             return
         self._sets.append((rows, {name: place for place, name in enumerate(rows["id"])}))
 
-    def image(self, name: str) -> Image.Image | None:
-        """The image of the question with this id; None where no set has it.
+    def image(self, question_id: str) -> Image.Image | None:
+        """The image of the question with this id; None if no set has it.
 
         Raises:
-            ImageError: it cannot be opened.
+            ImageError: the image cannot be opened.
         """
         from open_r1.data.row_images import row_image
 
         for rows, places in self._sets:
-            if name in places:
-                return row_image(rows[places[name]])
+            if question_id in places:
+                return row_image(rows[places[question_id]])
         return None
 
 
-def _once(values: Iterable[Any]) -> list[Any]:
+def _unique(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))

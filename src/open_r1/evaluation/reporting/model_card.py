@@ -1,4 +1,4 @@
-"""Accuracies for a model card, and the command that writes a card anew."""
+"""The accuracies in a model card, and the command that writes a card again."""
 
 import os
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from open_r1.evaluation.scoring.tallies import ALL, tabulate
 
 
 def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLike]) -> str:
-    """By test set and modality: n, accuracy with its standard error, the share of answers that could not be read.
+    """By test set and modality: n, accuracy with its standard error, and the share of unparsed answers.
 
     Args:
-        folder: the checkpoint's.
+        folder: of the checkpoint.
         results: result files of eval/infer.py, all of this checkpoint.
 
     Returns:
-        Markdown for the card; that nothing was measured where there are no files.
+        Markdown for the card; NOT_MEASURED without files.
 
     Raises:
-        UserError: a file that holds no results, or those of another checkpoint.
+        UserError: a file holds no results, or results of another checkpoint.
     """
     files = [read_results(path) for path in results]
     if not files:
@@ -43,12 +43,13 @@ def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLik
             if estimate is not None:
                 interval = f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)}"
                 measured = [with_error(estimate.mean, estimate.stderr), interval]
-            beside = [percent(tally.chance, 1), percent(tally.unparsed, 1)]
-            rows.append([_test_set(file), name, str(tally.n), *measured, *beside])
+            shares = [percent(tally.chance, 1), percent(tally.unparsed, 1)]
+            rows.append([_test_set(file), name, str(tally.n), *measured, *shares])
     head = ["test set", "part", "n", "accuracy, % ± standard error", "95 % interval", "chance", "unparsed"]
     return (
-        markdown_table(head, rows) + "\nStandard errors are clustered by image. Every answer was read by one grader; "
-        "what it could not read is counted as wrong.\n"
+        markdown_table(head, rows)
+        + "\nStandard errors are clustered by image. One grader read all answers; those it could "
+        "not read count as wrong.\n"
     )
 
 
@@ -62,31 +63,31 @@ def _test_set(file: ResultFile) -> str:
 
 
 def _refuse_others(folder: Path, files: Sequence[ResultFile]) -> None:
-    own = fingerprint(folder)
+    weights_hash = fingerprint(folder)
     for file in files:
-        if file.manifest.get("checkpoint_sha256") != own:
+        if file.manifest.get("checkpoint_sha256") != weights_hash:
             raise UserError(
                 f"{file.path} holds answers of {file.manifest.get('checkpoint')}, whose weights are not those of "
-                f"{folder}; a card must show the accuracy of its own weights"
+                f"{folder}; a card shows the accuracy of its checkpoint alone, so evaluate {folder} itself"
             )
 
 
 def main() -> int:
-    """`python eval/model_card.py`: the card of a folder anew, and publishing it.
+    """`python eval/model_card.py`: write the card of a folder again, and publish it.
 
     Raises:
-        UserError: no checkpoint with run.json, or results of another one.
+        UserError: the folder has no run record, or the results are of another checkpoint.
     """
-    parser = CommandParser(description="A checkpoint's model card: written anew, with accuracies, and published.")
+    parser = CommandParser(description="Write a checkpoint's model card again, with accuracies, and publish it.")
     parser.add_argument("folder", help="output folder of a training")
     parser.add_argument("--results", nargs="*", default=[], help="result files of eval/infer.py for this checkpoint")
     parser.add_argument("--push_to", metavar="ORG/REPO", help="publish weights and card")
     parser.add_argument("--private", action="store_true", help="make the repository private when it is created")
     options = parser.parse_args()
-    story = run_record(Path(options.folder))
-    if story is None:
-        raise UserError(f"{options.folder} holds no run.json, so nobody knows what was trained; name an output folder")
-    print(f"written: {write_card(options.folder, story, accuracy_table(options.folder, options.results))}")
+    record = run_record(Path(options.folder))
+    if record is None:
+        raise UserError(f"{options.folder} holds no run.json; name the output folder of a training")
+    print(f"written: {write_card(options.folder, record, accuracy_table(options.folder, options.results))}")
     if options.push_to:
         repository = created_repository(options.push_to, None, options.private or None)
         print(f"published: {publish(options.folder, repository)}")

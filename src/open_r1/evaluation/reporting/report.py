@@ -1,4 +1,4 @@
-"""The report of result files: reads them, has its parts made, and writes them as Markdown, LaTeX, HTML and files."""
+"""The report of result files as Markdown, LaTeX, HTML, CSV files and images."""
 
 import json
 from collections import defaultdict
@@ -16,27 +16,27 @@ from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored, all
 from open_r1.evaluation.reporting.curves import curves_figure, read_log
 from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page, short_value
-from open_r1.evaluation.reporting.item_browser import Browser, browser
+from open_r1.evaluation.reporting.item_browser import Browser, build_browser
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
-from open_r1.evaluation.reporting.sections.ranking import standings
-from open_r1.evaluation.reporting.sections.section import Section, guide, marked
+from open_r1.evaluation.reporting.sections.ranking import ranking_section
+from open_r1.evaluation.reporting.sections.section import Section, marked, reading_guide
 from open_r1.evaluation.reporting.sections.single_run import run_section
-from open_r1.evaluation.reporting.sections.text_benchmarks import Benchmarks, benchmark_section, line_up
-from open_r1.evaluation.reporting.sections.whole_study import overview
+from open_r1.evaluation.reporting.sections.text_benchmarks import Benchmarks, benchmark_section, benchmarks_of
+from open_r1.evaluation.reporting.sections.whole_study import study_sections
 from open_r1.evaluation.reporting.table_formats import csv_with, latex, markdown
 from open_r1.evaluation.scoring.results import published_form
 from open_r1.evaluation.scoring.tallies import only_text
 from open_r1.vocabulary.labels import family_of
 
 IMAGE_BYTES = 8 * 2**20
-"""How much of report.html small images may take, unless it is said otherwise."""
+"""Default limit for the small images in report.html together."""
 QUESTIONS = 1000
-"""How many questions the page of an overview shows with their answers, unless it is said otherwise."""
+"""Default number of questions that the page of an overview shows with their answers."""
 OVERLAID = 10
-"""How many training curves are drawn into one image: as many as there are colours."""
+"""How many runs one image of training curves shows: as many as there are colours."""
 GRADERS = ("stored", "huatuo")
-"""Whose judgement a report counts: that of eval/infer.py, or HuatuoGPT-o1's lenient matching."""
+"""Where the grades of a report come from: stored by eval/infer.py, or HuatuoGPT-o1's lenient matching."""
 
 
 def write_report(
@@ -48,40 +48,42 @@ def write_report(
     grader: str = "stored",
     with_items: bool = False,
 ) -> str:
-    """Write the report of some result files and return its summary (Markdown) without how each was measured.
+    """Write the report of some result files and return its summary (Markdown) without the manifests.
 
-    Of many files the tables of each are not in what is returned, only what says something about them together.
+    Of many files the returned summary leaves out the sections about single files.
 
     Args:
         paths: the result files.
         output_dir: folder for the report.
-        against: result files that the others are compared with. Without them two files are compared with each other.
+        against: result files to compare the others with. Without them two files are compared with each other.
         image_root: folder of the images, for data that is a JSON list.
-        image_bytes: how much of the page small images may take.
+        image_bytes: limit for the small images in the page together.
         grader: one of GRADERS; the result files are not changed.
-        with_items: put every question with its answers and a small image into the page. They may say who a patient
-            is, so a page that is passed on does not hold them.
+        with_items: put every question with its answers and a small image into the page. They may identify a patient;
+            leave them out of a page that is passed on.
 
     Raises:
-        UserError: a result file cannot be used, or the folder holds files that are no report of ours.
+        UserError: a result file cannot be used, or the folder holds files that are not from an earlier report.
     """
     if grader not in GRADERS:
-        raise UserError(f"there is no --grader {grader!r}; choose one of {', '.join(GRADERS)}")
+        raise UserError(f"--grader {grader!r} does not exist; choose one of {', '.join(GRADERS)}")
     scored = load(paths, against, lenient=grader == "huatuo")
-    _refuse_taken(output_dir)
-    own = sum(not run.is_reference for run in scored)
-    text = line_up(scored, own)
-    comparisons, alone = _comparisons(scored, own, text)
+    _refuse_file(output_dir)
+    reported = sum(not run.is_reference for run in scored)
+    text = benchmarks_of(scored, reported)
+    comparisons, alone = _comparisons(scored, reported, text)
     folders = _folders(scored)
-    sections = [*_sections(scored, own, comparisons, alone, text)]
-    first = comparisons[0] if comparisons else None
-    made = browser(scored, first, image_root, image_bytes) if with_items else None
+    sections = [*_sections(scored, reported, comparisons, alone, text)]
+    first_comparison = comparisons[0] if comparisons else None
+    item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
     files = {
-        f"{folders[one.name]}results.json": json.dumps(published_form(one.file.results) | _judge(grader), indent=2)
+        f"{folders[run.name]}results.json": json.dumps(
+            published_form(run.file.results) | _grader_entry(grader), indent=2
+        )
         + "\n"
-        for one in scored
+        for run in scored
     }
-    return publish(scored, sections, made, output_dir, files, grader)
+    return publish(scored, sections, item_browser, output_dir, files, grader)
 
 
 def write_overview(
@@ -92,56 +94,56 @@ def write_overview(
     questions: int = QUESTIONS,
     with_items: bool = False,
 ) -> str:
-    """Write the report of a whole study: what its result files say together, every comparison that they offer.
+    """Write the report of a whole study: tables over all result files and every possible comparison.
 
     Args:
         paths: the result files.
         output_dir: folder for the report.
         image_root: folder of the images, for data that is a JSON list.
-        image_bytes: how much of the page small images may take.
-        questions: how many questions the page shows with all answers, the most telling ones.
-        with_items: whether it shows any, as `write_report`.
+        image_bytes: limit for the small images in the page together.
+        questions: limit for the questions in the page; those that runs disagree about come first.
+        with_items: put questions into the page, as in `write_report`.
 
     Raises:
         UserError: as `write_report`.
     """
     scored = load(paths)
-    _refuse_taken(output_dir)
-    comparisons, sections = overview(scored)
+    _refuse_file(output_dir)
+    comparisons, sections = study_sections(scored)
     sections += _curves(scored)
-    first = comparisons[0] if comparisons else None
-    made = browser(scored, first, image_root, image_bytes, questions) if with_items else None
-    return publish(scored, sections, made, output_dir)
+    first_comparison = comparisons[0] if comparisons else None
+    item_browser = build_browser(scored, first_comparison, image_root, image_bytes, questions) if with_items else None
+    return publish(scored, sections, item_browser, output_dir)
 
 
 def publish(
     scored: Sequence[Scored],
     sections: Sequence[Section],
-    made: Browser | None,
+    item_browser: Browser | None,
     output_dir: Path,
     files: Mapping[str, str] | None = None,
     grader: str = "stored",
 ) -> str:
-    """Write a report in all its forms; returns its summary (Markdown) without how each file was measured.
+    """Write a report in all its forms; returns its summary (Markdown) without the manifests.
 
     Args:
         scored: the result files it is about.
-        sections: what it says.
-        made: its questions and answers; None leaves them out.
+        sections: its texts, tables and figures.
+        item_browser: its questions and answers; None leaves them out.
         output_dir: folder for the report.
-        files: more files for it, by their path there.
-        grader: whose judgement counts.
+        files: content of further files, by their path in the folder.
+        grader: one of GRADERS.
 
     Raises:
-        UserError: the folder holds files that are no report of ours, or the disk refuses.
+        UserError: the folder holds files that are not from an earlier report, or cannot be written.
     """
-    sections = [*sections, guide(sections)]
+    sections = [*sections, reading_guide(sections)]
     title = marked("Accuracy", tuple(mark for mark in all_marks(scored) if mark == LENIENT))
     summary = _summary(title, sections)
     measured = {
-        name: file.manifest | _judge(grader)
-        for one in scored
-        for name, file in zip(_file_names(one), one.files, strict=True)
+        name: file.manifest | _grader_entry(grader)
+        for run in scored
+        for name, file in zip(_file_names(run), run.files, strict=True)
     }
     written, drawn = _Folder(output_dir), {}
     for section in sections:
@@ -153,80 +155,82 @@ def publish(
             written.add(f"{stem}.png", rendered(figure, "png"))
     for leaf, content in (files or {}).items():
         written.add(leaf, content)
-    written.add("summary.md", "\n".join([summary, *(_measured(name, entry) for name, entry in measured.items())]))
+    written.add("summary.md", "\n".join([summary, *(_provenance(name, entry) for name, entry in measured.items())]))
     tables = [latex(sheet) for section in sections for sheet in section.sheets]
     written.add("tables.tex", "\n".join([*(f"% {text}" for text in sections[-1].texts), *tables]))
-    written.add("report.html", page(title, sections, drawn, made, measured))
-    written.finish({str(file.path): sha256_file(file.path) for one in scored for file in one.files}, grader)
+    written.add("report.html", page(title, sections, drawn, item_browser, measured))
+    written.finish({str(file.path): sha256_file(file.path) for run in scored for file in run.files}, grader)
     if len(scored) <= OPEN_RUNS:
         return summary
     return _summary(title, [section for section in sections if not section.single])
 
 
-def _judge(grader: str) -> dict[str, str]:
-    """What says whose judgement counts, where it is not the stored one."""
+def _grader_entry(grader: str) -> dict[str, str]:
+    """The manifest entry about the grader, if it is not the stored one."""
     return {} if grader == "stored" else {"grader": grader}
 
 
 def _folders(scored: Sequence[Scored]) -> dict[str, str]:
-    """Where the files about each run lie in the report, by its name: in its folder, of a single run in the report's."""
+    """The folder of each run's files in the report, by its name; of a single run the report's folder."""
     if len(scored) == 1:
         return {scored[0].name: ""}
-    names = [one.name if len(one.files) == 1 else stem_of(one.name) for one in scored]
+    names = [run.name if len(run.files) == 1 else stem_of(run.name) for run in scored]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names, 1)]
-    return {one.name: f"{name}/" for one, name in zip(scored, names, strict=True)}
+    return {run.name: f"{name}/" for run, name in zip(scored, names, strict=True)}
 
 
-def _file_names(one: Scored) -> list[str]:
-    """What each result file of a run is called where it is described."""
-    return [one.name] if len(one.files) == 1 else [f"{one.name}: {name}" for name in set_names(one.files)]
+def _file_names(run: Scored) -> list[str]:
+    """The name of each result file of a run in the section about manifests."""
+    return [run.name] if len(run.files) == 1 else [f"{run.name}: {name}" for name in set_names(run.files)]
 
 
-def _comparisons(scored: Sequence[Scored], own: int, text: Benchmarks | None) -> tuple[list[Comparison], list[Scored]]:
-    """What is compared with what, and the files that have no counterpart; the first `own` files are those to report."""
-    second, first = scored[:own], scored[own:]
-    if not first:
-        if own == 2 and not (second[0].run == second[1].run and disjoint(second)):
-            return [Comparison(second[0], second[1])], []
-        return pair_with_base(second), []
-    comparisons, alone = pair_up(first, second)
-    if not comparisons and not (text and text.gaps):
+def _comparisons(
+    scored: Sequence[Scored], reported: int, text: Benchmarks | None
+) -> tuple[list[Comparison], list[Scored]]:
+    """The comparisons, and the runs without a counterpart; the runs after the first `reported` are the references."""
+    reported_runs, references = scored[:reported], scored[reported:]
+    if not references:
+        if reported == 2 and not (reported_runs[0].run == reported_runs[1].run and disjoint(reported_runs)):
+            return [Comparison(reported_runs[0], reported_runs[1])], []
+        return pair_with_base(reported_runs), []
+    comparisons, alone = pair_up(references, reported_runs)
+    if not comparisons and not (text and text.comparisons):
         raise UserError(
-            f"no file has a counterpart with the same questions among those of --against ({first[0].name}, ...), "
-            "so nothing can be compared; name runs on the same data"
+            f"no file has a counterpart with the same questions among those of --against ({references[0].name}, ...), "
+            "so nothing can be compared; give results on the same data"
         )
     return comparisons, alone
 
 
 def _sections(
     scored: Sequence[Scored],
-    own: int,
+    reported: int,
     comparisons: Sequence[Comparison],
     alone: Sequence[Scored],
     text: Benchmarks | None,
 ) -> Iterable[Section]:
-    """Tables of all runs, comparisons and matrices first, then each run, then the curves of training."""
+    """Tables of all runs, comparisons and matrices first, then each run, then the training curves."""
     marks = all_marks(scored)
-    yield standings(scored, comparisons)
+    yield ranking_section(scored, comparisons)
     if text is not None:
         yield benchmark_section(text)
     yield from _improvements(comparisons, alone, marks)
-    for matrix in accuracy_matrices(scored[:own]):
+    for matrix in accuracy_matrices(scored[:reported]):
         yield matrix_section(matrix, marks)
     folders = _folders(scored)
-    for one in scored:
-        yield run_section(one, folders[one.name])
+    for run in scored:
+        yield run_section(run, folders[run.name])
     yield from _curves(scored)
 
 
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:
-    """The difference maps, and the comparisons that neither they nor the table of text sets hold."""
+    """The difference maps, and the comparisons that are neither in them nor in the table of text sets."""
     matrices = difference_matrices(comparisons)
     for matrix in matrices:
-        what = f"{_what(comparisons)}, on the same questions"
-        section = improvement_section(matrix, what, marks)
-        names = [one.name for one in alone] + [name for comparison in comparisons for name in comparison.left_out]
+        subtraction = f"{_subtraction(comparisons)}, on the same questions"
+        section = improvement_section(matrix, subtraction, marks)
+        names = [run.name for run in alone] + [name for comparison in comparisons for name in comparison.left_out]
         if names:
             section.texts.append(f"Left out, without a counterpart on the same questions: {', '.join(names)}.")
         yield section
@@ -241,12 +245,12 @@ def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], ma
         yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
 
 
-def _what(comparisons: Sequence[Comparison]) -> str:
-    """What is subtracted from what: the modes or the methods, where each side has one and they differ."""
+def _subtraction(comparisons: Sequence[Comparison]) -> str:
+    """The name of the difference: by modes or by methods, if each side has exactly one and they differ."""
     for key in ("mode", "method"):
         sides = [
-            {one.file.manifest.get(key) for one in side}
-            for side in zip(*((each.second, each.first) for each in comparisons), strict=True)
+            {run.file.manifest.get(key) for run in side}
+            for side in zip(*((comparison.second, comparison.first) for comparison in comparisons), strict=True)
         ]
         if all(len(names) == 1 and None not in names for names in sides) and sides[0] != sides[1]:
             return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of runs)"
@@ -254,29 +258,30 @@ def _what(comparisons: Sequence[Comparison]) -> str:
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
-    """The training curves of the runs that lie on this machine, overlaid; many runs by how they were trained."""
-    runs = {Path(run): one for one in scored if (run := one.file.manifest.get("run_dir"))}
+    """The training curves of the runs whose folder is on this machine, overlaid; many runs are grouped by method."""
+    runs = {Path(folder): run for run in scored if (folder := run.file.manifest.get("run_dir"))}
     if not runs:
         return
-    section, together = Section("Training curves"), defaultdict(dict)
+    section, groups = Section("Training curves"), defaultdict(dict)
     names = named_apart([folder.resolve() for folder in runs])
-    for (folder, one), name in zip(runs.items(), names, strict=True):
+    for (folder, run), name in zip(runs.items(), names, strict=True):
         try:
-            together[_trained_how(one) if len(runs) > OVERLAID else ""][name] = read_log(folder)
+            groups[_training_group(run) if len(runs) > OVERLAID else ""][name] = read_log(folder)
         except UserError as error:
             section.texts.append(f"Not drawn: {error}.")
-    for how, logs in together.items():
+    for title, logs in groups.items():
         for place in range(0, len(logs), OVERLAID):
-            figure = curves_figure(dict(list(logs.items())[place : place + OVERLAID]), how)
+            figure = curves_figure(dict(list(logs.items())[place : place + OVERLAID]), title)
             if figure is not None:
-                section.figures["_".join(filter(None, ["curves", stem_of(how), str(place // OVERLAID or "")]))] = figure
+                stem = "_".join(filter(None, ["curves", stem_of(title), str(place // OVERLAID or "")]))
+                section.figures[stem] = figure
     yield section
 
 
-def _trained_how(one: Scored) -> str:
-    manifest = one.file.manifest
+def _training_group(run: Scored) -> str:
+    manifest = run.file.manifest
     how = f"{manifest.get('method') or 'training'} ({manifest.get('mode')})"
-    return f"{how}, by {family_of(one.trained_on)}" if one.trained_on else how
+    return f"{how}, by {family_of(run.trained_on)}" if run.trained_on else how
 
 
 def _summary(title: str, sections: Sequence[Section]) -> str:
@@ -284,39 +289,36 @@ def _summary(title: str, sections: Sequence[Section]) -> str:
 
 
 def _markdown(section: Section) -> str:
-    parts = [f"## {markdown_text(section.title)}\n"]
-    parts += [f"**{markdown_text(text)}**\n" for text in section.warnings]
-    parts += [f"{markdown_text(text)}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
-    parts += [f"{markdown_image(section.title, f'{stem}.png')}\n" for stem in section.figures]
-    return "\n".join(parts)
+    paragraphs = [f"## {markdown_text(section.title)}\n"]
+    paragraphs += [f"**{markdown_text(text)}**\n" for text in section.warnings]
+    paragraphs += [f"{markdown_text(text)}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
+    paragraphs += [f"{markdown_image(section.title, f'{stem}.png')}\n" for stem in section.figures]
+    return "\n".join(paragraphs)
 
 
-def _measured(name: str, manifest: Mapping[str, Any]) -> str:
+def _provenance(name: str, manifest: Mapping[str, Any]) -> str:
     rows = [[key, short_value(value)] for key, value in manifest.items()]
     return f"## {markdown_text(f'How {name} was measured')}\n\n{markdown_table(['', ''], rows)}"
 
 
-# ----------------------------------------------------------------------------------------------------- output
-
-
-def _refuse_taken(output_dir: Path) -> None:
+def _refuse_file(output_dir: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"{output_dir} is a file; --output_dir must be a folder")
 
 
 class _Folder:
-    """The files of a report: all are made before one is written, and none is written over what is not ours."""
+    """The files of a report, all prepared before the first is written. Only an earlier report is overwritten."""
 
     def __init__(self, path: Path):
         self._path = path
         self._content: dict[str, str | bytes] = {}
 
     def add(self, leaf: str, data: str | bytes) -> None:
-        assert leaf not in self._content, f"two parts of the report are called {leaf}"
+        assert leaf not in self._content, f"two files of the report are called {leaf}"
         self._content[leaf] = data
 
     def finish(self, sources: Mapping[str, str], grader: str) -> None:
-        """Write everything, the list of it last, with the sources' hashes and who judged them."""
+        """Write all files, then the manifest with their names, the hashes of the result files and the grader."""
         self._refuse_foreign()
         for leaf, data in self._content.items():
             text = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
@@ -324,7 +326,7 @@ class _Folder:
         write_json(self._path / MANIFEST, {"report": sorted(self._content), "results": dict(sources), "grader": grader})
 
     def _refuse_foreign(self) -> None:
-        """Refuse to write over anything but an earlier report; other files may lie beside it."""
+        """Refuse to overwrite anything but an earlier report; other files may be in the folder."""
         try:
             ours = set((read_manifest(self._path) or {})["report"]) | {MANIFEST}
         except (KeyError, TypeError):
@@ -332,6 +334,6 @@ class _Folder:
         for leaf in (*self._content, MANIFEST):
             if leaf not in ours and (self._path / leaf).exists():
                 raise UserError(
-                    f"{self._path / leaf} exists and is no report of ours, it would be overwritten; "
+                    f"{self._path / leaf} exists, is not from an earlier report and would be overwritten; "
                     "choose another --output_dir"
                 )

@@ -1,7 +1,7 @@
 """A table as text, and its forms as CSV, Markdown and LaTeX (booktabs); html/page.html has its HTML.
 
-Names of runs, sets and sources come from data. This is the one place where text becomes part of a CSV or Markdown file,
-so that nothing in it is run as a formula or read as markup.
+Names of runs, sets and sources come from data. This module and common/markdown_text
+keep them from being run as formulas or read as markup.
 """
 
 import csv
@@ -17,7 +17,7 @@ BLANK = "\u2013"  # shown where a value is not known
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table for readers: a title, what its columns are called, and its rows; the first column names the row."""
+    """A table for readers: title, column names and rows; the first column names the row."""
 
     title: str
     head: Sequence[str]
@@ -29,21 +29,23 @@ class Sheet:
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
-"""What a spreadsheet evaluates, wide signs included, and cells that `_inert` has made of such."""
+"""Cells that a spreadsheet evaluates, full-width signs included, and what `_inert` has made of such cells."""
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for programs, which `read_csv` reads back as it was.
+    """A table for programs; `read_csv` restores it exactly.
 
-    A cell that a spreadsheet would evaluate begins with an apostrophe, which says that it is text; numbers stay
-    numbers, negative ones too.
+    A cell that a spreadsheet would evaluate gets an apostrophe before it, which marks it as text. Numbers, also
+    negative ones, stay numbers.
     """
     return "".join(map(_csv_line, [head, *rows]))
 
 
 def _csv_line(row: Sequence[str]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(map(_inert, row))  # which has cells with either sign quoted
+    csv.writer(text, lineterminator="\r\n").writerow(
+        map(_inert, row)
+    )  # this line end makes csv quote cells with \r or \n
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
@@ -58,7 +60,7 @@ def read_csv(text: str) -> list[list[str]]:
 
 
 def csv_with(text: str, column: str, value: str) -> str:
-    """A table of `csv_text` with one more column, the same value in every row."""
+    """A table of `csv_text` with one more column of the same value in every row."""
     head, *rows = read_csv(text)
     return csv_text([*head, column], [[*row, value] for row in rows])
 
@@ -74,7 +76,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 def with_error(mean: float | None, stderr: float | None) -> str:
     """`61.2 ± 1.9` in per cent; blank for None.
 
-    The error is left out where none can be measured: on a single image, or where all answers are alike.
+    The error is left out where it is unknown or zero: on a single image, or if all answers are equally good.
     """
     if mean is None:
         return ""
@@ -112,7 +114,7 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Text that LaTeX prints literally."""
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""A process that waits for others in vain ends the run instead of hanging."""
+"""A run in which a process hangs ends instead of waiting forever."""
 
 import faulthandler
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_HUNG = 76
-_GRACE = 3.0  # seconds that a process which only waits leaves the hanging one to print its stacks
+_GRACE = 3.0  # seconds that a waiting process gives the hanging one to print its stacks
 
 
 class Watchdog:
-    """Ends a process that makes no progress within a step, and says where it stands.
+    """Ends the process if a step makes no progress, and prints its stacks.
 
     Args:
-        limit: seconds without a `beat`.
-        rank: of this process.
-        folder: gets `stacks-rank<N>.txt`.
+        limit: seconds between two calls of `beat`.
+        rank: number of this process.
+        folder: where `stacks-rank<N>.txt` is written.
     """
 
     def __init__(self, limit: float, rank: int, folder: Path) -> None:
@@ -28,25 +28,25 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def beat(self, place: str) -> None:
-        """Progress was made; `place` is what comes now."""
+        """Start the time limit anew; `place` names what comes next."""
         self._last, self._place = time.monotonic(), place
-        # by C alone, for the case that whatever hangs does not let other threads of Python run
+        # a timer in C, in case the hanging code holds the interpreter lock
         faulthandler.dump_traceback_later(self.limit + 4 * _GRACE, exit=True, file=2)
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
 
     def rest(self) -> None:
-        """Nothing is timed until the next beat."""
+        """Stop timing until the next beat."""
         self._last = None
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         while True:
             time.sleep(min(1.0, self.limit / 10))
-            last = self._last
-            if last is not None and time.monotonic() - last > self.limit:
-                self._end(time.monotonic() - last)
+            last_beat = self._last
+            if last_beat is not None and time.monotonic() - last_beat > self.limit:
+                self._end(time.monotonic() - last_beat)
 
     def _end(self, seconds: float) -> None:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
@@ -68,7 +68,7 @@ class Watchdog:
             with open(place, "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:
-            pass  # they are on the screen
+            pass  # the stacks were printed
         os._exit(EXIT_HUNG)
 
 

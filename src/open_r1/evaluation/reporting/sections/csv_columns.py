@@ -8,7 +8,7 @@ from open_r1.evaluation.scoring.tallies import Average, Cell, Tally, mean
 from open_r1.grading.grader import Outcome
 
 
-def _hidden(scored: Scored, cell: Cell) -> float | None:
+def accuracy_without_image(scored: Scored, cell: Cell) -> float | None:
     """Accuracy without the image, on the questions of this cell that both runs answered."""
     if scored.without_image is None or cell not in scored.without_image:
         return None
@@ -23,13 +23,13 @@ COLUMNS = (
 )
 
 
-def figures(tally: Tally, without_image: float | None = None) -> list[str]:
-    """The values of COLUMNS; accuracies in per cent, blank where there is none."""
-    own, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
-    spread = [None] * 4 if own is None else [own.mean, own.stderr, own.low, own.high]
+def tally_values(tally: Tally, without_image: float | None = None) -> list[str]:
+    """The values of COLUMNS; accuracies in per cent, unknown ones blank."""
+    estimate, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
+    spread = [None] * 4 if estimate is None else [estimate.mean, estimate.stderr, estimate.low, estimate.high]
     return [
         str(tally.n),
-        str(0 if own is None else own.clusters),
+        str(0 if estimate is None else estimate.clusters),
         *map(percent, (*spread, tally.chance, tally.blind, without_image)),
         "" if tally.unseen is None else str(len(tally.unseen)),
         *map(percent, (None, None) if unseen is None else (unseen.mean, unseen.stderr)),
@@ -41,24 +41,29 @@ def figures(tally: Tally, without_image: float | None = None) -> list[str]:
     ]
 
 
-def _csv(scored: Scored, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
-    rows = [[*name, *figures(scored.table[cell], _hidden(scored, cell))] for name, cell in named]
+def cells_csv(scored: Scored, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
+    """A CSV file with a line per cell: its names, under `head`, and COLUMNS."""
+    rows = [[*name, *tally_values(scored.table[cell], accuracy_without_image(scored, cell))] for name, cell in named]
     return csv_text([*head, *COLUMNS], rows)
 
 
-def _csv_of_averages(scored: Scored, means: Sequence[Average]) -> str:
-    """One line per way to average; the floors are averaged in the same way."""
+def averages_csv(scored: Scored, means: Sequence[Average]) -> str:
+    """A CSV file with a line per average; the floors are averaged in the same way."""
     rows = []
     for average in means:
         tallies = [scored.table[cell] for cell in average.cells]
-        beside = [[tally.chance for tally in tallies], [tally.blind for tally in tallies]]
-        beside += [[_hidden(scored, cell) for cell in average.cells], [tally.unparsed for tally in tallies]]
-        beside.append([tally.cut_off for tally in tallies])
-        known = [
-            None if None in shares else mean([share for share in shares if share is not None]) for shares in beside
+        columns = [
+            [tally.chance for tally in tallies],
+            [tally.blind for tally in tallies],
+            [accuracy_without_image(scored, cell) for cell in average.cells],
+            [tally.unparsed for tally in tallies],
+            [tally.cut_off for tally in tallies],
+        ]
+        averaged = [
+            None if None in shares else mean([share for share in shares if share is not None]) for shares in columns
         ]
         counts = [str(len(tallies)), str(sum(tally.n for tally in tallies))]
-        rows.append([average.name, *counts, *map(percent, (average.mean, average.stderr, *known))])
+        rows.append([average.name, *counts, *map(percent, (average.mean, average.stderr, *averaged))])
     head = ["average", "groups", "n", "accuracy", "stderr", "chance", "blind_floor", "without_picture"]
     head += ["unparsed_share", "cut_off_share"]
     return csv_text(head, rows)

@@ -1,4 +1,4 @@
-"""What a report says about differences: two runs on the same questions, and sets of runs by training and test set."""
+"""The sections about differences: two runs on the same questions, and sets of runs by training and test set."""
 
 import re
 from collections import Counter
@@ -10,13 +10,13 @@ from open_r1.evaluation.comparing.pairs import Comparison, Pairs, adjusted, of_p
 from open_r1.evaluation.comparing.scored_runs import Marks
 from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR, difference_heatmap, improvement_matrix, star
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
-from open_r1.evaluation.reporting.sections.single_run import parts_of
+from open_r1.evaluation.reporting.sections.single_run import question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points
 from open_r1.evaluation.scoring.statistics import LEVEL, Difference, mean_of_means
 from open_r1.evaluation.scoring.tallies import ALL, TEXT, Cell, columns, grid, modalities, only_text, sources
 
 TOO_FEW = "too few"
-"""Stands where fewer than statistics.FEWEST_CHANGED images changed, for which no p-value says anything."""
+"""Shown instead of a p-value where fewer than statistics.FEWEST_CHANGED images changed."""
 
 DIFFERENCE_COLUMNS = (
     *("n", "pictures", "changed_pictures", "difference", "stderr", "low", "high", "won", "lost"),
@@ -27,14 +27,14 @@ DIFFERENCE_COLUMNS = (
 def comparison_section(comparison: Comparison, stem: str) -> Section:
     """Two runs on the same questions, by modality, task and both, or by source."""
     differences = comparison.differences
-    whole = differences[ALL, ALL]
+    overall = differences[ALL, ALL]
     title = marked(comparison.name, comparison.marks)
-    alone = [len(run.file.results) - whole.n for run in (comparison.first, comparison.second)]
+    alone = [len(run.file.results) - overall.n for run in (comparison.first, comparison.second)]
     left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
     section = Section(title, warned(comparison.marks))
     section.texts = [
-        f"{points(whole.mean, whole.stderr)} points{interval(whole)} over {whole.n:,} questions: {whole.won:,} won, "
-        f"{whole.lost:,} lost, {tested(whole)}.{left_out}"
+        f"{points(overall.mean, overall.stderr)} points{interval(overall)} over {overall.n:,} questions: "
+        f"{overall.won:,} won, {overall.lost:,} lost, {tested(overall)}.{left_out}"
     ]
     cells = [cell for cell in differences if ALL not in cell]
     section.texts += by_chance([differences[cell] for cell in cells], [comparison.adjusted[cell] for cell in cells])
@@ -43,7 +43,7 @@ def comparison_section(comparison: Comparison, stem: str) -> Section:
         named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
         section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["source"], named)
         return section
-    note = f"{comparison.name}, {whole.n:,} questions that both answered; {_tests(differences.values())}"
+    note = f"{comparison.name}, {overall.n:,} questions that both answered; {_tests(differences.values())}"
     heading = marked("Improvement on each modality / task", comparison.marks)
     section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note)
     cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
@@ -55,7 +55,7 @@ def comparison_section(comparison: Comparison, stem: str) -> Section:
 
 def _csv_of_differences(comparison: Comparison, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
     rows = [
-        [*name, *difference_figures(comparison.differences[cell], comparison.adjusted[cell])] for name, cell in named
+        [*name, *difference_values(comparison.differences[cell], comparison.adjusted[cell])] for name, cell in named
     ]
     return csv_text([*head, *DIFFERENCE_COLUMNS], rows)
 
@@ -66,14 +66,14 @@ def interval(difference: Difference) -> str:
 
 
 def tested(difference: Difference) -> str:
-    """What the paired test says, in words."""
+    """The result of the paired test in words."""
     if difference.too_few:
         return f"{difference.changed} images changed: too few for a p-value"
     return f"{difference.test} p = {p_value(difference, difference.p)}"
 
 
 def p_value(difference: Difference, p: float | None) -> str:
-    """The p of this difference, or its adjusted p, for readers; blank without one."""
+    """`p`, raw or adjusted, as text; blank for None."""
     if p is None:
         return BLANK
     if difference.too_few:
@@ -87,7 +87,7 @@ def starred(difference: Difference, p_holm: float | None) -> str:
 
 
 def _difference_sheet(comparison: Comparison) -> Sheet:
-    names = [named for part in parts_of(comparison.differences) for named in part.cells] + [
+    names = [named for grouping in question_groupings(comparison.differences) for named in grouping.cells] + [
         ("all questions", (ALL, ALL))
     ]
     rows = []
@@ -101,17 +101,17 @@ def _difference_sheet(comparison: Comparison) -> Sheet:
 
 
 def _tests(differences: Iterable[Difference]) -> str:
-    """Which paired tests were used, and in how many cells."""
+    """The paired tests that were used, and in how many cells each."""
     counts = Counter(difference.test for difference in differences)
     return ", ".join(f"{test}" if len(counts) == 1 else f"{test} in {n} cells" for test, n in sorted(counts.items()))
 
 
 def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | None]) -> list[str]:
-    """One line on what the number of tests leaves of their findings; none about a single test.
+    """One line on how many differences remain significant after correction; none for a single test.
 
     Args:
-        differences: one per cell of a table, margins left out.
-        adjusted_p: of each, after Holm's correction for these cells.
+        differences: one per cell of a table, without margins.
+        adjusted_p: the p of each after Holm's correction for these cells.
     """
     count = len(differences)
     if count < 2:
@@ -119,14 +119,14 @@ def by_chance(differences: Sequence[Difference], adjusted_p: Sequence[float | No
     stars = sum(difference.excludes_zero for difference in differences)
     remaining = sum(p is not None and p < LEVEL for p in adjusted_p)
     return [
-        f"The 95 % interval leaves zero out in {stars} of {count} cells ({STAR}); were there no difference anywhere, "
+        f"The 95 % interval excludes zero in {stars} of {count} cells ({STAR}); were there no difference anywhere, "
         f"it would in up to about {LEVEL * count:.1f}. Corrected for {count} tests (Holm), p < 0.05 in {remaining} "
         f"({HOLM_STAR})."
     ]
 
 
-def difference_figures(difference: Difference, p_holm: float | None) -> list[str]:
-    """The values of DIFFERENCE_COLUMNS, in points; blank where there is none, as p where too few images changed."""
+def difference_values(difference: Difference, p_holm: float | None) -> list[str]:
+    """The values of DIFFERENCE_COLUMNS in points; unknown ones are blank, as is p where too few images changed."""
     return [
         str(difference.n),
         str(difference.clusters),
@@ -141,38 +141,42 @@ def difference_figures(difference: Difference, p_holm: float | None) -> list[str
 
 
 def stem_of(name: str) -> str:
-    """A name as part of a file name: `grpo_nothink_minus_zero-shot_nothink`."""
+    """A name in the form for a file name: `grpo_nothink_minus_zero-shot_nothink`."""
     return re.sub(r"[^\w-]+", "_", name).strip("_")
 
 
-def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: str = "") -> Section:
-    """The difference of two sets of runs by what was trained on and tested on, in the published form.
+def improvement_section(matrix: Matrix[Pairs], subtraction: str, marks: Marks, name: str = "") -> Section:
+    """The difference of two sets of runs by training set and test set, in the layout of Med-R1's figure.
 
-    `name` says what is subtracted from what, where a report holds several such maps of a family.
+    Args:
+        matrix: pairs of results.
+        subtraction: what is subtracted from what, for the reader.
+        marks: of all runs.
+        name: short name of the subtraction, if a report has several such maps of a family.
     """
     title = marked(f"Improvement on each {matrix.family}{name and f': {name}'}", marks)
     stem = f"improvement_{matrix.family}{name and f'_{stem_of(name)}'}"
     differences = {cell: of_pairs(pairs) for cell, pairs in matrix.cells.items()}
     p_holm = adjusted(differences)
-    shown = {cell: starred(differences[cell], p_holm[cell]) for cell in differences}
+    texts = {cell: starred(differences[cell], p_holm[cell]) for cell in differences}
     section = Section(title, warned(marks), [_mean_improvement(matrix)])
     section.texts += by_chance(list(differences.values()), list(p_holm.values()))
-    rows = [[row, *(shown.get((row, column), BLANK) for column in matrix.columns)] for row in matrix.rows]
+    rows = [[row, *(texts.get((row, column), BLANK) for column in matrix.columns)] for row in matrix.rows]
     section.sheets = [
         Sheet(
-            marked(f"{what}; rows: trained on", marks),
+            marked(f"{subtraction}; rows: trained on", marks),
             ["", *matrix.columns],
             rows,
             [f"Paired test: {_tests(differences.values())}."],
         )
     ]
     section.figures[stem] = improvement_matrix(
-        matrix, differences, p_holm, title, f"{what}; {_tests(differences.values())}"
+        matrix, differences, p_holm, title, f"{subtraction}; {_tests(differences.values())}"
     )
     section.files[f"{stem}.csv"] = csv_text(
         ["trained_on", "tested_on", *DIFFERENCE_COLUMNS],
         [
-            [row, column, *difference_figures(differences[row, column], p_holm[row, column])]
+            [row, column, *difference_values(differences[row, column], p_holm[row, column])]
             for row in matrix.rows
             for column in matrix.columns
             if (row, column) in differences
@@ -182,12 +186,12 @@ def improvement_section(matrix: Matrix[Pairs], what: str, marks: Marks, name: st
 
 
 def _mean_improvement(matrix: Matrix[Pairs]) -> str:
-    """The unweighted means over the cells on the diagonal, off it, and all."""
+    """The unweighted means over all cells, those on the diagonal, and those off it."""
     groups: dict[str, list[Any]] = {"all cells": [], "trained and tested on the same": [], "on another": []}
     for (row, column), pairs in matrix.cells.items():
         group = ([int(new.correct) - int(old.correct) for old, new in pairs], [new.image for _, new in pairs])
-        same = row.partition(" (")[0] == column
-        for name in ("all cells", "trained and tested on the same" if same else "on another"):
+        on_own_set = row.partition(" (")[0] == column
+        for name in ("all cells", "trained and tested on the same" if on_own_set else "on another"):
             groups[name].append(group)
-    parts = [f"{name} {points(*mean_of_means(cells))} ({len(cells)})" for name, cells in groups.items() if cells]
-    return f"Unweighted mean difference in points (cells): {', '.join(parts)}."
+    means = [f"{name} {points(*mean_of_means(cells))} ({len(cells)})" for name, cells in groups.items() if cells]
+    return f"Unweighted mean difference in points (cells): {', '.join(means)}."

@@ -1,9 +1,9 @@
-"""The section of a matrix: accuracy by what was trained on and what was tested on."""
+"""The section of a matrix: accuracy by training set and test set."""
 
 from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.scored_runs import Marks
 from open_r1.evaluation.reporting.heatmaps import accuracy_matrix
-from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, figures
+from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, tally_values
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, with_error
 from open_r1.evaluation.scoring.statistics import mean_of_means
@@ -11,7 +11,7 @@ from open_r1.evaluation.scoring.tallies import Cell, Tally
 
 
 def matrix_section(matrix: Matrix[Tally], marks: Marks, name: str = "") -> Section:
-    """Trained on x tested on, within a split family; `name` tells one from others of the family in a report."""
+    """Trained on x tested on, within a split family; `name` distinguishes several of a family in a report."""
     title = marked(f"Trained on x tested on, by {matrix.family}{name and f': {name}'}", marks)
     stem = f"trained_on_x_tested_on_{matrix.family}{name and f'_{name}'}"
     note = f"{len(matrix.rows)} runs (rows), tested on {len(matrix.columns)} sets (columns)"
@@ -23,7 +23,7 @@ def matrix_section(matrix: Matrix[Tally], marks: Marks, name: str = "") -> Secti
     section.files[f"{stem}.csv"] = csv_text(
         ["trained_on", "tested_on", *COLUMNS],
         [
-            [row, column, *figures(matrix.cells[row, column])]
+            [row, column, *tally_values(matrix.cells[row, column])]
             for row in matrix.rows
             for column in matrix.columns
             if (row, column) in matrix.cells
@@ -36,17 +36,17 @@ def _matrix_sheet(matrix: Matrix[Tally], marks: Marks) -> Sheet:
     rows = []
     for row in matrix.rows:
         tallies = [matrix.cells.get((row, column)) for column in matrix.columns]
-        shown = [
+        accuracies = [
             f"{with_error(t.estimate.mean, t.estimate.stderr)} ({t.n:,})" if t and t.estimate else BLANK
             for t in tallies
         ]
-        asked = [tally.asked for tally in tallies if tally and tally.asked]
+        groups = [tally.asked for tally in tallies if tally and tally.asked]
         average = (
-            with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in asked]))
-            if asked
+            with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in groups]))
+            if groups
             else BLANK
         )
-        rows.append([row, *shown, average])
+        rows.append([row, *accuracies, average])
     note = "Accuracy ± standard error clustered by image, in per cent (number of questions). Rows: trained on."
     return Sheet(marked("Accuracy", marks), ["", *matrix.columns, "unweighted mean"], rows, [note])
 

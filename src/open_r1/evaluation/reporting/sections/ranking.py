@@ -1,4 +1,4 @@
-"""What a report shows first: a row per run, and runs on the same questions in one table with their differences."""
+"""The first section of a report: a row per run; runs on the same questions share a table with their differences."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -8,16 +8,16 @@ from open_r1.evaluation.comparing.pairs import Comparison, corrected
 from open_r1.evaluation.comparing.run_names import set_names
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Scored, all_marks
 from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR
-from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, figures
+from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, tally_values
 from open_r1.evaluation.reporting.sections.differences import (
     DIFFERENCE_COLUMNS,
-    difference_figures,
+    difference_values,
     interval,
     p_value,
     starred,
 )
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
-from open_r1.evaluation.reporting.sections.single_run import LENIENT_ACCURACY, UNKNOWN, cut_off, parts_of
+from open_r1.evaluation.reporting.sections.single_run import LENIENT_ACCURACY, UNKNOWN, cut_off, question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, with_error
 from open_r1.evaluation.scoring.statistics import Difference, Estimate
 from open_r1.evaluation.scoring.tallies import ALL, Average, averages
@@ -26,12 +26,12 @@ MEANS = ("modalities", "tasks", "sources", "sets")
 _MOST_NAMED = 8  # data sets that a title names
 
 
-def standings(scored: Sequence[Scored], comparisons: Sequence[Comparison]) -> Section:
-    """A row per run: accuracy and what stands beside it, and the paired difference where the run is compared.
+def ranking_section(scored: Sequence[Scored], comparisons: Sequence[Comparison]) -> Section:
+    """A row per run: accuracy with floors and shares, and the paired difference if the run is compared.
 
     Args:
-        scored: all runs, with those that others are compared with.
-        comparisons: at most one is shown of each run.
+        scored: all runs, including the references.
+        comparisons: of each run the first one is shown.
     """
     groups: dict[Hashable, list[Scored]] = defaultdict(list)
     for run in sorted(scored, key=lambda run: not run.is_reference):
@@ -42,37 +42,37 @@ def standings(scored: Sequence[Scored], comparisons: Sequence[Comparison]) -> Se
     of_run = {comparison.second.name: comparison for comparison in reversed(comparisons)}
     rows: list[list[str]] = []
     for runs in [*together, *([apart] if apart else [])]:
-        most = max(run.table[ALL, ALL].n for run in runs)
-        title = f"{len(runs)} runs on the same {most:,} questions: {_sets(runs[0])}"
+        count = max(run.table[ALL, ALL].n for run in runs)
+        title = f"{len(runs)} runs on the same {count:,} questions: {_sets(runs[0])}"
         if runs is apart:
             title = f"{len(runs)} runs on different questions" if len(runs) > 1 else f"1 run on {_sets(runs[0])}"
         compared = {run.name: of_run[run.name] for run in runs if run.name in of_run}
-        p_holm = dict(zip(compared, corrected([_whole(comparison) for comparison in compared.values()]), strict=True))
+        p_holm = dict(zip(compared, corrected([_overall(comparison) for comparison in compared.values()]), strict=True))
         section.sheets.append(_sheet(runs, compared, p_holm, title))
         section.sheets += [] if runs is apart else _by_label(runs)
-        rows += [_figures(run, compared.get(run.name), p_holm) for run in runs]
+        rows += [_csv_row(run, compared.get(run.name), p_holm) for run in runs]
     section.files["runs.csv"] = csv_text([*_HEAD, *COLUMNS, *_OF_MEANS, *_OF_DIFFERENCE], rows)
     return section
 
 
 def _questions(run: Scored) -> Hashable:
-    """What is the same for two runs that were asked the same questions."""
+    """A key that is equal for two runs on the same questions."""
 
-    def asked(file: Any) -> Hashable:
-        about = file.manifest
-        data = about.get("data_sha256") or about.get("data") or frozenset(result.id for result in file.results)
-        return data, about.get("split"), about.get("limit")
+    def data_key(file: Any) -> Hashable:
+        manifest = file.manifest
+        data = manifest.get("data_sha256") or manifest.get("data") or frozenset(result.id for result in file.results)
+        return data, manifest.get("split"), manifest.get("limit")
 
-    return frozenset(map(asked, run.files))
+    return frozenset(map(data_key, run.files))
 
 
 def _sets(run: Scored) -> str:
     names = set_names(run.files)
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    unnamed = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
-def _whole(comparison: Comparison) -> Difference:
+def _overall(comparison: Comparison) -> Difference:
     return comparison.differences[ALL, ALL]
 
 
@@ -105,9 +105,7 @@ def _sheet(
         rows.append([value or BLANK for value in row])
     notes = _notes(runs, bool(over), rows)
     if compared:
-        notes.append(
-            f"{STAR} The 95 % interval leaves zero out; {HOLM_STAR} also after Holm's correction for the rows."
-        )
+        notes.append(f"{STAR} The 95 % interval excludes zero; {HOLM_STAR} also after Holm's correction for the rows.")
     return Sheet(marked(title, marks), head, rows, notes)
 
 
@@ -120,12 +118,12 @@ def _accuracy(estimate: Estimate | None) -> list[str]:
 def _by_label(runs: Sequence[Scored]) -> list[Sheet]:
     """The accuracy of each run on each modality and on each task, where there are several."""
     sheets = []
-    for part in parts_of([cell for run in runs for cell in run.table]):
-        if part.name in ("source", "set") or len(part.cells) < 2:  # sources stand in a table of their own
+    for grouping in question_groupings([cell for run in runs for cell in run.table]):
+        if grouping.name in ("source", "set") or len(grouping.cells) < 2:  # sources have their own table
             continue
         rows = []
         for run in runs:
-            estimates = [run.table[cell].estimate if cell in run.table else None for _, cell in part.cells]
+            estimates = [run.table[cell].estimate if cell in run.table else None for _, cell in grouping.cells]
             rows.append(
                 [
                     run.name,
@@ -133,7 +131,7 @@ def _by_label(runs: Sequence[Scored]) -> list[Sheet]:
                 ]
             )
         marks = all_marks(runs)
-        sheets.append(Sheet(marked(f"By {part.name}", marks), ["run", *(name for name, _ in part.cells)], rows))
+        sheets.append(Sheet(marked(f"By {grouping.name}", marks), ["run", *(name for name, _ in grouping.cells)], rows))
     return sheets
 
 
@@ -146,10 +144,10 @@ def _mean(average: Average | None, numbered: bool) -> str:
 def _difference(comparison: Comparison | None, p_holm: Mapping[str, float | None], named: bool) -> list[str]:
     if comparison is None:
         return [""] * 4
-    whole, corrected = _whole(comparison), p_holm[comparison.second.name]
+    overall, corrected = _overall(comparison), p_holm[comparison.second.name]
     name = f"{comparison.first.name}: " if named else ""
-    limits = interval(whole).strip(" []").replace(", ", " to ")
-    return [name + starred(whole, corrected), limits, p_value(whole, whole.p), p_value(whole, corrected)]
+    limits = interval(overall).strip(" []").replace(", ", " to ")
+    return [name + starred(overall, corrected), limits, p_value(overall, overall.p), p_value(overall, corrected)]
 
 
 def _notes(runs: Sequence[Scored], averaged: bool, rows: Sequence[Sequence[str]]) -> list[str]:
@@ -169,13 +167,13 @@ def _notes(runs: Sequence[Scored], averaged: bool, rows: Sequence[Sequence[str]]
 # --------------------------------------------------------------------------------------------------------- CSV
 
 _HEAD = ("run", "data")
-_OF_MEANS = tuple(f"{part}_{name}" for name in MEANS for part in ("number_of", "mean_over", "stderr_over"))
+_OF_MEANS = tuple(f"{statistic}_{name}" for name in MEANS for statistic in ("number_of", "mean_over", "stderr_over"))
 _OF_DIFFERENCE = ("minus", *(name if name == "difference" else f"difference_{name}" for name in DIFFERENCE_COLUMNS))
 
 
-def _figures(run: Scored, comparison: Comparison | None, p_holm: Mapping[str, float | None]) -> list[str]:
+def _csv_row(run: Scored, comparison: Comparison | None, p_holm: Mapping[str, float | None]) -> list[str]:
     means = _means(run)
-    values = [run.name, " ".join(set_names(run.files)), *figures(run.table[ALL, ALL])]
+    values = [run.name, " ".join(set_names(run.files)), *tally_values(run.table[ALL, ALL])]
     for name in MEANS:
         average = means.get(name)
         values += (
@@ -189,4 +187,4 @@ def _figures(run: Scored, comparison: Comparison | None, p_holm: Mapping[str, fl
         )
     if comparison is None:
         return [*values, *[""] * len(_OF_DIFFERENCE)]
-    return [*values, comparison.first.name, *difference_figures(_whole(comparison), p_holm[run.name])]
+    return [*values, comparison.first.name, *difference_values(_overall(comparison), p_holm[run.name])]

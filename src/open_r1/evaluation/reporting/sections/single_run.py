@@ -1,11 +1,11 @@
-"""What a report says: for each run, each matrix and each comparison its tables, images, files and warnings."""
+"""The section of one run: its tables, heatmap, CSV files and warnings."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored
 from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap
-from open_r1.evaluation.reporting.sections.csv_columns import _csv, _csv_of_averages, _hidden
+from open_r1.evaluation.reporting.sections.csv_columns import accuracy_without_image, averages_csv, cells_csv
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.scoring.statistics import mean_of_means
@@ -27,67 +27,67 @@ from open_r1.evaluation.scoring.tallies import (
     tasks,
 )
 
-# ---------------------------------------------------------------------------------------------------- one run
-
 
 def run_section(scored: Scored, folder: str) -> Section:
-    """Accuracy of one result file, with all that stands beside it."""
+    """Accuracy of one run with floors, intervals and shares; `folder` is where its files go in the report."""
     table, title = scored.table, marked(scored.name, scored.marks)
     means = averages(table)
     section = Section(title, _warnings(scored), single=True)
-    parts = parts_of(table)
-    section.sheets = [_run_sheet(scored, part) for part in parts]
+    groupings = question_groupings(table)
+    section.sheets = [_run_sheet(scored, grouping) for grouping in groupings]
     section.files = {
-        f"{folder}by_{part.name}.csv": _csv(
-            scored, [part.name], [([name], cell) for name, cell in [*part.cells, (ALL, (ALL, ALL))]]
+        f"{folder}by_{grouping.name}.csv": cells_csv(
+            scored, [grouping.name], [([name], cell) for name, cell in [*grouping.cells, (ALL, (ALL, ALL))]]
         )
-        for part in parts
+        for grouping in groupings
     }
-    section.files[f"{folder}averages.csv"] = _csv_of_averages(scored, means)
+    section.files[f"{folder}averages.csv"] = averages_csv(scored, means)
     if only_text(table):
         return section
-    section.sheets.append(_both_sheet(table, scored.marks))
+    section.sheets.append(_grid_sheet(table, scored.marks))
     lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
     heading = marked(f"Accuracy: {scored.name}", scored.marks)
     section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
-    both = [(list(cell), cell) for cell in grid(table)]
-    section.files[f"{folder}by_modality_and_task.csv"] = _csv(scored, ["modality", "task"], both)
+    named_cells = [(list(cell), cell) for cell in grid(table)]
+    section.files[f"{folder}by_modality_and_task.csv"] = cells_csv(scored, ["modality", "task"], named_cells)
     return section
 
 
-class Part(NamedTuple):
-    """One way to divide the questions: what its groups are, and their names and cells."""
+class Grouping(NamedTuple):
+    """One way to group the questions: by what, and the names and cells of the groups."""
 
     name: str
     cells: list[tuple[str, Cell]]
 
 
-def parts_of(cells: Iterable[Cell]) -> list[Part]:
-    """By modality and by task where there are images, by source where there are text questions, by set if asked."""
+def question_groupings(cells: Iterable[Cell]) -> list[Grouping]:
+    """By modality and task if there are images, by source if there are text questions, by set if there are several."""
     present = list(cells)
-    parts = []
+    groupings = []
     if not only_text(present):
-        parts.append(Part("modality", [(name, (name, ALL)) for name in modalities(present)]))
-        parts.append(Part("task", [(name, (ALL, name)) for name in tasks(present)]))
+        groupings.append(Grouping("modality", [(name, (name, ALL)) for name in modalities(present)]))
+        groupings.append(Grouping("task", [(name, (ALL, name)) for name in tasks(present)]))
     if names := sources(present):
-        parts.append(Part("source", [(name, (TEXT, name)) for name in names]))
+        groupings.append(Grouping("source", [(name, (TEXT, name)) for name in names]))
     if sets := [cell for cell in present if cell[0] == SET]:
-        parts.append(Part("set", [(cell[1], cell) for cell in sets]))
-    return parts
+        groupings.append(Grouping("set", [(cell[1], cell) for cell in sets]))
+    return groupings
 
 
 def _warnings(scored: Scored) -> list[str]:
-    whole, file = scored.table[ALL, ALL], scored.file
-    found = warned(scored.marks)
-    if not whole.n:
-        found.append("No question could be asked.")
-    if whole.unreadable:
-        found.append(f"{whole.unreadable:,} questions were not asked (unreadable image or the like) and count nowhere.")
+    overall, file = scored.table[ALL, ALL], scored.file
+    warnings = warned(scored.marks)
+    if not overall.n:
+        warnings.append("No question could be asked.")
+    if overall.unreadable:
+        warnings.append(
+            f"{overall.unreadable:,} questions were not asked (unreadable image or the like) and count nowhere."
+        )
     if file.missing:
-        found.append(f"{file.missing:,} questions have no result yet: the run is not finished.")
+        warnings.append(f"{file.missing:,} questions have no result yet: the run is not finished.")
     if file.torn:
-        found.append("The last line is unfinished and was left out: the run was stopped while writing it.")
-    return found
+        warnings.append("The last line is unfinished and was left out: the run was stopped while writing it.")
+    return warnings
 
 
 _HEAD = ("", "questions", "accuracy", "95 % interval", "guessing", "blind floor")
@@ -96,35 +96,39 @@ UNKNOWN = "unknown"
 _IMAGED = ("without image", "images not in training")
 
 
-def _run_sheet(scored: Scored, part: Part) -> Sheet:
-    """Accuracies of some cells, then the averages: weighted, and unweighted over these groups."""
-    table, with_images = scored.table, part.name != "source"
+def _run_sheet(scored: Scored, grouping: Grouping) -> Sheet:
+    """Accuracies of these groups, then the averages: weighted, and unweighted over the groups."""
+    table, with_images = scored.table, grouping.name != "source"
     k = table[ALL, ALL].samples
     drawn = (f"one of {k} samples", f"best of {k}") if k > 1 else ()
     names = [LENIENT_ACCURACY if name == "accuracy" and LENIENT in scored.marks else name for name in _HEAD]
     head = [*names, *(_IMAGED if with_images else ()), *drawn, "unparsed", "cut off"]
-    rows = [[name, *_row(scored, [cell], with_images)] for name, cell in part.cells]
+    rows = [[name, *_row(scored, [cell], with_images)] for name, cell in grouping.cells]
     for average in averages(table):
-        if average.over in ("questions", f"{part.name.removesuffix('y')}ies", f"{part.name}s"):  # modalities, tasks
+        if average.over in (
+            "questions",
+            f"{grouping.name.removesuffix('y')}ies",
+            f"{grouping.name}s",
+        ):  # modalities, tasks
             rows.append([average.name, *_row(scored, average.cells, with_images, average)])
-    return Sheet(marked(f"Accuracy by {part.name}", scored.marks), head, rows, _notes(scored, k, with_images))
+    return Sheet(marked(f"Accuracy by {grouping.name}", scored.marks), head, rows, _notes(scored, k, with_images))
 
 
 def _row(scored: Scored, cells: Sequence[Cell], with_images: bool, average: Average | None = None) -> list[str]:
-    """The columns after the name: of one cell, or the plain mean over several."""
+    """The columns after the name: of one cell, or the unweighted mean over several."""
     tallies = [scored.table[cell] for cell in cells]
-    own = tallies[0].estimate if len(tallies) == 1 else None
+    estimate = tallies[0].estimate if len(tallies) == 1 else None
     if average is not None:
         accuracy = with_error(average.mean, average.stderr)
     else:
-        accuracy = "" if own is None else with_error(own.mean, own.stderr)
-    hidden = [_hidden(scored, cell) for cell in cells] if with_images else []
+        accuracy = "" if estimate is None else with_error(estimate.mean, estimate.stderr)
+    hidden = [accuracy_without_image(scored, cell) for cell in cells] if with_images else []
     k = scored.table[ALL, ALL].samples
     shares = [[tally.pass_at(number) for tally in tallies] for number in ((1, k) if k > 1 else ())]
     values = [
         f"{sum(tally.n for tally in tallies):,}",
         accuracy,
-        "" if own is None else f"{percent(own.low, 1)} to {percent(own.high, 1)}",
+        "" if estimate is None else f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)}",
         _mean_of([tally.chance for tally in tallies]),
         _mean_of([tally.blind for tally in tallies]),
         *([_mean_of(hidden), _unseen(tallies)] if with_images else []),
@@ -136,32 +140,32 @@ def _row(scored: Scored, cells: Sequence[Cell], with_images: bool, average: Aver
 
 
 def cut_off(tallies: Sequence[Tally]) -> str:
-    """The plain mean of their shares of completions that the token limit ended, in per cent; blank without any."""
+    """The unweighted mean share of completions that the token limit ended, in per cent; blank without completions."""
     shares = [tally.cut_off for tally in tallies if tally.n]
     return (_mean_of(shares) or UNKNOWN) if shares else ""
 
 
 def _mean_of(shares: Sequence[float | None]) -> str:
-    """Their plain mean in per cent; blank where one is not known, or there is none."""
-    known = [share for share in shares if share is not None]
-    return percent(mean(known), 1) if len(known) == len(shares) else ""
+    """The unweighted mean in per cent; blank if a share is unknown or there are none."""
+    present = [share for share in shares if share is not None]
+    return percent(mean(present), 1) if len(present) == len(shares) else ""
 
 
 def _unseen(tallies: Sequence[Tally]) -> str:
-    """Accuracy on the questions whose image is not in training, with error and number."""
+    """Accuracy on the questions whose image is not in training, with standard error and number."""
     groups = [tally.unseen for tally in tallies]
-    known = [group for group in groups if group]
-    if not known or any(group is None for group in groups):
+    nonempty = [group for group in groups if group]
+    if not nonempty or any(group is None for group in groups):
         return ""
-    average, stderr = mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in known])
-    return f"{with_error(average, stderr)} ({sum(map(len, known)):,})"
+    average, stderr = mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in nonempty])
+    return f"{with_error(average, stderr)} ({sum(map(len, nonempty)):,})"
 
 
 def _notes(scored: Scored, k: int, with_images: bool) -> list[str]:
-    """What is particular to this run; what holds for all is in `guide`."""
-    whole = scored.table[ALL, ALL]
+    """Notes about this run; those for all runs are in `reading_guide`."""
+    overall = scored.table[ALL, ALL]
     notes = []
-    if whole.blind is None and whole.unseen is None:
+    if overall.blind is None and overall.unseen is None:
         blank = "the blind floor and the images not in training are" if with_images else "the blind floor is"
         notes.append(f"No training split was known, so {blank} blank.")
     if with_images and scored.without_image is None and scored.shown_as[0] == "shown":
@@ -171,7 +175,7 @@ def _notes(scored: Scored, k: int, with_images: bool) -> list[str]:
     return notes
 
 
-def _both_sheet(table: Table, marks: Marks) -> Sheet:
+def _grid_sheet(table: Table, marks: Marks) -> Sheet:
     """Modalities down, tasks across, margins last; each cell `accuracy ± stderr (n)`."""
     names = [*columns(table), ALL]
 
@@ -183,9 +187,3 @@ def _both_sheet(table: Table, marks: Marks) -> Sheet:
     rows = [[name, *(cell(name, column) for column in names)] for name in [*modalities(table), ALL]]
     note = "Accuracy ± standard error clustered by image, in per cent (number of questions)."
     return Sheet(marked("Accuracy by modality and task", marks), ["", *names], rows, [note])
-
-
-# ------------------------------------------------------------------------------------------------ CSV of tallies
-
-
-# --------------------------------------------------------------------------------------------------- matrices

@@ -1,7 +1,7 @@
-"""The text sets side by side: rows are runs, columns sets, in the layout of the published table of open-medical-r1.
+"""The table of text benchmarks: a row per run, a column per source, in the layout of open-medical-r1's table.
 
-What that table lacks stands in ours: the number of questions, errors, what could not be read, guessing, and paired
-differences. A run may have a result file per set or one with all of them; files are put together by what they say.
+It adds the number of questions, standard errors, unparsed answers, guessing, and paired differences. A run may have a
+result file per set or one with all sets; the manifests tell which files belong together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from open_r1.common.errors import UserError
 from open_r1.evaluation.comparing.pairs import Pairs, corrected, matched, of_pairs
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored, all_marks, by_run
 from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR, star
-from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, figures
+from open_r1.evaluation.reporting.sections.csv_columns import COLUMNS, tally_values
 from open_r1.evaluation.reporting.sections.differences import (
     DIFFERENCE_COLUMNS,
     by_chance,
-    difference_figures,
+    difference_values,
     interval,
 )
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
@@ -26,11 +26,11 @@ from open_r1.evaluation.scoring.statistics import Difference, mean_of_means
 from open_r1.evaluation.scoring.tallies import ALL, TEXT, Tally, is_text, sources, tabulate
 
 MEAN = "unweighted mean"
-_TIE = "\u00a0"  # a space where a line must not end
+_NO_BREAK = "\u00a0"  # no-break space
 
 
 @dataclass(frozen=True)
-class Contender:
+class TextRun:
     """One run's answers to the text questions."""
 
     name: str
@@ -39,25 +39,25 @@ class Contender:
     @cached_property
     def results(self) -> list[Result]:
         """The text questions of all its files."""
-        return [result for one in self.members for result in one.file.results if is_text(result)]
+        return [result for scored_run in self.members for result in scored_run.file.results if is_text(result)]
 
     @cached_property
     def ids(self) -> set[str]:
-        """Those of the questions."""
+        """The ids of these questions."""
         return {result.id for result in self.results}
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:
-        """By source."""
+        """The tallies by source."""
         return {name: tally for (row, name), tally in tabulate(self.results).items() if row == TEXT and name != ALL}
 
 
 @dataclass(frozen=True)
-class Gap:
+class TextComparison:
     """Second minus first run, question by question."""
 
-    first: Contender
-    second: Contender
+    first: TextRun
+    second: TextRun
 
     @property
     def name(self) -> str:
@@ -74,8 +74,8 @@ class Gap:
 class Benchmarks:
     """All runs that answered text questions, and which of them are compared."""
 
-    runs: Sequence[Contender]
-    gaps: Sequence[Gap]
+    runs: Sequence[TextRun]
+    comparisons: Sequence[TextComparison]
 
     @property
     def names(self) -> list[str]:
@@ -84,186 +84,204 @@ class Benchmarks:
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], tuple[Difference, float | None]]:
-        """Of each gap (by its name) and source the difference, and its p after Holm's correction for all of these."""
-        cells = {(gap.name, name): of_pairs(pairs) for gap in self.gaps for name, pairs in gap.pairs.items()}
+        """By comparison (its name) and source: the difference, and its p after Holm's correction for all of them."""
+        cells = {
+            (comparison.name, name): of_pairs(pairs)
+            for comparison in self.comparisons
+            for name, pairs in comparison.pairs.items()
+        }
         p_values = corrected([*cells.values()])
-        return {cell: (found, p) for (cell, found), p in zip(cells.items(), p_values, strict=True)}
+        return {cell: (difference, p) for (cell, difference), p in zip(cells.items(), p_values, strict=True)}
 
     @property
     def marks(self) -> Marks:
-        """Those of all files."""
-        return all_marks(one for run in self.runs for one in run.members)
+        """The marks of all files."""
+        return all_marks(scored_run for run in self.runs for scored_run in run.members)
 
 
-def line_up(scored: Sequence[Scored], own: int) -> Benchmarks | None:
-    """The runs that answered text questions; None where nothing would stand side by side.
+def benchmarks_of(scored: Sequence[Scored], reported: int) -> Benchmarks | None:
+    """The runs that answered text questions; None for a single run on a single source.
 
     Args:
-        scored: all files; those after the first `own` are what the others are compared with. Where there are none and
-            the files are of two runs, the second is compared with the first.
+        scored: all files; those after the first `reported` are what the others are compared with. Where there are none
+            and the files are of two runs, the second is compared with the first.
 
     Raises:
         UserError: a run could be compared with several.
     """
-    everything = [Contender(name, members) for name, members in by_run(scored).items()]
-    runs = [run for run in everything if run.results]
-    before = {one.name for one in scored[own:]}
-    first = [run for run in runs if run.members[0].name in before]
-    second = [run for run in runs if run not in first]
-    if first:
-        gaps = [Gap(found, run) for run in second if (found := _counterpart(run, first)) is not None]
+    runs = [TextRun(name, members) for name, members in by_run(scored).items()]
+    runs = [run for run in runs if run.results]
+    reference_names = {run.name for run in scored[reported:]}
+    references = [run for run in runs if run.members[0].name in reference_names]
+    reported_runs = [run for run in runs if run not in references]
+    if references:
+        counterparts = [(_counterpart(run, references), run) for run in reported_runs]
+        comparisons = [TextComparison(reference, run) for reference, run in counterparts if reference is not None]
     else:
-        gaps = [Gap(*runs)] if len(runs) == 2 and runs[0].ids & runs[1].ids else []
-    found = Benchmarks([*first, *second], gaps)
-    return found if len(runs) > 1 or len(found.names) > 1 else None
+        comparisons = [TextComparison(*runs)] if len(runs) == 2 and runs[0].ids & runs[1].ids else []
+    benchmarks = Benchmarks([*references, *reported_runs], comparisons)
+    return benchmarks if len(runs) > 1 or len(benchmarks.names) > 1 else None
 
 
-def _counterpart(run: Contender, others: Sequence[Contender]) -> Contender | None:
-    """The one of `others` with the same questions; among several the one of the same mode."""
-    fitting = [other for other in others if other.ids & run.ids]
-    if len(fitting) > 1:
-        fitting = [other for other in fitting if _shown_as(other) == _shown_as(run)] or fitting
-    if len(fitting) > 1:
+def _counterpart(run: TextRun, candidates: Sequence[TextRun]) -> TextRun | None:
+    """The candidate with the same questions; among several the one asked in the same way (image, options, prompt)."""
+    matching = [candidate for candidate in candidates if candidate.ids & run.ids]
+    if len(matching) > 1:
+        matching = [candidate for candidate in matching if _asked_as(candidate) == _asked_as(run)] or matching
+    if len(matching) > 1:
         raise UserError(
-            f"{run.name} could be compared with {fitting[0].name} and with {fitting[1].name}; "
+            f"{run.name} could be compared with {matching[0].name} and with {matching[1].name}; "
             "leave one of them out, or report in two calls"
         )
-    return fitting[0] if fitting else None
+    return matching[0] if matching else None
 
 
-def _shown_as(run: Contender) -> tuple:
-    one = run.members[0]
-    return (*one.shown_as, one.file.manifest.get("mode"), one.file.manifest.get("prompt_name"))
+def _asked_as(run: TextRun) -> tuple:
+    scored_run = run.members[0]
+    return (*scored_run.shown_as, scored_run.file.manifest.get("mode"), scored_run.file.manifest.get("prompt_name"))
 
 
-def benchmark_section(found: Benchmarks) -> Section:
+def benchmark_section(benchmarks: Benchmarks) -> Section:
     """The table of all runs, with the differences between those that are compared."""
-    section = Section(marked("Text benchmarks", found.marks), warned(found.marks))
-    section.sheets = [_sheet(found)]
-    if LENIENT in found.marks:
-        section.sheets.append(_matching_sheet(found))
-    section.files["benchmarks.csv"] = _csv(found)
-    if found.gaps:
-        section.files["difference_by_source.csv"] = _csv_of_gaps(found)
+    section = Section(marked("Text benchmarks", benchmarks.marks), warned(benchmarks.marks))
+    section.sheets = [_sheet(benchmarks)]
+    if LENIENT in benchmarks.marks:
+        section.sheets.append(_matching_sheet(benchmarks))
+    section.files["benchmarks.csv"] = _csv(benchmarks)
+    if benchmarks.comparisons:
+        section.files["difference_by_source.csv"] = _differences_csv(benchmarks)
     return section
 
 
-def _sheet(found: Benchmarks) -> Sheet:
-    counts = {name: [run.tallies[name].n for run in found.runs if name in run.tallies] for name in found.names}
-    same = {name: len(set(numbers)) == 1 for name, numbers in counts.items()}
-    head = [name + f" (n{_TIE}={_TIE}{counts[name][0]:,})" * same[name] for name in found.names]
-    rows = [[run.name, *_accuracies(run, same), _mean(run, found.names)] for run in found.runs]
-    rows += [[gap.name, *_differences(found, gap), _mean_difference(gap, found.names)] for gap in found.gaps]
-    if LENIENT not in found.marks:  # it reads an answer into everything
-        rows += [[f"unparsed: {run.name}", *(_share(run, name) for name in found.names), BLANK] for run in found.runs]
-    rows.append(["guessing", *(_guessing(found.runs, name) for name in found.names), BLANK])
+def _sheet(benchmarks: Benchmarks) -> Sheet:
+    counts = {
+        name: [run.tallies[name].n for run in benchmarks.runs if name in run.tallies] for name in benchmarks.names
+    }
+    same_count = {name: len(set(numbers)) == 1 for name, numbers in counts.items()}
+    head = [name + f" (n{_NO_BREAK}={_NO_BREAK}{counts[name][0]:,})" * same_count[name] for name in benchmarks.names]
+    rows = [[run.name, *_accuracies(run, same_count), _mean(run, benchmarks.names)] for run in benchmarks.runs]
+    rows += [
+        [comparison.name, *_differences(benchmarks, comparison), _mean_difference(comparison, benchmarks.names)]
+        for comparison in benchmarks.comparisons
+    ]
+    if LENIENT not in benchmarks.marks:  # with it every answer is parsed
+        rows += [
+            [f"unparsed: {run.name}", *(_share(run, name) for name in benchmarks.names), BLANK]
+            for run in benchmarks.runs
+        ]
+    rows.append(["guessing", *(_guessing(benchmarks.runs, name) for name in benchmarks.names), BLANK])
     notes = (
         [
             "Accuracy ± standard error in per cent; differences in points with their 95 % interval, on the questions "
-            f"that both runs answered. {STAR} The interval leaves zero out; {HOLM_STAR} also after Holm's correction."
+            f"that both runs answered. {STAR} The interval excludes zero; {HOLM_STAR} also after Holm's correction."
         ]
-        if found.gaps
+        if benchmarks.comparisons
         else ["Accuracy ± standard error in per cent."]
     )
-    notes += by_chance(*map(list, zip(*found.differences.values(), strict=True))) if found.gaps else []
-    if not all(same.values()):
+    notes += by_chance(*map(list, zip(*benchmarks.differences.values(), strict=True))) if benchmarks.comparisons else []
+    if not all(same_count.values()):
         notes.append("Where runs answered different numbers of questions, the number stands in brackets.")
-    return Sheet(marked("Accuracy by checkpoint and benchmark", found.marks), ["", *head, MEAN], rows, notes)
+    return Sheet(marked("Accuracy by checkpoint and benchmark", benchmarks.marks), ["", *head, MEAN], rows, notes)
 
 
-def _accuracies(run: Contender, same: Mapping[str, bool]) -> list[str]:
+def _accuracies(run: TextRun, same_count: Mapping[str, bool]) -> list[str]:
     cells = []
-    for name, alike in same.items():
+    for name, is_same in same_count.items():
         tally = run.tallies.get(name)
         if tally is None or tally.estimate is None:
             cells.append(BLANK)
         else:
-            count = "" if alike else f" ({tally.n:,})"
+            count = "" if is_same else f" ({tally.n:,})"
             cells.append(with_error(tally.estimate.mean, tally.estimate.stderr) + count)
     return cells
 
 
-def _mean(run: Contender, names: Sequence[str]) -> str:
-    """The plain mean over all sources; blank for a run that lacks one."""
-    asked = [run.tallies[name].asked for name in names if name in run.tallies]
-    if len(asked) < len(names) or not all(asked):
+def _mean(run: TextRun, names: Sequence[str]) -> str:
+    """The unweighted mean over all sources; blank for a run that lacks one."""
+    groups = [run.tallies[name].asked for name in names if name in run.tallies]
+    if len(groups) < len(names) or not all(groups):
         return BLANK
-    return with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in asked]))
+    return with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in groups]))
 
 
-def _differences(found: Benchmarks, gap: Gap) -> list[str]:
+def _differences(benchmarks: Benchmarks, comparison: TextComparison) -> list[str]:
     cells = []
-    for name in found.names:
-        if (gap.name, name) not in found.differences:
+    for name in benchmarks.names:
+        if (comparison.name, name) not in benchmarks.differences:
             cells.append(BLANK)
             continue
-        here, p_holm = found.differences[gap.name, name]
-        parts = points(here.mean, here.stderr), f"{interval(here).strip()} {star(here, p_holm)}".strip()
-        cells.append(" ".join(part.replace(" ", _TIE) for part in parts).strip())
+        here, p_holm = benchmarks.differences[comparison.name, name]
+        texts = points(here.mean, here.stderr), f"{interval(here).strip()} {star(here, p_holm)}".strip()
+        cells.append(" ".join(text.replace(" ", _NO_BREAK) for text in texts).strip())
     return cells
 
 
-def _mean_difference(gap: Gap, names: Sequence[str]) -> str:
-    if len(gap.pairs) < len(names):
+def _mean_difference(comparison: TextComparison, names: Sequence[str]) -> str:
+    if len(comparison.pairs) < len(names):
         return BLANK
     groups = [
         ([int(new.correct) - int(old.correct) for old, new in pairs], [new.image for _, new in pairs])
-        for pairs in gap.pairs.values()
+        for pairs in comparison.pairs.values()
     ]
     return points(*mean_of_means(groups))
 
 
-def _share(run: Contender, name: str) -> str:
+def _share(run: TextRun, name: str) -> str:
     tally = run.tallies.get(name)
     return percent(tally.unparsed, 1) if tally and tally.n else BLANK
 
 
-def _guessing(runs: Sequence[Contender], name: str) -> str:
-    """Of the run that answered most questions."""
-    most = max((run.tallies[name] for run in runs if name in run.tallies), key=lambda tally: tally.n)
-    return percent(most.chance, 1) or BLANK
+def _guessing(runs: Sequence[TextRun], name: str) -> str:
+    """Uniform guessing on the questions of the run that answered most of them."""
+    largest = max((run.tallies[name] for run in runs if name in run.tallies), key=lambda tally: tally.n)
+    return percent(largest.chance, 1) or BLANK
 
 
-def _matching_sheet(found: Benchmarks) -> Sheet:
-    """What the lenient matching made of each source, and what our judge had said."""
-    head = ["", "source", "questions", "first match", "last match", "counted", "guessed", "our judge"]
+def _matching_sheet(benchmarks: Benchmarks) -> Sheet:
+    """By source: the accuracy by lenient matching and by our stored grades."""
+    head = ["", "source", "questions", "first match", "last match", "counted", "guessed", "stored grade"]
     rows = [
         [
             run.name,
-            each.source,
-            f"{each.score.n:,}",
-            percent(each.score.first / each.score.n, 1),
-            percent(each.score.last / each.score.n, 1),
-            each.score.counted,
-            percent(each.score.guessed / each.score.n, 1),
-            percent(each.stored / each.score.n, 1),
+            regraded.source,
+            f"{regraded.score.n:,}",
+            percent(regraded.score.first / regraded.score.n, 1),
+            percent(regraded.score.last / regraded.score.n, 1),
+            regraded.score.counted,
+            percent(regraded.score.guessed / regraded.score.n, 1),
+            percent(regraded.stored / regraded.score.n, 1),
         ]
-        for run in found.runs
-        for one in run.members
-        for each in one.regraded
+        for run in benchmarks.runs
+        for scored_run in run.members
+        for regraded in scored_run.regraded
     ]
     note = (
         "Right answers in per cent by the first and by the last match; the better one is counted. Guessed: answers "
-        "found by the text of an option or its likeness alone. Our judge: as eval/infer.py stored it."
+        "found only by the text of an option or its similarity. Stored grade: as eval/infer.py graded."
     )
-    return Sheet(marked("How the answers were matched", found.marks), head, rows, [note])
+    return Sheet(marked("How the answers were matched", benchmarks.marks), head, rows, [note])
 
 
-def _csv(found: Benchmarks) -> str:
+def _csv(benchmarks: Benchmarks) -> str:
     rows = [
-        [run.name, name, *figures(run.tallies[name])]
-        for run in found.runs
-        for name in found.names
+        [run.name, name, *tally_values(run.tallies[name])]
+        for run in benchmarks.runs
+        for name in benchmarks.names
         if name in run.tallies
     ]
     return csv_text(["run", "source", *COLUMNS], rows)
 
 
-def _csv_of_gaps(found: Benchmarks) -> str:
+def _differences_csv(benchmarks: Benchmarks) -> str:
     rows = [
-        [gap.second.name, gap.first.name, name, *difference_figures(*found.differences[gap.name, name])]
-        for gap in found.gaps
-        for name in found.names
-        if name in gap.pairs
+        [
+            comparison.second.name,
+            comparison.first.name,
+            name,
+            *difference_values(*benchmarks.differences[comparison.name, name]),
+        ]
+        for comparison in benchmarks.comparisons
+        for name in benchmarks.names
+        if name in comparison.pairs
     ]
     return csv_text(["run", "minus", "source", *DIFFERENCE_COLUMNS], rows)

@@ -1,9 +1,9 @@
-"""What the result files of a whole study say together: one table, a map per mode, and every comparison they offer.
+"""The sections about the result files of a whole study: one table, a map per mode, and every possible comparison.
 
-All is read from the manifests: method (GRPO, SFT, zero-shot), mode, what was trained on and what was tested on.
+The manifests say method (GRPO, SFT, zero-shot), mode, training set and test set of each file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
@@ -21,15 +21,17 @@ from open_r1.evaluation.scoring.tallies import Tally
 from open_r1.vocabulary.labels import Family, Modality, Task, family_of
 from open_r1.vocabulary.modes import Mode
 
-Way = tuple[str, str]
-"""How a checkpoint came about and is asked: method, mode."""
+Condition = tuple[str, str]
+"""Method of training and mode of a checkpoint."""
+
+TalliesByLabel = dict[Label, list[tuple[Scored, Tally]]]
 
 _METHODS = (UNTRAINED, "sft", "grpo")
-_MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earlier one minus a later one
+_MODES = (Mode.NOTHINK, Mode.THINK_AFTER, Mode.THINK)  # a difference is an earlier mode minus a later one
 
 
-def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]:
-    """The comparisons of a study, the first one first, and the sections of its report but for the curves.
+def study_sections(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]:
+    """The comparisons of a study, the main one first, and the sections of its report without the training curves.
 
     Files whose images or options were changed are left out.
 
@@ -37,55 +39,57 @@ def overview(scored: Sequence[Scored]) -> tuple[list[Comparison], list[Section]]
         scored: several runs.
 
     Raises:
-        UserError: two files fit as the counterpart of a third.
+        UserError: two files could be the counterpart of a third.
     """
-    plain = [one for one in scored if not one.perturbed]
-    ways = _ordered({_way(one) for one in plain})
-    sections = [_table(tested, ways, family) for family in FAMILIES if (tested := _tested(plain, family))]
-    found: list[Comparison] = []
-    for second, first in _opposites(ways):
-        pairs, _ = pair_up([one for one in plain if _way(one) == first], [one for one in plain if _way(one) == second])
-        sections += _differences(pairs, f"{_name(second, first)} minus {_name(first, second)}")
-        found += pairs
-    for mode in dict.fromkeys(mode for _, mode in ways):
-        own = [one for one in plain if _way(one)[1] == mode]
-        names = run_names([one.file.manifest for one in own])  # of these alone: none has to say the mode
-        own = [replace(one, run=name) for one, name in zip(own, names, strict=True)]
-        sections += [matrix_section(matrix, all_marks(own), mode) for matrix in accuracy_matrices(own)]
-    return found, sections
+    unperturbed = [run for run in scored if not run.perturbed]
+    conditions = _ordered({_condition(run) for run in unperturbed})
+    by_family: dict[Family, TalliesByLabel] = {family: _tallies_by_label(unperturbed, family) for family in FAMILIES}
+    sections = [_table(by_label, conditions, family) for family, by_label in by_family.items() if by_label]
+    runs_of = {condition: [run for run in unperturbed if _condition(run) == condition] for condition in conditions}
+    comparisons: list[Comparison] = []
+    for minuend, subtrahend in _condition_pairs(conditions):
+        pairs, _ = pair_up(runs_of[subtrahend], runs_of[minuend])
+        sections += _differences(pairs, f"{_name(minuend, subtrahend)} minus {_name(subtrahend, minuend)}")
+        comparisons += pairs
+    for mode in dict.fromkeys(mode for _, mode in conditions):
+        runs = [run for run in unperturbed if _condition(run)[1] == mode]
+        names = run_names([run.file.manifest for run in runs])  # of these alone: none has to say the mode
+        runs = [replace(run, run=name) for run, name in zip(runs, names, strict=True)]
+        sections += [matrix_section(matrix, all_marks(runs), mode) for matrix in accuracy_matrices(runs)]
+    return comparisons, sections
 
 
-def _way(one: Scored) -> Way:
-    manifest = one.file.manifest
+def _condition(run: Scored) -> Condition:
+    manifest = run.file.manifest
     return str(manifest.get("method") or UNTRAINED), str(manifest.get("mode") or Mode.NOTHINK)
 
 
-def _ordered(ways: Iterable[Way]) -> list[Way]:
-    def place(known: Sequence[str], name: str) -> int:
-        return known.index(name) if name in known else len(known)
+def _ordered(conditions: Iterable[Condition]) -> list[Condition]:
+    def place(order: Sequence[str], name: str) -> int:
+        return order.index(name) if name in order else len(order)
 
-    return sorted(ways, key=lambda way: (place(_METHODS, way[0]), place(_MODES, way[1]), way))
+    return sorted(conditions, key=lambda pair: (place(_METHODS, pair[0]), place(_MODES, pair[1]), pair))
 
 
-def _opposites(ways: Sequence[Way]) -> list[tuple[Way, Way]]:
-    """What is worth a difference, second and first: modes of one method, then methods of one mode."""
-    modes = [(a, b) for a, b in combinations(ways, 2) if a[0] == b[0] != UNTRAINED]
-    methods = [(b, a) for a, b in combinations(ways, 2) if a[1] == b[1]]
+def _condition_pairs(conditions: Sequence[Condition]) -> list[tuple[Condition, Condition]]:
+    """Pairs (minuend, subtrahend) to compare: modes of one method, then methods of one mode."""
+    modes = [(a, b) for a, b in combinations(conditions, 2) if a[0] == b[0] != UNTRAINED]
+    methods = [(b, a) for a, b in combinations(conditions, 2) if a[1] == b[1]]
     return modes + sorted(methods, key=lambda pair: -_METHODS.index(pair[0][0]) if pair[0][0] in _METHODS else 0)
 
 
-def _name(way: Way, other: Way) -> str:
-    """A way by what tells it from the other: `nothink`, or `grpo (think)` where the methods differ."""
-    return way[1] if way[0] == other[0] == "grpo" else f"{way[0]} ({way[1]})"
+def _name(condition: Condition, other: Condition) -> str:
+    """A short name that distinguishes a condition from the other: `nothink`, or `grpo (think)` if methods differ."""
+    return condition[1] if condition[0] == other[0] == "grpo" else f"{condition[0]} ({condition[1]})"
 
 
 def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
-    marks = all_marks(one for pair in pairs for one in (pair.first, pair.second))
+    marks = all_marks(run for pair in pairs for run in (pair.first, pair.second))
     matrices = difference_matrices(pairs)
     for matrix in matrices:
         cells = len(matrix.cells)
-        what = f"{name}, on the same questions ({cells} cells)"
-        yield improvement_section(matrix, what, marks, name)
+        subtraction = f"{name}, on the same questions ({cells} cells)"
+        yield improvement_section(matrix, subtraction, marks, name)
     mapped = {matrix.family for matrix in matrices}
     for number, pair in enumerate(pairs, 1):
         trained = pair.second.trained_on
@@ -97,30 +101,31 @@ def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
 # ---------------------------------------------------------------------------------------------------- the table
 
 
-def _tested(scored: Sequence[Scored], family: Family) -> dict[Label, list[tuple[Scored, Tally]]]:
-    """Runs and their answers by what a set is about, for the sets of a split family, in the published order."""
-    parts = [(run, run.parts(family)) for run in scored if family in run.families]
+def _tallies_by_label(scored: Sequence[Scored], family: Family) -> TalliesByLabel:
+    """By label of a split family, in the published order: the runs with answers about it, and their tallies."""
+    groups = [(run, run.parts(family)) for run in scored if family in run.families]
     labels = [*Modality] if family == "modality" else [*Task]
-    found = {label: [(run, Tally(part[label])) for run, part in parts if label in part] for label in labels}
-    return {label: tallies for label, tallies in found.items() if tallies}
+    tallies_of = {label: [(run, Tally(group[label])) for run, group in groups if label in group] for label in labels}
+    return {label: tallies for label, tallies in tallies_of.items() if tallies}
 
 
-BASE, SAME, OTHER, UNSAID = "", "same set", "other sets", "mixture or unnamed set"
-"""What a checkpoint was trained on, seen from a test set: nothing, that set, another, or what no manifest says."""
+BASE, SAME, OTHER, UNNAMED = "", "same set", "other sets", "mixture or unnamed set"
+"""The training set relative to a test set: none, the same, another, or not named in the manifest."""
 
 
-def _table(tested: Mapping[Label, Sequence[tuple[Scored, Tally]]], ways: Sequence[Way], family: Family) -> Section:
-    """A row per test set, a column per way and what was trained on."""
-    present = {(_way(run), _relation(run, label)) for label, tallies in tested.items() for run, _ in tallies}
-    columns = [(way, relation) for way in ways for relation in (BASE, SAME, OTHER, UNSAID)]
-    columns = [column for column in columns if column in present]
+def _table(by_label: TalliesByLabel, conditions: Sequence[Condition], family: Family) -> Section:
+    """A row per test set, a column per condition and training set relative to the test set."""
+    nonempty = {(_condition(run), _relation(run, label)) for label, tallies in by_label.items() for run, _ in tallies}
+    columns = [(condition, relation) for condition in conditions for relation in (BASE, SAME, OTHER, UNNAMED)]
+    columns = [column for column in columns if column in nonempty]
     rows, groups = [], {column: [] for column in columns}
-    for label, tallies in tested.items():
-        row = [label, _blind(label, tallies)]
+    for label, tallies in by_label.items():
+        row = [label, _blind_floor(label, tallies)]
         for column in columns:
-            fitting = [t for run, t in tallies if (_way(run), _relation(run, label)) == column and t.asked]
-            groups[column] += map(_answers, fitting)
-            row.append(with_error(*mean_of_means([*map(_answers, fitting)])) if fitting else BLANK)
+            in_column = [t for run, t in tallies if (_condition(run), _relation(run, label)) == column and t.asked]
+            answers = [*map(_answers, in_column)]
+            groups[column] += answers
+            row.append(with_error(*mean_of_means(answers)) if answers else BLANK)
         rows.append(row)
     means = [with_error(*mean_of_means(group)) if group else BLANK for group in groups.values()]
     rows.append(["unweighted mean", BLANK, *means])
@@ -128,19 +133,19 @@ def _table(tested: Mapping[Label, Sequence[tuple[Scored, Tally]]], ways: Sequenc
         "Accuracy ± standard error clustered by image, in per cent. Zero-shot: the base under the same prompt. "
         f"{SAME.capitalize()}: trained on what is tested; {OTHER}: mean over the runs that were trained on another one."
     ]
-    if any(relation == UNSAID for _, relation in columns):
-        notes.append(f"{UNSAID.capitalize()}: no result file names one modality or task that the run was trained on.")
+    if any(relation == UNNAMED for _, relation in columns):
+        notes.append(f"{UNNAMED.capitalize()}: no result file names one modality or task that the run was trained on.")
     sheet = Sheet("Accuracy by test set", ["tested on", "blind floor", *map(_heading, columns)], rows, notes)
-    return Section(f"Every way beside the others, by {family}", sheets=[sheet])
+    return Section(f"All methods and modes, by {family}", sheets=[sheet])
 
 
 def _relation(run: Scored, tested_on: Label) -> str:
     if run.trained_on is None:
-        return BASE if run.is_untrained else UNSAID
+        return BASE if run.is_untrained else UNNAMED
     return SAME if run.trained_on == tested_on else OTHER
 
 
-def _heading(column: tuple[Way, str]) -> str:
+def _heading(column: tuple[Condition, str]) -> str:
     (method, mode), relation = column
     return ", ".join(filter(None, [f"{method} ({mode})", relation]))
 
@@ -149,8 +154,8 @@ def _answers(tally: Tally) -> tuple[list[bool], list[str]]:
     return [result.correct for result in tally.asked], [result.image for result in tally.asked]
 
 
-def _blind(label: Label, tallies: Sequence[tuple[Scored, Tally]]) -> str:
-    """What guessing by option text earns with the set's own training questions."""
+def _blind_floor(label: Label, tallies: Sequence[tuple[Scored, Tally]]) -> str:
+    """The mean blind floor from the training questions of the test set itself."""
     floors = [tally.blind for run, tally in tallies if _relation(run, label) in (BASE, SAME)]
-    known = [floor for floor in floors if floor is not None]
-    return percent(fmean(known), 1) if known else BLANK
+    available = [floor for floor in floors if floor is not None]
+    return percent(fmean(available), 1) if available else BLANK
