@@ -25,7 +25,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from datasets import Dataset
 from PIL import Image
+from transformers import GenerationConfig
 
+from open_r1.checkpoints.families import forbidden_token_ids
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import CommandParser
@@ -127,6 +129,16 @@ class Bench:
         self.trainer.model.to(self.trainer.accelerator.device)
         self.rows = [row for row in self.trainer.train_dataset.select(range(prompts)) for _ in range(group)]
 
+    def resize(self, group: int, length: int, prompts: int) -> None:
+        """Go on with another size, so that a large model is loaded once."""
+        trainer = self.trainer
+        self.group, self.length, self.prompts = group, length, prompts
+        trainer.num_generations = trainer.num_generations_eval = trainer.args.num_generations = group
+        trainer.args.per_device_train_batch_size = trainer.args.generation_batch_size = group * prompts
+        trainer.max_completion_length = length
+        trainer.generation_config.max_new_tokens = trainer.generation_config.min_new_tokens = length
+        self.rows = [row for row in trainer.train_dataset.select(range(prompts)) for _ in range(group)]
+
     def use(self, shared: bool) -> None:
         """Take our way or stock TRL's."""
         self.trainer.shared_prefix = shared
@@ -170,6 +182,20 @@ class Bench:
             "loss_difference": abs(stock_loss - our_loss),
             "one_minus_cosine": 1 - torch.cosine_similarity(stock, ours, dim=0).item(),
         }
+
+
+def sampling_of(model: Any, length: int) -> GenerationConfig:
+    """Samples of exactly `length` tokens."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        max_new_tokens=length,
+        min_new_tokens=length,
+        pad_token_id=0,
+        eos_token_id=model.config.get_text_config().eos_token_id or 0,
+        suppress_tokens=forbidden_token_ids(model.config) or None,
+    )
 
 
 def varied_reward(completions: list[Any], **_: Any) -> list[float]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from grpo_step import PROBLEM, TINY, full_size, in_turn
+from grpo_step import PROBLEM, TINY, full_size, in_turn, sampling_of
 from PIL import Image
 from transformers import GenerationConfig
 
-from open_r1.checkpoints.families import forbidden_token_ids
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import CommandParser
@@ -59,16 +58,7 @@ def stock(model: Any, prompts: PromptBatch, group: int, config: GenerationConfig
 
 def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: int) -> dict[str, Any]:
     """Agreement and time of one setting."""
-    config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        max_new_tokens=length,
-        min_new_tokens=length,
-        pad_token_id=0,
-        eos_token_id=model.config.get_text_config().eos_token_id or 0,
-        suppress_tokens=forbidden_token_ids(model.config) or None,
-    )
+    config = sampling_of(model, length)
     drawn = []
     for way in (stock, sample_groups):
         torch.manual_seed(0)
