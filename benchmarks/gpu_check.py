@@ -3,8 +3,8 @@
 python benchmarks/gpu_check.py --config CONFIG_DIR --processor PROCESSOR_DIR --output gpu_check.json
 python benchmarks/gpu_check.py --parts correctness step --config ...
 
-CONFIG_DIR holds a published config.json (weights are random, of the published shapes), PROCESSOR_DIR the processor. Without
---config a tiny model is measured, on a CPU too: that shows that the script works and nothing about speed.
+CONFIG_DIR holds a published config.json (weights are random, of the published shapes), PROCESSOR_DIR the processor.
+Without --config a tiny model is measured, on a CPU too: that shows that the script works and nothing about speed.
 
 Each part runs in a process of its own under its own time limit, five minutes in all; a part that fails or is cut off
 leaves the others standing. Exit status 1 says that a part failed.
