@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from open_r1.common.errors import UserError
 from open_r1.training.recovery.checkpoint_store import newest_first, read_about
 from open_r1.training.recovery.resume import checkpoint_to_continue
-from open_r1_testbed.fault_scenarios import LAYOUTS, Site, _interrupted, require_equal, tail
+from open_r1_testbed.fault_scenarios import LAYOUTS, Site, require_equal, tail
 
 Harm = Callable[[Path], object]
 
@@ -68,36 +68,33 @@ DAMAGES: dict[str, Harm] = {
 }
 
 
-def damages(site: Site, continued: Iterable[str] = ("weights cut",)) -> str:
-    """Each kind of damage to the newest checkpoint falls back to the one before; to all of them is refused by name.
+def damage_newest(site: Site, name: str, resume: bool = False) -> str:
+    """One kind of damage: to the newest checkpoint, the one before is taken; to all of them, they are refused by name.
 
     Args:
-        site: where.
-        continued: the kinds after which the run is really continued and compared.
+        site: where the runs are.
+        name: a key of `DAMAGES`.
+        resume: really resume the run with the damaged checkpoint and compare it with the uninterrupted one.
     """
-    whole, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
-    ongoing = set(continued)
-    interrupted = _interrupted(site, layout)
-    for name, harm in DAMAGES.items():
-        output = site.fresh()
-        shutil.copytree(interrupted, output)
-        newest, before = newest_first(output)[:2]
-        harm(newest)
-        told: list[str] = []
-        assert checkpoint_to_continue(output, None, told.append) == before, name
-        assert any(newest.name in line and "damaged" in line for line in told), name
-        if name in ongoing:
-            run = site.start(output, layout)
-            assert run.wait() == [0], tail(run)
-            require_equal(output, whole)
-        shutil.rmtree(output)
-        shutil.copytree(interrupted, output)
-        for path in newest_first(output):
-            harm(path)
-        refusal = _refusal(output)
-        assert all(path.name in refusal for path in newest_first(output)), name
-        shutil.rmtree(output)
-    return f"{len(DAMAGES)} kinds of damage: each fell back to the checkpoint before, or was refused by name"
+    harm, layout = DAMAGES[name], LAYOUTS[0]
+    output = site.interrupted_copy(layout)
+    newest, previous = newest_first(output)[:2]
+    harm(newest)
+    messages: list[str] = []
+    assert checkpoint_to_continue(output, None, messages.append) == previous
+    assert any(newest.name in message and "damaged" in message for message in messages)
+    if resume:
+        run = site.start(output, layout)
+        assert run.wait() == [0], tail(run)
+        require_equal(output, site.finished(layout))
+    shutil.rmtree(output)
+    output = site.interrupted_copy(layout)
+    for path in newest_first(output):
+        harm(path)
+    refusal = _refusal(output)
+    assert all(path.name in refusal for path in newest_first(output))
+    shutil.rmtree(output)
+    return f"{name}: the checkpoint before was taken{' and the run equal to the bit' if resume else ''}, or all refused"
 
 
 def _refusal(output: Path) -> str:

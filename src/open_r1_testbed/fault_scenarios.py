@@ -129,6 +129,18 @@ class Site:
         log = output.with_suffix(".log")
         return start([*arguments, *more], log, layout.processes, before, environment=variables)
 
+    def interrupted_copy(self, layout: Layout) -> Path:
+        """A copy of a run that was killed after its fifth step, with three checkpoints."""
+        original = self.folder / f"interrupted-{LAYOUTS.index(layout)}"
+        if not original.exists():
+            building = self.fresh()
+            run = self.start(building, layout)
+            assert _wait_for(run, lambda: (building / "checkpoint-5").exists())
+            run.kill()
+            shutil.rmtree(building / STAGE, ignore_errors=True)
+            building.rename(original)
+        return shutil.copytree(original, self.fresh())
+
     def _deepspeed(self, stage: int) -> Path:
         path = self.folder / f"zero{stage}.json"
         auto = (
@@ -337,19 +349,6 @@ def kills_while_saving(site: Site, count: int) -> str:
         assert after >= before
         lost += after == before
     return f"{killed} kills while saving: 0 unusable checkpoints, {lost} cost the step being saved, {ended} runs ended"
-
-
-# --- damage ----------------------------------------------------------------------------------------------------------
-
-
-def _interrupted(site: Site, layout: Layout) -> Path:
-    """A run that was killed after its fifth step, with three checkpoints."""
-    output = site.fresh()
-    run = site.start(output, layout)
-    assert _wait_for(run, lambda: (output / "checkpoint-5").exists())
-    run.kill()
-    shutil.rmtree(output / STAGE, ignore_errors=True)
-    return output
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
