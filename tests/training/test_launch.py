@@ -69,6 +69,29 @@ def test_the_published_command_runs_word_for_word(published_run: Any, workplace:
     assert story["data"]["prompts"] == 8
 
 
+LIBRARY_MESSAGES = (
+    *("find_unused_parameters", "Setting accelerator to CPU", "Writing model shards", "Loading weights"),
+    *("FutureWarning", "DeprecationWarning", "UserWarning", "just got forked"),
+)
+
+
+@pytest.mark.slow
+def test_libraries_print_nothing_that_a_user_can_do_nothing_about(published_run: Any) -> None:
+    lines = (published_run.stdout + published_run.stderr).splitlines()
+    assert [line for line in lines if any(message in line for message in LIBRARY_MESSAGES)] == []
+
+
+@pytest.mark.slow
+def test_files_have_the_permissions_of_other_files(published_run: Any, workplace: Path) -> None:
+    """A library that writes weights through a temporary file of 0600 keeps them from the group."""
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [path for path in (workplace / "output" / "Modality_CT").rglob("*") if path.is_file()]
+    assert any(path.name == "model.safetensors" for path in files)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+    assert {name: oct(mode) for name, mode in modes.items() if mode != 0o666 & ~umask} == {}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_what_this_machine_lacks_costs_one_line_each(published_run: Any) -> None:

@@ -1,6 +1,7 @@
 """The parser of all commands: a wrong flag is a one-line error that suggests the flag that was probably meant."""
 
 import argparse
+import importlib.util
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -153,3 +154,19 @@ def suggestion(flag: str, candidates: Iterable[str], hints: Mapping[str, str], d
 def _synonyms_of(names: Collection[str], candidates: Iterable[str]) -> list[str]:
     """The candidates that are synonyms of one of `names`."""
     return [candidate for row in SYNONYMS if row.intersection(names) for candidate in candidates if candidate in row]
+
+
+def require_vllm(flag: str, alternative: str) -> None:
+    """Refuse a flag that needs vLLM, an optional package, before anything is loaded.
+
+    Args:
+        flag: the flag.
+        alternative: what to do without vLLM.
+
+    Raises:
+        UserError: vLLM is not installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"{flag}: vllm is not installed; pip install '.[vllm]' on a machine with a GPU, or {alternative}"
+        )

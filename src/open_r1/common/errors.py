@@ -9,6 +9,7 @@ from pathlib import Path
 
 from open_r1.common.full_disk import refused_write
 from open_r1.common.launcher import end_with_launcher
+from open_r1.common.library_messages import leave_out_library_messages
 from open_r1.common.redaction import known_secrets, redacted
 
 EXIT_INTERRUPTED = 75
@@ -42,6 +43,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     processes end when torchrun ends, even if it is killed.
     """
     end_with_launcher()
+    leave_out_library_messages()
     try:
         code = main()
     except UserError as error:

@@ -10,8 +10,8 @@ from trl import ModelConfig
 from open_r1.checkpoints.folder import name_base
 from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
+from open_r1.common.command_line import require_vllm
 from open_r1.common.errors import UserError
-from open_r1.common.optional_packages import require_vllm
 from open_r1.data.row_images import image_key, opened_row_images
 from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments

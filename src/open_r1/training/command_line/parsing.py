@@ -1,7 +1,6 @@
 """Read the flags of a training command into TRL's classes."""
 
 import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,8 +33,6 @@ def parse_into(
     classes: tuple[type, type, type], arguments: list[str] | None, defaults: Mapping[str, Any] | None
 ) -> Any:
     """`parse` into any script arguments, training configuration with `notes`, and model configuration."""
-    # the published commands and TRL 1.16 itself use the old name, which still works
-    warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = TrainingParser(classes)
     if {"--help", "--help_all", "-h"}.intersection(words):

@@ -91,6 +91,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self.meter = StepMeter()
         require_supported(kwargs, shared_prefix)
         use_small_tiles_without_gpu()
+        find_unused = kwargs["args"].ddp_find_unused_parameters  # TRL makes None true for vision models
         with completions_repository(kwargs["args"], publish_completions):
             super().__init__(**kwargs)
         self.reward_funcs = [self.rewards_guard.guarded(function) for function in self.reward_funcs]
@@ -98,18 +99,17 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
-        self.images = ImageFeed(
-            open_images,
-            image_key,
-            getattr(self.processing_class, "image_processor", None),
-            self.accelerator.device,
-        )
+        image_processor = getattr(self.processing_class, "image_processor", None)
+        self.images = ImageFeed(open_images, image_key, image_processor, self.accelerator.device)
         self.readable = ReadableRows(self.images)
         require_compatible(self)
         if not self.use_vllm:
             suppressed = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
             self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *suppressed]
         if self.shared_prefix:
+            # Every pass reaches every weight that trains (`touch_vision`), so DDP need not look for unused ones.
+            if find_unused is None and self.accelerator.ddp_handler is not None:
+                self.accelerator.ddp_handler.find_unused_parameters = False
             for model in (self.model, self.ref_model):
                 prepare_model(model)
             # With sharded weights a process cannot run the tower alone, so images are encoded in every step.

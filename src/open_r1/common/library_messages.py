@@ -1,0 +1,23 @@
+"""Lines of libraries that say nothing about a run: commands leave them out; importing open_r1 changes nothing."""
+
+import logging
+import os
+import warnings
+
+_MESSAGES = ("Setting accelerator to CPU",)  # DeepSpeed 0.19, wherever there is no GPU
+_WARNINGS = (r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",)  # transformers, called by TRL 1.16
+
+
+def leave_out_library_messages() -> None:
+    """Leave them out in this process; the commands call it before they load a library.
+
+    transformers' progress bars about loading and saving weights go too, unless HF_HUB_DISABLE_PROGRESS_BARS is set.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message, FutureWarning)
+    logging.getLogger("DeepSpeed").addFilter(_matters)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_MESSAGES)
