@@ -22,7 +22,7 @@ Draw = random.Random
 def seed_images() -> list[tuple[str, bytes]]:
     """Small images of every allowed format and mode, as (suffix, bytes)."""
     noise = Image.effect_noise((24, 20), 60)
-    made = []
+    images = []
     for mode, form, options in (
         ("L", "PNG", {}),
         ("RGB", "PNG", {}),
@@ -46,8 +46,8 @@ def seed_images() -> list[tuple[str, bytes]]:
         stream = BytesIO()
         image = noise.convert("I").convert("I;16") if mode == "I;16" else noise.convert(mode)
         image.save(stream, form, **options)
-        made.append((form.lower(), stream.getvalue()))
-    return made
+        images.append((form.lower(), stream.getvalue()))
+    return images
 
 
 def row(number: int, image: str) -> dict[str, str]:
@@ -74,7 +74,7 @@ def release_row(number: int, image: str) -> dict[str, Any]:
     }
 
 
-def flip(data: bytes, other: bytes, draw: Draw) -> bytes:
+def flip(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """One to eight bits turned over."""
     broken = bytearray(data)
     for _ in range(draw.randint(1, 8)):
@@ -82,7 +82,7 @@ def flip(data: bytes, other: bytes, draw: Draw) -> bytes:
     return bytes(broken)
 
 
-def overwrite(data: bytes, other: bytes, draw: Draw) -> bytes:
+def overwrite(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """A run of up to 32 bytes replaced by chance, zeros or ones; in the first 200 bytes half of the time."""
     reach = min(len(data), 200) if draw.random() < 0.5 else len(data)
     at, length = draw.randrange(reach), draw.randint(1, 32)
@@ -90,46 +90,46 @@ def overwrite(data: bytes, other: bytes, draw: Draw) -> bytes:
     return data[:at] + filling + data[at + length :]
 
 
-def truncate(data: bytes, other: bytes, draw: Draw) -> bytes:
+def truncate(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """The beginning alone."""
     return data[: draw.randrange(len(data))]
 
 
-def splice(data: bytes, other: bytes, draw: Draw) -> bytes:
+def splice(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """The beginning of one file and the end of another."""
-    return data[: draw.randrange(len(data))] + other[draw.randrange(len(other)) :]
+    return data[: draw.randrange(len(data))] + donor[draw.randrange(len(donor)) :]
 
 
-def insert(data: bytes, other: bytes, draw: Draw) -> bytes:
+def insert(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """Bytes put in: chance, or a part of another file."""
-    at, start = draw.randrange(len(data)), draw.randrange(len(other))
-    piece = draw.choice([draw.randbytes(draw.randint(1, 64)), other[start : start + draw.randint(1, 400)]])
+    at, start = draw.randrange(len(data)), draw.randrange(len(donor))
+    piece = draw.choice([draw.randbytes(draw.randint(1, 64)), donor[start : start + draw.randint(1, 400)]])
     return data[:at] + piece + data[at:]
 
 
-def repeat(data: bytes, other: bytes, draw: Draw) -> bytes:
+def repeat(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """A part of the file up to a thousand times."""
     at = draw.randrange(len(data))
     return data[:at] + data[at : at + draw.randint(1, 40)] * draw.choice([2, 10, 1000]) + data[at:]
 
 
-def cut_out(data: bytes, other: bytes, draw: Draw) -> bytes:
+def cut_out(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """A part left out."""
     at = draw.randrange(len(data))
     return data[:at] + data[at + draw.randint(1, 64) :]
 
 
-def append(data: bytes, other: bytes, draw: Draw) -> bytes:
+def append(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """Another file behind the end."""
-    return data + draw.choice([other, draw.randbytes(50), b"PK\x03\x04" + other, b"\0" * 1000])
+    return data + draw.choice([donor, draw.randbytes(50), b"PK\x03\x04" + donor, b"\0" * 1000])
 
 
-def swap(data: bytes, other: bytes, draw: Draw) -> bytes:
+def swap(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """Something else altogether under this name."""
     return draw.choice(
         [
             b"",
-            other,
+            donor,
             b"\0",
             b"null",
             b"%PDF-1.7",
@@ -143,7 +143,7 @@ def swap(data: bytes, other: bytes, draw: Draw) -> bytes:
 BYTES = (flip, overwrite, truncate, splice, insert, repeat, cut_out, append, swap)
 
 
-def texts_otherwise(data: bytes, other: bytes, draw: Draw) -> bytes:
+def texts_otherwise(data: bytes, donor: bytes, draw: Draw) -> bytes:
     """The same text in another encoding, or with a byte order mark."""
     text = data.decode("utf-8", "replace")
     return draw.choice(
@@ -211,8 +211,8 @@ def renamed_key(entry: dict[str, Value], draw: Draw) -> None:
 
 def swapped_values(entry: dict[str, Value], draw: Draw) -> None:
     """The values of two keys exchanged."""
-    first, second = draw.choice(list(entry)), draw.choice(list(entry))
-    entry[first], entry[second] = entry[second], entry[first]
+    left_key, right_key = draw.choice(list(entry)), draw.choice(list(entry))
+    entry[left_key], entry[right_key] = entry[right_key], entry[left_key]
 
 
 VALUES = (another_value, another_reference, lost_key, renamed_key, swapped_values)
@@ -239,7 +239,7 @@ def written(value: Value, draw: Draw) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
+def damaged_text(text: str, donor: str, draw: Draw) -> tuple[str, bytes]:
     """A JSON text damaged as bytes, or with a number or nesting that no parser likes."""
     kinds: list[Any] = [*BYTES, texts_otherwise, "digits", "nested", "doubled", "twice", "endless"]
     kind = draw.choice(kinds)
@@ -257,4 +257,4 @@ def damaged_text(text: str, other: str, draw: Draw) -> tuple[str, bytes]:
         length = LONGEST_ENTRY + 5 if draw.random() < ENDLESS else 9000
         value = '"x", ' if kind == "twice" else f'"{chr(92) * 2 * 9}{"x" * length}", '
         return kind, (text[:at] + key + value + text[at:]).encode()
-    return kind.__name__, kind(text.encode(), other.encode(), draw)
+    return kind.__name__, kind(text.encode(), donor.encode(), draw)

@@ -13,8 +13,8 @@ Pairs = Sequence[tuple[Result, Result]]
 
 def read_pairs(before: Path, after: Path) -> Pairs:
     """The questions of two result files, in the order of the second."""
-    first = {result.id: result for result in read_results(before).results}
-    return [(first[result.id], result) for result in read_results(after).results]
+    earlier = {result.id: result for result in read_results(before).results}
+    return [(earlier[result.id], result) for result in read_results(after).results]
 
 
 def gain_lines(pairs: Pairs, floor: float, without: str) -> str:
@@ -45,18 +45,18 @@ def check_lines(pairs: Pairs, shuffled: Path, blind: Path | None = None) -> str:
     """
     plain = {after.id: after for _, after in pairs}
     lines = []
-    for path, what in ((shuffled, "options in another order"), (blind, "without the image")):
+    for path, change_name in ((shuffled, "options in another order"), (blind, "without the image")):
         if path is None:
             continue
-        others = read_results(path).results
+        results = read_results(path).results
         change = difference(
-            [plain[other.id].correct for other in others],
-            [other.correct for other in others],
-            [o.image for o in others],
+            [plain[result.id].correct for result in results],
+            [result.correct for result in results],
+            [result.image for result in results],
         )
-        share = accuracy([other.correct for other in others], [other.image for other in others])
+        share = accuracy([result.correct for result in results], [result.image for result in results])
         lines.append(
-            f"{what}: {100 * share.mean:.1f} +- {100 * (share.stderr or 0):.1f} % "
-            f"({100 * change.mean:+.1f} points, n = {len(others)})"
+            f"{change_name}: {100 * share.mean:.1f} +- {100 * (share.stderr or 0):.1f} % "
+            f"({100 * change.mean:+.1f} points, n = {len(results)})"
         )
     return "\n".join(lines)

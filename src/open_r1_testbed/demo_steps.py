@@ -32,12 +32,12 @@ def read_flags(description: str | None, output_dir: str, max_steps: int, prompts
     return parser.parse_args()
 
 
-def read_set_flags(description: str, what: str, train: int, test: int) -> argparse.Namespace:
+def read_set_flags(description: str, items: str, train: int, test: int) -> argparse.Namespace:
     """The command line of a generator of `train` + `test` things called `what`."""
     parser = CommandParser(description=description)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=train, help=f"{what} to train on (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=test, help=f"{what} to test on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=train, help=f"{items} to train on (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=test, help=f"{items} to test on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -60,27 +60,27 @@ def quote(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def step(what: str, command: str, quiet: bool = False) -> None:
+def step(title: str, command: str, quiet: bool = False) -> None:
     """Run one command from the repository's root; its failure ends the demo."""
-    print(f"\n== {what}\n$ {command}", flush=True)
-    begun = time.monotonic()
+    print(f"\n== {title}\n$ {command}", flush=True)
+    start = time.monotonic()
     program, *words = shlex.split(command)
     launcher = ["-m", "torch.distributed.run"] if program == "torchrun" else []
-    done = subprocess.run(
+    run = subprocess.run(
         [sys.executable, *launcher, *words],
         env=os.environ | ENVIRONMENT,
         stdout=subprocess.DEVNULL if quiet else None,
         check=False,
     )
-    if done.returncode:
-        raise UserError(f"that command failed with exit status {done.returncode}; its own output above says why")
-    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
+    if run.returncode:
+        raise UserError(f"that command failed with exit status {run.returncode}; its own output above says why")
+    print(f"({time.monotonic() - start:.0f} s)", flush=True)
 
 
-def end_line(folder: Path, checkpoints: Sequence[Path], begun: float) -> str:
-    """Where everything lies, and what it took since `begun`, a `time.monotonic()`: in all, and on the cores."""
+def end_line(folder: Path, checkpoints: Sequence[Path], start: float) -> str:
+    """Where everything lies, and what it took since `start`, a `time.monotonic()`: in all, and on the cores."""
     used = os.times()
     return (
         f"images: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; "
-        f"{time.monotonic() - begun:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
+        f"{time.monotonic() - start:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
     )

@@ -50,8 +50,8 @@ class Layout:
         engine = f"ZeRO-{self.stage}" if self.stage else "FSDP" if self.fsdp else engine
         reused = f", {self.iterations} iterations" if self.iterations > 1 else ""
         weights = "LoRA" if self.lora else "full weights"
-        asked = ", evaluating" if self.evaluates else ""
-        return f"{self.processes} process{'es' * (self.processes > 1)}, {engine}, {weights}{reused}{asked}"
+        evaluating = ", evaluating" if self.evaluates else ""
+        return f"{self.processes} process{'es' * (self.processes > 1)}, {engine}, {weights}{reused}{evaluating}"
 
 
 LAYOUTS = (
@@ -103,7 +103,7 @@ class Site:
         self._number += 1
         return self.folder / f"run{self._number}"
 
-    def start(self, output: Path, layout: Layout, *more: str, fault: Callable[[int], None] | None = None) -> ForkedRun:
+    def start(self, output: Path, layout: Layout, *flags: str, fault: Callable[[int], None] | None = None) -> ForkedRun:
         """Start or continue a run, with a fault planted in each of its processes."""
         accumulation = 2 // layout.processes
         arguments = ["--model_name_or_path", str(self.folder / "base"), "--dataset_name", str(self.folder / "data")]
@@ -127,7 +127,7 @@ class Site:
                 fault(rank)
 
         log = output.with_suffix(".log")
-        return start([*arguments, *more], log, layout.processes, before, environment=variables)
+        return start([*arguments, *flags], log, layout.processes, before, environment=variables)
 
     def interrupted_copy(self, layout: Layout) -> Path:
         """A copy of a run that was killed after its fifth step, with three checkpoints."""
@@ -209,18 +209,18 @@ def logged(output: Path) -> list[dict[str, Any]]:
     ]
 
 
-def require_equal(output: Path, whole: Path) -> None:
+def require_equal(output: Path, expected: Path) -> None:
     """Weights to the bit, and every logged number."""
-    name = "adapter_model.safetensors" if (whole / "adapter_model.safetensors").exists() else "model.safetensors"
-    assert logged(output) == logged(whole), "the logged numbers differ"
-    assert sha256_file(output / name) == sha256_file(whole / name), "the weights differ"
+    name = "adapter_model.safetensors" if (expected / "adapter_model.safetensors").exists() else "model.safetensors"
+    assert logged(output) == logged(expected), "the logged numbers differ"
+    assert sha256_file(output / name) == sha256_file(expected / name), "the weights differ"
 
 
 def require_whole_checkpoints(output: Path) -> int:
     """No checkpoint of a run may be damaged; returns the newest one's step, 0 if there is none."""
-    found = newest_first(output)
-    assert [damage(path) for path in found] == [None] * len(found)
-    return step_of(found[0]) if found else 0
+    checkpoints = newest_first(output)
+    assert [damage(path) for path in checkpoints] == [None] * len(checkpoints)
+    return step_of(checkpoints[0]) if checkpoints else 0
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ def kills(site: Site, layout: Layout, count: int) -> str:
 
     A run that ends is compared with the uninterrupted one, and another begins.
     """
-    whole = site.finished(layout)
+    expected = site.finished(layout)
     killed = ended = 0
     output, moments = site.fresh(), []
     while killed < count or ended == 0:
         if _is_done(output):  # the last kill came after its end
-            require_equal(output, whole)
+            require_equal(output, expected)
             ended += 1
             output = site.fresh()
         run = site.start(output, layout)
@@ -246,31 +246,31 @@ def kills(site: Site, layout: Layout, count: int) -> str:
             require_whole_checkpoints(output)
             continue
         assert run.wait() == [0] * layout.processes, tail(run)
-        require_equal(output, whole)
+        require_equal(output, expected)
         ended += 1
         shutil.rmtree(output)
         output = site.fresh()
-    places = ", ".join(f"{moments.count(each)} {each}" for each in sorted(set(moments)))
+    places = ", ".join(f"{moments.count(moment)} {moment}" for moment in sorted(set(moments)))
     return f"{layout}: {killed} kills ({places}); weights and logged numbers equal to the bit"
 
 
 def kill_of_one(site: Site, layout: Layout, rank: int) -> str:
     """`kill -9` to one of several processes: the others end by themselves, and the same command continues."""
-    whole, output = site.finished(layout), site.fresh()
+    expected, output = site.finished(layout), site.fresh()
     run = site.start(output, layout)
     assert _wait_for(run, lambda: (output / "checkpoint-3").exists())
     time.sleep(site.random.uniform(0, 0.3))
-    begun = time.monotonic()
+    start = time.monotonic()
     os.kill(run.pids[rank], signal.SIGKILL)
     codes = run.wait()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     assert codes[rank] == -signal.SIGKILL
     assert all(code in (2, -signal.SIGTERM) for place, code in enumerate(codes) if place != rank), (codes, tail(run))
     assert "Traceback" not in run.log.read_text(), tail(run)
     require_whole_checkpoints(output)
     run = site.start(output, layout)
     assert run.wait() == [0] * layout.processes, tail(run)
-    require_equal(output, whole)
+    require_equal(output, expected)
     return f"{layout}: rank {rank} alone killed: the other ended after {seconds:.1f} s; continued equal to the bit"
 
 
@@ -288,18 +288,18 @@ def _is_saving(output: Path, since: int) -> bool:
 
 def _kill_at_a_random_moment(site: Site, run: ForkedRun, output: Path, evaluates: bool) -> str:
     """Kill once training is under way; returns where it stood. A run that ends before is left as it is."""
-    begun, draw = time.time_ns(), site.random.random()
+    start, draw = time.time_ns(), site.random.random()
     if evaluates and draw < 1 / 3:
         arrived = _wait_for(run, _mark(output).exists)
         time.sleep(site.random.uniform(0, 0.3))
     elif draw < (2 / 3 if evaluates else 1 / 2):  # a save takes less time than a step
-        arrived = _wait_for(run, lambda: _is_saving(output, begun))
+        arrived = _wait_for(run, lambda: _is_saving(output, start))
         time.sleep(site.random.uniform(0, 0.05))
     else:
-        seen = len(newest_first(output)) and step_of(newest_first(output)[0])
-        arrived = _wait_for(run, lambda: any(step_of(path) > seen for path in newest_first(output)))
+        newest_step = len(newest_first(output)) and step_of(newest_first(output)[0])
+        arrived = _wait_for(run, lambda: any(step_of(path) > newest_step for path in newest_first(output)))
         time.sleep(site.random.uniform(0, 0.3))
-    saving, evaluating = _is_saving(output, begun), _mark(output).exists()
+    saving, evaluating = _is_saving(output, start), _mark(output).exists()
     run.kill()
     if saving or evaluating:
         return "while saving" if saving else "while evaluating"
@@ -326,19 +326,19 @@ def _is_zombie(pid: int) -> bool:
 
 def kills_while_saving(site: Site, count: int) -> str:
     """`kill -9` at random moments of a save: no checkpoint is unusable, and no more than `save_steps` is lost."""
-    whole, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
+    expected, layout = site.finished(LAYOUTS[0]), LAYOUTS[0]
     output, killed, ended, lost = site.fresh(), 0, 0, 0
     while killed < count:
         if _is_done(output):  # the last kill came after its end
-            require_equal(output, whole)
+            require_equal(output, expected)
             ended += 1
             shutil.rmtree(output)
         before = require_whole_checkpoints(output)
         run = site.start(output, layout)
-        begun = time.time_ns()
-        if not _wait_for(run, lambda begun=begun, output=output: _is_saving(output, begun)):
+        start = time.time_ns()
+        if not _wait_for(run, lambda start=start, output=output: _is_saving(output, start)):
             assert run.wait() == [0], tail(run)
-            require_equal(output, whole)
+            require_equal(output, expected)
             ended += 1
             shutil.rmtree(output)
             continue
@@ -359,22 +359,22 @@ def signals(site: Site, layout: Layout, to: Iterable[int], number: signal.Signal
 
     It comes within an evaluation if the layout has any.
     """
-    whole, output = site.finished(layout), site.fresh()
+    expected, output = site.finished(layout), site.fresh()
     run = site.start(output, layout)
     assert _wait_for(run, lambda: (output / "checkpoint-2").exists())
     if layout.evaluates:
         assert _wait_for(run, _mark(output).exists)
-    begun = time.monotonic()
+    start = time.monotonic()
     ranks = list(to)
     for rank in ranks:
         os.kill(run.pids[rank], number)
     codes = run.wait()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     assert codes == [EXIT_INTERRUPTED] * layout.processes, tail(run)
     story = json.loads((output / "run.json").read_text())
     assert story["status"] == "interrupted"
     assert require_whole_checkpoints(output) == story["steps"]
     run = site.start(output, layout)
     assert run.wait() == [0] * layout.processes, tail(run)
-    require_equal(output, whole)
+    require_equal(output, expected)
     return f"{layout}: {number.name} to rank {ranks}: saved and ended with {EXIT_INTERRUPTED} after {seconds:.1f} s"

@@ -67,17 +67,17 @@ def look_back(model: Any, seed: int, sharpness: float = 6.0, spread: float = 0.1
                 key.bias[:head] = sharpness * torch.cat([torch.ones(head // 2), torch.zeros(head // 2)])
                 query.bias[: sharing * head] = sharpness * torch.cat([turn.cos(), -turn.sin()]).repeat(sharing)
             else:
-                same = spread * torch.randn(head, config.hidden_size, generator=generator)
-                key.weight[:head] = same
-                query.weight[: sharing * head] = same.repeat(sharing, 1)
+                shared_key = spread * torch.randn(head, config.hidden_size, generator=generator)
+                key.weight[:head] = shared_key
+                query.weight[: sharing * head] = shared_key.repeat(sharing, 1)
 
 
 def begin_alike(model: Any, pairs: Sequence[tuple[int, int]]) -> None:
     """Let the embeddings of two tokens for the same thing, such as "A" and " A", begin nearly alike; in place."""
     rows = model.get_input_embeddings().weight
     with torch.no_grad():
-        for first, second in pairs:
-            rows[first] = 0.3 * rows[first] + rows[second]
+        for left, right in pairs:
+            rows[left] = 0.3 * rows[left] + rows[right]
 
 
 def stacked(lessons: Sequence[Lesson], padding: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,15 +44,15 @@ class ForkedRun:
             TimeoutError: the run takes longer than `timeout` seconds; it is killed.
         """
         codes: dict[int, int] = {}
-        end, told = time.monotonic() + timeout, 0.0
+        end, stopped_at = time.monotonic() + timeout, 0.0
         while len(codes) < len(self.pids):
             for rank, pid in enumerate(self.pids):
-                if rank not in codes and (done := os.waitpid(pid, os.WNOHANG))[0]:
-                    codes[rank] = os.waitstatus_to_exitcode(done[1])
-            if any(codes.values()) and not told:
-                told = time.monotonic()
+                if rank not in codes and (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                    codes[rank] = os.waitstatus_to_exitcode(ended[1])
+            if any(codes.values()) and not stopped_at:
+                stopped_at = time.monotonic()
                 self._signal(signal.SIGTERM, codes)
-            if told and time.monotonic() - told > grace:
+            if stopped_at and time.monotonic() - stopped_at > grace:
                 self._signal(signal.SIGKILL, codes)
             if time.monotonic() > end:
                 self._signal(signal.SIGKILL, codes)
@@ -169,12 +169,12 @@ def small_set(folder: Path, count: int, seed: int = 0) -> Path:
 def _questions(count: int, seed: list[int]) -> datasets.Dataset:
     random_ = random.Random(str(seed))
     phantoms = sample_phantoms(Modality.CT, count, seed)
-    asked = [question(phantom, Task.DIAGNOSIS, random_) for phantom in phantoms]
+    questions = [question(phantom, Task.DIAGNOSIS, random_) for phantom in phantoms]
     return datasets.Dataset.from_dict(
         {
             "image": [draw(phantom) for phantom in phantoms],
-            "problem": [each["problem"] for each in asked],
-            "solution": [each["solution"] for each in asked],
+            "problem": [row["problem"] for row in questions],
+            "solution": [row["solution"] for row in questions],
         },
         features=datasets.Features(
             {"image": datasets.Image(), "problem": datasets.Value("string"), "solution": datasets.Value("string")}
@@ -186,6 +186,6 @@ def reward_text_length(rank: int) -> None:
     """To be called `before` a run: earn by length and by letters, so that groups of a random model have spread."""
 
     def spread(completions: list[Any], **_: Any) -> list[float]:
-        return [len(each[0]["content"]) / 10 + each[0]["content"].count("e") for each in completions]
+        return [len(completion[0]["content"]) / 10 + completion[0]["content"].count("e") for completion in completions]
 
     grpo_run.rewards_for = lambda *_: [spread]

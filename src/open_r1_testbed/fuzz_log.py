@@ -29,19 +29,19 @@ class Log:
         """Count a file."""
         self.counts[door, kind, outcome] += count
 
-    def fault(self, door: str, kind: str, what: str, files: dict[str, bytes]) -> None:
+    def fault(self, door: str, kind: str, description: str, files: dict[str, bytes]) -> None:
         """Keep what broke something, so that it can be looked at."""
         folder = self.keep / f"{len(self.faults):03d}-{door}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        (folder / "what.txt").write_text(what, encoding="utf-8", errors="backslashreplace")
-        self.faults.append(f"{door}, {kind}: {what.strip().splitlines()[-1]:.300} ({folder})")
+        (folder / "what.txt").write_text(description, encoding="utf-8", errors="backslashreplace")
+        self.faults.append(f"{door}, {kind}: {description.strip().splitlines()[-1]:.300} ({folder})")
 
     @contextmanager
     def watch(self, door: str, kind: str, files: dict[str, bytes], share: int = 1) -> Iterator[None]:
         """Let a `UserError` count as a refusal, anything else and more than SLOW seconds per file as a fault."""
-        begun = time.process_time()
+        start = time.process_time()
         try:
             yield
         except UserError as error:
@@ -54,7 +54,7 @@ class Log:
             self.note(door, kind, "TRACEBACK")
             self.fault(door, kind, traceback.format_exc(), files)
         finally:
-            spent = time.process_time() - begun
+            spent = time.process_time() - start
             self.seconds[door] += spent
             if spent > SLOW * share:
                 self.fault(door, kind, f"took {spent:.1f} s", files)
@@ -64,12 +64,12 @@ class Log:
 def quiet() -> Iterator[None]:
     """Without what commands print, and what C libraries write about damaged images."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         with redirect_stdout(StringIO()):
             yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)

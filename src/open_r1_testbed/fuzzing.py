@@ -60,18 +60,6 @@ ENCODING = Encoding(size=32)
 GOOD = 6  # images of every release that nobody touched
 
 
-# ------------------------------------------------------------------------------------------------ what is damaged
-
-
-# ------------------------------------------------------------------------------------------------ damage to bytes
-
-
-# ----------------------------------------------------------------------------------------------- damage to values
-
-
-# ------------------------------------------------------------------------------------------------------ the doors
-
-
 class Fuzz:
     """One fuzzing of so many files, in a folder of its own."""
 
@@ -86,15 +74,15 @@ class Fuzz:
         """Damage `files` files: 55 % images, 25 % question lists, 5 % text questions, 15 % result files."""
         warnings.simplefilter("ignore")  # Pillow's, about every damaged tag
         shares = {"picture": 0.55, "release": 0.1, "list": 0.15, "text": 0.05, "result": 0.15}
-        left = {kind: int(files * share) for kind, share in shares.items()}
-        left["picture"] += files - sum(left.values())
-        for start in range(0, left["picture"], BATCH):
-            self._images(min(BATCH, left["picture"] - start), with_model=start % MODEL == 0)
-        for start in range(0, left["release"], LISTS):
-            self._releases(min(LISTS, left["release"] - start))
-        self._lists(left["list"])
-        self._texts(left["text"])
-        self._results(left["result"])
+        counts = {kind: int(files * share) for kind, share in shares.items()}
+        counts["picture"] += files - sum(counts.values())
+        for start in range(0, counts["picture"], BATCH):
+            self._images(min(BATCH, counts["picture"] - start), with_model=start % MODEL == 0)
+        for start in range(0, counts["release"], LISTS):
+            self._releases(min(LISTS, counts["release"] - start))
+        self._lists(counts["list"])
+        self._texts(counts["text"])
+        self._results(counts["result"])
 
     # ---- images: prepare, the rows as training and evaluation open them, and the model
 
@@ -147,13 +135,13 @@ class Fuzz:
     def _opened(self, root: Path, rows: list[dict[str, str]], kinds: dict[str, str]) -> None:
         write(root / "list.json", json.dumps(rows))
         table, _ = load_rows(root / "list.json", image_root=root)
-        for each in table:
-            assert isinstance(each, dict)
-            path = Path(each["image"]["path"])
+        for table_row in table:
+            assert isinstance(table_row, dict)
+            path = Path(table_row["image"]["path"])
             kind = kinds[f"Images/{path.name}"]
             with self.log.watch("training row", kind, {path.name: path.read_bytes()}):
                 try:
-                    assert opened_row_images(each)[0].size == (384, 384)
+                    assert opened_row_images(table_row)[0].size == (384, 384)
                 except ImageError:
                     self.log.note("training row", kind, "dropped with a reason")
                     assert kind != "good"
@@ -175,10 +163,10 @@ class Fuzz:
         with self.log.watch("infer with a model", "batch of images", {}, share=len(kinds)):
             infer(settings)
             results = {result.problem: result for result in read_results(output).results}
-            for (name, kind), each in zip(kinds.items(), rows, strict=True):
-                asked = results[each["problem"]].outcome is not None
-                self.log.note("infer with a model", kind, "answered" if asked else "error line with a reason")
-                if kind == "good" and not asked:
+            for (name, kind), question in zip(kinds.items(), rows, strict=True):
+                answered = results[question["problem"]].outcome is not None
+                self.log.note("infer with a model", kind, "answered" if answered else "error line with a reason")
+                if kind == "good" and not answered:
                     self.log.fault("infer with a model", kind, f"{name} is lost", {})
 
     # ---- question files
@@ -226,7 +214,7 @@ class Fuzz:
                 table, dropped = load_rows(path, "test", root)
                 self.log.note("infer: read and plan", kind, "read, bad rows dropped" if dropped else "read")
                 there = set(table["problem"])
-                lost = [each for each in good_rows(data, entries) if each["problem"] not in there]
+                lost = [entry for entry in good_rows(data, entries) if entry["problem"] not in there]
                 if lost:
                     self.log.fault("infer: read and plan", kind, f"the good row {lost[0]!r} is lost", {"l.json": data})
         self.files["list"] += count
@@ -248,11 +236,11 @@ class Fuzz:
             path = root / f"questions.{suffix}"
             path.write_bytes(data)
             with self.log.watch("text questions", kind, {path.name: data}):
-                found = [each for _, each in rows_of(path)]
+                questions = [question for _, question in rows_of(path)]
                 self.log.note("text questions", kind, "read")
                 if suffix == "jsonl":
-                    whole = [entry for entry in entries if json.dumps(entry).encode() in data.split(b"\n")]
-                    if any(entry not in found for entry in whole):
+                    good_entries = [entry for entry in entries if json.dumps(entry).encode() in data.split(b"\n")]
+                    if any(entry not in questions for entry in good_entries):
                         self.log.fault("text questions", kind, "a good row is lost", {path.name: data})
         self.files["text"] += count
 
@@ -266,23 +254,23 @@ class Fuzz:
         manifest = {"rows": 12, "data": str(root / "list.json"), "image_root": str(root), "mode": "think"}
         path = root / "out.jsonl"
         with ResultWriter(path, manifest) as writer:
-            for number, each in enumerate(rows):
+            for number, question in enumerate(rows):
                 labels = {"modality": list(Modality)[number % 3].value, "task": list(Task)[number % 2].value}
                 text = ("<answer>A</answer>", "the answer is B", "I do not know")[number % 3]
-                writer.write(graded_result({**each, **labels}, f"image {number % 5}", text, 5))  # type: ignore[dict-item]
-        whole = path.read_text(encoding="utf-8")
+                writer.write(graded_result({**question, **labels}, f"image {number % 5}", text, 5))  # type: ignore[dict-item]
+        undamaged = path.read_text(encoding="utf-8")
         for _ in range(count):
-            kind, data = self._damaged_results(whole)
+            kind, data = self._damaged_results(undamaged)
             path.write_bytes(data)
             with self.log.watch("report", kind, {"out.jsonl": data}):
                 self._report(path)
                 self.log.note("report", kind, "reported")
         self.files["result"] += count
 
-    def _damaged_results(self, whole: str) -> tuple[str, bytes]:
+    def _damaged_results(self, text: str) -> tuple[str, bytes]:
         if self.draw.random() < 0.5:
-            return damaged_text(whole, json.dumps(release_row(3, "x")), self.draw)
-        lines = [json.loads(line) for line in whole.splitlines()]
+            return damaged_text(text, json.dumps(release_row(3, "x")), self.draw)
+        lines = [json.loads(line) for line in text.splitlines()]
         if self.draw.random() < 0.3:
             kind, lines[0]["manifest"] = "manifest", self._damaged_manifest(lines[0]["manifest"])
         else:
@@ -292,17 +280,17 @@ class Fuzz:
 
     def _damaged_manifest(self, manifest: dict[str, Value]) -> dict[str, Value]:
         names = ("checkpoint", "trained_on", "tested_on", "run_dir", "data", "image_root", "split", "options")
-        known = dict.fromkeys(names, "x") | {"image": "shown", "samples": 1, "checkpoint_sha256": "x"}
-        changed = {**known, **manifest}
+        complete = dict.fromkeys(names, "x") | {"image": "shown", "samples": 1, "checkpoint_sha256": "x"}
+        changed = {**complete, **manifest}
         self.draw.choice(VALUES)(changed, self.draw)
         return changed
 
     def _report(self, path: Path) -> None:
-        found = read_results(path)
-        table = tabulate(found.results)
-        assert all(result.outcome is None or isinstance(result.outcome, Outcome) for result in found.results)
+        file = read_results(path)
+        table = tabulate(file.results)
+        assert all(result.outcome is None or isinstance(result.outcome, Outcome) for result in file.results)
         assert table
-        json.dumps(published_form(found.results))
+        json.dumps(published_form(file.results))
         self.reports += 1
         if self.reports % FULL_REPORT == 1:
             write_report([path], self._fresh("report"), with_items=True)
@@ -325,21 +313,21 @@ def write(path: Path, text: str) -> None:
 
 def load_set(outcome: Any) -> Iterator[dict[str, Any]]:
     """The images of all rows of what `prepare` made, undecoded."""
-    for done in outcome.sets:
+    for prepared in outcome.sets:
         for side in ("train", "test"):
-            if (done.folder / side).is_dir():
-                for each in load_rows(done.folder, side)[0]:
-                    assert isinstance(each, dict)
-                    assert opened_row_images(each)[0].size == (ENCODING.size, ENCODING.size)
-                    yield each["image"]
+            if (prepared.folder / side).is_dir():
+                for table_row in load_rows(prepared.folder, side)[0]:
+                    assert isinstance(table_row, dict)
+                    assert opened_row_images(table_row)[0].size == (ENCODING.size, ENCODING.size)
+                    yield table_row["image"]
 
 
 def problems(outcome: Any) -> Iterator[str]:
     """The problems of all rows of what `prepare` made."""
-    for done in outcome.sets:
+    for prepared in outcome.sets:
         for side in ("train", "test"):
-            if (done.folder / side).is_dir():
-                yield from load_rows(done.folder, side)[0]["problem"]
+            if (prepared.folder / side).is_dir():
+                yield from load_rows(prepared.folder, side)[0]["problem"]
 
 
 def good_rows(data: bytes, entries: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -348,8 +336,8 @@ def good_rows(data: bytes, entries: list[dict[str, str]]) -> list[dict[str, str]
         value = parse_json(data.decode("utf-8-sig"), object_of)
     except ValueError:
         return []
-    whole = [each for each in value if repeated_key(each) is None] if isinstance(value, list) else []
-    return [entry for entry in entries if entry in whole]
+    unambiguous = [entry for entry in value if repeated_key(entry) is None] if isinstance(value, list) else []
+    return [entry for entry in entries if entry in unambiguous]
 
 
 def lines(fuzz: Fuzz, seconds: float) -> Iterator[str]:
@@ -361,8 +349,8 @@ def lines(fuzz: Fuzz, seconds: float) -> Iterator[str]:
         if kind != "good":
             doors.setdefault(door, Counter())[outcome] += count
     for door, outcomes in doors.items():
-        told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
-        yield f"  {door}: {told}; {fuzz.log.seconds[door]:.0f} s of processor time"
+        summary = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
+        yield f"  {door}: {summary}; {fuzz.log.seconds[door]:.0f} s of processor time"
     kinds = sorted({kind for _, kind, _ in fuzz.log.counts})
     yield f"  kinds of damage ({len(kinds)}): {', '.join(kinds)}"
     yield f"  tracebacks, lost good rows, slow files: {len(fuzz.log.faults)}"
@@ -376,10 +364,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("output/fuzz"), help="for what breaks something")
     flags = parser.parse_args()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fuzz = Fuzz(Path(folder), flags.seed, flags.keep)
         with quiet():
             fuzz.run(flags.files)
-        print("\n".join(lines(fuzz, time.perf_counter() - begun)))
+        print("\n".join(lines(fuzz, time.perf_counter() - start)))
     return int(bool(fuzz.log.faults))

@@ -93,7 +93,7 @@ class Fault:
     """What is planted in the last rank, and what must be said about it."""
 
     plant: Callable[[], None]
-    said: str
+    message: str
     codes: tuple[int, ...] = (2,)
     on_first: bool = False
     """Planted in the first rank instead, which alone writes the weights."""
@@ -115,17 +115,17 @@ def fault(site: Site, name: str, layout: Layout) -> str:
     planted, output = FAULTS[name], site.fresh()
     place = 0 if planted.on_first else layout.processes - 1
     # well above a slow step of a busy machine
-    more = ["--ddp_timeout", "20"] if name == "a rank hangs" else []
-    begun = time.monotonic()
-    run = site.start(output, layout, *more, fault=lambda rank: planted.plant() if rank == place else None)
+    flags = ["--ddp_timeout", "20"] if name == "a rank hangs" else []
+    start = time.monotonic()
+    run = site.start(output, layout, *flags, fault=lambda rank: planted.plant() if rank == place else None)
     codes = run.wait()
-    seconds = time.monotonic() - begun
-    said = run.log.read_text()
+    seconds = time.monotonic() - start
+    log = run.log.read_text()
     assert all(code in planted.codes for code in codes), (codes, tail(run))
-    assert said.count(planted.said) == 1, tail(run)
-    assert "Traceback" not in said, tail(run)
-    last = require_whole_checkpoints(output)
-    assert last == 2, (last, tail(run))
+    assert log.count(planted.message) == 1, tail(run)
+    assert "Traceback" not in log, tail(run)
+    newest_step = require_whole_checkpoints(output)
+    assert newest_step == 2, (newest_step, tail(run))
     for path in (output / "checkpoint-2").glob("*.safetensors"):
         apart(lambda path=path: _require_finite(path))
     return f"{layout}: {name} on rank {place}: all stopped after {seconds:.0f} s, checkpoint-2 is kept and finite"

@@ -72,11 +72,11 @@ def make_phantoms(
     The same arguments give the same bytes; a finished folder is left as it is. Raises `UserError` for counts
     below 1 and for a folder that holds something else.
     """
-    folder, chosen = Path(folder), [each for each in Modality if each in set(modalities)]
+    folder, chosen = Path(folder), [modality for modality in Modality if modality in set(modalities)]
     for name, count in (("train", train), ("test", test)):
         if count < 1:
             raise UserError(f"{name} images per modality: {count}; a split without rows is no use, ask for 1 or more")
-    wanted = {"train": train, "test": test, "seed": seed, "modalities": [each.value for each in chosen]}
+    wanted = {"train": train, "test": test, "seed": seed, "modalities": [modality.value for modality in chosen]}
     if _is_finished(folder, wanted):
         return folder
     entries = [entry for modality in chosen for entry in _plan(modality, train, test, seed)]
@@ -113,10 +113,10 @@ def save_prepared(folder: Path | str, output: Path | str) -> Path:
 
 def _is_finished(folder: Path, wanted: dict[str, Any]) -> bool:
     if (folder / MANIFEST).is_file():
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if found == wanted:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest == wanted:
             return True
-        raise UserError(f"{folder} holds other phantoms ({found}); name another folder or delete this one")
+        raise UserError(f"{folder} holds other phantoms ({manifest}); name another folder or delete this one")
     foreign = sorted({item.name for item in folder.iterdir()} - _PARTS) if folder.is_dir() else []
     if foreign:
         raise UserError(f"{folder} holds something else ({foreign[0]}); name a new or an empty folder")
@@ -155,18 +155,18 @@ def _write_questions(folder: Path, entries: Sequence[_Entry], seed: int) -> None
         for task in Task
     ]
     for modality in {entry.phantom.modality for entry in entries}:
-        own = [row for row in rows if row["modality"] == modality]
-        release = [_release_row(row, f"{_dataset(modality)}_{place:04d}") for place, row in enumerate(own)]
+        of_modality = [row for row in rows if row["modality"] == modality]
+        release = [_release_row(row, f"{_dataset(modality)}_{place:04d}") for place, row in enumerate(of_modality)]
         _write_json(folder / "QA_information" / "Open-access" / f"{_dataset(modality)}.json", release)
     for split in ("train", "test"):
-        part = [row for row in rows if row["split"] == split]
+        split_rows = [row for row in rows if row["split"] == split]
         for family, key in (("modality", "modality"), ("question_type", "task")):
-            for label in {row[key] for row in part}:
+            for label in {row[key] for row in split_rows}:
                 name = PUBLISHED_NAMES[Modality(label)] if family == "modality" else label
-                own = [_split_row(row) for row in part if row[key] == label]
-                _write_json(folder / "splits" / family / split / f"{name}_{split}.json", own)
-        rng.shuffle(part)
-        _write_json(folder / f"{split}.json", [{k: v for k, v in row.items() if k != "split"} for row in part])
+                labelled = [_split_row(row) for row in split_rows if row[key] == label]
+                _write_json(folder / "splits" / family / split / f"{name}_{split}.json", labelled)
+        rng.shuffle(split_rows)
+        _write_json(folder / f"{split}.json", [{k: v for k, v in row.items() if k != "split"} for row in split_rows])
 
 
 def _split_row(row: dict[str, str]) -> dict[str, str]:

@@ -116,20 +116,20 @@ def riddle(topic: Topic, answer: int, rng: random.Random, ages: range = AGES) ->
 
 
 def sample_riddles(
-    count: int, seed: int, known: frozenset[str] = frozenset(), ages: range = AGES
+    count: int, seed: int, excluded: frozenset[str] = frozenset(), ages: range = AGES
 ) -> list[TextQuestion]:
-    """`count` different questions, topics and answers in turn, in shuffled order; none whose id is `known`."""
+    """`count` different questions, topics and answers in turn, in shuffled order; none whose id is `excluded`."""
     rng = random.Random(f"riddles {seed}")
-    taken: set[str] = set(known)
-    found = []
+    used_ids: set[str] = set(excluded)
+    riddles = []
     for topic, answer in _turns(count):
         question = riddle(topic, answer, rng, ages)
-        while question.id in taken:  # there are over 2,000 patients for every answer
+        while question.id in used_ids:  # there are over 2,000 patients for every answer
             question = riddle(topic, answer, rng, ages)
-        taken.add(question.id)
-        found.append(question)
-    rng.shuffle(found)
-    return found
+        used_ids.add(question.id)
+        riddles.append(question)
+    rng.shuffle(riddles)
+    return riddles
 
 
 def _turns(count: int) -> Iterator[tuple[Topic, int]]:
@@ -149,8 +149,8 @@ def make_riddles(folder: Path | str, train: int = 960, test: int = 480, seed: in
         if count < even or count % even:
             raise UserError(f"--{name} {count} must be a multiple of {even}, so that every answer is as frequent")
     held_out = sample_riddles(test, seed=2 * seed + 1)
-    asked = sample_riddles(train, seed=2 * seed, known=frozenset(question.id for question in held_out))
-    write_set(Path(folder), {"train": asked, "test": held_out}, {}, {}, {"riddles": {"seed": seed}})
+    training = sample_riddles(train, seed=2 * seed, excluded=frozenset(question.id for question in held_out))
+    write_set(Path(folder), {"train": training, "test": held_out}, {}, {}, {"riddles": {"seed": seed}})
     return Path(folder)
 
 

@@ -284,7 +284,7 @@ def _copy_processor(source: Path, folder: Path) -> Any:
 
 
 def _token_id(tokenizer: Any, token: str) -> int:
-    found = tokenizer.convert_tokens_to_ids(token)
-    if found is None or (found == tokenizer.unk_token_id and token != tokenizer.unk_token):
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None or (token_id == tokenizer.unk_token_id and token != tokenizer.unk_token):
         raise UserError(f"the tokenizer has no {token!r}: a Qwen-VL model needs it; take a Qwen processor")
-    return found
+    return token_id
