@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from open_r1.training.grpo.packed_scoring import GroupPass
 
 STEPS = 2
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "deepspeed"
 
 
 def fixed(trainer: Any) -> None:
@@ -35,13 +36,6 @@ def fixed(trainer: Any) -> None:
         return rows, None
 
     trainer._generate_single_turn = complete
-
-
-def zero(stage: int) -> dict[str, Any]:
-    """DeepSpeed's settings for a ZeRO stage on a CPU, where its own Adam kernel would have to be compiled."""
-    auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
-    settings: dict[str, Any] = dict.fromkeys(auto, "auto")
-    return settings | {"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
 
 
 def sampled_in_earnest(trainer: Any) -> None:
@@ -73,7 +67,7 @@ def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
 def main() -> None:
     checkpoint, output, *numbers = sys.argv[1:]
     prompts, accumulation, stage, budget, without, fsdp = (int(each) for each in numbers)
-    extra: dict[str, Any] = {"deepspeed": zero(stage)} if stage else {}
+    extra: dict[str, Any] = {"deepspeed": str(RECIPES / f"zero{stage}.json")} if stage else {}
     if budget:
         extra["tokens_per_micro_batch"] = budget
     trainer = make_trainer(

@@ -30,6 +30,7 @@ BASE = "trl.trainer.base_trainer:_BaseTrainer"
 GRPO = "trl.trainer.grpo_trainer:GRPOTrainer"
 SFT = "trl.trainer.sft_trainer:SFTTrainer"
 SAMPLER = "trl.trainer.utils:RepeatSampler"
+ZERO1 = "torch.distributed.optim.zero_redundancy_optimizer:ZeroRedundancyOptimizer"
 ZERO3 = "deepspeed.runtime.zero.stage3:DeepSpeedZeroOptimizer_Stage3"
 
 LOSS = "self, model, inputs, return_outputs=, num_items_in_batch="
@@ -57,6 +58,10 @@ OVERRIDES = (
     Seam(TRAINER, "_load_rng_state", "self, checkpoint", "resuming on another number of processes"),
     Seam(GRPO, "_load_optimizer_and_scheduler", "self, checkpoint", "the learning rate of the new schedule"),
     Seam(TRAINER, "_load_optimizer_and_scheduler", "self, checkpoint", "the same, for SFT"),
+    Seam(TRAINER, "_save_optimizer_and_scheduler", "self, output_dir", "a divided optimizer is saved in parts"),
+    Seam(TRAINER, "create_optimizer", "self, model=", "a divided optimizer is made"),
+    Seam(ZERO1, "state_dict", "self", "this process's part, without the others"),
+    Seam(ZERO1, "load_state_dict", "self, state_dict", "the same"),
     Seam(TRAINER, "_load_from_checkpoint", "self, resume_from_checkpoint, model=", "every tensor is checked"),
     Seam(TRAINER, "_load_best_model", "self", "every tensor is checked"),
     Seam(TRAINER, "_evaluate", "self, trial, ignore_keys_for_eval, skip_scheduler=", "a signal ends an evaluation"),

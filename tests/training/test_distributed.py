@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
 FIRST = Layout(1, 4, 1)
 OTHERS = [Layout(1, 1, 4), Layout(2, 2, 1), Layout(2, 1, 2), Layout(2, 2, 1, budget=300), Layout(2, 2, 1, without=2)]
-ZERO = [Layout(2, 1, 2, stage=2), Layout(2, 2, 1, stage=3), Layout(2, 2, 1, 2, budget=300)]
+ZERO = [Layout(2, 1, 2, stage=1), Layout(2, 1, 2, stage=2), Layout(2, 2, 1, stage=3), Layout(2, 2, 1, 2, budget=300)]
 ZERO.append(Layout(2, 2, 1, stage=3, without=2))
 FSDP = [Layout(2, 1, 2, fsdp=1), Layout(2, 2, 1, budget=300, without=2, fsdp=1)]
 Results = Callable[[Layout], dict[str, Any]]

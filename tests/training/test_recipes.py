@@ -1,5 +1,6 @@
 """Every recipe parses, means what was published, and old keys are translated with one line each."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 from open_r1.common.errors import UserError
 from open_r1.rewards.registry import rewards_for
+from open_r1.training.command_line.flags import read_training_flags
 from open_r1.training.command_line.legacy_flags import OLD_KEYS, translated, translated_flags
 from open_r1.training.command_line.parsing import parse
 from open_r1.vocabulary.modes import Mode
@@ -55,6 +57,19 @@ def test_the_cpu_configuration_starts_as_many_processes_as_asked(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(tmp_path / "who.py")]
     subprocess.run([*launch, str(tmp_path / "rank")], capture_output=True, text=True, timeout=600, check=True)
     assert {path.name: path.read_text() for path in tmp_path.glob("rank*")} == {"rank0": "2", "rank1": "2"}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_deepspeed_file_is_of_its_stage_and_takes_its_numbers_from_the_flags(stage, tmp_path):
+    """tests/training/test_distributed.py trains with them."""
+    path = RECIPES / "deepspeed" / f"zero{stage}.json"
+    settings = json.loads(path.read_text())
+    assert settings["zero_optimization"]["stage"] == stage
+    assert settings["data_types"] == {"grad_accum_dtype": "fp32"}
+    named_by_flags = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "bf16")
+    assert all(settings[name] in ("auto", {"enabled": "auto"}) for name in named_by_flags)
+    base = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", str(tmp_path)]
+    assert read_training_flags("grpo", [*base, "--deepspeed", str(path)]).library.deepspeed == str(path)
 
 
 def test_zero3_shards_everything_and_offloads():

@@ -19,6 +19,7 @@ from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.command_line.parsing import parse
 from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
+from open_r1.training.memory.half_reference import shrink_reference
 from open_r1.training.run_lifecycle import own_folder, run_story, run_training
 from open_r1.training.setup.adapters import quantization
 from open_r1.training.setup.cost_estimate import Estimate, TryLongest
@@ -100,6 +101,9 @@ def _train_grpo(
             publish_completions=script.log_completions_publicly,
         )
     require_trainable(trainer.model)
+    shrink_reference(trainer)
+    if script.shard_optimizer:
+        trainer.divide_optimizer()
     look_ahead(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())
     trainer.add_callback(CompletionsAsText(trainer))

@@ -106,6 +106,8 @@ def _train_sft(
     with starting_model(script, training, model_config, packed, say) as (model, adapters):
         trainer = build_trainer(model, processor, rows, mode, training, adapters, asked)
     require_trainable(trainer.model)
+    if script.shard_optimizer:
+        trainer.divide_optimizer()
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "
         f"{-(-len(rows) // training.prompts_per_step)} steps per epoch"

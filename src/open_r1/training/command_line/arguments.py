@@ -71,6 +71,13 @@ class QuestionArguments:
             "is not available."
         },
     )
+    shard_optimizer: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Divide the optimizer's state among the processes (ZeRO-1 in float32): the same weights, less "
+            "memory. Default: where the plan says that a whole copy does not fit each GPU."
+        },
+    )
     lora_on: str | None = field(
         default=None,
         metadata={

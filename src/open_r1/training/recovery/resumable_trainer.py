@@ -26,6 +26,7 @@ from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
 from open_r1.common.redaction import public_copy
 from open_r1.modeling.agreement import all_finite, stop_everywhere
+from open_r1.training.memory.sharded_optimizer import DividesOptimizer, part_names
 from open_r1.training.recovery.checkpoint_store import (
     STAGE,
     clear_stage,
@@ -59,7 +60,7 @@ class _ToldToStop(Exception):
     """A signal has come within an evaluation."""
 
 
-class ResumableTrainer(Continuing, _Trainer):
+class ResumableTrainer(Continuing, DividesOptimizer, _Trainer):
     """In front of a TRL trainer: `class X(ResumableTrainer, GRPOTrainer)`."""
 
     args: Any
@@ -220,7 +221,8 @@ class ResumableTrainer(Continuing, _Trainer):
         needed += ["rng_state.pth"] if single else [f"rng_state_{rank}.pth" for rank in ranks]
         if engine.startswith("ZeRO"):
             return [*needed, "latest", "global_step*/*"]
-        return [*needed, "scheduler.pt", "optimizer*"]
+        optimizer = part_names(ranks, self.args.world_size) if self.divides_optimizer else ["optimizer*"]
+        return [*needed, "scheduler.pt", *optimizer]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer's; the final weights in the run's folder are whole under their names or not there."""

@@ -1,0 +1,217 @@
+"""How many weights a model has, counted from its config.json alone, by what is done with them.
+
+Matrices are multiplied, and under autocast rounded first; vectors (norms and biases) are not; the embeddings' table is
+looked up, and is the head too where the two are tied. Nothing is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from open_r1.checkpoints.families import FAMILIES
+from open_r1.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class LanguageSize:
+    """A language model's layers and tables."""
+
+    layers: int
+    width: int
+    """Numbers per token between layers."""
+    queries: int
+    """Numbers per token of all query heads of a layer."""
+    keys: int
+    """Numbers per token of all key heads of a layer; as many of values."""
+    mlp: int
+    """Numbers per token within a layer's MLP."""
+    vocabulary: int
+    tied: bool
+    """Whether the head is the embeddings' table."""
+    vectors_per_layer: int
+    """Weights of a layer that are norms and biases."""
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Name -> inputs and outputs of each linear layer of a decoder layer."""
+        width, mlp = self.width, self.mlp
+        attention = {"q_proj": (width, self.queries), "k_proj": (width, self.keys), "v_proj": (width, self.keys)}
+        attention["o_proj"] = (self.queries, width)
+        return attention | {"gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width)}
+
+    @property
+    def matrices(self) -> int:
+        """Weights of all layers that are multiplied, without the head."""
+        return self.layers * sum(ins * outs for ins, outs in self.linears.values())
+
+    @property
+    def table(self) -> int:
+        """Weights of the embeddings."""
+        return self.vocabulary * self.width
+
+    @property
+    def vectors(self) -> int:
+        """Norms and biases, the last norm's too."""
+        return self.layers * self.vectors_per_layer + self.width
+
+
+@dataclass(frozen=True)
+class VisionSize:
+    """A vision tower with what leads to the language model."""
+
+    layers: int
+    width: int
+    mlp: int
+    gated: bool
+    """Whether the MLP has a gate (Qwen2.5-VL) or is two layers deep (Qwen2-VL)."""
+    patch: int
+    """Numbers per patch that come in."""
+    out: int
+    """Numbers per token that go out."""
+    patches_per_token: int
+    block_matrices: int
+    """Weights of all blocks that are multiplied."""
+    other_matrices: int
+    """Those of the patches' embedding and of the merger."""
+    vectors: int
+    linears: Mapping[str, tuple[int, int]]
+    """Name -> inputs and outputs of the linear layers of a block."""
+    merger_linears: tuple[tuple[int, int], ...]
+    is_fed: bool = True
+    """Whether questions bring images to it; Gemma's sees none here."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A model's weights."""
+
+    family: str
+    language: LanguageSize
+    vision: VisionSize | None
+
+    @property
+    def head(self) -> int:
+        """Weights of the head, 0 where it is the embeddings' table."""
+        return 0 if self.language.tied else self.language.table
+
+    @property
+    def vision_weights(self) -> int:
+        """All weights of the vision tower and its merger."""
+        vision = self.vision
+        return 0 if vision is None else vision.block_matrices + vision.other_matrices + vision.vectors
+
+    @property
+    def weights(self) -> int:
+        """All weights."""
+        language = self.language
+        return language.matrices + language.vectors + language.table + self.head + self.vision_weights
+
+    @property
+    def rounded(self) -> int:
+        """Weights that autocast rounds as a whole to multiply them: all matrices but the head, which goes in tiles."""
+        vision = self.vision
+        return self.language.matrices + (vision.block_matrices + vision.other_matrices if vision is not None else 0)
+
+
+def model_size(config: Mapping[str, Any]) -> ModelSize:
+    """The size of a model whose config.json holds this, in today's form or as it was published.
+
+    Raises:
+        UserError: a family that is not trained here, or a number is missing.
+    """
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UserError(f"model_type {family!r} is no family that is trained here; known are {', '.join(FAMILIES)}")
+    try:
+        language = _language(family, config)
+        return ModelSize(family, language, _vision(family, config, language))
+    except KeyError as error:
+        raise UserError(f"config.json lacks {error.args[0]}, which says how large the model is") from error
+
+
+def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
+    text = config.get("text_config") or config
+    width, heads = text["hidden_size"], text["num_attention_heads"]
+    size = text.get("head_dim") or width // heads
+    queries, keys = heads * size, text["num_key_value_heads"] * size
+    is_gemma = family == "gemma3"
+    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", is_gemma))
+    # Gemma 3: norms around attention and MLP and of each head's queries and keys, no biases; Qwen 2: biases of q, k, v
+    vectors = 4 * width + 2 * size if is_gemma else 2 * width + queries + 2 * keys
+    return LanguageSize(
+        layers=text["num_hidden_layers"],
+        width=width,
+        queries=queries,
+        keys=keys,
+        mlp=text["intermediate_size"],
+        vocabulary=text["vocab_size"],
+        tied=bool(tied),
+        vectors_per_layer=vectors,
+    )
+
+
+def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> VisionSize | None:
+    vision = config.get("vision_config")
+    if not FAMILIES[family].has_vision:
+        return None if family != "gemma3" or vision is None else _siglip(vision, language)
+    assert vision is not None, f"a {family} without a vision tower"
+    channels = vision.get("in_channels", vision.get("in_chans", 3))
+    patch = channels * vision.get("temporal_patch_size", 2) * vision.get("patch_size", 14) ** 2
+    merged = vision.get("spatial_merge_size", 2) ** 2
+    layers = vision.get("depth", 32)
+    gated = family == "qwen2_5_vl"
+    if gated:
+        width, mlp, out = vision["hidden_size"], vision["intermediate_size"], vision["out_hidden_size"]
+        linears = {"gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width)}
+        norm = width
+    else:
+        width, out = vision.get("embed_dim", 1280), vision["hidden_size"]
+        mlp = int(width * vision.get("mlp_ratio", 4))
+        linears = {"fc1": (width, mlp), "fc2": (mlp, width)}
+        norm = 2 * width  # a LayerNorm has biases
+    linears |= {"qkv": (width, 3 * width), "proj": (width, width)}
+    merger = ((width * merged, width * merged), (width * merged, out))
+    biases = sum(outs for _, outs in linears.values())
+    return VisionSize(
+        layers=layers,
+        width=width,
+        mlp=mlp,
+        gated=gated,
+        patch=patch,
+        out=out,
+        patches_per_token=merged,
+        block_matrices=layers * sum(ins * outs for ins, outs in linears.values()),
+        other_matrices=patch * width + sum(ins * outs for ins, outs in merger),
+        vectors=layers * (2 * norm + biases) + norm + sum(outs for _, outs in merger),
+        linears=linears,
+        merger_linears=merger,
+    )
+
+
+def _siglip(vision: Mapping[str, Any], language: LanguageSize) -> VisionSize:
+    """Gemma's tower, which is loaded and not used; nothing is known of what it would hold."""
+    width, mlp, layers = vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"]
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    patch = vision.get("num_channels", 3) * vision["patch_size"] ** 2
+    linears = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width))
+    linears |= {"fc1": (width, mlp), "fc2": (mlp, width)}
+    block = sum(ins * outs for ins, outs in linears.values())
+    block_vectors = 4 * width + sum(outs for _, outs in linears.values())
+    # a head that pools is one block more, with one norm and a query; the published Gemma 3 has none
+    pools = vision.get("vision_use_head", True)
+    return VisionSize(
+        layers=layers,
+        width=width,
+        mlp=mlp,
+        gated=False,
+        patch=patch,
+        out=language.width,
+        patches_per_token=1,
+        block_matrices=layers * block,
+        other_matrices=patch * width + patches * width + width * language.width + (block if pools else 0),
+        # biases of the patches' embedding, the last LayerNorm, and the norm before the projection
+        vectors=layers * block_vectors + 4 * width + (block_vectors - width if pools else 0),
+        linears=linears,
+        merger_linears=((width, language.width),),
+        is_fed=False,
+    )
