@@ -122,8 +122,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="of each setting (1000)")
     draws = parser.parse_args().draws
     measured = [(setting, *coverage(setting, draws, seed)) for seed, setting in enumerate(SETTINGS)]
-    for name, few in (("fewer than 15 images", True), ("15 images or more", False)):
-        here = [entry for entry in measured if (entry[0].images < 15) == few]
+    for name, is_small in (("fewer than 15 images", True), ("15 images or more", False)):
+        here = [entry for entry in measured if (entry[0].images < 15) == is_small]
         print(f"{name}, {len(here)} settings of {draws} draws")
         _line("accuracy", [(setting, share) for setting, share, _, _ in here])
         equal = [entry for entry in here if entry[0].first == entry[0].second]

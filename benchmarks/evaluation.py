@@ -29,10 +29,10 @@ QUESTIONS_PER_IMAGE = 5
 def resident_mib(pid: int, name: str = "VmRSS") -> float:
     """Resident memory of a process in MiB; 0 once it has ended."""
     try:
-        found = re.search(name + r":\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(name + r":\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
     except OSError:
         return 0.0
-    return int(found[1]) / 1024 if found else 0.0
+    return int(match[1]) / 1024 if match else 0.0
 
 
 def lines(path: Path) -> int:
@@ -44,7 +44,7 @@ def infer(data: Path, results: Path, questions: int, log: Path) -> tuple[float, 
     """Seconds, and the resident memory in MiB at each tenth of the questions."""
     command = [sys.executable, "eval/infer.py", "--model_path", str(TINY_BASE), "--prompt_path", str(data)]
     command += ["--output_path", str(results), "--max_new_tokens", "16", "--mode", "nothink"]
-    begun, memory = time.perf_counter(), []
+    start, memory = time.perf_counter(), []
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment())
         while process.poll() is None:
@@ -54,20 +54,20 @@ def infer(data: Path, results: Path, questions: int, log: Path) -> tuple[float, 
             time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"eval/infer.py ended with status {process.returncode}: {log.read_text()[-500:]}")
-    return time.perf_counter() - begun, memory
+    return time.perf_counter() - start, memory
 
 
 def report(results: Path, output: Path) -> tuple[float, float]:
     """Seconds, and the most resident memory in MiB."""
     command = [sys.executable, "eval/report.py", "--with_items", str(results), "--output_dir", str(output)]
-    begun, most = time.perf_counter(), 0.0
+    start, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
     while process.poll() is None:
-        most = max(most, resident_mib(process.pid, "VmHWM"))
+        peak = max(peak, resident_mib(process.pid, "VmHWM"))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"eval/report.py ended with status {process.returncode}")
-    return time.perf_counter() - begun, most
+    return time.perf_counter() - start, peak
 
 
 def environment() -> dict[str, str]:
@@ -82,18 +82,18 @@ def main() -> None:
     questions = per_modality * len(Modality) * QUESTIONS_PER_IMAGE
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         make_phantoms(folder / "raw", train=4, test=per_modality)
         drawn = time.perf_counter()
         save_prepared(folder / "raw", folder / "set")
         print(
-            f"{questions:,} questions: drawn in {drawn - begun:.0f} s, prepared in {time.perf_counter() - drawn:.0f} s"
+            f"{questions:,} questions: drawn in {drawn - start:.0f} s, prepared in {time.perf_counter() - drawn:.0f} s"
         )
         seconds, memory = infer(folder / "set", folder / "answers.jsonl", questions, folder / "infer.log")
-        print(f"inferred in {seconds:.0f} s; resident MiB at each tenth: {' '.join(f'{each:.0f}' for each in memory)}")
+        print(f"inferred in {seconds:.0f} s; resident MiB at each tenth: {' '.join(f'{mib:.0f}' for mib in memory)}")
         print(f"results: {lines(folder / 'answers.jsonl'):,} lines")
-        seconds, most = report(folder / "answers.jsonl", folder / "report")
-        print(f"reported in {seconds:.0f} s, at most {most:.0f} MiB")
+        seconds, peak = report(folder / "answers.jsonl", folder / "report")
+        print(f"reported in {seconds:.0f} s, at most {peak:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -80,18 +80,18 @@ def in_turn(stock: Callable[[], object], ours: Callable[[], object], rounds: int
 def saved_bytes(work: Callable[[], object], model: Any) -> int:
     """Bytes that autograd keeps for the backward pass of `work`, weights left out, shared storage counted once."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    seen: dict[int, int] = {}
+    sizes_by_pointer: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
+            sizes_by_pointer[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()
     del result
-    return sum(seen.values())
+    return sum(sizes_by_pointer.values())
 
 
 class Bench:
@@ -169,15 +169,15 @@ class Bench:
 
     def agreement(self) -> dict[str, float]:
         """Both ways on the same completions: difference of the losses, and 1 - cosine of the gradients."""
-        found = []
+        passes = []
         for shared in (False, True):
             batch = self.batch(shared)
             self.trainer.model.zero_grad(set_to_none=True)
             loss = self.loss(shared, batch)
             loss.backward()
             grads = [p.grad.flatten().double().cpu() for p in self.trainer.model.parameters() if p.grad is not None]
-            found.append((loss.item(), torch.cat(grads)))
-        (stock_loss, stock), (our_loss, ours) = found
+            passes.append((loss.item(), torch.cat(grads)))
+        (stock_loss, stock), (our_loss, ours) = passes
         return {
             "loss_difference": abs(stock_loss - our_loss),
             "one_minus_cosine": 1 - torch.cosine_similarity(stock, ours, dim=0).item(),
@@ -208,11 +208,12 @@ def measure(bench: Bench, rounds: int, whole_step: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"group": bench.group, "length": bench.length, **bench.agreement()}
     stock, ours = bench.batch(False), bench.batch(True)
     result["pass"] = in_turn(lambda: bench.training_pass(False, stock), lambda: bench.training_pass(True, ours), rounds)
-    kept = [
+    saved = [
         saved_bytes(lambda: bench.loss(False, stock), bench.trainer.model),
         saved_bytes(lambda: bench.loss(True, ours), bench.trainer.model),
     ]
-    result["saved_activations_ratio"], result["saved_mib"] = kept[0] / kept[1], [each / 2**20 for each in kept]
+    result["saved_activations_ratio"] = saved[0] / saved[1]
+    result["saved_mib"] = [size / 2**20 for size in saved]
     if whole_step:
         result["step"] = in_turn(lambda: bench.step(False), lambda: bench.step(True), rounds)
     return result

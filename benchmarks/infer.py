@@ -63,9 +63,9 @@ class Clock:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         yield
-        self.seconds[name] += time.perf_counter() - begun
+        self.seconds[name] += time.perf_counter() - start
 
     def around(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
@@ -174,8 +174,8 @@ def serve(pipe: Any, work: Work, rank: int, size: int) -> None:
     torch.set_num_threads(1)
     ours = Ours(work, rank, size)
     pipe.send(None)
-    while (told := pipe.recv()) is not None:
-        pipe.send(ours(*told)[0])
+    while (message := pipe.recv()) is not None:
+        pipe.send(ours(*message)[0])
 
 
 class Processes:
@@ -238,10 +238,10 @@ def compare(work: Work, lengths: Sequence[int], rounds: int, processes: int) -> 
                     continue
                 begin(output)
                 wall = time.perf_counter()
-                told = side(new_tokens, output)
+                message = side(new_tokens, output)
                 elapsed = time.perf_counter() - wall
-                measured[name] = (elapsed, told[0] if isinstance(told, tuple) else told)
-                splits = [clock, told[1]] if isinstance(told, tuple) else splits
+                measured[name] = (elapsed, message[0] if isinstance(message, tuple) else message)
+                splits = [clock, message[1]] if isinstance(message, tuple) else splits
                 agree(expected, output, exact=work.device == "cpu")
             if round_:
                 for name, (elapsed, used) in measured.items():
@@ -264,13 +264,13 @@ def begin(output: Path) -> None:
 
 def agree(expected: dict[str, str], output: Path, exact: bool) -> None:
     """Both wrote the same; in bfloat16, where rounding depends on the batch, most of it."""
-    found = {result.id: result.output for result in read_results(output).results}
-    assert found.keys() == expected.keys()
-    same = sum(found[name] == text for name, text in expected.items()) / len(expected)
+    outputs = {result.id: result.output for result in read_results(output).results}
+    assert outputs.keys() == expected.keys()
+    agreement = sum(outputs[name] == text for name, text in expected.items()) / len(expected)
     if exact:
-        assert same == 1, f"{1 - same:.1%} of the texts differ"
-    elif same < 1:
-        print(f"  (bfloat16: {same:.1%} of the texts are equal)")
+        assert agreement == 1, f"{1 - agreement:.1%} of the texts differ"
+    elif agreement < 1:
+        print(f"  (bfloat16: {agreement:.1%} of the texts are equal)")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -99,8 +99,8 @@ def prepare_once(release: Path, output: Path, workers: int) -> None:
 
 def cpu_seconds() -> float:
     """CPU time of this process and of its finished children."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def timed(work, *arguments) -> tuple[float, float]:
@@ -122,7 +122,9 @@ def speed(scratch: Path, count: int, rounds: int, workers: int) -> None:
         ours.append(timed(prepare_once, release, scratch / f"out{number}", workers))
         shutil.rmtree(scratch / f"out{number}")
         print(f"round {number}: bare {bare[-1][0]:.1f} s, prepared {ours[-1][0]:.1f} s", flush=True)
-    (bare_wall, bare_cpu), (our_wall, our_cpu) = (tuple(map(median, zip(*each, strict=True))) for each in (bare, ours))
+    (bare_wall, bare_cpu), (our_wall, our_cpu) = (
+        tuple(map(median, zip(*usage, strict=True))) for usage in (bare, ours)
+    )
     print(f"{count} images, {workers} processes, medians of {rounds} rounds in turn")
     print(f"  bare loop, one process: {count / bare_wall:6.1f} images/s, {1000 * bare_cpu / count:.1f} ms CPU each")
     print(f"  preparation:            {count / our_wall:6.1f} images/s, {1000 * our_cpu / count:.1f} ms CPU each")
@@ -133,8 +135,8 @@ def speed(scratch: Path, count: int, rounds: int, workers: int) -> None:
 def peak_memory(release: Path, output: Path, workers: int) -> tuple[float, float]:
     """Largest resident set in MB of a process that prepares `release`, and of its largest worker."""
     command = [sys.executable, __file__, "--measure", str(release), str(output), str(workers)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    parent, worker = json.loads(done.stdout)
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    parent, worker = json.loads(process.stdout)
     return parent, worker
 
 
@@ -160,20 +162,22 @@ def high_water(process: str) -> float:
 
 def measure(release: str, output: str, workers: str) -> None:
     """In a process of its own: prepare while a thread watches the workers, then print the peaks as JSON."""
-    seen: dict[str, float] = {}  # the latest reading of each: before its exec a child looks like its parent
-    done = threading.Event()
+    peaks: dict[str, float] = {}  # the latest reading of each: before its exec a child looks like its parent
+    finished = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
+        while not finished.wait(0.05):
             for children in Path("/proc/self/task").glob("*/children"):
-                seen.update({child: high_water(child) or seen.get(child, 0) for child in children.read_text().split()})
+                peaks.update(
+                    {child: high_water(child) or peaks.get(child, 0) for child in children.read_text().split()}
+                )
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     prepare_once(Path(release), Path(output), int(workers))
-    done.set()
+    finished.set()
     watcher.join()
-    print(json.dumps([high_water("self"), max(seen.values(), default=0)]))
+    print(json.dumps([high_water("self"), max(peaks.values(), default=0)]))
 
 
 def main() -> None:

@@ -66,18 +66,18 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 def measure(files: Sequence[Path], output: Path) -> str:
     """Report these files in a process of its own, and say what that took."""
-    begun, spent = time.perf_counter(), os.times()
+    start, spent = time.perf_counter(), os.times()
     script = str(ROOT / "eval" / "report.py")
     command = [sys.executable, "-c", REPORT, script, "--with_items", *map(str, files), "--output_dir", str(output)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"eval/report.py failed with exit status {done.returncode}: {done.stderr}")
-    wall, used = time.perf_counter() - begun, os.times()
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"eval/report.py failed with exit status {process.returncode}: {process.stderr}")
+    wall, used = time.perf_counter() - start, os.times()
     processor = used.children_user + used.children_system - spent.children_user - spent.children_system
     size = (output / "report.html").stat().st_size
-    most, mapped = (int(number) / 1024 for number in done.stderr.split()[-2:])
+    peak, mapped = (int(number) / 1024 for number in process.stderr.split()[-2:])
     return (
-        f"{wall:5.1f} s wall, {processor:5.1f} s CPU, {most:4.0f} MiB resident at most ({mapped:.0f} MiB are mapped "
+        f"{wall:5.1f} s wall, {processor:5.1f} s CPU, {peak:4.0f} MiB resident at most ({mapped:.0f} MiB are mapped "
         f"files, at the end), page {size / 2**20:.1f} MiB"
     )
 
@@ -99,8 +99,8 @@ def main() -> None:
                 files.append(root / f"{name}.jsonl")
                 write_run(files[-1], (rows[k] for k in range(lines)), {**manifest, "checkpoint": name}, right)
             for count in flags.runs:
-                found = measure(files[:count], root / f"report-{lines}-{count}")
-                print(f"{lines:6,} lines x {count} run{'s' if count > 1 else ' '}: {found}", flush=True)
+                costs = measure(files[:count], root / f"report-{lines}-{count}")
+                print(f"{lines:6,} lines x {count} run{'s' if count > 1 else ' '}: {costs}", flush=True)
 
 
 if __name__ == "__main__":

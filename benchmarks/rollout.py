@@ -35,10 +35,10 @@ def encode(processor: Any, prompts: int, device: torch.device) -> PromptBatch:
         build_messages(PROBLEM, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
     )
     opened = [Image.effect_noise((384, 384), 40 + index).convert("RGB") for index in range(prompts)]
-    made = processor(text=[text] * prompts, images=opened, padding=True, padding_side="left", return_tensors="pt")
-    made = made.to(device)
-    vision = {name: made[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
-    return PromptBatch(made["input_ids"], made["attention_mask"], [1] * prompts, vision)
+    inputs = processor(text=[text] * prompts, images=opened, padding=True, padding_side="left", return_tensors="pt")
+    inputs = inputs.to(device)
+    vision = {name: inputs[name] for name in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
+    return PromptBatch(inputs["input_ids"], inputs["attention_mask"], [1] * prompts, vision)
 
 
 @torch.no_grad()
@@ -63,13 +63,13 @@ def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: i
     for way in (stock, sample_groups):
         torch.manual_seed(0)
         drawn.append(way(model, prompts, group, config))
-    same = (drawn[0] == drawn[1]).float().mean().item()
-    if model.dtype == torch.float32 and same < 1:
-        raise SystemExit(f"error: only {same:.1%} of the sampled tokens agree; a speed of something else means nothing")
+    agreement = (drawn[0] == drawn[1]).float().mean().item()
+    if model.dtype == torch.float32 and agreement < 1:
+        raise SystemExit(f"error: only {agreement:.1%} of the sampled tokens agree: the speeds are not comparable")
     times = in_turn(
         lambda: stock(model, prompts, group, config), lambda: sample_groups(model, prompts, group, config), rounds
     )
-    return {"group": group, "length": length, "same_tokens": same, **times}
+    return {"group": group, "length": length, "same_tokens": agreement, **times}
 
 
 def main() -> None:
@@ -100,11 +100,11 @@ def main() -> None:
         results = []
         for length in flags.lengths:
             for group in flags.groups:
-                found = measure(model, prompts, group, length, flags.rounds)
-                results.append(found)
+                result = measure(model, prompts, group, length, flags.rounds)
+                results.append(result)
                 print(
-                    f"{group:>4} {length:>6} {found['same_tokens']:>5.0%} {found['ratio']:>8.2f}x "
-                    f"{found['cpu_ratio']:>8.2f}x {found['stock_ms']:>11.0f} {found['ours_ms']:>9.0f}",
+                    f"{group:>4} {length:>6} {result['same_tokens']:>5.0%} {result['ratio']:>8.2f}x "
+                    f"{result['cpu_ratio']:>8.2f}x {result['stock_ms']:>11.0f} {result['ours_ms']:>9.0f}",
                     flush=True,
                 )
         if flags.output:

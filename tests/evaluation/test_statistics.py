@@ -13,6 +13,7 @@ from open_r1.evaluation.scoring.statistics import (
     accuracy,
     clustered_stderr,
     difference,
+    exact_low,
     holm,
     mean_of_means,
     pass_at_k,
@@ -20,7 +21,6 @@ from open_r1.evaluation.scoring.statistics import (
     t_quantile,
     wilson,
 )
-from open_r1.evaluation.scoring.statistics import _exact_low as exact_low
 
 
 def test_stderr_of_independent_questions_is_the_textbook_one():

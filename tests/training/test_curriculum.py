@@ -133,7 +133,7 @@ def test_both_thresholds_belong_to_their_label() -> None:
     assert [Thresholds().label(rate) for rate in (0, 0.25, 0.26, 0.74, 0.75, 1)] == [
         *("hard", "hard", "medium", "medium", "easy", "easy")
     ]
-    with pytest.raises(UserError, match="leave no order"):
+    with pytest.raises(UserError, match="are not in order"):
         Thresholds(easy_from=0.2, hard_to=0.5)
 
 

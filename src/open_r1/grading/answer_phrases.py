@@ -1,7 +1,7 @@
-"""What a piece of text claims: one offered letter, or nothing. The reading half of the grader in `answers`.
+"""What a piece of text claims: one offered letter, or nothing. The reading half of `grader`.
 
 `read_statement` reads text that is nothing but an answer; `last_claim` finds the last sentence that says what the
-answer is; `last_line` reads a letter on a line of its own. The rules are listed in `answers`. All patterns have
+answer is; `last_line` reads a letter on a line of its own. The rules are listed in `grader`. All patterns have
 bounded repeats only and claims are looked for from the end, so time is linear in the length of the text.
 """
 
@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 # on a long run of combining marks.
 _CHARACTERS: dict[int, str] = {
     point: unicodedata.normalize("NFKC", chr(point))
-    for first, last in (
+    for low, high in (
         (0xFF01, 0xFF5E),  # full width
         (0x249C, 0x24E9),  # (a), circled
         (0x1D400, 0x1D7FF),  # mathematical bold, italic, ...
     )
-    for point in range(first, last + 1)
+    for point in range(low, high + 1)
 }
 _CHARACTERS |= dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0e\ufe0f"), "")
 _CHARACTERS |= dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " ")
@@ -91,8 +91,8 @@ def read_statement(content: str, options: Mapping[str, str], cut: bool = False) 
 def _option_named(content: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option whose full text is `content`."""
     folded = fold_text(content)
-    same = [letter for letter, text in options.items() if folded and fold_text(text) == folded]
-    return same[0] if len(same) == 1 else None
+    letters = [letter for letter, text in options.items() if folded and fold_text(text) == folded]
+    return letters[0] if len(letters) == 1 else None
 
 
 def _read_letter(content: str, options: Mapping[str, str], cut: bool = False) -> str | None:
@@ -105,37 +105,37 @@ def _read_letter(content: str, options: Mapping[str, str], cut: bool = False) ->
     if trailing is not None:
         return trailing
     text = text.strip(_EDGES) + (" " if text[-1:].isspace() else "")
-    letter, rest = text[:1].upper(), text[1:]
-    if letter not in options or not text[:1].isascii() or (rest[:1].isascii() and rest[:1].isalnum()):
+    letter, after = text[:1].upper(), text[1:]
+    if letter not in options or not text[:1].isascii() or (after[:1].isascii() and after[:1].isalnum()):
         return None
-    body = rest.strip(_EDGES)
-    if not body or _fits(letter, rest, options, cut):
+    body = after.strip(_EDGES)
+    if not body or _fits(letter, after, options, cut):
         return letter
     repeated = all(piece.upper() == letter for piece in re.split(r"[\s,;/()]+", body))
     return letter if repeated and _option_named(body, options) is None else None
 
 
-def _beside(rest: str) -> tuple[str, str]:
+def _beside(after: str) -> tuple[str, str]:
     """The text that stands beside a letter, read twice: without the letter's mark, and without any sign before it.
 
     The first keeps the sign of "B) -5 mm", the second drops the dash of "C - Pneumonia".
     """
-    return rest.lstrip(" \t\n)].:,;"), rest.lstrip(_EDGES)
+    return after.lstrip(" \t\n)].:,;"), after.lstrip(_EDGES)
 
 
-def _fits(letter: str, rest: str, options: Mapping[str, str], cut: bool) -> bool:
+def _fits(letter: str, after: str, options: Mapping[str, str], cut: bool) -> bool:
     """Whether the text after a letter is that option's text: in full, or after a mark (`C)`, `C:`) in part."""
-    own = fold_text(options[letter])
-    others = {fold_text(text) for other, text in options.items() if other != letter}
-    bodies = [fold_text(body) for body in _beside(rest)]
+    option_text = fold_text(options[letter])
+    other_texts = {fold_text(text) for other_letter, text in options.items() if other_letter != letter}
+    bodies = [fold_text(body) for body in _beside(after)]
     for body in bodies:
-        if body == own:
+        if body == option_text:
             return True
-        if body in others:
+        if body in other_texts:
             return False
-    if rest.lstrip()[:1] not in tuple(")].:,;-"):
+    if after.lstrip()[:1] not in tuple(")].:,;-"):
         return False
-    return any((cut and own.startswith(body)) or _words(body) in _words(own) for body in bodies)
+    return any((cut and option_text.startswith(body)) or _words(body) in _words(option_text) for body in bodies)
 
 
 def _trailing_letter(text: str, options: Mapping[str, str]) -> str | None:
@@ -275,72 +275,72 @@ def _option_at(text: str, places: Sequence[int], options: Mapping[str, str]) -> 
     """The letter of the option whose full text stands at one of the places and ends where a sentence may end."""
     for place in places:
         window = re.sub(r"^an? ", "", text[place : place + _REACH + 2 * _longest(options)])
-        found, after = _options_beginning(window, options)
-        if len(found) != 1 or _list_goes_on(after, found[0], options):
+        letters, after = _options_beginning(window, options)
+        if len(letters) != 1 or _list_goes_on(after, letters[0], options):
             continue
-        if _sentence_ends(after) or re.match(rf" ?[(\[]{found[0]}[)\]]", after, re.IGNORECASE):
-            return found[0]
+        if _sentence_ends(after) or re.match(rf" ?[(\[]{letters[0]}[)\]]", after, re.IGNORECASE):
+            return letters[0]
     return None
 
 
 def _options_beginning(text: str, options: Mapping[str, str]) -> tuple[list[str], str]:
     """The letters of the longest option text that `text` begins with, and what follows it (in lower case)."""
     window = " ".join(text[: _REACH + 2 * _longest(options)].casefold().split())
-    begun: dict[str, list[str]] = {}
+    letters_by_text: dict[str, list[str]] = {}
     for letter, option in options.items():
         folded = fold_text(option)
         if folded and window.startswith(folded) and not window[len(folded) :][:1].isalnum():
-            begun.setdefault(folded, []).append(letter)
-    longest = max(begun, key=len, default="")
-    return begun.get(longest, []), window[len(longest) :]
+            letters_by_text.setdefault(folded, []).append(letter)
+    longest = max(letters_by_text, key=len, default="")
+    return letters_by_text.get(longest, []), window[len(longest) :]
 
 
-def _sentence_ends(rest: str) -> bool:
-    return not rest.strip() or rest[0] in ".,;!)\"'。"
+def _sentence_ends(after: str) -> bool:
+    return not after.strip() or after[0] in ".,;!)\"'。"
 
 
 def _list_goes_on(after: str, letter: str, options: Mapping[str, str]) -> bool:
     """Whether another option is named behind the text of one: "C) Pneumonia, D) Normal"."""
     also = _ALSO.match(after)
-    rest = after[also.end() :] if also else after.lstrip()
-    other = rest[:1].upper()
-    if other in options and other != letter:
-        marked = rest[1:2] in (("", *")].:") if also else tuple(")].:"))
-        if marked or other in _options_beginning(rest[1:], options)[0]:
+    next_item = after[also.end() :] if also else after.lstrip()
+    next_letter = next_item[:1].upper()
+    if next_letter in options and next_letter != letter:
+        marked = next_item[1:2] in (("", *")].:") if also else tuple(")].:"))
+        if marked or next_letter in _options_beginning(next_item[1:], options)[0]:
             return True
-    return also is not None and _options_beginning(rest, options)[0] not in ([], [letter])
+    return also is not None and _options_beginning(next_item, options)[0] not in ([], [letter])
 
 
 def _letter_at(text: str, at: int, options: Mapping[str, str]) -> str | None:
     """The offered letter that a claim names at `at`; None if it is an article, a list, or beside another's text."""
-    written, rest = text[at : at + 1], text[at + 1 : at + 1 + _REACH + 2 * _longest(options)]
+    written, following = text[at : at + 1], text[at + 1 : at + 1 + _REACH + 2 * _longest(options)]
     letter = written.upper()
-    if not written.isascii() or letter not in options or _another_letter(rest, letter, options):
+    if not written.isascii() or letter not in options or _another_letter(following, letter, options):
         return None
-    glued = re.match(r"[A-Za-z0-9]|['\-.][A-Za-z0-9]|\. [a-z]", rest)  # a word, "D-dimer", "C. difficile"
-    if glued and (glued.group().isalnum() or letter not in _options_beginning(rest[1:], options)[0]):
+    glued = re.match(r"[A-Za-z0-9]|['\-.][A-Za-z0-9]|\. [a-z]", following)  # a word, "D-dimer", "C. difficile"
+    if glued and (glued.group().isalnum() or letter not in _options_beginning(following[1:], options)[0]):
         return None
-    whole, _ = _options_beginning(text[at:], options)
-    if whole and letter not in whole and len(fold_text(options[whole[0]])) > 1:
+    matching, _ = _options_beginning(text[at:], options)
+    if matching and letter not in matching and len(fold_text(options[matching[0]])) > 1:
         return None  # the letter is the beginning of another option's text
-    for body in _beside(rest):
-        begun, after = _options_beginning(body, options)
-        if letter in begun:
-            return None if _list_goes_on(after, letter, options) else letter
-        if begun and (not rest.startswith(". ") or _sentence_ends(after)):
+    for body in _beside(following):
+        letters, remainder = _options_beginning(body, options)
+        if letter in letters:
+            return None if _list_goes_on(remainder, letter, options) else letter
+        if letters and (not following.startswith(". ") or _sentence_ends(remainder)):
             return None  # contradicted by the text beside it
-    if _TAKEN_BACK.match(rest):
+    if _TAKEN_BACK.match(following):
         return None
-    ends = _PARTICLE.match(rest) or re.match(r"\s{0,3}[.):,;!\]\"'。、】-]|\s{0,3}\n", rest)
-    return letter if ends or (written.isupper() and _REASON.match(rest)) else None
+    ends = _PARTICLE.match(following) or re.match(r"\s{0,3}[.):,;!\]\"'。、】-]|\s{0,3}\n", following)
+    return letter if ends or (written.isupper() and _REASON.match(following)) else None
 
 
-def _another_letter(rest: str, letter: str, options: Mapping[str, str]) -> bool:
+def _another_letter(after: str, letter: str, options: Mapping[str, str]) -> bool:
     """Whether a second letter follows the first: "C or D", "A, C", "A. B. C."."""
-    if after_dot := _NEXT_LETTER.match(rest):
+    if after_dot := _NEXT_LETTER.match(after):
         return after_dot.group(1) in options and after_dot.group(1) != letter
-    also = _ALSO.match(rest)
-    other = rest[also.end() : also.end() + 2] if also else ""
-    if other[:1].upper() not in options or other[:1].upper() == letter or other[1:].isalnum():
+    also = _ALSO.match(after)
+    next_item = after[also.end() : also.end() + 2] if also else ""
+    if next_item[:1].upper() not in options or next_item[:1].upper() == letter or next_item[1:].isalnum():
         return False
-    return other[0].isupper() or other[1:] in ("", *")].:,;")  # a small "a " is an article
+    return next_item[0].isupper() or next_item[1:] in ("", *")].:,;")  # a small "a " is an article

@@ -5,7 +5,7 @@ from itertools import islice
 
 from open_r1.vocabulary.modes import Mode
 
-_TAG = re.compile(r"<(?=[\s/TtAa])\s{0,3}/?\s{0,3}(?:think(?:ing)?|answer)\s{0,3}>", re.IGNORECASE)
+TAG = re.compile(r"<(?=[\s/TtAa])\s{0,3}/?\s{0,3}(?:think(?:ing)?|answer)\s{0,3}>", re.IGNORECASE)
 
 FORMS: dict[Mode, tuple[str, ...]] = {
     Mode.THINK: ("<think>", "</think>", "<answer>", "</answer>"),
@@ -27,7 +27,7 @@ def follows_format(text: str, mode: Mode) -> bool:
     if mode not in FORMS:
         return bool(_LONE_LETTER.fullmatch(text))
     form = FORMS[mode]
-    matches = list(islice(_TAG.finditer(text), len(form) + 1))
+    matches = list(islice(TAG.finditer(text), len(form) + 1))
     if tuple(match.group() for match in matches) != form:
         return False
     outside = [text[: matches[0].start()], text[matches[-1].end() :]]

@@ -1,6 +1,6 @@
-"""The only judge: which options a problem offers, which letter a completion gives, and whether that is right.
+"""The only grader: which letter a completion gives, and whether it is right.
 
-Rewards and evaluation both come here, so a model is trained on exactly what it is scored on. The rules:
+Rewards and evaluation both use it, so a model is trained on exactly what it is scored on. The rules:
 
 - Text inside `<think>` never counts, closed or not. A `</think>` without an opening ends a thought that began
   before the completion did.
@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from open_r1.grading.answer_phrases import last_claim, last_line, normalized, read_statement
-from open_r1.grading.formats import _TAG
+from open_r1.grading.formats import TAG
 from open_r1.grading.problems import solution_letter
 
 GRADER_VERSION = 1
@@ -29,14 +29,8 @@ GRADER_VERSION = 1
 version is not continued with another. tests/grading/test_grader_version.py compares many readings with this number."""
 
 
-# ---------------------------------------------------------------------------------------------- the question
-
-
-# ---------------------------------------------------------------------------------------------- the judgement
-
-
 class Outcome(StrEnum):
-    """What a completion came to."""
+    """The grade of a completion, without the letter."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -51,7 +45,7 @@ class Grade(NamedTuple):
 
 
 def grade(text: str, solution: str, options: Mapping[str, str]) -> Grade:
-    """Judge one completion. Never raises on any `text`; takes time linear in its length.
+    """Grade one completion. Never raises on any `text`; takes time linear in its length.
 
     Args:
         text: the completion as the model wrote it.
@@ -75,10 +69,10 @@ def extract_answer(text: str, options: Mapping[str, str]) -> str | None:
     if block is not None:
         content, cut = block
         return read_statement(content, options, cut) or last_claim(content, options) or None
-    plain = _without_partial_tag(_TAG.sub(" ", outside))
-    whole = read_statement(plain, options)
-    if whole is not None:
-        return whole
+    plain = _without_partial_tag(TAG.sub(" ", outside))
+    letter = read_statement(plain, options)
+    if letter is not None:
+        return letter
     claimed, line = last_claim(plain, options), last_line(plain, options)
     if claimed is None:
         return line
@@ -97,13 +91,13 @@ def _tags(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, int, int]]:
 
 def _without_thoughts(text: str) -> str:
     """What stands outside thoughts. A nested opening needs a closing of its own, if there is one."""
-    kept: list[str] = []
+    pieces: list[str] = []
     depth, since, closed_before, last_close = 0, 0, False, None
     reopened: int | None = None  # where the first opening after the last closing of an unclosed thought stands
     for closes, start, end in _tags(text, _THINK_TAG):
         if not closes:
             if depth == 0:
-                kept.append(text[since:start])
+                pieces.append(text[since:start])
                 last_close = None
             elif reopened is None:
                 reopened = start
@@ -114,13 +108,13 @@ def _without_thoughts(text: str) -> str:
                 since, closed_before = end, True
         else:
             if closed_before:  # a stray closing; the thought itself was over
-                kept.append(text[since:start])
+                pieces.append(text[since:start])
             since, closed_before = end, True
     if depth == 0:
-        kept.append(text[since:])
+        pieces.append(text[since:])
     elif last_close is not None:
-        kept.append(text[last_close:reopened])
-    return "\n".join(kept)
+        pieces.append(text[last_close:reopened])
+    return "\n".join(pieces)
 
 
 def answer_block(text: str) -> str | None:
@@ -149,10 +143,7 @@ def _last_block(text: str) -> tuple[str, bool] | None:
 def _without_partial_tag(text: str) -> str:
     """Drop a tag at the very end that the length limit cut in two."""
     at = text.rfind("<", max(0, len(text) - 12))
-    begun = "".join(text[at:].split()).lower()
-    if at >= 0 and any(tag.startswith(begun) for tag in ("</answer>", "<answer>", "</think>", "<think>")):
+    tail = "".join(text[at:].split()).lower()
+    if at >= 0 and any(tag.startswith(tail) for tag in ("</answer>", "<answer>", "</think>", "<think>")):
         return text[:at]
     return text
-
-
-# ------------------------------------------------------------------------------------------------- the form

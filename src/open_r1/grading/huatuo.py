@@ -1,4 +1,4 @@
-"""The lenient matching of HuatuoGPT-o1's evaluation, reproduced so that old numbers can be compared. Not our judge.
+"""The lenient matching of HuatuoGPT-o1's evaluation, reproduced so that old numbers can be compared. Not our grader.
 
 It always finds an answer: a letter after "answer is", else any letter that stands alone, else an option's text, else
 the option that the text is most similar to. What it finds first and what it finds last are scored apart, and per
@@ -66,14 +66,14 @@ def _by_text(text: str, options: Mapping[str, str]) -> Match:
 
     Oddity: "first" is the option whose first occurrence is furthest back, not foremost. Kept, as numbers hang on it.
     """
-    found = [letter for letter, option in options.items() if option in text]
-    if found:
-        first = max(found, key=lambda letter: text.index(options[letter]))
-        last = max(found, key=lambda letter: text.rindex(options[letter]))
-        return Match(first, last, How.TEXT)
+    occurring = [letter for letter, option in options.items() if option in text]
+    if occurring:
+        first_letter = max(occurring, key=lambda letter: text.index(options[letter]))
+        last_letter = max(occurring, key=lambda letter: text.rindex(options[letter]))
+        return Match(first_letter, last_letter, How.TEXT)
     # of several that are equally similar the last one counts
     likeness = {letter: difflib.SequenceMatcher(None, option, text).ratio() for letter, option in options.items()}
-    letter = max(reversed(likeness), key=lambda each: likeness[each])
+    letter = max(reversed(likeness), key=lambda candidate: likeness[candidate])
     return Match(letter, letter, How.SIMILAR)
 
 
@@ -109,17 +109,17 @@ class Score(NamedTuple):
 
 def scores(answered: Iterable[Judged]) -> dict[str, Score]:
     """The published score of every source, in the order in which the sources come."""
-    return tallied((each, match_choice(each.output, each.options)) for each in answered)
+    return tallied((answer, match_choice(answer.output, answer.options)) for answer in answered)
 
 
 def tallied(matched: Iterable[tuple[Judged, Match]]) -> dict[str, Score]:
     """The same from answers that have been matched."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for each, found in matched:
-        right = each.letter.upper()
-        row = counts[each.source]
+    for answer, match in matched:
+        right = answer.letter.upper()
+        row = counts[answer.source]
         row[0] += 1
-        row[1] += found.first.upper() == right
-        row[2] += found.last.upper() == right
-        row[3] += found.how in (How.TEXT, How.SIMILAR)
+        row[1] += match.first.upper() == right
+        row[2] += match.last.upper() == right
+        row[3] += match.how in (How.TEXT, How.SIMILAR)
     return {source: Score(*row) for source, row in counts.items()}

@@ -1,4 +1,4 @@
-"""Which options speak of other options, so that they cannot be put in any order.
+"""Which options refer to other options, so that they cannot be shuffled.
 
 "None of these" may stand behind the others only; "Both A and B" or "1 and 2 only" becomes another statement when what
 they name moves. The rules rather keep one order too many: a question whose order stays is asked as it was written.
@@ -79,10 +79,10 @@ def fixed_options(question: str, options: Mapping[str, str]) -> frozenset[str]:
 
 def _names(text: str, letters: frozenset[str]) -> bool:
     """Whether a text names one of the letters as an option's: "option B", "(B)", "see A) above", "both A and B"."""
-    found = [match.group() for match in _NAMED.finditer(text)]
+    references = [match.group() for match in _NAMED.finditer(text)]
     if text.count(")") > text.count("("):  # otherwise "(37.5 C)" closes what it opened
-        found += _MARKER.findall(text)
-    return any(letters.intersection(re.findall(r"\b[A-Z]\b", name)) for name in found)
+        references += _MARKER.findall(text)
+    return any(letters.intersection(re.findall(r"\b[A-Z]\b", name)) for name in references)
 
 
 def _combines(text: str, letters: frozenset[str]) -> bool:
@@ -95,7 +95,7 @@ def _combines(text: str, letters: frozenset[str]) -> bool:
         lambda word: len(word) == 1 and word.isdecimal(),
         _ROMAN.fullmatch,
     ):
-        rest = {word for word in words if not is_name(word)}
-        if len(rest) < len(set(words)) and rest & _LINKS and rest <= _LINKS | _FILLERS:
+        other_words = {word for word in words if not is_name(word)}
+        if len(other_words) < len(set(words)) and other_words & _LINKS and other_words <= _LINKS | _FILLERS:
             return True
     return False

@@ -75,8 +75,8 @@ def options_in(problem: str) -> dict[str, str]:
 
 def _lines_of_options(problem: str) -> dict[str, str]:
     """The options that the last lines hold, one each, as `render_lines` writes them; {} where they do not."""
-    last = problem.rpartition("\n")[2]
-    count = LETTERS.find(last[:1]) + 1 if last[1:3] == ") " else 0
+    last_line = problem.rpartition("\n")[2]
+    count = LETTERS.find(last_line[:1]) + 1 if last_line[1:3] == ") " else 0
     lines = problem.rsplit("\n", count)[1:]
     written = zip(LETTERS, lines, strict=False)
     if count < 2 or len(lines) < count or not all(line.startswith(f"{letter}) ") for letter, line in written):
@@ -86,7 +86,7 @@ def _lines_of_options(problem: str) -> dict[str, str]:
 
 def _markers(problem: str, separators: str) -> list[tuple[str, int]]:
     """Letter and position of each `X)` that may open an option."""
-    found = []
+    markers = []
     for match in _MARKER.finditer(problem):
         letter, at = match.group(1), match.start()
         if letter == "A":
@@ -96,8 +96,8 @@ def _markers(problem: str, separators: str) -> list[tuple[str, int]]:
         else:
             opens = problem[at - 1] in separators
         if opens:
-            found.append((letter, at))
-    return found
+            markers.append((letter, at))
+    return markers
 
 
 def _reading(
@@ -107,8 +107,8 @@ def _reading(
 
     With `nested` false a marker that closes a parenthesis opened in the option before it does not count.
     """
-    first = markers[0][1]
-    places = [first]
+    start = markers[0][1]
+    places = [start]
     for letter, at in markers[1:]:
         if len(places) == len(LETTERS):
             break
@@ -120,7 +120,7 @@ def _reading(
     ends = [*places[1:], len(problem)]
     texts = [problem[at + 2 : end] for at, end in zip(places, ends, strict=True)]
     texts = [text.rstrip().removesuffix(",").strip() for text in texts[:-1]] + [texts[-1].strip()]
-    return (len(texts), all(texts), not nested, first), dict(zip(LETTERS, texts, strict=False))
+    return (len(texts), all(texts), not nested, start), dict(zip(LETTERS, texts, strict=False))
 
 
 _SOLUTION = re.compile(r"\s*(?:<answer>\s*([A-Z])\s*</answer>|([A-Z]))\s*")

@@ -1,7 +1,7 @@
-"""Result files of one checkpoint over several sets are one evaluation: which belong together, and what they say as one.
+"""Result files of one checkpoint on several data sets form one evaluation, with joint results.
 
-`eval/infer.py` with several --prompt_path writes a file for each set. Files belong together if the same checkpoint was
-asked in the same way and no question is in two of them.
+`eval/infer.py` with several --prompt_path writes a file for each set. Files belong together if the
+same checkpoint answered with the same settings and no question is in two of them.
 """
 
 import json
@@ -20,14 +20,14 @@ OF_THE_SET = frozenset(
         *{"options_some_fixed", "options_all_fixed"},
     }
 )
-"""Manifest entries that say which questions were asked; all others but the volatile ones say how."""
+"""Manifest entries that say which questions were asked; the others, except the volatile ones, say how."""
 
 
 def evaluations(files: Sequence[ResultFile]) -> list[tuple[ResultFile, ...]]:
-    """The files of each evaluation, in order of first appearance; a file that names no checkpoint is one of its own."""
+    """The files of each evaluation, in order of first appearance; a file without a checkpoint is alone."""
     groups: dict[str, list[ResultFile]] = defaultdict(list)
     for number, file in enumerate(files):
-        groups[_how_asked(file.manifest) or str(number)].append(file)
+        groups[_settings_key(file.manifest) or str(number)].append(file)
     return [evaluation for members in groups.values() for evaluation in _without_overlap(members)]
 
 
@@ -44,7 +44,7 @@ def label_of(name: Any) -> Modality | Task | None:
         return None
 
 
-def _how_asked(manifest: Mapping[str, Any]) -> str | None:
+def _settings_key(manifest: Mapping[str, Any]) -> str | None:
     if checkpoint_of(manifest) is None:
         return None
     manifest = {**BEFORE, **with_grader_version(manifest)}
@@ -72,14 +72,13 @@ def share_nothing(files: Sequence[ResultFile]) -> bool:
 
 def as_one(files: Sequence[ResultFile]) -> ResultFile:
     """The results of all files under the manifest entries that they share; its path is the folder of the first."""
-    first, *rest = files
-    if not rest:
-        return first
+    if len(files) == 1:
+        return files[0]
     manifests = [file.manifest for file in files]
     shared = {
         key: value
-        for key, value in first.manifest.items()
-        if all(key in other and other[key] == value for other in manifests)
+        for key, value in files[0].manifest.items()
+        if all(key in manifest and manifest[key] == value for manifest in manifests)
     }
     rows = [manifest["rows"] for manifest in manifests if isinstance(manifest.get("rows"), int)]
     if len(rows) == len(files):
@@ -87,4 +86,4 @@ def as_one(files: Sequence[ResultFile]) -> ResultFile:
     if any(entries.get("forced") for entries in manifests):
         shared["forced"] = True
     results = [result for file in files for result in file.results]
-    return ResultFile(first.path.parent, shared, results, any(file.torn for file in files))
+    return ResultFile(files[0].path.parent, shared, results, any(file.torn for file in files))

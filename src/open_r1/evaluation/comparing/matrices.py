@@ -45,35 +45,39 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 def accuracy_matrices(scored: Sequence[Scored]) -> list[Matrix[Tally]]:
     """Accuracy by what runs were trained and tested on, for each split family that holds at least two cells."""
-    found = []
+    matrices = []
     for family in FAMILIES:
         cells: dict[tuple[str, str], list[Result]] = {}
-        for one in scored:
-            if one.perturbed or not _belongs(one, family):
+        for run in scored:
+            if run.perturbed or not _belongs(run, family):
                 continue
-            for label, results in one.parts(family).items():
-                if len(results) > len(cells.get((one.run, label), ())):
-                    cells[one.run, label] = results
-        if len(cells) > 1 and any(one.trained_on for one in scored if any(one.run == row for row, _ in cells)):
-            found.append(Matrix(family, {cell: Tally(results) for cell, results in cells.items()}))
-    return found
+            for label, results in run.parts(family).items():
+                if len(results) > len(cells.get((run.run, label), ())):
+                    cells[run.run, label] = results
+        if len(cells) > 1 and any(run.trained_on for run in scored if any(run.run == row for row, _ in cells)):
+            matrices.append(Matrix(family, {cell: Tally(results) for cell, results in cells.items()}))
+    return matrices
 
 
 def difference_matrices(comparisons: Sequence[Comparison]) -> list[Matrix[Pairs]]:
     """The pairs of answers by what the second run was trained and tested on, for each family with two cells."""
-    found = []
-    trained = [(one, one.second.trained_on) for one in comparisons if one.second.trained_on is not None]
-    several = len({one.second.run for one, _ in trained}) > len({label for _, label in trained})
+    matrices = []
+    trained = [
+        (comparison, comparison.second.trained_on)
+        for comparison in comparisons
+        if comparison.second.trained_on is not None
+    ]
+    several = len({comparison.second.run for comparison, _ in trained}) > len({label for _, label in trained})
     for family in FAMILIES:
         cells: dict[tuple[str, str], Pairs] = {}
-        for one, label in trained:
+        for comparison, label in trained:
             if family_of(label) == family:
-                row = one.second.run if several else label
-                cells |= {(row, column): pairs for column, pairs in one.parts(family).items()}
+                row = comparison.second.run if several else label
+                cells |= {(row, column): pairs for column, pairs in comparison.parts(family).items()}
         if len(cells) > 1:
-            found.append(Matrix(family, cells))
-    return found
+            matrices.append(Matrix(family, cells))
+    return matrices
 
 
-def _belongs(one: Scored, family: Family) -> bool:
-    return one.trained_on is None or family_of(one.trained_on) == family
+def _belongs(run: Scored, family: Family) -> bool:
+    return run.trained_on is None or family_of(run.trained_on) == family

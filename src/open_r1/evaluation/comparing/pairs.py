@@ -7,7 +7,7 @@ from functools import cached_property
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.comparing.run_names import set_names
-from open_r1.evaluation.comparing.scored_runs import Label, Marks, Scored, _same_questions, all_marks, disjoint
+from open_r1.evaluation.comparing.scored_runs import Label, Marks, Scored, all_marks, disjoint, share_a_set
 from open_r1.evaluation.scoring.results import Result
 from open_r1.evaluation.scoring.statistics import Difference, difference, holm
 from open_r1.evaluation.scoring.tallies import ALL, Cell, cells_of
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def marks(self) -> Marks:
-        """Those of either."""
+        """The marks of either run."""
         return all_marks((self.first, self.second))
 
     @cached_property
@@ -44,9 +44,9 @@ class Comparison:
 
     @property
     def left_out(self) -> list[str]:
-        """The sets of the second that the first was not asked about."""
+        """The data sets of the second run that the first has no results for."""
         files = zip(set_names(self.second.files), self.second.files, strict=True)
-        return [name for name, file in files if not _same_questions(self.first.files, [file])]
+        return [name for name, file in files if not share_a_set(self.first.files, [file])]
 
     @cached_property
     def adjusted(self) -> dict[Cell, float | None]:
@@ -56,11 +56,11 @@ class Comparison:
     def parts(self, family: Family) -> dict[str, Pairs]:
         """The pairs by what they test in a split family."""
         labels = {result.id: label for label, results in self.second.parts(family).items() for result in results}
-        parts: dict[str, Pairs] = defaultdict(list)
+        pairs_by_label: dict[str, Pairs] = defaultdict(list)
         for pair in self.pairs[ALL, ALL]:
             if pair[1].id in labels:
-                parts[labels[pair[1].id]].append(pair)
-        return parts
+                pairs_by_label[labels[pair[1].id]].append(pair)
+        return pairs_by_label
 
 
 def adjusted(differences: Mapping[Cell, Difference]) -> dict[Cell, float | None]:
@@ -92,15 +92,15 @@ def matched(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Pai
     before = {result.id: result for result in first if result.outcome is not None}
     cells: dict[Cell, Pairs] = defaultdict(list)
     for result in second:
-        other = before.get(result.id)
-        if other is None or result.outcome is None:
+        earlier = before.get(result.id)
+        if earlier is None or result.outcome is None:
             continue
-        if (other.problem, other.solution) != (result.problem, result.solution):
-            raise UserError(f"id {result.id!r} is another question in the two files: they cannot be compared")
+        if (earlier.problem, earlier.solution) != (result.problem, result.solution):
+            raise UserError(f"id {result.id!r} is not the same question in the two files: they cannot be compared")
         for cell in cells_of(result):
-            cells[cell].append((other, result))
+            cells[cell].append((earlier, result))
     if not cells:
-        raise UserError("the two files have no question in common: they cannot be compared; report each on its own")
+        raise UserError("the two files have no question in common: they cannot be compared; report each alone")
     return cells
 
 
@@ -121,41 +121,41 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Dif
 
 
 def pair_up(first: Sequence[Scored], second: Sequence[Scored]) -> tuple[list[Comparison], list[Scored]]:
-    """For each of `second` the one of `first` with the same questions, and those without such a one.
+    """Match each run of `second` with the run of `first` on the same questions; also returns those without a match.
 
-    Among several the one that was trained on the same is meant, or else the one that was not trained (a base before
-    training stands against every run after it). Runs without images or with shuffled options are compared with their
-    like only, unless there is but one of each. Several that have no question in common are compared one by one.
+    Of several, the one with the same training data is taken, otherwise the untrained one, so that a base is compared
+    with every run after it. Runs without images or with shuffled options are only compared with runs of the same kind,
+    unless there is a single run on either side. Several runs without a common question are all compared.
 
     Raises:
-        UserError: several of `first` fit one of `second` equally well.
+        UserError: several runs of `first` match a run of `second` equally well.
     """
-    pairs, alone = [], []
+    pairs, unmatched = [], []
     for after in second:
-        fitting = [before for before in first if _same_questions(before.files, after.files)]
+        fitting = [before for before in first if share_a_set(before.files, after.files)]
         if len(first) > 1 or len(second) > 1:
             fitting = [before for before in fitting if before.shown_as == after.shown_as]
-        same = [before for before in fitting if _trained(before) == _trained(after)]
+        same_training = [before for before in fitting if _trained(before) == _trained(after)]
         apart = len(fitting) > 1 and not disjoint(fitting)
-        fitting = same or [before for before in fitting if before.is_untrained] or ([] if apart else fitting)
+        fitting = same_training or [before for before in fitting if before.is_untrained] or ([] if apart else fitting)
         if len(fitting) > 1 and not disjoint(fitting):
             raise UserError(
                 f"{after.name} could be compared with {fitting[0].name} and with {fitting[1].name}; "
                 "leave one of them out, or report in two calls"
             )
         pairs += [Comparison(before, after) for before in fitting]
-        alone += [] if fitting else [after]
-    return pairs, alone
+        unmatched += [] if fitting else [after]
+    return pairs, unmatched
 
 
 def pair_with_base(scored: Sequence[Scored]) -> list[Comparison]:
-    """Each trained run with the untrained one that answered the same questions, of several in the same mode."""
+    """Each trained run with the untrained run on the same questions; of several, the one in the same mode."""
     bases = [run for run in scored if run.is_untrained and not run.perturbed]
     pairs = []
     for after in scored:
         if after.is_untrained or after.perturbed:
             continue
-        fitting = [base for base in bases if _same_questions(base.files, after.files)]
+        fitting = [base for base in bases if share_a_set(base.files, after.files)]
         alike = [base for base in fitting if base.file.manifest.get("mode") == after.file.manifest.get("mode")]
         if len(alike or fitting) == 1:
             pairs.append(Comparison((alike or fitting)[0], after))

@@ -1,4 +1,4 @@
-"""What runs and their result files are called in a report: as short as tells them apart."""
+"""Names of runs and result files in a report: as short as possible, but all different."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from open_r1.evaluation.comparing.joined_sets import label_of
 from open_r1.evaluation.scoring.results import ResultFile
 from open_r1.vocabulary.labels import family_of
 
-# What tells runs of one training set apart, most telling first; the value of an entry that a manifest lacks.
+# Entries that distinguish runs of one training set, the clearest first, with the value for manifests without the entry.
 TELLING: dict[str, Any] = {
     "method": None,
     "mode": None,
@@ -22,7 +22,7 @@ TELLING: dict[str, Any] = {
 
 
 def entry(manifest: Mapping[str, Any], key: str) -> Any:
-    """An entry of a manifest, or what it means that the manifest lacks it."""
+    """An entry of a manifest, or its default."""
     return manifest.get(key, TELLING.get(key))
 
 
@@ -51,10 +51,10 @@ def evaluation_names(members: Sequence[Sequence[ResultFile]], runs: Sequence[str
             runs_in[file.path.resolve().parent].add(run)
     names = []
     for files, run in zip(members, runs, strict=True):
-        own, *others = [next(stems) for _ in files]
+        stem, *more_stems = [next(stems) for _ in files]
         folders = {file.path.resolve().parent for file in files}
         alone = len(folders) == 1 and all(len(runs_in[folder]) == 1 for folder in folders)
-        names.append((folders.pop().name if alone else run) if others else own)
+        names.append((folders.pop().name if alone else run) if more_stems else stem)
     counts = Counter(names)
     names = [name + _by_family(files) * (counts[name] > 1) for name, files in zip(names, members, strict=True)]
     return names if len(set(names)) == len(names) else [f"{number}-{name}" for number, name in enumerate(names, 1)]
@@ -68,36 +68,39 @@ def _by_family(files: Sequence[ResultFile]) -> str:
 
 
 def run_names(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each run is called: what it was trained on or how, and in brackets what tells it from others of that name.
+    """The name of each run: its training data or method, with the entries that differ in brackets if several share it.
 
     Files of one run on several data sets get one name.
     """
-    plain = [str(one.get("trained_on") or one.get("method") or one.get("checkpoint") or "run") for one in manifests]
+    plain = [
+        str(manifest.get("trained_on") or manifest.get("method") or manifest.get("checkpoint") or "run")
+        for manifest in manifests
+    ]
     names = list(plain)
     for name in set(plain):
-        members = [k for k, other in enumerate(plain) if other == name]
-        keys = _that_differ([manifests[k] for k in members])
+        members = [k for k, plain_name in enumerate(plain) if plain_name == name]
+        keys = _differing_entries([manifests[k] for k in members])
         for k in members:
-            told = ", ".join(filter(None, (_told(key, entry(manifests[k], key)) for key in keys)))
-            names[k] = f"{name} ({told})" if told else name
+            details = ", ".join(filter(None, (_entry_text(key, entry(manifests[k], key)) for key in keys)))
+            names[k] = f"{name} ({details})" if details else name
     return names
 
 
-def _told(key: str, value: Any) -> str:
-    """How a name tells an entry: by its value; what is shown as usual needs no word."""
+def _entry_text(key: str, value: Any) -> str:
+    """The text of an entry in a name; blank for a default."""
     usual = TELLING[key]
     if usual is None:
         return str(value)
     return "" if value == usual else f"{key} {value}"
 
 
-def _that_differ(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The entries in which these runs differ; the checkpoint only where nothing else tells them apart."""
+def _differing_entries(manifests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The entries in which these runs differ; the checkpoint only if nothing else differs."""
 
     def kinds(keys: Iterable[str]) -> int:
-        return len({tuple(entry(one, key) for key in keys) for one in manifests})
+        return len({tuple(entry(manifest, key) for key in keys) for manifest in manifests})
 
     keys = [key for key in TELLING if key != "checkpoint" and kinds([key]) > 1]
     if "mode" in keys and kinds(["mode", "prompt_name"]) == kinds(["mode"]):
-        keys = [key for key in keys if key != "prompt_name"]  # each mode has its own: nothing new
+        keys = [key for key in keys if key != "prompt_name"]  # each mode has its own prompt
     return [*keys, "checkpoint"] if kinds([*keys, "checkpoint"]) > kinds(keys) else keys

@@ -1,4 +1,4 @@
-"""What result files are to each other: one run on several sets, its twin without images, before and after."""
+"""Evaluations read from result files: several files of one run, and the same run without images."""
 
 import sys
 from collections import defaultdict
@@ -22,7 +22,7 @@ UNTRAINED = "zero-shot"
 FORCED = "FORCED across split families"
 LENIENT = "LENIENT matching of HuatuoGPT-o1"
 Marks = tuple[str, ...]
-"""What must stand before every title about a result: FORCED, LENIENT."""
+"""Warnings before every title about a result: FORCED, LENIENT."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Scored:
     run: str
     files: tuple[ResultFile, ...]
     table: Table
-    without_image: Table | None = None  # of the run whose questions came without their images
-    regraded: Sequence[Regraded] = ()  # by source, where the answers were matched leniently
-    is_reference: bool = False  # whether the others are compared with it
+    without_image: Table | None = None  # of the same run without images
+    regraded: Sequence[Regraded] = ()  # by source, if graded leniently
+    is_reference: bool = False  # whether other runs are compared with it
 
     @cached_property
     def file(self) -> ResultFile:
@@ -44,7 +44,7 @@ class Scored:
 
     @property
     def marks(self) -> Marks:
-        """FORCED where the checkpoint was scored across split families; LENIENT where others than we graded."""
+        """FORCED if the checkpoint was scored across split families; LENIENT if graded by HuatuoGPT-o1's matching."""
         return (FORCED,) * bool(self.file.manifest.get("forced")) + (LENIENT,) * bool(self.regraded)
 
     @property
@@ -54,7 +54,7 @@ class Scored:
 
     @property
     def perturbed(self) -> bool:
-        """Whether images or options were not shown as they are."""
+        """Whether images or options were changed."""
         return self.shown_as != (TELLING["image"], TELLING["options"])
 
     @property
@@ -64,7 +64,7 @@ class Scored:
 
     @property
     def is_untrained(self) -> bool:
-        """Whether it is a base as it came. A trained run may not say on what: a mixture, or a set with another name."""
+        """Whether it is an untrained base. A trained run may have no label: a mixture, or a set with another name."""
         return self.trained_on is None and self.file.manifest.get("method") in (None, UNTRAINED)
 
     @property
@@ -80,7 +80,7 @@ class Scored:
 
     def parts(self, family: Family) -> dict[str, list[Result]]:
         """The results by what they test in a split family: file by file, or by label where a file is a mixture."""
-        parts: dict[str, list[Result]] = defaultdict(list)
+        results_by_label: dict[str, list[Result]] = defaultdict(list)
         for file in self.files:
             tested = label_of(file.manifest.get("tested_on"))
             if tested is not None and family_of(tested) != family:
@@ -88,56 +88,56 @@ class Scored:
             for result in file.results:
                 label = tested or (result.modality if family == "modality" else result.task)
                 if label is not None:
-                    parts[label].append(result)
-        return parts
+                    results_by_label[label].append(result)
+        return results_by_label
 
 
 def short(name: str) -> str:
     """The label of the published figures for a modality or task, with what follows it kept: `US`, `US (think)`."""
-    first, bracket, rest = name.partition(" (")
-    label = label_of(first)
-    return name if label is None else label.short + bracket + rest
+    label_name, bracket, suffix = name.partition(" (")
+    label = label_of(label_name)
+    return name if label is None else label.short + bracket + suffix
 
 
 def all_marks(scored: Iterable[Scored]) -> Marks:
-    """Every mark that one of these bears."""
-    marks = {mark for one in scored for mark in one.marks}
+    """Every mark of any of these."""
+    marks = {mark for run in scored for mark in run.marks}
     return tuple(mark for mark in (FORCED, LENIENT) if mark in marks)
 
 
-def load(paths: Sequence[Path], others: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
-    """Read result files, put those of one evaluation together, name them, and find each one's twin without images.
+def load(paths: Sequence[Path], baselines: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
+    """Read result files, join and name the files of each evaluation, and find the same run without images.
 
     Args:
         paths: result files.
-        others: more of them, those to compare with; they come last in what is returned.
-        lenient: match the answers anew, as HuatuoGPT-o1's evaluation does.
+        baselines: result files to compare with; they are returned last.
+        lenient: grade again with HuatuoGPT-o1's matching.
 
     Raises:
-        UserError: one cannot be used.
+        UserError: a file is not usable.
     """
-    files = [_shared(read_results(path)) for path in [*paths, *others]]
+    files = [_interned_texts(read_results(path)) for path in [*paths, *baselines]]
     matched_anew: list[list[Regraded]] = [[] for _ in files]
     if lenient:
         files, matched_anew = map(list, zip(*map(regraded, files), strict=True))
     by_file = {id(file): sources for file, sources in zip(files, matched_anew, strict=True)}
     for file in files:
         _refuse_unreadable_options(file)
-    first, second = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
-    everything = [*first, *second]
-    merged = [as_one(members) for members in everything]
+    evaluated, baseline_evaluations = evaluations(files[: len(paths)]), evaluations(files[len(paths) :])
+    all_evaluations = [*evaluated, *baseline_evaluations]
+    merged = [as_one(members) for members in all_evaluations]
     runs = run_names([file.manifest for file in merged])
     scored = [
         Scored(
             name=name,
             run=run,
             files=members,
-            table=tabulate(file.results, _sets(members)),
+            table=tabulate(file.results, _results_by_set(members)),
             regraded=[source for file in members for source in by_file[id(file)]],
-            is_reference=number >= len(first),
+            is_reference=number >= len(evaluated),
         )
         for number, (name, run, members, file) in enumerate(
-            zip(evaluation_names(everything, runs), runs, everything, merged, strict=True)
+            zip(evaluation_names(all_evaluations, runs), runs, all_evaluations, merged, strict=True)
         )
     ]
     return [replace(run, without_image=_without_image(run, scored)) for run in scored]
@@ -150,7 +150,7 @@ def _refuse_unreadable_options(file: ResultFile) -> None:
         raise UserError(f"{file.path} cannot be reported: {error}") from None
 
 
-def _sets(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
+def _results_by_set(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
     """The results of each set; none where the labels of the questions, or their sources, tell the sets apart."""
     plain = [
         file
@@ -162,7 +162,7 @@ def _sets(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
     return {name: file.results for name, file in zip(set_names(files), files, strict=True)}
 
 
-def _shared(file: ResultFile) -> ResultFile:
+def _interned_texts(file: ResultFile) -> ResultFile:
     """The file with one copy in memory of what other files say as well: the question, its image, its labels."""
     names = ("id", "source", "image", "problem", "solution", "modality", "task")
 
@@ -176,7 +176,7 @@ def _interned(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def _without_image(run: Scored, others: Sequence[Scored]) -> Table | None:
+def _without_image(run: Scored, candidates: Sequence[Scored]) -> Table | None:
     """The table of the run with the same checkpoint, questions and mode that was shown no image."""
 
     def key(manifest: Mapping[str, Any]) -> tuple:
@@ -185,36 +185,41 @@ def _without_image(run: Scored, others: Sequence[Scored]) -> Table | None:
     manifest = run.file.manifest
     if entry(manifest, "image") != "shown" or checkpoint_of(manifest) is None:
         return None
-    for other in others:
-        blind = other.file.manifest
-        if entry(blind, "image") == "none" and key(blind) == key(manifest) and _same_questions(run.files, other.files):
-            return other.table
+    for candidate in candidates:
+        blind = candidate.file.manifest
+        if entry(blind, "image") == "none" and key(blind) == key(manifest) and share_a_set(run.files, candidate.files):
+            return candidate.table
     return None
 
 
 def by_run(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
     """The files of each run; a run of one file is called as the file is, and files that share questions are apart."""
     groups: dict[str, list[Scored]] = defaultdict(list)
-    for one in scored:
-        groups[one.run].append(one)
-    whole = {run: members for run, members in groups.items() if len(members) == 1 or disjoint(members)}
-    named = {(members[0].name if len(members) == 1 else run): members for run, members in whole.items()}
-    return named | {one.name: [one] for run, members in groups.items() if run not in whole for one in members}
+    for evaluation in scored:
+        groups[evaluation.run].append(evaluation)
+    joinable = {run: members for run, members in groups.items() if len(members) == 1 or disjoint(members)}
+    named = {(members[0].name if len(members) == 1 else run): members for run, members in joinable.items()}
+    return named | {
+        evaluation.name: [evaluation]
+        for run, members in groups.items()
+        if run not in joinable
+        for evaluation in members
+    }
 
 
 def disjoint(members: Sequence[Scored]) -> bool:
     """Whether no question is in two of these."""
-    return share_nothing([one.file for one in members])
+    return share_nothing([evaluation.file for evaluation in members])
 
 
 # ------------------------------------------------------------------------------------------------ comparisons
 
 
-def _same_questions(first: Sequence[ResultFile], second: Sequence[ResultFile]) -> bool:
-    """Whether a set is among both."""
-    return any(_same_set(file.manifest, other.manifest) for file in first for other in second)
+def share_a_set(files: Sequence[ResultFile], other_files: Sequence[ResultFile]) -> bool:
+    """Whether both have results on the same data set."""
+    return any(_same_set(file.manifest, other_file.manifest) for file in files for other_file in other_files)
 
 
-def _same_set(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    keys = ("data_sha256",) if first.get("data_sha256") and second.get("data_sha256") else ("data",)
-    return all(first.get(key) == second.get(key) for key in (*keys, "split"))
+def _same_set(manifest: Mapping[str, Any], other_manifest: Mapping[str, Any]) -> bool:
+    keys = ("data_sha256",) if manifest.get("data_sha256") and other_manifest.get("data_sha256") else ("data",)
+    return all(manifest.get(key) == other_manifest.get(key) for key in (*keys, "split"))

@@ -1,8 +1,8 @@
 """The blind floor: the accuracy that the option texts alone give away, with no image and no question.
 
 In OmniMedVQA the right options are often written in words that wrong ones rarely use. An accuracy below or near this
-floor shows no understanding of images. Beside it stand uniform guessing, and how many test questions show an image
-that training showed already.
+floor shows no understanding of images. It is reported with uniform guessing, and with how many test questions
+show an image of the training split.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from open_r1.grading.problems import options_in, solution_letter
 class BlindGuesser:
     """Chooses the option whose text was right most often, of all times it was offered in training.
 
-    A text that training does not hold has share 0, and options that tie share the point equally.
+    A text that does not occur in training has share 0, and options that tie share the point equally.
 
     Args:
         train_rows: rows with `problem` and `solution`.
@@ -67,7 +67,7 @@ def blind_floor(
     guesser = BlindGuesser(train_rows, fold_case)
     points = [guesser.points(row) for row in test_rows]
     if not points:
-        raise UserError("the blind floor of no test questions does not exist")
+        raise UserError("there are no test questions, so there is no blind floor")
     return sum(points) / len(points)
 
 
@@ -79,7 +79,7 @@ def chance(problems: Iterable[str]) -> float:
     """
     shares = [1 / len(options_in(problem)) for problem in problems]
     if not shares:
-        raise UserError("the accuracy of guessing on no questions does not exist")
+        raise UserError("there are no questions to guess")
     return sum(shares) / len(shares)
 
 
@@ -158,10 +158,12 @@ def read_prepared(folder: Path) -> tuple[Side, Side]:
     """Train and test of a prepared folder; an image is known by its content.
 
     Raises:
-        UserError: the folder holds no such set.
+        UserError: the folder is no prepared set.
     """
     if not folder.is_dir():
-        raise UserError(f"--data {folder} is no folder; give a prepared one, or two JSON lists as --train and --test")
+        raise UserError(
+            f"--data {folder} is not a folder; give a prepared one, or two JSON lists as --train and --test"
+        )
     train, test = (load_rows(folder, split) for split in ("train", "test"))
     return _side(*train), _side(*test)
 

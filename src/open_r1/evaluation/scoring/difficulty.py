@@ -1,7 +1,7 @@
-"""How hard questions are for a checkpoint: the share of its samples that are right, written down once and trained by.
+"""How hard questions are for a checkpoint: the share of right samples, in a file that training can use.
 
 A difficulty file is JSON Lines. Its first line is `{"manifest": {...}}`: the thresholds, the counts, and the manifest
-of the answers it was made from, which names checkpoint, prompt, temperature and data. Each further line is one
+of the result file it was made from, which names checkpoint, prompt, temperature and data. Each further line is one
 question: id, correct, samples, pass_rate, label.
 """
 
@@ -28,7 +28,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not 0 <= self.hard_to < self.easy_from <= 1:
             raise UserError(
-                f"--hard_to {self.hard_to} and --easy_from {self.easy_from} leave no order: "
+                f"--hard_to {self.hard_to} and --easy_from {self.easy_from} are not in order: "
                 "give 0 <= hard_to < easy_from <= 1"
             )
 
@@ -43,12 +43,12 @@ def grade_answers(answers: Path, output: Path, thresholds: Thresholds) -> list[G
     Raises:
         UserError: the answers cannot be read, hold no samples, or the output cannot be written.
     """
-    found = read_results(answers)
-    asked = [result for result in found.results if result.outcome is not None]
-    if not asked or any(result.samples is None for result in asked):
+    file = read_results(answers)
+    answered = [result for result in file.results if result.outcome is not None]
+    if not answered or any(result.samples is None for result in answered):
         raise UserError(f"{answers} holds no samples to count; make it with --samples 2 or more")
     graded = []
-    for result in asked:
+    for result in answered:
         samples = result.samples or []
         correct = sum(sample.outcome is Outcome.CORRECT for sample in samples)
         rate = correct / len(samples)
@@ -56,15 +56,15 @@ def grade_answers(answers: Path, output: Path, thresholds: Thresholds) -> list[G
     manifest = {
         "thresholds": asdict(thresholds),
         "counts": counts(graded),
-        "not_asked": len(found.results) - len(asked),
-        "answers": found.manifest,
+        "not_asked": len(file.results) - len(answered),
+        "answers": file.manifest,
     }
-    lines = [json.dumps({"manifest": manifest}), *(json.dumps(asdict(each)) for each in graded)]
+    lines = [json.dumps({"manifest": manifest}), *(json.dumps(asdict(question)) for question in graded)]
     write_atomically(output, "".join(line + "\n" for line in lines))
     return graded
 
 
 def counts(graded: Sequence[Graded]) -> dict[str, int]:
-    """Questions by label, every label named."""
-    found = Counter(each.label for each in graded)
-    return {label: found[label] for label in LABELS}
+    """How many questions have each label; every label is listed."""
+    by_label = Counter(question.label for question in graded)
+    return {label: by_label[label] for label in LABELS}

@@ -1,4 +1,4 @@
-"""Result files judged anew by HuatuoGPT-o1's lenient matching. What eval/infer.py stored stays as it is."""
+"""Result files graded again by HuatuoGPT-o1's lenient matching. The files themselves are not changed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,33 +13,33 @@ from open_r1.grading.problems import options_in, solution_letter
 
 @dataclass(frozen=True)
 class Regraded:
-    """One source of a result file under both judges."""
+    """The scores of one source of a result file under both graders."""
 
     source: str
     score: Score
     """By the published matching."""
     stored: int
-    """Right answers by the judge of eval/infer.py."""
+    """Right answers by the grader of eval/infer.py."""
 
 
 def regraded(file: ResultFile) -> tuple[ResultFile, list[Regraded]]:
     """The file with outcomes and letters of the published matching: per source those of the better of its two rules.
 
-    Questions that were never asked stay so. An answer is right or wrong; none is unparsed.
+    Questions that could not be asked stay so. An answer is right or wrong; none is unparsed.
 
     Raises:
         UserError: the file has several samples per question, which the published evaluation does not know.
     """
-    asked = [result for result in file.results if result.outcome is not None]
-    if any(result.samples for result in asked):
+    answered = [result for result in file.results if result.outcome is not None]
+    if any(result.samples for result in answered):
         raise UserError(
-            f"{file.path} has several samples per question, and the published matching judges one answer each: "
+            f"{file.path} has several samples per question, and the published matching grades one answer a question: "
             "answer with --samples 1 for it, or leave --grader huatuo out"
         )
-    judged = {result.id: _judged(result) for result in asked}
-    matches = {name: match_choice(each.output, each.options) for name, each in judged.items()}
+    judged = {result.id: _judged(result) for result in answered}
+    matches = {name: match_choice(answer.output, answer.options) for name, answer in judged.items()}
     scores = tallied((judged[name], matches[name]) for name in judged)
-    stored = Counter(result.source for result in asked if result.correct)
+    stored = Counter(result.source for result in answered if result.correct)
     results = [
         result if result.outcome is None else _with(result, judged[result.id], matches[result.id], scores)
         for result in file.results
@@ -50,17 +50,17 @@ def regraded(file: ResultFile) -> tuple[ResultFile, list[Regraded]]:
 def _judged(result: Result) -> Judged:
     """The answer with options and right letter as the model was shown them."""
     letter = solution_letter(result.solution)
-    shown = options_in(result.problem)
+    options = options_in(result.problem)
     if result.asked is not None:
-        text, shown = shown[letter], options_in(result.asked)
-        letter = next(name for name, option in shown.items() if option == text)
-    return Judged(result.source, result.output, letter, shown)
+        text, options = options[letter], options_in(result.asked)
+        letter = next(name for name, option in options.items() if option == text)
+    return Judged(result.source, result.output, letter, options)
 
 
 def _with(result: Result, judged: Judged, match: Match, scores: Mapping[str, Score]) -> Result:
-    found = match.first if scores[result.source].counted == "first" else match.last
-    outcome = Outcome.CORRECT if found.upper() == judged.letter.upper() else Outcome.WRONG
-    return replace(result, outcome=outcome, letter=_in_problem(result, judged, found.upper()))
+    letter = match.first if scores[result.source].counted == "first" else match.last
+    outcome = Outcome.CORRECT if letter.upper() == judged.letter.upper() else Outcome.WRONG
+    return replace(result, outcome=outcome, letter=_in_problem(result, judged, letter.upper()))
 
 
 def _in_problem(result: Result, judged: Judged, letter: str) -> str:

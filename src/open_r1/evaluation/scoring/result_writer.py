@@ -9,19 +9,19 @@ from typing import Any
 
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
-from open_r1.evaluation.scoring.results import _UNKNOWN_BEFORE, Result, _parse, read_results, with_grader_version
+from open_r1.evaluation.scoring.results import UNKNOWN_BEFORE, Result, parse_result, read_results, with_grader_version
 
-# Manifest entries that only inform, and may differ when a run is continued. All others decide what the model is asked
-# and how it is judged (checkpoint and data stand there as hashes too, so a name or a path may change).
+# Manifest entries that only inform, and may differ when a run is continued. All others decide the prompts and how
+# completions are graded (checkpoint and data are also recorded as hashes, so a name or a path may change).
 VOLATILE = frozenset(
     {
         *{"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed"},
         *{"checkpoint", "data", "image_root", "method", "trained_on", "tested_on", "train_data", "run_dir"},
-        "content_sha256",  # every answer says itself what was shown, see `content.require_same_content`
+        "content_sha256",  # every result records what was shown, see `shown_content.require_same_content`
     }
 )
 
-# What entries mean that files of before they existed do not have.
+# The values of entries that older files do not have.
 BEFORE = {
     "image": "shown",
     "options": "as_given",
@@ -40,13 +40,13 @@ _RESULT = b'{"id": '
 class ResultWriter:
     """Appends results to a file, which it begins with the manifest or continues.
 
-    A line that an earlier run left unfinished is removed. `done` holds the ids that are already there. Several
-    processes may append to one file: one of them opens and mends it, then the others are given its `done`.
+    An incomplete line of an earlier run is removed. `written_ids` holds the ids of the results in the file. Several
+    processes may append to one file: one of them opens and repairs it, then the others get its `written_ids`.
 
     Args:
         path: the result file.
         manifest: what this run is.
-        done: ids in the file, where another process has opened it already; it is not touched before writing then.
+        written_ids: ids in the file, if another process has opened it already; the file is then only appended to.
 
     Raises:
         UserError: the file exists and is no result file, or its manifest is another (the message names the entries
@@ -58,24 +58,24 @@ class ResultWriter:
         self.written_ids: set[str] = set(written_ids or ())
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            begun = written_ids is not None or (self.path.exists() and self._continue(manifest))
+            has_manifest = written_ids is not None or (self.path.exists() and self._continue(manifest))
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (closed by close)
-        if not begun:
+        if not has_manifest:
             self._append({"manifest": dict(manifest)})
 
     def _continue(self, manifest: Mapping[str, Any]) -> bool:
-        """Check the file against the manifest and cut off a torn line; False if nothing at all was finished."""
-        data = _mended(self.path)
-        whole = data.rfind(b"\n") + 1
-        if whole == 0 and data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
+        """Check the file against the manifest and cut off a torn line; False if no line is complete."""
+        data = _repair(self.path)
+        complete = data.rfind(b"\n") + 1
+        if complete == 0 and data[: len(_BEGINNING)] == _BEGINNING[: len(data)]:
             os.truncate(self.path, 0)
             return False
-        found = read_results(self.path)
-        _refuse_other_manifest(self.path, found.manifest, manifest)
-        self.written_ids = {result.id for result in found.results}
-        if found.torn:
-            os.truncate(self.path, whole)
-        elif whole < len(data):
+        stored = read_results(self.path)
+        _refuse_other_manifest(self.path, stored.manifest, manifest)
+        self.written_ids = {result.id for result in stored.results}
+        if stored.torn:
+            os.truncate(self.path, complete)
+        elif complete < len(data):
             with open(self.path, "ab") as file:
                 file.write(b"\n")
         return True
@@ -106,44 +106,46 @@ class ResultWriter:
         self.close()
 
 
-def _mended(path: Path) -> bytes:
-    """The file's content, without the beginnings of lines that a process was killed in while others went on writing.
+def _repair(path: Path) -> bytes:
+    """Remove incomplete lines of killed processes from the file; returns its content.
 
-    What another process wrote next stands on the same line: the line's end is a whole result, and is kept.
+    If another process went on writing, its result follows on the same line: the end of the line is kept.
     """
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
-    mended = [lines[0], *map(_whole_result, lines[1:])] if lines else []
+    mended = [lines[0], *map(_complete_result, lines[1:])] if lines else []
     if mended != lines:
         data = b"".join(mended)
         write_atomically(path, data)
     return data
 
 
-def _whole_result(line: bytes) -> bytes:
-    at = line.rfind(_RESULT)
-    if at <= 0 or not line.endswith(b"\n"):
+def _complete_result(line: bytes) -> bytes:
+    start = line.rfind(_RESULT)
+    if start <= 0 or not line.endswith(b"\n"):
         return line
     try:
-        _parse(line)
+        parse_result(line)
     except (ValueError, KeyError, TypeError):
         try:
-            _parse(line[at:])
+            parse_result(line[start:])
         except (ValueError, KeyError, TypeError):
-            return line  # damaged in some other way: reading says so
-        return line[at:]
+            return line  # damaged in another way: `read_results` reports it
+        return line[start:]
     return line
 
 
-def _refuse_other_manifest(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(here))  # tuples and string enums become what they are in the file
-    there = {**{key: value for key, value in BEFORE.items() if key in plain}, **with_grader_version(there)}
-    keys = sorted((there.keys() | plain.keys()) - VOLATILE - (_UNKNOWN_BEFORE - there.keys()))
-    other = [
-        f"{key} ({there.get(key)!r} there, {plain.get(key)!r} now)" for key in keys if there.get(key) != plain.get(key)
+def _refuse_other_manifest(path: Path, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    expected = json.loads(json.dumps(current))  # tuples and string enums become what they are in the file
+    recorded = {**{key: value for key, value in BEFORE.items() if key in expected}, **with_grader_version(recorded)}
+    keys = sorted((recorded.keys() | expected.keys()) - VOLATILE - (UNKNOWN_BEFORE - recorded.keys()))
+    differences = [
+        f"{key} ({recorded.get(key)!r} there, {expected.get(key)!r} now)"
+        for key in keys
+        if recorded.get(key) != expected.get(key)
     ]
-    if other:
+    if differences:
         raise UserError(
-            f"{path} holds results of another run, it differs in {'; '.join(other)}: their mixture would mean nothing; "
-            "choose another output path"
+            f"{path} holds results of another run, it differs in {'; '.join(differences)}: mixed results are "
+            "meaningless; choose another output path"
         )

@@ -21,8 +21,8 @@ from open_r1.grading.problems import options_in, solution_letter
 # Before graders had versions, manifests held the hash of the grader's source.
 _HASHED_GRADERS = {"442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb": 1}
 
-# What files of before these entries existed cannot say; it is taken as it is.
-_UNKNOWN_BEFORE = frozenset({"train_content_sha256"})
+# Entries that older files do not have, and that are then not compared.
+UNKNOWN_BEFORE = frozenset({"train_content_sha256"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """One question, what the model wrote, and how it was graded_result.
+    """One question, what the model wrote, and its grade.
 
     With several samples `output`, `outcome` and `letter` are those of the majority vote, and `tokens` is their sum.
     """
@@ -50,21 +50,21 @@ class Result:
     problem: str
     solution: str
     output: str
-    outcome: Outcome | None  # None: never asked, see `error`
+    outcome: Outcome | None  # None: not asked, see `error`
     letter: str | None
     tokens: int
     error: str | None = None
     blind: float | None = None
-    """Share of a point, 0 to 1, that guessing by option text earns; None where no training split is known."""
+    """Share of a point, 0 to 1, that guessing by option text earns; None without a training split."""
     seen: bool | None = None
-    """Whether the image is in the training split too; None where none is known."""
+    """Whether the image is in the training split too; None if unknown."""
     samples: list[Sample] | None = None
     asked: str | None = None
-    """The problem as the model was shown it, where its options were permuted; `letter` refers to `problem`."""
+    """The problem as the model saw it, if its options were shuffled; `letter` refers to `problem`."""
     cut_off: int | None = None
-    """How many of its completions the token limit ended; None where that is not known."""
+    """How many of its completions the token limit ended; None if unknown."""
     content: str | None = None
-    """What the model was shown of the question, as 16 hexadecimal digits; None where that was not recorded."""
+    """What the model was shown of the question, as 16 hexadecimal digits; None if not recorded."""
 
     @property
     def correct(self) -> bool:
@@ -73,7 +73,7 @@ class Result:
 
 
 def graded_result(row: Mapping[str, Any], image: str, output: str, tokens: int) -> Result:
-    """Judge what a model wrote about a data row.
+    """Grade the completion of a row.
 
     Args:
         row: a row with `id`, `problem`, `solution`, and if known `source`, `modality`, `task`.
@@ -85,14 +85,14 @@ def graded_result(row: Mapping[str, Any], image: str, output: str, tokens: int) 
     return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
 
 
-def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **more: Any) -> Result:
-    """The result of a row from its graded_result completions: of several, the majority vote's.
+def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **extra_fields: Any) -> Result:
+    """The result of a row from its graded completions: of several, the majority vote.
 
     Args:
         row: as above.
         image: as above.
         samples: at least one; `letter` refers to the row's own options.
-        more: further fields of the result.
+        extra_fields: further fields of the result.
     """
     vote = majority(samples)
     return _result(
@@ -103,14 +103,14 @@ def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **mo
         letter=vote.letter,
         tokens=sum(sample.tokens for sample in samples),
         samples=samples if len(samples) > 1 else None,
-        **more,
+        **extra_fields,
     )
 
 
 def majority(samples: Sequence[Sample]) -> Sample:
-    """The first sample that gives the letter most samples give; of letters that tie, the one that was given first.
+    """The first sample with the most frequent letter; of letters that tie, the one that occurs first.
 
-    Samples that could not be read have no vote, unless none could.
+    Unparsed samples have no vote, unless all are unparsed.
     """
     votes = Counter(sample.letter for sample in samples if sample.letter is not None)
     if not votes:
@@ -120,7 +120,7 @@ def majority(samples: Sequence[Sample]) -> Sample:
 
 
 def failed_result(row: Mapping[str, Any], image: str, error: str) -> Result:
-    """The result of a row that could not be asked, because of its image for example. It has no outcome."""
+    """The result of a row that could not be asked, for example because of its image. It has no outcome."""
     return _result(row, image=image, output="", outcome=None, letter=None, tokens=0, error=error)
 
 
@@ -140,7 +140,7 @@ def _result(row: Mapping[str, Any], **judgement: Any) -> Result:
 
 
 def with_grader_version(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest that names its grader by version, also where it was written with a hash of the grader's source."""
+    """The manifest with a grader version, also if it was written with a hash of the grader's source."""
     if manifest.get("grader_sha256") not in _HASHED_GRADERS:
         return dict(manifest)
     entries = {key: value for key, value in manifest.items() if key != "grader_sha256"}
@@ -152,12 +152,12 @@ def with_grader_version(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result file as it was read."""
+    """The content of a result file."""
 
     path: Path
     manifest: dict[str, Any]
     results: list[Result]
-    torn: bool = False  # the last line was unfinished, and is left out
+    torn: bool = False  # the last line was incomplete and is left out
 
     @property
     def missing(self) -> int:
@@ -179,7 +179,7 @@ def read_results(path: str | os.PathLike) -> ResultFile:
     torn = False
     for number, line in enumerate(lines[1:], 2):
         try:
-            results.append(_parse(line))
+            results.append(parse_result(line))
         except (ValueError, TypeError) as error:
             torn = number == len(lines) and not ended
             if not torn:
@@ -194,14 +194,14 @@ def read_results(path: str | os.PathLike) -> ResultFile:
 
 
 def _with_cut_off(result: Result, limit: int) -> Result:
-    """The result of a file from before lines said how many completions were cut off: none if all are shorter."""
+    """Fill in `cut_off` for older files, which do not record it: none was cut off if all are below the limit."""
     longest = max((sample.tokens for sample in result.samples or ()), default=result.tokens)
-    known = result.cut_off is not None or result.outcome is None or longest >= limit
-    return result if known else replace(result, cut_off=0)
+    is_known = result.cut_off is not None or result.outcome is None or longest >= limit
+    return result if is_known else replace(result, cut_off=0)
 
 
 def _lines(path: Path) -> tuple[list[bytes], bool]:
-    """The lines that hold something, and whether the last one is ended."""
+    """The lines that are not blank, and whether the last one is complete."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -217,7 +217,7 @@ def _manifest(path: Path, line: bytes) -> dict[str, Any]:
     try:
         head = parse_json(line)
     except ValueError:
-        raise UserError(f"{path} is no result file: its first line is no JSON, but should hold the manifest") from None
+        raise UserError(f"{path} is no result file: its first line is no JSON, but should be the manifest") from None
     if not isinstance(head, dict) or not isinstance(head.get("manifest"), dict):
         raise UserError(
             f'{path} is no result file: its first line should be {{"manifest": ...}}, without which nobody can say '
@@ -249,13 +249,13 @@ _NAMES = frozenset(field.name for field in fields(Result))
 _NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
 
 
-def _parse(line: bytes) -> Result:
+def parse_result(line: bytes) -> Result:
     value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    lacking = sorted(_NEEDED - value.keys())
-    if lacking:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
+    missing = sorted(_NEEDED - value.keys())
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
     wrong = [name for name in _TEXTS if not isinstance(value[name], str)]
     wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), str | None)]
     if wrong:
@@ -270,10 +270,10 @@ def _parse(line: bytes) -> Result:
     if type(value.get("cut_off")) not in (int, type(None)):
         raise ValueError("cut_off should be a whole number")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
-    known: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
-    if known.get("samples") is not None:
-        known["samples"] = [_parse_sample(sample) for sample in known["samples"]]
-    return Result(**{**known, "outcome": outcome})
+    entries: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
+    if entries.get("samples") is not None:
+        entries["samples"] = [_parse_sample(sample) for sample in entries["samples"]]
+    return Result(**{**entries, "outcome": outcome})
 
 
 def _parse_sample(value: Any) -> Sample:
@@ -286,25 +286,25 @@ def _parse_sample(value: Any) -> Sample:
 
 
 def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
-    seen: set[str] = set()
+    ids: set[str] = set()
     for result in results:
-        if result.id in seen:
+        if result.id in ids:
             raise UserError(
                 f"{path} holds the id {result.id!r} twice: a question would count double; "
                 "remove the second line or run eval/infer.py again"
             )
-        seen.add(result.id)
+        ids.add(result.id)
 
 
 # --------------------------------------------------------------------------------------------- published form
 
 
 def published_form(results: Sequence[Result]) -> dict[str, Any]:
-    """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and what was asked, written and read.
+    """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and the results.
 
-    Questions that were never asked (failed_result images) are left out.
+    Questions that could not be asked (unreadable images) are left out.
     """
-    asked = [result for result in results if result.outcome is not None]
+    answered = [result for result in results if result.outcome is not None]
     rows = [
         {
             "question": result.problem,
@@ -312,7 +312,7 @@ def published_form(results: Sequence[Result]) -> dict[str, Any]:
             "model_output": result.output,
             "extracted_answer": result.letter,
         }
-        for result in asked
+        for result in answered
     ]
-    accuracy = 100 * sum(result.correct for result in asked) / len(asked) if asked else None
+    accuracy = 100 * sum(result.correct for result in answered) / len(answered) if answered else None
     return {"accuracy": accuracy, "results": rows}

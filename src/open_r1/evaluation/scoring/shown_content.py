@@ -1,7 +1,7 @@
-"""What the model was shown: a result file is continued only where the images and texts of its answers are the same.
+"""A result file is continued only if the images and texts of its questions have not changed.
 
-The ids of questions know an image by its path at most. So every answer keeps a hash of what was shown with it, and the
-manifest one of all questions that are asked. On one busy core that takes half a second per 1,000 images of 130 KB.
+The id of a question depends on the path of its image, not on the content. So every result has a hash of what the model
+saw, and the manifest has one over all questions. On one busy core that takes half a second per 1,000 images of 130 KB.
 """
 
 import json
@@ -25,45 +25,45 @@ def row_contents(rows: Any, content: Callable[[Mapping[str, Any]], str]) -> dict
         rows: of `load_rows`.
         content: of one row, as `View.content` gives it.
     """
-    found: dict[str, str] = {}
+    content_by_id: dict[str, str] = {}
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="content") as pool:
         for start in range(0, len(rows), _BATCH):
             batch = list(rows.select(range(start, min(start + _BATCH, len(rows)))))
-            found.update(zip([row["id"] for row in batch], pool.map(content, batch), strict=True))
-    return found
+            content_by_id.update(zip([row["id"] for row in batch], pool.map(content, batch), strict=True))
+    return content_by_id
 
 
 def require_same_content(
-    path: Path, shown: Mapping[str, str], content_sha256: str, say: Callable[[str], object]
+    path: Path, content_by_id: Mapping[str, str], content_sha256: str, say: Callable[[str], object]
 ) -> None:
-    """Refuse to continue a file of answers to other texts or images than are there now.
+    """Refuse to continue a result file if the images or texts of its questions have changed.
 
-    Questions that could not be asked do not count: their images may have been mended since, and then the manifest
-    gets the new hash of the set.
+    Questions that could not be asked do not count: their images may have been repaired since; then the manifest
+    gets the new hash over all questions.
 
     Args:
         path: the result file.
-        shown: id -> what is shown now.
+        content_by_id: id -> hash of what is shown now.
         content_sha256: the hash of all that.
-        say: is told where an older file does not say what was shown.
+        say: prints a note about older files, which do not record what was shown.
 
     Raises:
-        UserError: an answer was given to something else.
+        UserError: a question with a result has changed.
     """
     file = read_results(path)
     answered = [result for result in file.results if result.error is None]
-    changed = [result.id for result in answered if result.content not in (None, shown.get(result.id))]
+    changed = [result.id for result in answered if result.content not in (None, content_by_id.get(result.id))]
     if changed:
         raise UserError(
             f"{path} holds results of another run, it differs in content_sha256: the images or texts of "
             f"{len(changed)} of its {len(answered)} answered questions were changed since they were asked (the first: "
-            f"{changed[0]}), and answers to both mixed would mean nothing. Put the earlier data back, or choose "
+            f"{changed[0]}), and mixed results are meaningless. Put the earlier data back, or choose "
             "another output path"
         )
     unrecorded = sum(result.content is None for result in answered)
     if unrecorded:
         say(
-            f"{path} was begun before answers recorded which images were shown: whether the images of "
+            f"{path} is older than the record of which images were shown: whether the images of "
             f"{unrecorded} answered questions are still the same cannot be checked"
         )
     elif file.manifest.get("content_sha256") != content_sha256:

@@ -1,6 +1,6 @@
-"""How sure an accuracy is: standard errors that know about shared images, intervals, paired differences.
+"""The uncertainty of an accuracy: standard errors clustered by image, intervals, paired differences.
 
-Several questions about one image stand or fall together, so they are no independent trials: every standard error,
+Several questions about one image are correlated, so they are no independent trials: every standard error,
 interval and test here counts images. Accuracies are shares between 0 and 1. `benchmarks/coverage.py` measures how
 often the intervals cover and the tests err.
 """
@@ -33,7 +33,7 @@ class Estimate:
     mean: float  # share of right answers, 0 to 1
     n: int  # questions
     clusters: int  # images
-    stderr: float | None  # None where a single image leaves no spread to measure
+    stderr: float | None  # None with a single image, which has no spread
     low: float  # 95 % interval
     high: float
 
@@ -46,7 +46,7 @@ class Difference:
     n: int
     clusters: int  # images
     stderr: float | None
-    low: float | None  # 95 % interval; None where a single image leaves no spread to measure
+    low: float | None  # 95 % interval; None with a single image, which has no spread
     high: float | None
     lost: int  # right in the first run only
     won: int  # right in the second run only
@@ -202,23 +202,23 @@ def _paired_interval(sums: np.ndarray, sizes: np.ndarray, p: float) -> tuple[flo
     there are two images more than were seen, one that won and one that lost, of size m. Their a^2 is the mean square
     of the sums of those that changed, among which PRIOR_IMAGES count that changed in all their questions.
 
-    An end that contradicts the test is replaced by the one that `_exact_low` gives.
+    An end that contradicts the test is replaced by the one that `exact_low` gives.
     """
     n, images, changed = int(sizes.sum()), len(sizes), int((sums != 0).sum())
     mean = float(sums.sum()) / n
     residuals = sums - mean * sizes
     prior = PRIOR_IMAGES * float((sizes**2).mean())
-    more = (float((sums**2).sum()) + prior) / (changed + PRIOR_IMAGES)
-    error = math.sqrt(float(residuals @ residuals) + 2 * more) / (n + 2 * n / images)
+    added = (float((sums**2).sum()) + prior) / (changed + PRIOR_IMAGES)
+    error = math.sqrt(float(residuals @ residuals) + 2 * added) / (n + 2 * n / images)
     low, high = (mean + sign * t_quantile(images - 1) * error for sign in (-1, 1))
     if (low > 0) != (mean > 0 and p < LEVEL):
-        low = _exact_low(sums, n)
+        low = exact_low(sums, n)
     if (high < 0) != (mean < 0 and p < LEVEL):
-        high = -_exact_low(-sums, n)
+        high = -exact_low(-sums, n)
     return max(-1.0, low), min(1.0, high)
 
 
-def _exact_low(sums: np.ndarray, n: int) -> float:
+def exact_low(sums: np.ndarray, n: int) -> float:
     """The lower end of the interval of a paired difference that takes as given by how much each image changed.
 
     Each change is a win with the same chance q; the end is where as many wins as were seen, or more, have a probability
@@ -269,10 +269,10 @@ def mean_of_means(groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]]) 
     if min(counts) < 2:
         return mean, None
     sums: dict[Hashable, float] = defaultdict(float)
-    for (values, clusters), own, count in zip(groups, means, counts, strict=True):
+    for (values, clusters), group_mean, count in zip(groups, means, counts, strict=True):
         scale = math.sqrt(count / (count - 1)) / (len(groups) * len(values))
         for value, cluster in zip(values, clusters, strict=True):
-            sums[cluster] += scale * (value - own)
+            sums[cluster] += scale * (value - group_mean)
     return mean, math.sqrt(sum(total**2 for total in sums.values()))
 
 

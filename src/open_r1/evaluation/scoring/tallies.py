@@ -1,6 +1,6 @@
-"""Accuracy by modality, by task and by both, from result lines alone: tallies, what stands beside them, averages.
+"""Accuracy by modality, by task and by both, from result lines alone: tallies, baselines and averages.
 
-A text question has neither modality nor task: its row is TEXT and its column the set it is from, its source.
+A text question has neither modality nor task: its row is TEXT, its column its source, the data set it is from.
 """
 
 from collections import defaultdict
@@ -28,14 +28,14 @@ Cell = tuple[str, str]  # (modality, task), (TEXT, source) or (SET, name); ALL i
 _SOURCES = ("MedMCQA", "MedQA", "PubMedQA", "MMLU-Pro", "GPQA", "MedXpertQA")
 
 
-@lru_cache(maxsize=1 << 17)  # each question stands in four cells
+@lru_cache(maxsize=1 << 17)  # each question counts in four cells
 def _options_offered(problem: str) -> int:
     return len(options_in(problem))
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the questions of one cell."""
+    """The results of one cell, and what is computed from them."""
 
     results: Sequence[Result]
 
@@ -57,20 +57,20 @@ class Tally:
 
     @property
     def unparsed(self) -> float:
-        """Share of the answers that could not be read; 0 where nothing was asked."""
+        """Share of unparsed completions; 0 without results."""
         return self.count(Outcome.UNPARSED) / self.n if self.n else 0.0
 
     @property
     def cut_off(self) -> float | None:
-        """Share of the completions that the token limit ended; None where that is not known of all."""
+        """Share of the completions that the token limit ended; None unless it is known of all."""
         counts = [result.cut_off for result in self.asked]
-        known = [count for count in counts if count is not None]
+        known_counts = [count for count in counts if count is not None]
         completions = sum(len(result.samples or ()) or 1 for result in self.asked)
-        return sum(known) / completions if known and len(known) == len(counts) else None
+        return sum(known_counts) / completions if known_counts and len(known_counts) == len(counts) else None
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """Accuracy with its uncertainty; None where nothing was asked."""
+        """Accuracy with its uncertainty; None without results."""
         return estimate(self.asked)
 
     @cached_property
@@ -80,14 +80,14 @@ class Tally:
 
     @cached_property
     def blind(self) -> float | None:
-        """Accuracy of guessing by option text from the training split; None where infer knew none."""
+        """Accuracy of guessing by option text from the training split; None if eval/infer.py had none."""
         return mean([result.blind for result in self.asked if result.blind is not None])
 
     @cached_property
     def unseen(self) -> list[Result] | None:
-        """The questions whose image is not in the training split; None where infer knew none."""
-        known = [result for result in self.asked if result.seen is not None]
-        return [result for result in known if not result.seen] if known else None
+        """The questions whose image is not in the training split; None if eval/infer.py had none."""
+        labelled = [result for result in self.asked if result.seen is not None]
+        return [result for result in labelled if not result.seen] if labelled else None
 
     @cached_property
     def unseen_estimate(self) -> Estimate | None:
@@ -100,7 +100,7 @@ class Tally:
         return min((len(result.samples or ()) or 1 for result in self.asked), default=1)
 
     def pass_at(self, k: int) -> float | None:
-        """The chance that one of k samples is right; None where there are no samples."""
+        """The chance that one of k samples is right; None without samples."""
         if self.samples < max(2, k):
             return None
         drawn = [[sample.outcome for sample in result.samples or ()] for result in self.asked]
@@ -115,7 +115,7 @@ def estimate(results: Sequence[Result]) -> Estimate | None:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None without values."""
     return sum(values) / len(values) if values else None
 
 
@@ -127,7 +127,7 @@ def tabulate(results: Iterable[Result], sets: Mapping[str, Sequence[Result]] | N
 
     Args:
         results: of all questions.
-        sets: those of each set, for a cell (SET, name) each.
+        sets: the results of each data set, which get a cell (SET, name).
 
     Raises:
         UserError: there is no result.
@@ -143,7 +143,7 @@ def tabulate(results: Iterable[Result], sets: Mapping[str, Sequence[Result]] | N
 
 
 def cells_of(result: Result) -> list[Cell]:
-    """The cells that a result counts in: its own, both margins and the whole."""
+    """The cells that a result counts in: its own, both margins and the total."""
     row, column = labels(result)
     return [(row, column), (row, ALL), (ALL, column), (ALL, ALL)]
 
@@ -156,7 +156,7 @@ def labels(result: Result) -> Cell:
 
 
 def is_text(result: Result) -> bool:
-    """Whether a question has no image: what stands for its image is its own id then."""
+    """Whether a question has no image: its image identifier is then its id."""
     return result.modality is None and result.task is None and result.image == result.id
 
 
@@ -167,7 +167,7 @@ def modalities(cells: Iterable[Cell]) -> list[str]:
 
 
 def tasks(cells: Iterable[Cell]) -> list[str]:
-    """The tasks that occur, in the published order, then others by name; sources are none."""
+    """The tasks that occur, in the published order, then others by name; without sources."""
     present = set(cells)
     names = {task for row, task in present if row != SET}
     return _in_order(names - {ALL, *sources(present)}, [task.value for task in Task])
@@ -177,10 +177,10 @@ def sources(cells: Iterable[Cell]) -> list[str]:
     """The sets that text questions are from, in the order of the published table, then others by name."""
     names = {source for row, source in cells if row == TEXT} - {ALL}
 
-    def place(name: str) -> tuple[int, str]:
-        return next((at for at, known in enumerate(_SOURCES) if name.startswith(known)), len(_SOURCES)), name
+    def order(name: str) -> tuple[int, str]:
+        return next((index for index, prefix in enumerate(_SOURCES) if name.startswith(prefix)), len(_SOURCES)), name
 
-    return sorted(names, key=place)
+    return sorted(names, key=order)
 
 
 def columns(cells: Iterable[Cell]) -> list[str]:
@@ -194,8 +194,8 @@ def only_text(cells: Iterable[Cell]) -> bool:
     return set(modalities(cells)) == {TEXT}
 
 
-def _in_order(names: set[str], known: list[str]) -> list[str]:
-    return [name for name in known if name in names] + sorted(names - set(known))
+def _in_order(names: set[str], published: list[str]) -> list[str]:
+    return [name for name in published if name in names] + sorted(names - set(published))
 
 
 def grid(cells: Iterable[Cell]) -> Iterator[Cell]:
@@ -224,24 +224,24 @@ def averages(table: Table) -> list[Average]:
 
     The papers quote the unweighted ones. Questions without a label are in the weighted mean alone.
     """
-    found = []
-    whole = table[ALL, ALL].estimate
-    if whole is not None:
+    rows = []
+    overall = table[ALL, ALL].estimate
+    if overall is not None:
         name = "all questions, weighted by their number"
-        found.append(Average(name, "questions", whole.mean, whole.stderr, ((ALL, ALL),)))
+        rows.append(Average(name, "questions", overall.mean, overall.stderr, ((ALL, ALL),)))
     margins = {
         ("modality", "modalities"): [(name, ALL) for name in modalities(table)],
         ("task", "tasks"): [(ALL, name) for name in tasks(table)],
         ("source", "sources"): [(TEXT, name) for name in sources(table)],
         ("set", "sets"): [cell for cell in table if cell[0] == SET],
     }
-    for (one, many), cells in margins.items():
-        known = tuple(cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].asked)
-        if known:
-            mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in known])
-            kind = one if len(known) == 1 else many
-            found.append(Average(f"unweighted mean over {len(known)} {kind}", many, mean, stderr, known))
-    return found
+    for (singular, plural), cells in margins.items():
+        labelled = tuple(cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].asked)
+        if labelled:
+            mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in labelled])
+            kind = singular if len(labelled) == 1 else plural
+            rows.append(Average(f"unweighted mean over {len(labelled)} {kind}", plural, mean, stderr, labelled))
+    return rows
 
 
 def _answers(results: Sequence[Result]) -> tuple[list[float], list[str]]:

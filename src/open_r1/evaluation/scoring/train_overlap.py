@@ -1,7 +1,7 @@
-"""What the training questions give away about a test question: the blind guess, and whether its image is known.
+"""The overlap of test questions with the training split: the blind guess by option text, and images that occur in both.
 
-Both need the training split: that of the data the checkpoint was trained on, where its run.json says it and it is
-still there; else the train split beside the test questions; else none, and then nothing is claimed.
+The training split is that of the checkpoint's training data, if its run.json names it and it still exists; otherwise
+the train split of the test data; without either, both are recorded as unknown.
 """
 
 from collections.abc import Mapping
@@ -42,10 +42,10 @@ class TrainingSet:
 
 
 def load_training_set(path: str, image_root: str | None) -> TrainingSet:
-    """The train split of a data set (a JSON list is one split as it stands).
+    """The train split of a data set (a JSON list is a single split).
 
     Raises:
-        UserError: it is not there, or has no train split.
+        UserError: it does not exist, or has no train split.
     """
     rows, _ = load_rows(path, "train", image_root)
     texts = rows.select_columns(["problem", "solution"])
@@ -56,42 +56,42 @@ def load_training_set(path: str, image_root: str | None) -> TrainingSet:
         if row["image"] is not None:
             has_bytes = row["image"]["bytes"] is not None
             keys.add(image_key(row))
-            key = image_key(row) if has_bytes else ""  # a path is a place, which may change
+            key = image_key(row) if has_bytes else ""  # a path is a location, which may change
         contents.append(f"{row['id']} {row_id(key, row['problem'], row['solution'])}")
     content, guesser = data_fingerprint(contents), BlindGuesser(texts)  # pyright: ignore[reportArgumentType]
     return TrainingSet(path, list(rows["id"]), content, guesser, frozenset(keys), has_bytes)
 
 
 def find_training_set(
-    asked: str | None, checkpoint: Path, prompt_path: str, image_root: str | None
+    train_path: str | None, checkpoint: Path, prompt_path: str, image_root: str | None
 ) -> tuple[TrainingSet | None, str]:
     """The training set to compare with, and a line that says which, or why there is none.
 
     Args:
-        asked: `--train_path`, which wins and must load.
+        train_path: `--train_path`, which comes first and must load.
         checkpoint: the checkpoint's folder; its run.json may name the data.
         prompt_path: the test data, which may have a train split.
         image_root: folder of the images that a JSON list names.
     """
-    if asked is not None:
-        return load_training_set(asked, image_root), f"blind floor from {asked}"
+    if train_path is not None:
+        return load_training_set(train_path, image_root), f"blind floor from {train_path}"
     reasons = []
-    for path, root, what in _candidates(checkpoint, prompt_path, image_root):
+    for path, root, origin in _candidates(checkpoint, prompt_path, image_root):
         try:
-            return load_training_set(path, root), f"blind floor from {path} ({what})"
+            return load_training_set(path, root), f"blind floor from {path} ({origin})"
         except UserError as error:
             reasons.append(str(error).split("; ")[0])
-    why = f": {reasons[-1]}" if reasons else ""
-    return None, f"no training split, so no blind floor and no word on seen images{why}; --train_path names one"
+    reason = f": {reasons[-1]}" if reasons else ""
+    return None, f"no training split, so no blind floor and no check for seen images{reason}; --train_path names one"
 
 
 def _candidates(checkpoint: Path, prompt_path: str, image_root: str | None) -> list[tuple[str, str | None, str]]:
     record = run_record(checkpoint) or {}
     path = (record.get("data") or {}).get("path")
     root = (record.get("script_arguments") or {}).get("image_root")
-    found = []
+    candidates = []
     if isinstance(path, str):
-        found.append((path, root if isinstance(root, str) else image_root, "the checkpoint's training data"))
+        candidates.append((path, root if isinstance(root, str) else image_root, "the checkpoint's training data"))
     if Path(prompt_path).is_dir():  # a JSON list is one split: the test questions themselves
-        found.append((prompt_path, image_root, "its train split"))
-    return found
+        candidates.append((prompt_path, image_root, "its train split"))
+    return candidates
