@@ -73,7 +73,7 @@ def split_files(real_dir: Path, name: str) -> list[Path]:
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
 def test_floors_of_the_published_split_files_are_the_ones_measured(real_dir, repository, name, expected):
     train, test = split_files(real_dir, name)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "eval/blind.py", "--train", str(train), "--test", str(test)],
         cwd=repository,
         capture_output=True,
@@ -81,7 +81,7 @@ def test_floors_of_the_published_split_files_are_the_ones_measured(real_dir, rep
         check=True,
         timeout=1800,
     )
-    figures = [float(number) for number in re.findall(r"([\d.]+) %", done.stdout)]
+    figures = [float(number) for number in re.findall(r"([\d.]+) %", process.stdout)]
     assert (figures[0], figures[1], figures[3]) == pytest.approx(expected, abs=0.1)
 
 
@@ -107,12 +107,12 @@ def plain_floor(train: list[dict], test: list[dict], fold: Callable[[str], str])
 @pytest.mark.parametrize("name", UNPUBLISHED)
 def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, name):
     train, test = split_files(real_dir, name)
-    found = measure(read_list(train), read_list(test))
+    floors = measure(read_list(train), read_list(test))
     rows = json.loads(train.read_text()), json.loads(test.read_text())
     plain = plain_floor(*rows, str), plain_floor(*rows, str.casefold)
-    print(f"{name}: {found}, plain {plain}")
-    assert (found.exact, found.folded) == pytest.approx(plain, abs=0.001)
-    assert found.chance == pytest.approx(0.25, abs=0.01)
+    print(f"{name}: {floors}, plain {plain}")
+    assert (floors.exact, floors.folded) == pytest.approx(plain, abs=0.001)
+    assert floors.chance == pytest.approx(0.25, abs=0.01)
 
 
 # ------------------------------------------------------------------------------------------------ the command

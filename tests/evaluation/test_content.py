@@ -46,7 +46,7 @@ def data(pristine, tmp_path) -> Path:
 @pytest.fixture
 def settings(tiny, data, tmp_path):
     def make(**changes) -> InferenceSettings:
-        given = {
+        run_settings = {
             "model_path": str(tiny),
             "prompt_path": str(data / "test.json"),
             "image_root": str(data),
@@ -55,7 +55,7 @@ def settings(tiny, data, tmp_path):
             "max_new_tokens": 2,
             "device": "cpu",
         }
-        return InferenceSettings(**(given | changes))
+        return InferenceSettings(**(run_settings | changes))
 
     return make
 
@@ -77,56 +77,56 @@ def invert(image: Path) -> None:
 
 
 def test_answers_to_images_that_were_exchanged_are_not_continued(settings, data):
-    given = settings()
-    infer(given)
-    lines = cut(given.output_path, 6)
-    first, *_ = images_of(data, given.output_path)
-    before = first.read_bytes()
-    answered = sum(str(first) in line for line in lines[1:])
-    invert(first)
+    run_settings = settings()
+    infer(run_settings)
+    lines = cut(run_settings.output_path, 6)
+    image, *_ = images_of(data, run_settings.output_path)
+    before = image.read_bytes()
+    answered = sum(str(image) in line for line in lines[1:])
+    invert(image)
     with pytest.raises(UserError) as refused:
-        infer(given)
+        infer(run_settings)
     assert f"content_sha256: the images or texts of {answered} of its 6 answered questions" in str(refused.value)
     assert "Put the earlier data back, or choose another output path" in str(refused.value)
-    assert Path(given.output_path).read_text() == "".join(lines)
-    first.write_bytes(before)
-    assert infer(given) == 0
-    assert len(read_results(given.output_path).results) == 20
+    assert Path(run_settings.output_path).read_text() == "".join(lines)
+    image.write_bytes(before)
+    assert infer(run_settings) == 0
+    assert len(read_results(run_settings.output_path).results) == 20
 
 
 def test_a_image_that_no_answer_was_given_to_may_change_and_the_manifest_says_so(settings, data, tmp_path):
-    given = settings()
-    infer(given)
-    untouched = read_results(given.output_path).manifest["content_sha256"]
-    cut(given.output_path, 5)  # batches are of one image's questions: some images have not been asked about
-    asked = images_of(data, given.output_path)
-    other = next(path for path in sorted(data.glob("Images/*/test/*.png")) if path not in asked)
-    invert(other)
-    assert infer(given) == 0
-    changed = read_results(given.output_path)
+    run_settings = settings()
+    infer(run_settings)
+    untouched = read_results(run_settings.output_path).manifest["content_sha256"]
+    cut(run_settings.output_path, 5)  # batches are of one image's questions: some images have not been asked about
+    used = images_of(data, run_settings.output_path)
+    unused = next(path for path in sorted(data.glob("Images/*/test/*.png")) if path not in used)
+    invert(unused)
+    assert infer(run_settings) == 0
+    changed = read_results(run_settings.output_path)
     anew = settings(output_path=str(tmp_path / "anew.jsonl"))
     infer(anew)
     assert changed.manifest["content_sha256"] == read_results(anew.output_path).manifest["content_sha256"] != untouched
-    told = {result.id: (result.output, result.content) for result in changed.results}
-    assert told == {result.id: (result.output, result.content) for result in read_results(anew.output_path).results}
+    stored = {result.id: (result.output, result.content) for result in changed.results}
+    assert stored == {result.id: (result.output, result.content) for result in read_results(anew.output_path).results}
 
 
 @pytest.mark.parametrize("image", ["shuffled", "none"])
 def test_what_counts_is_the_image_that_is_shown(settings, data, image, tmp_path):
-    given = settings(image=image)
-    infer(given)
-    everything = read_results(given.output_path)
-    cut(given.output_path, 1)
-    (answered,) = read_results(given.output_path).results
-    shown = [path for path in sorted(data.glob("Images/*/test/*.png")) if path != Path(answered.image)]
-    for path in shown:  # all but the image of the question itself
+    run_settings = settings(image=image)
+    infer(run_settings)
+    everything = read_results(run_settings.output_path)
+    cut(run_settings.output_path, 1)
+    (answered,) = read_results(run_settings.output_path).results
+    unused = [path for path in sorted(data.glob("Images/*/test/*.png")) if path != Path(answered.image)]
+    for path in unused:  # all but the image of the question itself
         invert(path)
     if image == "shuffled":  # it was asked with one of them
         with pytest.raises(UserError, match="content_sha256"):
-            infer(given)
+            infer(run_settings)
     else:
-        assert infer(given) == 0
-        assert read_results(given.output_path).manifest == everything.manifest
+        assert infer(run_settings) == 0
+        assert read_results(run_settings.output_path).manifest == everything.manifest
 
 
 def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, data, tmp_path):
@@ -140,9 +140,9 @@ def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, d
             small.append({**row, "image": {"bytes": file.getvalue(), "path": None}})
         saved = datasets.Dataset.from_list(small, features=FEATURES)
         datasets.DatasetDict({"test": saved}).save_to_disk(str(tmp_path / str(side)))
-        given = settings(prompt_path=str(tmp_path / str(side)), output_path=str(tmp_path / f"{side}.jsonl"))
-        infer(given)
-        manifests.append(read_results(given.output_path).manifest)
+        run_settings = settings(prompt_path=str(tmp_path / str(side)), output_path=str(tmp_path / f"{side}.jsonl"))
+        infer(run_settings)
+        manifests.append(read_results(run_settings.output_path).manifest)
     assert len({manifest["data_sha256"] for manifest in manifests}) == 1
     assert len({manifest["content_sha256"] for manifest in manifests}) == 2
     with pytest.raises(UserError, match="content_sha256"):
@@ -150,18 +150,18 @@ def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, d
 
 
 def test_a_file_of_before_answers_recorded_their_images_is_continued_with_a_word(settings, capsys):
-    given = settings()
-    infer(given)
-    lines = [json.loads(line) for line in cut(given.output_path, 4)]
+    run_settings = settings()
+    infer(run_settings)
+    lines = [json.loads(line) for line in cut(run_settings.output_path, 4)]
     for entry in ("content_sha256", "train_content_sha256"):
         del lines[0]["manifest"][entry]
     for line in lines[1:]:
         del line["content"]
-    Path(given.output_path).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path(run_settings.output_path).write_text("".join(json.dumps(line) + "\n" for line in lines))
     capsys.readouterr()
-    assert infer(given) == 0
+    assert infer(run_settings) == 0
     assert "the images of 4 answered questions are still the same cannot be checked" in capsys.readouterr().err
-    file = read_results(given.output_path)
+    file = read_results(run_settings.output_path)
     assert len(file.results) == 20
     assert "content_sha256" not in file.manifest
 
@@ -196,10 +196,10 @@ def test_a_training_is_not_continued_on_exchanged_images(tiny, data, tmp_path):
         content = check_prompts(rows, processor, Mode.NOTHINK, 4096).content
         return {"data": {"ids_sha256": "the same", "content_sha256": content}}
 
-    begun = story()
-    require_same_run(begun, story(), checkpoint, processes=1)
+    started = story()
+    require_same_run(started, story(), checkpoint, processes=1)
     invert(Path(rows[0]["image"]["path"]))
     with pytest.raises(UserError, match="images or texts of the questions that are trained on are others"):
-        require_same_run(begun, story(), checkpoint, processes=1)
+        require_same_run(started, story(), checkpoint, processes=1)
     early = {"data": {"ids_sha256": "the same"}}
     require_same_run(early, story(), checkpoint, processes=1)

@@ -12,13 +12,13 @@ from open_r1.common.errors import UserError
 from open_r1.evaluation.reporting.curves import curves_figure, panels, read_log, read_logs, series, smoothed
 
 
-def write(folder: Path, steps: range, **more: float) -> Path:
+def write(folder: Path, steps: range, **values: float) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     log = [
         {
             **{"step": step, "reward": 1 + step / 100, "rewards/accuracy_reward/mean": step / 100, "kl": 0.01 * step},
             **{"completions/mean_length": 80 - step / 2, "completions/min_length": 20, "completions/max_length": 99},
-            **more,
+            **values,
         }
         for step in steps
     ]
@@ -93,9 +93,9 @@ def test_what_was_asked_while_training_is_dashed(tmp_path):
     assert figure is not None
     assert figure.get_suptitle() == "grpo (think)"
     assert [axes.get_title("left") for axes in figure.axes] == ["reward", "loss"]
-    trained, asked = figure.axes[0].get_lines()
-    assert (trained.get_linestyle(), asked.get_linestyle()) == ("-", "--")
-    assert (list(np.asarray(asked.get_xdata())), list(np.asarray(asked.get_ydata()))) == ([3, 6], [0.2, 0.5])
+    trained, dashed = figure.axes[0].get_lines()
+    assert (trained.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+    assert (list(np.asarray(dashed.get_xdata())), list(np.asarray(dashed.get_ydata()))) == ([3, 6], [0.2, 0.5])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "run",
         "on evaluation questions during training",

@@ -39,10 +39,10 @@ def taught(tmp_path_factory: pytest.TempPathFactory, riddles: Path, load_script:
 def grade_command(load_script: Callable[[str], Any], taught: Path, riddles: Path) -> Callable[..., int]:
     script = load_script("scripts/grade_difficulty.py")
 
-    def grade(output: Path, *more: str) -> int:
-        given = ["--model_path", str(taught), "--prompt_path", str(riddles), "--output_path", str(output)]
+    def grade(output: Path, *flags: str) -> int:
+        command = ["--model_path", str(taught), "--prompt_path", str(riddles), "--output_path", str(output)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["grade_difficulty.py", *given, "--max_new_tokens", "8", *more])
+            patch.setattr("sys.argv", ["grade_difficulty.py", *command, "--max_new_tokens", "8", *flags])
             return script.main()
 
     return grade
@@ -56,18 +56,18 @@ def graded(tmp_path_factory: pytest.TempPathFactory, grade_command: Callable[...
 
 
 def test_the_pass_rate_is_the_share_of_right_samples(graded: Path, riddles: Path) -> None:
-    found = read_difficulty(graded)
+    difficulties = read_difficulty(graded)
     train = [json.loads(line)["id"] for line in (riddles / "train.jsonl").read_text().splitlines()]
-    assert {*found} == {*train}  # the train split, every question once
+    assert {*difficulties} == {*train}  # the train split, every question once
     answers = read_results(graded.with_name("riddles.difficulty.answers.jsonl"))
     for result in answers.results:
         outcomes = [sample.outcome for sample in result.samples or []]
-        own = found[result.id]
-        assert (own.correct, own.samples) == (outcomes.count(Outcome.CORRECT), 4)
-        assert own.pass_rate == own.correct / 4
+        question = difficulties[result.id]
+        assert (question.correct, question.samples) == (outcomes.count(Outcome.CORRECT), 4)
+        assert question.pass_rate == question.correct / 4
         # labels as the defaults state them: 0/4 and 1/4 hard, 2/4 medium, 3/4 and 4/4 easy
-        assert own.label == ["hard", "hard", "medium", "easy", "easy"][own.correct]
-    assert len({own.pass_rate for own in found.values()}) >= 3
+        assert question.label == ["hard", "hard", "medium", "easy", "easy"][question.correct]
+    assert len({question.pass_rate for question in difficulties.values()}) >= 3
 
 
 def test_the_file_says_what_it_was_made_from(graded: Path) -> None:
@@ -88,15 +88,15 @@ def test_an_interrupted_run_goes_on_where_it_ended_and_ends_the_same(
     (tmp_path / answers.name).write_bytes(b"".join(lines[:11]) + lines[11][:40])  # 10 answers and a torn one
     assert grade_command(output, "--samples", "4") == 0
     assert "14 of 24 questions to ask" in capsys.readouterr().err
-    again, first = read_difficulty(output), read_difficulty(graded)
-    assert again == first
+    again, expected = read_difficulty(output), read_difficulty(graded)
+    assert again == expected
 
 
 def test_other_thresholds_cost_no_answer(graded: Path, tmp_path: Path) -> None:
     answers = graded.with_name(graded.name + ".answers.jsonl")
     strict = grade_answers(answers, tmp_path / "strict", Thresholds(easy_from=1.0, hard_to=0.0))
-    assert {own.pass_rate for own in strict if own.label == "hard"} <= {0.0}
-    assert {own.pass_rate for own in strict if own.label == "medium"} <= {0.25, 0.5, 0.75}
+    assert {question.pass_rate for question in strict if question.label == "hard"} <= {0.0}
+    assert {question.pass_rate for question in strict if question.label == "medium"} <= {0.25, 0.5, 0.75}
 
 
 def test_one_sample_is_no_rate(grade_command: Callable[..., int], tmp_path: Path) -> None:
@@ -107,14 +107,21 @@ def test_one_sample_is_no_rate(grade_command: Callable[..., int], tmp_path: Path
 def test_training_takes_the_file(
     graded: Path, taught: Path, riddles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = ["--model_name_or_path", str(taught), "--dataset_name", str(riddles), "--output_dir", str(tmp_path / "run")]
+    command = [
+        "--model_name_or_path",
+        str(taught),
+        "--dataset_name",
+        str(riddles),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     small = ["--per_device_train_batch_size", "4", "--num_generations", "2", "--max_completion_length", "8"]
     quiet = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true", "--num_train_epochs", "1"]
     curriculum = ["--difficulty", str(graded), "--curriculum", "mixed", "--hard_fraction", "0.25"]
-    monkeypatch.setattr("sys.argv", ["grpo.py", *given, *small, *quiet, *curriculum])
+    monkeypatch.setattr("sys.argv", ["grpo.py", *command, *small, *quiet, *curriculum])
     train_grpo(Mode.NOTHINK)
     story = json.loads((tmp_path / "run" / "run.json").read_text())
-    hard = sum(own.label == "hard" for own in read_difficulty(graded).values())
+    hard = sum(question.label == "hard" for question in read_difficulty(graded).values())
     # windows of 4 prompts with 1 hard and 3 others each, until either side ends
     assert story["steps"] == min(hard, (24 - hard) // 3)
     assert story["data"]["curriculum"].startswith(f"curriculum mixed: {hard} of 24 questions are hard, 1 in every")

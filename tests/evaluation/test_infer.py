@@ -91,15 +91,15 @@ def prompts_of(encoder: Encoder, rows: list[dict]) -> Prompts:
 
 def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict], batch_size: int) -> dict[str, list[list[int]]]:
     """id -> the tokens of its completions, up to their end tokens."""
-    found: dict[str, list[list[int]]] = {}
+    collected: dict[str, list[list[int]]] = {}
     for batch in batches_by_length([len(row["problem"]) for row in rows], batch_size):
         chosen = [rows[index] for index in batch]
         names = [row["id"] for row in chosen for _ in range(generator.sampling.count)]
         tokens = generator.tokens(prompts_of(encoder, chosen), [row["id"] for row in chosen])
         lengths = completion_lengths(tokens, generator.end_tokens).tolist()
         for name, written, length in zip(names, tokens.tolist(), lengths, strict=True):
-            found.setdefault(name, []).append(written[:length])
-    return found
+            collected.setdefault(name, []).append(written[:length])
+    return collected
 
 
 # --- generation ------------------------------------------------------------------------------------------------------
@@ -190,20 +190,20 @@ def test_the_longest_prompts_come_first_and_every_row_once():
 
 
 def test_the_next_batch_is_made_while_the_first_is_in_use():
-    made: list[int] = []
+    started: list[int] = []
     second = threading.Event()
 
     def make(number: int) -> Encoded:
-        made.append(number)
+        started.append(number)
         if number == 1:
             second.set()
         return Encoded([{"id": str(number)}], [], None, [])
 
     batches = prefetch(make, range(50))
-    first = next(batches)
+    batch = next(batches)
     assert second.wait(timeout=600)  # nobody has asked for the second one yet
-    assert len(made) <= 4  # and the memory holds only a few
-    assert [first.rows[0]["id"], *(batch.rows[0]["id"] for batch in batches)] == [str(n) for n in range(50)]
+    assert len(started) <= 4  # and the memory holds only a few
+    assert [batch.rows[0]["id"], *(batch.rows[0]["id"] for batch in batches)] == [str(n) for n in range(50)]
 
 
 def test_an_error_while_making_a_batch_is_raised():
@@ -222,7 +222,7 @@ def settings(tiny, phantoms, tmp_path):
     """Settings of a small run, with changes."""
 
     def make(**changes) -> InferenceSettings:
-        given = {
+        run_settings = {
             "model_path": str(tiny["qwen2_5_vl"]),
             "prompt_path": str(phantoms / "test.json"),
             "image_root": str(phantoms),
@@ -231,7 +231,7 @@ def settings(tiny, phantoms, tmp_path):
             "max_new_tokens": 4,
             "device": "cpu",
         }
-        return InferenceSettings(**(given | changes))
+        return InferenceSettings(**(run_settings | changes))
 
     return make
 
@@ -255,9 +255,9 @@ def test_a_run_answers_every_question_once_and_says_how_well(settings, capsys):
 
 
 def test_a_run_that_was_killed_goes_on_where_its_file_ends(settings, tmp_path):
-    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
-    infer(settings(output_path=str(whole)))
-    lines = whole.read_bytes().splitlines(keepends=True)
+    complete, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
+    infer(settings(output_path=str(complete)))
+    lines = complete.read_bytes().splitlines(keepends=True)
     torn.write_bytes(b"".join(lines[:6]) + lines[6][:50])  # the manifest, 5 answers, half an answer
     infer(settings(output_path=str(torn), batch_size=3))
     again = torn.read_bytes().splitlines(keepends=True)
@@ -314,11 +314,11 @@ def test_an_unreadable_image_costs_its_questions_and_not_the_run(settings, phant
     assert infer(settings(**here, strict=True)) == 1
 
     broken.write_bytes(image)  # mended: just these are asked, and their failures are forgotten
-    kept = [line for line in Path(settings().output_path).read_text().splitlines() if '"error": null' in line]
+    valid_lines = [line for line in Path(settings().output_path).read_text().splitlines() if '"error": null' in line]
     assert infer(settings(**here, strict=True)) == 0
     lines = Path(settings().output_path).read_text().splitlines()
     assert len(lines) == 21
-    assert lines[1:16] == kept
+    assert lines[1:16] == valid_lines
     assert len([line for line in lines[16:] if '"error": null' in line]) == 5
 
 
@@ -409,14 +409,14 @@ def test_a_json_list_and_a_saved_three_column_set_get_the_same_answers(settings,
     features = {"image": datasets.Image(), "problem": datasets.Value("string"), "solution": datasets.Value("string")}
     saved = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(str(tmp_path / "saved"))
-    other = str(tmp_path / "saved.jsonl")
-    infer(settings(prompt_path=str(tmp_path / "saved"), image_root=None, output_path=other))
+    saved_path = str(tmp_path / "saved.jsonl")
+    infer(settings(prompt_path=str(tmp_path / "saved"), image_root=None, output_path=saved_path))
 
     def told(path: str) -> set[tuple[str, ...]]:
         return {(r.problem, r.solution, r.output, str(r.outcome)) for r in read_results(path).results}
 
-    assert told(other) == told(settings().output_path)
-    assert len({result.image for result in read_results(other).results}) == 4
+    assert told(saved_path) == told(settings().output_path)
+    assert len({result.image for result in read_results(saved_path).results}) == 4
 
 
 def test_a_image_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms, tmp_path):
@@ -481,14 +481,15 @@ def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_runs_as_it_stands_in_the_readme(repository, settings, phantoms, tmp_path):
-    given = settings()
-    command = [sys.executable, "eval/infer.py", "--model_path", given.model_path, "--prompt_path", given.prompt_path]
+    run_settings = settings()
+    command = [sys.executable, "eval/infer.py", "--model_path", run_settings.model_path]
+    command += ["--prompt_path", run_settings.prompt_path]
     command += ["--output_path", str(tmp_path / "cli.jsonl"), "--batch_size", "64", "--image_root", str(phantoms)]
     command += ["--max_new_tokens", "2", "--attn_implementation", "flash_attention_2", "--device", "cpu"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]
-    assert len([line for line in done.stderr.splitlines() if "going on with sdpa" in line]) == 1
+    process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
+    assert process.returncode == 0, process.stderr
+    assert [line.split()[0] for line in process.stdout.splitlines()] == ["accuracy", "tables"]
+    assert len([line for line in process.stderr.splitlines() if "going on with sdpa" in line]) == 1
     assert len((tmp_path / "cli.jsonl").read_text().splitlines()) == 21
 
 
@@ -501,8 +502,11 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
         InferenceSettings("m", "d", "o", limit=3, strict=True)
     ]
     assert flags.read_flags(["--checkpoint", "m", *required[2:]]) == [InferenceSettings("m", "d", "o")]
-    both = flags.read_flags(["--model_path", "a/x", "--model_path", "org/repo:y", *required[2:]])
-    assert [(each.model_path, each.output_path) for each in both] == [("a/x", "o/x.jsonl"), ("org/repo:y", "o/y.jsonl")]
+    parsed = flags.read_flags(["--model_path", "a/x", "--model_path", "org/repo:y", *required[2:]])
+    assert [(entry.model_path, entry.output_path) for entry in parsed] == [
+        ("a/x", "o/x.jsonl"),
+        ("org/repo:y", "o/y.jsonl"),
+    ]
     defaults = InferenceSettings("m", "d", "o")
     assert (defaults.batch_size, defaults.max_new_tokens, defaults.split) == (64, 256, "test")
     with pytest.raises(UserError, match="unknown flag --batchsize; did you mean --batch_size"):
@@ -515,8 +519,8 @@ def test_real_images_and_the_real_vocabulary(settings, real_dir, tmp_path):
     """Photographs, radiographs and ultrasound in grey, palette and RGB, through the real Qwen processor."""
     checkpoint = build_tiny_checkpoint(tmp_path / "real", processor=real_dir / "qwen2_5_vl_processor")
     root = real_dir / "omnimedvqa"
-    found = [item for item in read_release(root) if isinstance(item, Question)]
-    rows = [{"image": q.image, "problem": q.problem, "solution": q.solution} for q in found[::40]]
+    questions = [item for item in read_release(root) if isinstance(item, Question)]
+    rows = [{"image": q.image, "problem": q.problem, "solution": q.solution} for q in questions[::40]]
     (tmp_path / "test.json").write_text(json.dumps(rows))
     here = {"model_path": str(checkpoint), "prompt_path": str(tmp_path / "test.json"), "image_root": str(root)}
     assert infer(settings(**here, max_new_tokens=2, strict=True)) == 0

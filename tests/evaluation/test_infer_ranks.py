@@ -44,7 +44,7 @@ def settings(tmp_path_factory):
     model.save_pretrained(checkpoint)
 
     def make(name: str, **changes) -> InferenceSettings:
-        given = {
+        run_settings = {
             "model_path": str(checkpoint),
             "prompt_path": str(root / "phantoms" / "test.json"),
             "image_root": str(root / "phantoms"),
@@ -53,7 +53,7 @@ def settings(tmp_path_factory):
             "max_new_tokens": 12,
             "device": "cpu",
         }
-        return InferenceSettings(**(given | changes))
+        return InferenceSettings(**(run_settings | changes))
 
     return make
 
@@ -73,7 +73,7 @@ def command(settings: InferenceSettings) -> list[str]:
     return [
         *TORCHRUN,
         "eval/infer.py",
-        *(part for name in names for part in (f"--{name}", str(getattr(settings, name)))),
+        *(word for name in names for word in (f"--{name}", str(getattr(settings, name)))),
     ]
 
 
@@ -99,7 +99,7 @@ def stop_itself_at(lines: int, path: Path) -> None:
 
 @contextmanager
 def launch(
-    settings: InferenceSettings, processes: int, said: Path | None = None, stop_at: int | None = None
+    settings: InferenceSettings, processes: int, log: Path | None = None, stop_at: int | None = None
 ) -> Iterator[list[int]]:
     """Forked processes that find what torchrun would tell them; importing everything anew would take most of a test."""
     with socket.socket() as free:
@@ -112,7 +112,7 @@ def launch(
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
-            sys.stdout = sys.stderr = open(said or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
+            sys.stdout = sys.stderr = open(log or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
             if stop_at is not None:
                 stop_itself_at(stop_at, Path(settings.output_path))
             status = 1
@@ -154,16 +154,16 @@ def kill(pid: int) -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_continued_by_any_number_of_processes(settings, whole, capfd):
-    given = settings("killed")
-    path = Path(given.output_path)
+    run_settings = settings("killed")
+    path = Path(run_settings.output_path)
     reached = []
-    for more, processes in ((1, 2), (4, 1), (9, 2), (7, 3)):
-        with stopped_at(lines_in(path) + more, given, processes):
+    for count, processes in ((1, 2), (4, 1), (9, 2), (7, 3)):
+        with stopped_at(lines_in(path) + count, run_settings, processes):
             pass
         reached.append(lines_in(path))
     assert reached == sorted(set(reached))  # each got further
     assert reached[-1] < len(whole)
-    assert infer(given) == 0
+    assert infer(run_settings) == 0
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == len(whole)
     assert set(lines[1:]) == set(whole[1:])
@@ -172,53 +172,53 @@ def test_killed_at_any_moment_and_continued_by_any_number_of_processes(settings,
 
 @pytest.mark.slow
 def test_a_second_launch_waits_for_the_last_process_of_the_first(settings, whole):
-    given = settings("locked")
-    with stopped_at(5, given, 2) as (first, second):
+    run_settings = settings("locked")
+    with stopped_at(5, run_settings, 2) as (first, second):
         with pytest.raises(UserError, match="another process is writing"):
-            infer(given)
+            infer(run_settings)
         kill(first)
         with pytest.raises(UserError, match="another process is writing"):  # the orphan could still add a line
-            infer(given)
+            infer(run_settings)
         kill(second)
-        assert infer(given) == 0
-    assert set(Path(given.output_path).read_bytes().splitlines(keepends=True)[1:]) == set(whole[1:])
+        assert infer(run_settings) == 0
+    assert set(Path(run_settings.output_path).read_bytes().splitlines(keepends=True)[1:]) == set(whole[1:])
 
 
 @pytest.mark.slow
 def test_one_process_that_was_killed_is_finished_by_two(settings, whole, repository):
-    given = settings("torn")
-    path = Path(given.output_path)
+    run_settings = settings("torn")
+    path = Path(run_settings.output_path)
     path.write_bytes(b"".join(whole[:20]) + whole[20][:70])  # the manifest, 19 answers, the beginning of one
-    done = subprocess.run(
-        command(given), cwd=repository, env=environment(), capture_output=True, text=True, timeout=1800
+    process = subprocess.run(
+        command(run_settings), cwd=repository, env=environment(), capture_output=True, text=True, timeout=1800
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     lines = path.read_bytes().splitlines(keepends=True)
     assert lines[:20] == whole[:20]
     assert len(lines) == len(whole)
     assert set(lines[1:]) == set(whole[1:])
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["accuracy", "tables"]  # once, for both
-    assert done.stderr.count("61 of 80 questions to ask") == 1
+    assert [line.split()[0] for line in process.stdout.splitlines()] == ["accuracy", "tables"]  # once, for both
+    assert process.stderr.count("61 of 80 questions to ask") == 1
 
 
 @pytest.mark.slow
 def test_an_error_in_a_launch_of_two_ends_both_and_is_printed_once(settings, tmp_path):
-    given = settings("refused", prompt_path="nowhere")
-    with launch(given, 2, tmp_path / "said") as pids:
+    run_settings = settings("refused", prompt_path="nowhere")
+    with launch(run_settings, 2, tmp_path / "said") as pids:
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert statuses == [2, 2]
-    said = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert said[0].startswith("error: nowhere is not there; ")
-    assert not Path(given.output_path).exists()
+    log = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("error: ")]
+    assert len(log) == 1
+    assert log[0].startswith("error: nowhere is not there; ")
+    assert not Path(run_settings.output_path).exists()
 
 
 def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
     """The beginning of one line and a whole other line on one: the whole one stays, the cut one is asked again."""
-    given = settings("interleaved")
-    path = Path(given.output_path)
+    run_settings = settings("interleaved")
+    path = Path(run_settings.output_path)
     path.write_bytes(b"".join(whole[:4]) + whole[4][:100] + b"".join(whole[5:9]))
-    assert infer(given) == 0
+    assert infer(run_settings) == 0
     lines = path.read_bytes().splitlines(keepends=True)
     assert lines[:8] == [*whole[:4], *whole[5:9]]
     assert set(lines[1:]) == set(whole[1:])
@@ -247,9 +247,9 @@ def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):
     results = read_results(settings("whole").output_path).results
     first = ResultWriter(path, {"rows": 80})
     second = ResultWriter(path, {"rows": 80}, written_ids=[])
-    for one, two in zip(results[:40], results[40:], strict=True):
-        first.write(one)
-        second.write(two)
+    for result, second_result in zip(results[:40], results[40:], strict=True):
+        first.write(result)
+        second.write(second_result)
     first.close()
     second.close()
     assert {result.id for result in read_results(path).results} == {result.id for result in results}

@@ -62,7 +62,7 @@ def settings(tiny, phantoms, tmp_path):
     """Settings of a small run, with changes."""
 
     def make(name: str = "out", **changes) -> InferenceSettings:
-        given = {
+        run_settings = {
             "model_path": str(tiny),
             "prompt_path": str(phantoms / "test.json"),
             "image_root": str(phantoms),
@@ -71,7 +71,7 @@ def settings(tiny, phantoms, tmp_path):
             "max_new_tokens": 6,
             "device": "cpu",
         }
-        return InferenceSettings(**(given | changes))
+        return InferenceSettings(**(run_settings | changes))
 
     return make
 
@@ -110,7 +110,7 @@ def test_questions_with_and_without_image_share_a_batch(tiny, phantoms):
     encoder, generator = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     mixed = [{**row, "image": None} if number % 3 == 0 else row for number, row in enumerate(listed(rows))]
-    together = [done[0].text for done in generator(encoder(mixed))]
+    together = [completions[0].text for completions in generator(encoder(mixed))]
     assert together == [generator(encoder([row]))[0][0].text for row in mixed]
 
 
@@ -122,9 +122,9 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
     end = Counter(written[:, 1:4].flatten().tolist()).most_common(1)[0][0]
     ends = torch.tensor([end])
     generator.end_tokens, generator._decode.end_tokens = [end], ends
-    together = [done[0] for done in generator(encoder(listed(rows)))]
+    together = [completions[0] for completions in generator(encoder(listed(rows)))]
     assert together == [generator(encoder([row]))[0][0] for row in listed(rows)]
-    assert len({done.tokens for done in together}) > 1
+    assert len({completion.tokens for completion in together}) > 1
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
@@ -142,9 +142,9 @@ def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(ti
     assert alone == written(3) == written(16)
     assert {len(samples) for samples in alone.values()} == {4}
     assert sum(len(set(samples)) > 1 for samples in alone.values()) > 10
-    other = Generator(generator.model, encoder.tokenizer, 6, Sampling(4, 0.7, seed=4))
+    reseeded = Generator(generator.model, encoder.tokenizer, 6, Sampling(4, 0.7, seed=4))
     batch = encoder(listed(rows)[:5])
-    assert other(batch) != generator(batch)
+    assert reseeded(batch) != generator(batch)
     assert generator(batch) == generator(batch)
 
 
@@ -153,12 +153,12 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5, -torch.inf, 3.0, 0.0, 1.5])
     numbers = uniforms(Sampling(2, 0.8, seed=1), [f"question {n}" for n in range(200)], 50).flatten()
     drawn = draw(logits.expand(len(numbers), -1), 0.8, numbers)
-    seen = torch.bincount(drawn, minlength=9).double()
+    counts = torch.bincount(drawn, minlength=9).double()
     expected = torch.softmax(logits.double() / 0.8, -1) * len(numbers)
     possible = expected > 0
     assert len(numbers) == 20_000
-    assert seen[~possible].sum() == 0
-    statistic = ((seen - expected) ** 2 / expected)[possible].sum().item()
+    assert counts[~possible].sum() == 0
+    statistic = ((counts - expected) ** 2 / expected)[possible].sum().item()
     assert statistic < 24.3, f"chi-square {statistic:.1f}"
 
 
@@ -186,9 +186,9 @@ def test_the_majority_decides_and_the_first_of_a_tie():
 
 
 def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
-    given = settings(samples=3)
-    infer(given)
-    file = read_results(given.output_path)
+    run_settings = settings(samples=3)
+    infer(run_settings)
+    file = read_results(run_settings.output_path)
     assert (file.manifest["samples"], file.manifest["temperature"], file.manifest["seed_used"]) == (3, 1.0, 0)
     assert all(len(result.samples or ()) == 3 for result in file.results)
     assert all(result.tokens == sum(sample.tokens for sample in result.samples or ()) for result in file.results)
@@ -212,18 +212,18 @@ def test_without_the_image_no_image_is_asked_about(settings, tiny, phantoms):
     assert prompts.pixel_values is None
     marks = load_processor(tiny).tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|vision_start|>"])
     assert not any(mark in tokens for tokens in prompts.tokens for mark in marks)
-    shown, none = settings("shown"), settings("none", image="none")
-    assert outputs(shown) != outputs(none)
+    plain, none = settings("shown"), settings("none", image="none")
+    assert outputs(plain) != outputs(none)
     file = read_results(none.output_path)
     assert (file.manifest["image"], file.manifest["seed_used"]) == ("none", None)
-    assert {r.image for r in file.results} == {r.image for r in read_results(shown.output_path).results}
+    assert {r.image for r in file.results} == {r.image for r in read_results(plain.output_path).results}
 
 
 def test_noise_has_the_images_size_and_follows_the_question(settings):
-    first = noise((30, 20), "a", 0)
-    assert first.size == (30, 20)
-    assert first.tobytes() == noise((30, 20), "a", 0).tobytes()
-    assert first.tobytes() != noise((30, 20), "b", 0).tobytes() != noise((30, 20), "b", 1).tobytes()
+    image = noise((30, 20), "a", 0)
+    assert image.size == (30, 20)
+    assert image.tobytes() == noise((30, 20), "a", 0).tobytes()
+    assert image.tobytes() != noise((30, 20), "b", 0).tobytes() != noise((30, 20), "b", 1).tobytes()
     values = np.asarray(noise((200, 200), "a", 0))
     assert values.mean() == pytest.approx(127.5, abs=1.0)  # standard error 74 / sqrt(120,000) = 0.21
     assert outputs(settings("small", image="noise", batch_size=3)) == outputs(settings("large", image="noise"))
@@ -238,20 +238,20 @@ def test_a_shuffled_image_is_never_the_questions_own(settings, phantoms):
     assert len(drawn) == 12  # each of 4 images is replaced by each of the 3 others
     with pytest.raises(UserError, match="at least two different images"):
         choose_donors({"a": "p", "b": "p"}, 0)
-    shown, other = outputs(settings("shown")), outputs(settings("other", image="shuffled"))
-    assert sum(shown[name] != other[name] for name in shown) > 10
-    assert outputs(settings("few", image="shuffled", limit=5)).items() <= other.items()
+    plain, shuffled = outputs(settings("shown")), outputs(settings("other", image="shuffled"))
+    assert sum(plain[name] != shuffled[name] for name in plain) > 10
+    assert outputs(settings("few", image="shuffled", limit=5)).items() <= shuffled.items()
 
 
 def orders_of(problem: str, start: str, seeds: int) -> set[str]:
     """The orders that so many seeds give a problem's options, which stay the same behind the same `start`."""
-    own = options_in(problem)
+    original = options_in(problem)
     orders = set()
     for seed in range(seeds):
-        shown = shuffle_options(problem, "q", seed)
-        assert {shown.letters[letter]: text for letter, text in options_in(shown.problem).items()} == own
-        assert shown.problem.startswith(start)
-        orders.add("".join(shown.letters.values()))
+        shuffled = shuffle_options(problem, "q", seed)
+        assert {shuffled.letters[letter]: text for letter, text in options_in(shuffled.problem).items()} == original
+        assert shuffled.problem.startswith(start)
+        orders.add("".join(shuffled.letters.values()))
     return orders
 
 
@@ -286,15 +286,15 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
     results = [r for batch in answer_rows(says_b, encoder, rows, 8) for r in batch]
     moved = 0
     for result in results:
-        asked, own = options_in(result.asked or result.problem), options_in(result.problem)
+        offered, original = options_in(result.asked or result.problem), options_in(result.problem)
         assert result.letter is not None
-        assert own[result.letter] == asked["B"]
-        assert result.correct == (own[solution_letter(result.solution)] == asked["B"])
+        assert original[result.letter] == offered["B"]
+        assert result.correct == (original[solution_letter(result.solution)] == offered["B"])
         moved += result.letter != "B"
     assert moved > 10
-    given = settings(options="shuffled", seed=2)
-    infer(given)
-    assert {r.asked for r in read_results(given.output_path).results} == {r.asked for r in results}
+    run_settings = settings(options="shuffled", seed=2)
+    infer(run_settings)
+    assert {r.asked for r in read_results(run_settings.output_path).results} == {r.asked for r in results}
 
 
 def test_a_question_that_holds_an_images_token_is_set_aside(tiny, phantoms):
@@ -311,9 +311,9 @@ def test_a_question_that_holds_an_images_token_is_set_aside(tiny, phantoms):
 
 
 def test_the_direct_mode_asks_for_a_letter(settings):
-    given = settings(mode="direct")
-    infer(given)
-    manifest = read_results(given.output_path).manifest
+    run_settings = settings(mode="direct")
+    infer(run_settings)
+    manifest = read_results(run_settings.output_path).manifest
     assert (manifest["mode"], manifest["prompt_name"], manifest["method"]) == ("direct", "direct", "zero-shot")
     assert "letter" in manifest["prompt"]
     assert "<answer>" not in manifest["prompt"]
@@ -327,9 +327,9 @@ def test_each_question_knows_its_blind_guess_and_whether_its_image_was_seen(sett
     test = json.loads((phantoms / "test.json").read_text())
     leaked = {"image": test[0]["image"], "problem": "Seen? A)yes, B)no", "solution": "<answer> A </answer>"}
     (tmp_path / "with_leak.json").write_text(json.dumps([*train, leaked]))
-    given = settings(train_path=str(tmp_path / "with_leak.json"))
-    infer(given)
-    file = read_results(given.output_path)
+    run_settings = settings(train_path=str(tmp_path / "with_leak.json"))
+    infer(run_settings)
+    file = read_results(run_settings.output_path)
     guesser = BlindGuesser([*train, leaked])
     assert [r.blind for r in file.results] == [
         guesser.points({"problem": r.problem, "solution": r.solution}) for r in file.results
@@ -355,9 +355,9 @@ def test_the_training_questions_are_those_the_checkpoint_was_trained_on(settings
         "script_arguments": {"image_root": str(phantoms)},
     }
     (trained / "run.json").write_text(json.dumps(record))
-    given = settings("trained", model_path=str(trained))
-    infer(given)
-    file = read_results(given.output_path)
+    run_settings = settings("trained", model_path=str(trained))
+    infer(run_settings)
+    file = read_results(run_settings.output_path)
     assert (file.manifest["method"], file.manifest["run_dir"]) == ("sft", str(trained))
     assert file.manifest["train_data"] == str(phantoms / "train.json")
     assert {r.seen for r in file.results} == {False}
@@ -390,8 +390,8 @@ def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_p
         "merged.jsonl",
         "tiny.jsonl",
     ]
-    told = [outputs(each) for each in every]
-    assert told[0] == told[1] != told[2]
+    outputs_of = [outputs(entry) for entry in every]
+    assert outputs_of[0] == outputs_of[1] != outputs_of[2]
 
 
 def test_one_checkpoint_that_cannot_be_used_does_not_stop_the_others(settings, tiny, tmp_path, capsys):
@@ -408,8 +408,8 @@ def test_result_files_are_named_after_their_checkpoints(tmp_path):
     (tmp_path / "logs").mkdir()
     assert checkpoint_outputs([str(tmp_path / "CT")], "out.jsonl") == [(str(tmp_path / "CT"), "out.jsonl")]
     assert [Path(path).name for _, path in checkpoint_outputs([str(tmp_path)], "out")] == ["CT.jsonl", "OCT.jsonl"]
-    both = checkpoint_outputs(["a/x/last", "b/x/last", "org/repo:sub"], "out")
-    assert [path for _, path in both] == ["out/a_x_last.jsonl", "out/b_x_last.jsonl", "out/org_repo_sub.jsonl"]
+    named = checkpoint_outputs(["a/x/last", "b/x/last", "org/repo:sub"], "out")
+    assert [path for _, path in named] == ["out/a_x_last.jsonl", "out/b_x_last.jsonl", "out/org_repo_sub.jsonl"]
     with pytest.raises(UserError, match="one file for 2 checkpoints; name a folder"):
         checkpoint_outputs(["a", "b"], "out.jsonl")
     with pytest.raises(UserError, match="named twice: a, a"):
@@ -419,13 +419,13 @@ def test_result_files_are_named_after_their_checkpoints(tmp_path):
 def test_each_of_several_data_sets_has_its_result_file(load_script):
     read = load_script("eval/infer.py").read_flags
     sets = ["--prompt_path", "data/CT_384", "data/MRI_384", "--output_path"]
-    one = read(["--model_path", "org/repo:sub", *sets, "out"])
-    assert [(each.prompt_path, each.output_path) for each in one] == [
+    single = read(["--model_path", "org/repo:sub", *sets, "out"])
+    assert [(entry.prompt_path, entry.output_path) for entry in single] == [
         ("data/CT_384", "out/CT_384.jsonl"),
         ("data/MRI_384", "out/MRI_384.jsonl"),
     ]
     two = read(["--model_path", "o/a", "--model_path", "o/b", *sets, "out"])
-    assert [each.output_path for each in two] == [
+    assert [entry.output_path for entry in two] == [
         f"out/{checkpoint}/{name}.jsonl" for checkpoint in ("a", "b") for name in ("CT_384", "MRI_384")
     ]
     with pytest.raises(UserError, match="one file for 2 data sets; name a folder"):
@@ -437,11 +437,11 @@ def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path
 
     loaded = []
     load = run.load_model
-    monkeypatch.setattr(run, "load_model", lambda *given: loaded.append(given) or load(*given))
+    monkeypatch.setattr(run, "load_model", lambda *arguments: loaded.append(arguments) or load(*arguments))
     lists = [tmp_path / "a.json", tmp_path / "b.json"]
     rows = json.loads((phantoms / "test.json").read_text())[:4]
-    for path, own in zip(lists, (rows[:2], rows[2:]), strict=True):
-        path.write_text(json.dumps(own))
+    for path, half in zip(lists, (rows[:2], rows[2:]), strict=True):
+        path.write_text(json.dumps(half))
     shared = {"model_path": str(tiny), "image_root": str(phantoms), "max_new_tokens": 4, "device": "cpu"}
     together = [
         InferenceSettings(prompt_path=str(path), output_path=str(tmp_path / f"{path.stem}.jsonl"), **shared)
@@ -454,7 +454,7 @@ def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path
     outputs = [[r.output for r in read_results(tmp_path / f"{name}.jsonl").results] for name in ("b", "alone")]
     assert outputs[0] == outputs[1]
     longer = [
-        replace(each, max_new_tokens=3 + k, output_path=f"{each.output_path}{k}") for k, each in enumerate(together)
+        replace(entry, max_new_tokens=3 + k, output_path=f"{entry.output_path}{k}") for k, entry in enumerate(together)
     ]
     assert run.infer_all(longer) == 0
     assert len(loaded) == 4  # other settings ask for another model
@@ -501,11 +501,11 @@ def test_what_vllm_would_be_asked(settings, tiny, phantoms):
     assert (greedy[0]["temperature"], greedy[0]["repetition_penalty"], greedy[0]["max_tokens"]) == (0.0, 1.0, 7)
     assert (greedy[0]["stop_token_ids"], greedy[0]["logit_bias"]) == ([1, 2], {5: -100.0})
     sampled = decoding(Sampling(3, 0.8), ["a", "b"], 7, [1], [])
-    assert len({each["seed"] for each in sampled}) == 6
+    assert len({request["seed"] for request in sampled}) == 6
     assert sampled[3:] == decoding(Sampling(3, 0.8), ["b"], 7, [1], [])
-    given = engine(settings(dtype="float32"), tiny, encoder)
-    assert given["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 5000}
-    assert given["dtype"] == "float32"
+    arguments = engine(settings(dtype="float32"), tiny, encoder)
+    assert arguments["mm_processor_kwargs"] == {"min_pixels": 3136, "max_pixels": 5000}
+    assert arguments["dtype"] == "float32"
 
 
 def test_a_stored_image_and_its_file_are_one_image_only_where_both_are_stored(phantoms, tmp_path):

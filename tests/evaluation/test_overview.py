@@ -20,18 +20,18 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two modalities, trained in both modes and fine-tuned, and the base: of 40 questions so many are right."""
     folder = tmp_path_factory.mktemp("cells")
     labels = ["CT", "MRI"]
-    found = [run(folder, None, tested, 10, mode) for tested in labels for mode in ("think", "nothink")]
+    files = [run(folder, None, tested, 10, mode) for tested in labels for mode in ("think", "nothink")]
     for trained in labels:
         for tested in labels:
-            same = trained == tested
-            found.append(run(folder, trained, tested, 20, "think"))
-            found.append(run(folder, trained, tested, 28 if same else 20, "nothink"))
+            is_same = trained == tested
+            files.append(run(folder, trained, tested, 20, "think"))
+            files.append(run(folder, trained, tested, 28 if is_same else 20, "nothink"))
             about = {"method": "sft", "checkpoint_sha256": f"{trained} sft"}
             path = folder / f"sft-{trained}-{tested}.jsonl"
             run(folder, trained, tested, 24, "nothink", image="none").rename(path)
             path.write_text(_with(path.read_text(), image="shown", **about))
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def _with(text: str, **about: str) -> str:
@@ -118,8 +118,8 @@ def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path]
     assert embedded is not None
     items = json.loads(embedded[1])["items"]
     assert len(items) == 5
-    for *_, given in items:  # a question has the answers of its own test set, each beginning with its outcome
-        assert len({answer[0] for answer in given if answer is not None}) > 1, "runs disagree about it"
+    for *_, answers in items:  # a question has the answers of its own test set, each beginning with its outcome
+        assert len({answer[0] for answer in answers if answer is not None}) > 1, "runs disagree about it"
 
 
 def test_the_command_refuses_what_an_overview_cannot_take(
@@ -150,8 +150,8 @@ def test_curves_of_many_runs_are_drawn_by_how_they_were_trained(tmp_path: Path) 
     drawn = {path.stem for path in (tmp_path / "out").glob("curves*.png")}
     assert drawn == {f"curves_grpo_{mode}_by_{by}" for mode in ("think", "nothink") for by in ("modality", "task")}
     assert all(f"({name}.png)" in summary or f"<{name}.png>" in summary for name in drawn)
-    few = write_overview(files[:3], tmp_path / "few")
-    assert "<curves.png>" in few
+    short_page = write_overview(files[:3], tmp_path / "few")
+    assert "<curves.png>" in short_page
     assert {path.stem for path in (tmp_path / "few").glob("curves*.png")} == {"curves"}
 
 
@@ -159,8 +159,8 @@ def test_a_map_says_what_the_number_of_its_tests_leaves(cells: list[Path], tmp_p
     summary = write_overview(cells, tmp_path / "out")
     # GRPO without thoughts minus with: 8 of 40 won on the diagonal, exact p = 2 ** -7; equal elsewhere
     section = summary.split("## Improvement on each modality: nothink minus think")[1].split("\n## ")[0]
-    told = "excludes zero in 2 of 4 cells (\\*); were there no difference anywhere, it would in up to about 0.2."
-    assert f"The 95 % interval {told} Corrected for 4 tests (Holm), p < 0.05 in 2 (★)." in section
+    sentence = "excludes zero in 2 of 4 cells (\\*); were there no difference anywhere, it would in up to about 0.2."
+    assert f"The 95 % interval {sentence} Corrected for 4 tests (Holm), p < 0.05 in 2 (★)." in section
     assert "+20.0 ± 6.4 ★" in section
     rows = rows_of(tmp_path / "out" / "improvement_modality_nothink_minus_think.csv")
     assert [(row["p"], row["p_holm"]) for row in rows if row["trained_on"] == row["tested_on"]] == [

@@ -60,36 +60,36 @@ def test_t_quantiles_are_those_of_the_printed_tables():
 
 def test_accuracy_of_independent_questions_has_the_interval_of_that_many():
     correct = [True] * 8 + [False] * 2
-    got = accuracy(correct, range(10))
+    estimate = accuracy(correct, range(10))
     # s^2 = 10 * .16 / 9; SE = sqrt(.17778 / 10) = .13333
-    assert (got.mean, got.n, got.clusters) == (0.8, 10, 10)
-    assert got.stderr == pytest.approx(0.133333, abs=1e-6)
+    assert (estimate.mean, estimate.n, estimate.clusters) == (0.8, 10, 10)
+    assert estimate.stderr == pytest.approx(0.133333, abs=1e-6)
     # t(9) = 2.2622; centre (.8 + 2.2622^2 / 20) / (1 + 2.2622^2 / 10) = .69845, half .25392
-    assert (got.low, got.high) == pytest.approx((0.44453, 0.95237), abs=1e-4)
+    assert (estimate.low, estimate.high) == pytest.approx((0.44453, 0.95237), abs=1e-4)
 
 
 def test_accuracy_on_shared_images_has_a_wider_interval():
     # SE^2 = .25 against .5 * .5 / 3 for independent questions: design effect 3 on the one image with a right answer,
     # and half an image whose two questions fall together, 2: (3 + .5 * 2) / 1.5 = 8/3, as if there were 1.5 questions
-    got = accuracy([True, True, False, False], "aabb")
-    assert (got.mean, got.n, got.clusters, got.stderr) == (0.5, 4, 2, pytest.approx(0.5))
-    assert (got.low, got.high) == pytest.approx(wilson(0.5, 1.5, t_quantile(1)))
+    estimate = accuracy([True, True, False, False], "aabb")
+    assert (estimate.mean, estimate.n, estimate.clusters, estimate.stderr) == (0.5, 4, 2, pytest.approx(0.5))
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(0.5, 1.5, t_quantile(1)))
 
 
 def test_interval_is_never_narrower_than_for_independent_questions():
-    got = accuracy([True, False] * 20, [place // 2 for place in range(40)])  # SE 0
-    assert (got.low, got.high) == pytest.approx(wilson(0.5, 40, t_quantile(19)))
+    estimate = accuracy([True, False] * 20, [place // 2 for place in range(40)])  # SE 0
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(0.5, 40, t_quantile(19)))
 
 
 def test_all_right_counts_images_not_questions():
-    got = accuracy([True] * 12, [number // 4 for number in range(12)])
-    assert (got.mean, got.stderr) == (1.0, 0.0)
-    assert (got.low, got.high) == pytest.approx(wilson(1.0, 3, t_quantile(2)))
+    estimate = accuracy([True] * 12, [number // 4 for number in range(12)])
+    assert (estimate.mean, estimate.stderr) == (1.0, 0.0)
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(1.0, 3, t_quantile(2)))
 
 
 def test_a_single_image_says_nothing_about_others():
-    got = accuracy([True] * 40, ["the same"] * 40)
-    assert (got.low, got.high) == (0.0, 1.0)
+    estimate = accuracy([True] * 40, ["the same"] * 40)
+    assert (estimate.low, estimate.high) == (0.0, 1.0)
     assert difference([True] * 4, [False] * 4, "aaaa").low is None
 
 
@@ -116,15 +116,15 @@ def test_clustered_stderr_is_the_spread_that_repeated_draws_show():
 
 
 def test_paired_difference_by_hand():
-    first, second = [True, False, False, True], [True, True, True, False]
+    before, after = [True, False, False, True], [True, True, True, False]
     # d = 0 1 1 -1, mean .25; e = -.25 .75 .75 -1.25, squares 2.75; SE^2 = 4/3 * 2.75 / 16
-    apart = difference(first, second, "abcd")
+    apart = difference(before, after, "abcd")
     assert (apart.mean, apart.n, apart.clusters, apart.lost, apart.won) == (0.25, 4, 4, 1, 2)
     assert apart.stderr == pytest.approx(math.sqrt(4 / 3 * 2.75 / 16))
     # sums per image .5, -.5; SE^2 = 2 * .5 / 16
-    assert difference(first, second, "aabb").stderr == pytest.approx(0.25)
+    assert difference(before, after, "aabb").stderr == pytest.approx(0.25)
     assert apart.p == 1.0  # 2 * (1 + 3) / 8
-    back = difference(second, first, "abcd")
+    back = difference(after, before, "abcd")
     assert (back.mean, back.lost, back.won, back.p) == (-0.25, 2, 1, 1.0)
 
 
@@ -134,9 +134,9 @@ def test_paired_difference_by_hand():
 )
 def test_with_one_question_per_image_the_test_is_mcnemars(lost, won, p):
     assert sign_flip(np.array([-1] * lost + [1] * won, dtype=int)) == pytest.approx(p)
-    first, second = [True] * lost + [False] * (won + 30), [False] * lost + [True] * won + [False] * 30
-    found = difference(first, second, range(len(first)))
-    assert (found.test, found.p) == ("exact McNemar", pytest.approx(p))
+    before, after = [True] * lost + [False] * (won + 30), [False] * lost + [True] * won + [False] * 30
+    result = difference(before, after, range(len(before)))
+    assert (result.test, result.p) == ("exact McNemar", pytest.approx(p))
 
 
 def test_the_test_of_a_whole_test_set_is_exact_and_finite():
@@ -155,19 +155,19 @@ def test_sign_flip_counts_all_ways_to_set_the_signs(seed):
 
 def test_images_are_what_is_counted_not_questions():
     # ten images with two questions, eight won by both: the sign test over images, 2 / 2^8
-    found = difference([False] * 20, [True] * 16 + [False] * 4, [place // 2 for place in range(20)])
-    assert (found.test, found.p, found.changed) == ("exact sign flip", 0.0078125, 8)
+    result = difference([False] * 20, [True] * 16 + [False] * 4, [place // 2 for place in range(20)])
+    assert (result.test, result.p, result.changed) == ("exact sign flip", 0.0078125, 8)
     # five questions about each of two images, all won: two images, 2 / 2^2, which no table shows
     two = difference([False] * 10, [True] * 10, [place // 5 for place in range(10)])
     assert (two.p, two.too_few, two.excludes_zero) == (0.5, True, False)
 
 
 def test_one_shared_image_does_not_make_a_finding():
-    first, second = [True] + [False] * 60, [False] + [True] * 7 + [False] * 53  # 7 won, 1 lost: 2 * (1 + 8) / 2^8
-    assert difference(first, second, range(61)).p == pytest.approx(0.0703125)
-    unchanged = difference(first, second, [*range(60), 59])
+    before, after = [True] + [False] * 60, [False] + [True] * 7 + [False] * 53  # 7 won, 1 lost: 2 * (1 + 8) / 2^8
+    assert difference(before, after, range(61)).p == pytest.approx(0.0703125)
+    unchanged = difference(before, after, [*range(60), 59])
     assert (unchanged.test, unchanged.p) == ("exact sign flip", pytest.approx(0.0703125))
-    won = difference(first, second, [0, 1, 1, *range(2, 60)])  # the shared image is one of those that won
+    won = difference(before, after, [0, 1, 1, *range(2, 60)])  # the shared image is one of those that won
     # sums -1, 2 and 1 five times are 6 in all: as far as that when none or one of the six ones is turned, 2 * 7 / 2^7
     assert won.p == pytest.approx(14 / 128)
     assert not won.excludes_zero
@@ -178,12 +178,12 @@ def test_fewer_changed_images_than_six_cannot_bear_a_star():
 
 
 def test_unweighted_mean_by_hand():
-    one, other = [1, 1, 0, 0], [1, 0]
+    values_a, values_b = [1, 1, 0, 0], [1, 0]
     # groups on images of their own: SE_1^2 = 1/12, SE_2^2 = 2 * .5 / 4 = 1/4; SE^2 = (1/12 + 1/4) / 4 = 1/12
-    mean, stderr = mean_of_means([(one, "abcd"), (other, "ef")])
+    mean, stderr = mean_of_means([(values_a, "abcd"), (values_b, "ef")])
     assert (mean, stderr) == (pytest.approx(0.5), pytest.approx(math.sqrt(1 / 12)))
     assert mean_of_means([([1] * 99 + [0], range(100)), ([0, 1], "xy")])[0] == pytest.approx(0.745)  # not 100 / 102
-    assert mean_of_means([(one, "abcd"), ([1], "e")]) == (pytest.approx(0.75), None)  # one image has no spread
+    assert mean_of_means([(values_a, "abcd"), ([1], "e")]) == (pytest.approx(0.75), None)  # one image has no spread
 
 
 def test_images_that_several_groups_share_are_not_counted_as_independent():
@@ -205,14 +205,14 @@ def test_paired_interval_covers_and_agrees_with_its_test(gain, loss):
             chance = ways * gain**won * loss**lost * (1 - gain - loss) ** (n - won - lost)
             if chance < 1e-9:
                 continue
-            first = [False] * won + [True] * (n - won)
-            found = difference(first, [True] * (n - lost) + [False] * lost, range(n))
-            assert found.low is not None
-            assert found.high is not None
+            before = [False] * won + [True] * (n - won)
+            result = difference(before, [True] * (n - lost) + [False] * lost, range(n))
+            assert result.low is not None
+            assert result.high is not None
             total += chance
-            covered += chance * (found.low <= gain - loss <= found.high)
-            assert found.excludes_zero == (found.p < 0.05)
-            assert found.low <= found.mean <= found.high
+            covered += chance * (result.low <= gain - loss <= result.high)
+            assert result.excludes_zero == (result.p < 0.05)
+            assert result.low <= result.mean <= result.high
     assert total == pytest.approx(1, abs=1e-6)
     assert 0.93 < covered < 0.975
 
@@ -220,12 +220,12 @@ def test_paired_interval_covers_and_agrees_with_its_test(gain, loss):
 def test_interval_leaves_zero_out_just_when_p_is_below_the_level():
     stars = 0
     for seed in range(300):
-        found = difference(*random_answers(seed, shared=seed % 3 > 0))
-        assert found.low is not None
-        assert found.high is not None
-        assert found.excludes_zero == (found.p < 0.05)
-        assert -1 <= found.low <= found.mean <= found.high <= 1
-        stars += found.excludes_zero
+        result = difference(*random_answers(seed, shared=seed % 3 > 0))
+        assert result.low is not None
+        assert result.high is not None
+        assert result.excludes_zero == (result.p < 0.05)
+        assert -1 <= result.low <= result.mean <= result.high <= 1
+        stars += result.excludes_zero
     assert 30 < stars < 270
 
 
@@ -238,8 +238,8 @@ def test_holm_by_hand():
 def test_holm_keeps_the_chance_of_one_wrong_finding_below_the_level():
     draw = random.Random(0)
     tests = [[draw.random() for _ in range(64)] for _ in range(2000)]  # of true null hypotheses
-    wrong = sum(min(holm(each)) < 0.05 for each in tests) / 2000
-    plain = sum(min(each) < 0.05 for each in tests) / 2000
+    wrong = sum(min(holm(p_values)) < 0.05 for p_values in tests) / 2000
+    plain = sum(min(p_values) < 0.05 for p_values in tests) / 2000
     assert 0.03 < wrong < 0.07  # 1 - (1 - 0.05 / 64) ** 64 = 0.0488
     assert plain > 0.9
 
@@ -260,9 +260,9 @@ def random_answers(seed: int, shared: bool) -> tuple[list[bool], list[bool], lis
     images = [p for p in range(draw.randint(8, 80)) for _ in range(draw.randint(1, 5) if shared else 1)]
     ease = {image: draw.random() for image in images}
     lift = draw.uniform(-0.3, 0.3)
-    first = [draw.random() < ease[image] for image in images]
-    second = [draw.random() < min(1, max(0, ease[image] + lift)) for image in images]
-    return first, second, images
+    before = [draw.random() < ease[image] for image in images]
+    after = [draw.random() < min(1, max(0, ease[image] + lift)) for image in images]
+    return before, after, images
 
 
 def oracle(module: str):
@@ -295,8 +295,8 @@ def test_mcnemar_and_the_exact_end_equal_scipy(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_clustered_stderr_equals_statsmodels(seed):
     api = oracle("statsmodels.api")
-    first, second, images = random_answers(seed, shared=True)
-    for values in (first, [int(b) - int(a) for a, b in zip(first, second, strict=True)]):
+    before, after, images = random_answers(seed, shared=True)
+    for values in (before, [int(b) - int(a) for a, b in zip(before, after, strict=True)]):
         model = api.OLS([float(value) for value in values], [[1.0]] * len(values))
         # use_correction scales by G / (G - 1) * (n - 1) / (n - 1): one parameter
         fitted = model.fit(cov_type="cluster", cov_kwds={"groups": images, "use_correction": True})
@@ -318,11 +318,11 @@ PART = [
 def measured(load_script) -> list[tuple[tuple, tuple[float, float, float]]]:
     """What benchmarks/coverage.py measures on a part of its settings with 250 draws of each."""
     benchmark = load_script("benchmarks/coverage.py")
-    return [(part, benchmark.coverage(benchmark.Setting(*part), 250, seed)) for seed, part in enumerate(PART)]
+    return [(setting, benchmark.coverage(benchmark.Setting(*setting), 250, seed)) for seed, setting in enumerate(PART)]
 
 
 def test_a_star_without_a_difference_is_rare_everywhere(measured):
-    stars = {part: star for part, (_, _, star) in measured if part[2] == part[3]}
+    stars = {setting: star for setting, (_, _, star) in measured if setting[2] == setting[3]}
     assert max(stars.values()) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 250)  # 0.091
     assert fmean(stars.values()) <= 0.05
     assert any(stars.values())
@@ -330,14 +330,14 @@ def test_a_star_without_a_difference_is_rare_everywhere(measured):
 
 def test_intervals_cover_neither_too_rarely_nor_always(measured):
     """Each setting within three errors of its bound, and their mean within the bounds."""
-    for part, (covered, of_difference, _) in measured:
-        least = 0.90 if part[0] < 15 else 0.93
-        error = 3 * math.sqrt(least * (1 - least) / 250)
-        assert covered >= least - error, part
-        assert of_difference >= least - error, part
-    large = [shares for part, shares in measured if part[0] >= 15]
+    for setting, (covered, of_difference, _) in measured:
+        lower_bound = 0.90 if setting[0] < 15 else 0.93
+        error = 3 * math.sqrt(lower_bound * (1 - lower_bound) / 250)
+        assert covered >= lower_bound - error, setting
+        assert of_difference >= lower_bound - error, setting
+    large = [shares for setting, shares in measured if setting[0] >= 15]
     assert 0.93 <= fmean(covered for covered, _, _ in large) <= 0.975
-    differ = [shares[1] for part, shares in measured if part[0] >= 15 and part[2] != part[3]]
+    differ = [shares[1] for setting, shares in measured if setting[0] >= 15 and setting[2] != setting[3]]
     assert 0.93 <= fmean(differ) <= 0.975
 
 

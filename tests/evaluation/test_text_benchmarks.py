@@ -89,13 +89,13 @@ def test_a_file_that_fails_keeps_no_other_from_being_prepared(
     good = {name: write_lines(tmp_path / f"{name}.jsonl", raw_rows(name)) for name in ("medqa", "gpqa")}
     (tmp_path / "bad.json").write_text("[1, 2")
     files = ["--medmcqa", tmp_path / "bad.json", "--pubmedqa", tmp_path / "none.json"]
-    files += [part for name, path in good.items() for part in (f"--{name}", path)]
+    files += [word for name, path in good.items() for word in (f"--{name}", path)]
     with command_line(monkeypatch, "prepare_text_benchmarks.py", *files, "--output_dir", tmp_path / "sets"):
         assert load_script("scripts/prepare_text_benchmarks.py").main() == 2
     assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == ["GPQA", "MedQA"]
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in said[:2]] == ["--medmcqa", "--pubmedqa"]
-    assert said[2] == "2 of 4 files were prepared"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines[:2]] == ["--medmcqa", "--pubmedqa"]
+    assert lines[2] == "2 of 4 files were prepared"
 
 
 def test_a_source_that_is_there_already_keeps_no_other_of_its_file_from_being_written(tmp_path: Path):
@@ -116,7 +116,7 @@ def test_six_benchmarks_go_from_raw_files_to_one_table(
     real = repository.parent / "shared" / "real"
     published = {"medqa": real / "text_benchmarks" / "medqa.jsonl", "medxpertqa": real / "medxpertqa/Text/test.jsonl"}
     files |= {name: path for name, path in published.items() if path.is_file()}
-    flags = [part for name, path in files.items() for part in (f"--{name}", path)]
+    flags = [word for name, path in files.items() for word in (f"--{name}", path)]
     with command_line(monkeypatch, "prepare_text_benchmarks.py", *flags, "--output_dir", tmp_path / "sets"):
         assert load_script("scripts/prepare_text_benchmarks.py").main() == 0
     assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == sorted(SOURCES)
@@ -126,14 +126,14 @@ def test_six_benchmarks_go_from_raw_files_to_one_table(
         checkpoint = build_tiny_checkpoint(tmp_path / run, "qwen2", seed=seed)
         for source in SOURCES:
             output = tmp_path / f"{run}-{source}.jsonl"
-            given = ["--model_path", checkpoint, "--prompt_path", tmp_path / "sets" / source, "--output_path", output]
-            more = ["--limit", ASKED, "--max_new_tokens", 4, "--mode", "think"]
-            assert infer_all(infer.read_flags([str(each) for each in (*given, *more)])) == 0
+            command = ["--model_path", checkpoint, "--prompt_path", tmp_path / "sets" / source, "--output_path", output]
+            limits = ["--limit", ASKED, "--max_new_tokens", 4, "--mode", "think"]
+            assert infer_all(infer.read_flags([str(word) for word in (*command, *limits)])) == 0
             results.setdefault(run, []).append(output)
 
     out = tmp_path / "report"
-    given = [*results["after"], "--against", *results["before"], "--output_dir", out]
-    with command_line(monkeypatch, "report.py", *given):
+    command = [*results["after"], "--against", *results["before"], "--output_dir", out]
+    with command_line(monkeypatch, "report.py", *command):
         assert load_script("eval/report.py").main() == 0
     summary = (out / "summary.md").read_text()
     head, _, *rows = summary.partition("### Accuracy by checkpoint and benchmark\n\n")[2].split("\n\n")[0].splitlines()

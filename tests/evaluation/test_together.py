@@ -43,14 +43,14 @@ def write(path: Path, results: list[Result], **manifest: Any) -> Path:
     return path
 
 
-def evaluated(folder: Path, right: int, more: int = 0, **about: Any) -> list[Path]:
+def evaluated(folder: Path, right: int, extra_right: int = 0, **about: Any) -> list[Path]:
     """The result files of a checkpoint over the eight sets; on CT it is right on `more` images more."""
     manifest = {"checkpoint": str(folder), "checkpoint_sha256": folder.name, "mode": "nothink", "split": "test"}
     manifest |= {"method": "zero-shot", "max_new_tokens": 64, "rows": 40} | about
     return [
         write(
             folder / f"{label}.jsonl",
-            answers(label, right + more * (label is Modality.CT)),
+            answers(label, right + extra_right * (label is Modality.CT)),
             **(manifest | {"data": f"data/{label}_384", "data_sha256": label.value, "tested_on": label.value}),
         )
         for label in Modality
@@ -65,12 +65,12 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_eight_sets_of_one_checkpoint_are_one_map_one_table_and_both_means(tmp_path):
-    summary = write_report(evaluated(tmp_path / "run", 2, more=4), tmp_path / "out")
+    summary = write_report(evaluated(tmp_path / "run", 2, extra_right=4), tmp_path / "out")
     out = tmp_path / "out"
     assert not [path for path in out.iterdir() if path.is_dir()]
-    both = rows_of(out / "by_modality_and_task.csv")
-    assert len(both) == len(Modality) * len(Task)
-    shares = {(row["modality"], row["task"]): row["accuracy"] for row in both}
+    table = rows_of(out / "by_modality_and_task.csv")
+    assert len(table) == len(Modality) * len(Task)
+    shares = {(row["modality"], row["task"]): row["accuracy"] for row in table}
     assert set(shares) == {(modality.value, task.value) for modality in Modality for task in Task}
     assert {share for (name, _), share in shares.items() if name == "CT"} == {"75.00"}  # 6 of 8 images
     assert {share for (name, _), share in shares.items() if name != "CT"} == {"25.00"}
@@ -108,7 +108,7 @@ def test_weighted_and_unweighted_means_differ_where_sets_do(tmp_path):
 
 def test_only_what_one_checkpoint_was_asked_in_one_way_on_other_questions_is_put_together(tmp_path):
     paths = evaluated(tmp_path / "run", 2)
-    other = {
+    unlike = {
         "longer": {"max_new_tokens": 256},
         "shuffled": {"options": "shuffled"},
         "half": {"dtype": "bfloat16"},
@@ -116,7 +116,7 @@ def test_only_what_one_checkpoint_was_asked_in_one_way_on_other_questions_is_put
         "thinking": {"mode": "think"},
         "train": {"split": "train"},
     }
-    for name, entries in other.items():
+    for name, entries in unlike.items():
         about = read_results(paths[1]).manifest | entries
         again = [replace(result, id=f"{name} {result.id}") for result in answers(Modality.MRI, 2)]
         path = write(tmp_path / f"{name}.jsonl", again, **about)
@@ -134,8 +134,8 @@ def test_sets_of_modalities_and_of_tasks_are_two_evaluations(tmp_path):
     for task in Task:
         about = read_results(paths[0]).manifest | {"data": f"data/{task}"}
         about |= {"data_sha256": task.value, "tested_on": task.value}
-        own = [result for result in everything if result.task == task]
-        paths.append(write(tmp_path / "run" / f"{task}.jsonl", own, **about))
+        of_task = [result for result in everything if result.task == task]
+        paths.append(write(tmp_path / "run" / f"{task}.jsonl", of_task, **about))
     runs = load(paths)
     assert [(run.name, len(run.files)) for run in runs] == [("run by modality", 8), ("run by task", 5)]
     assert [set(run.parts("modality")) for run in runs] == [set(Modality), set()]
@@ -169,16 +169,18 @@ def four(tmp_path: Path) -> list[list[Path]]:
     return [
         evaluated(tmp_path / "base", 2),
         evaluated(tmp_path / "step-100", 2, **trained),
-        evaluated(tmp_path / "step-200", 2, more=2, **trained),
+        evaluated(tmp_path / "step-200", 2, extra_right=2, **trained),
         evaluated(tmp_path / "step-300", 4, **trained),
     ]
 
 
 @pytest.mark.parametrize("against", [True, False])
 def test_four_checkpoints_stand_in_one_table_at_the_top_with_their_differences(tmp_path, four, against):
-    base, *others = four
-    first = [path for paths in others for path in paths]
-    summary = write_report(first if against else [*base, *first], tmp_path / "out", against=base if against else [])
+    base, *trained = four
+    paths_before = [path for paths in trained for path in paths]
+    summary = write_report(
+        paths_before if against else [*base, *paths_before], tmp_path / "out", against=base if against else []
+    )
     sets = ", ".join(f"{label}_384" for label in Modality)
     title = f"4 runs on the same 320 questions: {sets}"
     top = [line for line in summary.splitlines() if line.startswith("#")][:3]
@@ -213,8 +215,8 @@ def test_four_checkpoints_stand_in_one_table_at_the_top_with_their_differences(t
 
 
 def test_runs_on_other_questions_do_not_stand_among_those_on_the_same(tmp_path, four):
-    base, one, two, _ = four
-    summary = write_report([*base, *one, *two[:3]], tmp_path / "out")
+    base, run_a, run_b, _ = four
+    summary = write_report([*base, *run_a, *run_b[:3]], tmp_path / "out")
     assert "### 2 runs on the same 320 questions" in summary
     head, row = table_of(summary, "1 run on CT_384, MRI_384, X-Ray_384")
     assert row[0] == "step-200"
@@ -223,21 +225,21 @@ def test_runs_on_other_questions_do_not_stand_among_those_on_the_same(tmp_path, 
 
 
 def test_a_set_that_the_other_was_not_asked_is_named(tmp_path, four):
-    base, one, *_ = four
-    summary = write_report(one, tmp_path / "out", against=base[:5])
+    base, run_a, *_ = four
+    summary = write_report(run_a, tmp_path / "out", against=base[:5])
     assert "over 200 questions" in summary
     assert "Left out, in one file only or not asked: 0 and 120." in summary
 
 
 def test_the_twin_without_images_may_be_over_several_sets_too(tmp_path):
-    shown = evaluated(tmp_path / "shown", 4, checkpoint_sha256="c", checkpoint="c")
+    with_images = evaluated(tmp_path / "shown", 4, checkpoint_sha256="c", checkpoint="c")
     hidden = evaluated(tmp_path / "hidden", 1, checkpoint_sha256="c", checkpoint="c", image="none")
-    runs = load([*shown, *hidden])
+    runs = load([*with_images, *hidden])
     assert [run.name for run in runs] == ["shown", "hidden"]
     twin = runs[0].without_image
     assert twin is not None
     assert twin[ALL, ALL].n == 320
-    write_report([*shown, *hidden], tmp_path / "out")
+    write_report([*with_images, *hidden], tmp_path / "out")
     assert {row["without_picture"] for row in rows_of(tmp_path / "out" / "shown" / "by_modality.csv")} == {"12.50"}
 
 
@@ -246,10 +248,10 @@ def test_the_twin_without_images_may_be_over_several_sets_too(tmp_path):
 
 def test_the_share_that_the_token_limit_cut_is_told_or_unknown(tmp_path):
     results = answers(Modality.CT, 4)
-    told = [replace(result, cut_off=int(number % 4 == 0)) for number, result in enumerate(results)]
+    marked = [replace(result, cut_off=int(number % 4 == 0)) for number, result in enumerate(results)]
     old = [replace(result, tokens=64 if number == 5 else 9) for number, result in enumerate(results)]
     for name, lines, limit, share in (
-        ("recorded", told, 64, "25.0"),
+        ("recorded", marked, 64, "25.0"),
         ("older", results, 64, "0.0"),  # all are shorter than the limit
         ("older-full", old, 64, "unknown"),  # one may have ended by itself with its last token
         ("oldest", results, None, "unknown"),

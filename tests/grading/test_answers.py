@@ -23,9 +23,9 @@ def test_completion_is_judged_as_labelled_by_hand(outcome, letter, text, gold, o
 
 
 def test_the_table_is_large_and_covers_every_outcome():
-    seen = [row[0] for row in TABLE]
+    outcomes = [row[0] for row in TABLE]
     assert len(TABLE) >= 350
-    assert all(seen.count(outcome) >= 40 for outcome in Outcome)
+    assert all(outcomes.count(outcome) >= 40 for outcome in Outcome)
     assert all((letter is None) == (outcome == Outcome.UNPARSED) for outcome, letter, *_ in TABLE)
 
 

@@ -55,8 +55,8 @@ def test_per_source_the_better_match_counts():
         Judged("GPQA", "(A) and not (B)", "A", OPTIONS),
         Judged("GPQA", "It is lead.", "C", OPTIONS),
     ]
-    found = scores(answered)
+    score_by_source = scores(answered)
     # MedQA: the first match is right once, the last twice; GPQA: first twice (A; lead), last once
-    assert found == {"MedQA": Score(3, 1, 2, 0), "GPQA": Score(2, 2, 1, 1)}
-    assert found["MedQA"].best == pytest.approx(2 / 3)
-    assert found["GPQA"].best == 1.0
+    assert score_by_source == {"MedQA": Score(3, 1, 2, 0), "GPQA": Score(2, 2, 1, 1)}
+    assert score_by_source["MedQA"].best == pytest.approx(2 / 3)
+    assert score_by_source["GPQA"].best == 1.0

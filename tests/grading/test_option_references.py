@@ -153,11 +153,11 @@ def test_the_others_move_around_what_stays(write) -> None:
     problem = write("Which organ is shown?", ["liver", "spleen", "All of these", "kidney", "None of these"])
     orders = Counter()
     for seed in range(60):
-        shown = shuffle_options(problem, "q", seed)
-        offered = options_in(shown.problem)
-        assert (offered["C"], offered["E"], shown.fixed) == ("All of these", "None of these", {"C", "E"})
-        assert {shown.letters[letter]: text for letter, text in offered.items()} == options_in(problem)
-        orders["".join(shown.letters.values())] += 1
+        shuffled = shuffle_options(problem, "q", seed)
+        offered = options_in(shuffled.problem)
+        assert (offered["C"], offered["E"], shuffled.fixed) == ("All of these", "None of these", {"C", "E"})
+        assert {shuffled.letters[letter]: text for letter, text in offered.items()} == options_in(problem)
+        orders["".join(shuffled.letters.values())] += 1
     assert len(orders) == 6  # 3! of liver, spleen, kidney
     named = write("Which is it?", ["liver", "spleen", "Both A and B", "kidney"])
     assert {shuffle_options(named, "q", seed).problem for seed in range(60)} == {named}
@@ -169,12 +169,14 @@ def test_an_evaluation_counts_and_says_what_stayed(tmp_path: Path, capsys: pytes
         return InferenceSettings(str(model), str(tmp_path / "set"), output, device="cpu", max_new_tokens=2, **changes)
 
     model = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
-    texts = [["liver", "spleen", "lung", last] for last in ("kidney", "None of these", "All of the above", "A and B")]
+    texts = [
+        ["liver", "spleen", "lung", option] for option in ("kidney", "None of these", "All of the above", "A and B")
+    ]
     questions = [TextQuestion("Which?", tuple(options), "A", "Hand-written") for options in texts]
     write_set(tmp_path / "set", {"test": questions}, {}, {}, {})
-    given = settings("shuffled", options="shuffled")
-    infer(given)
-    manifest = read_results(given.output_path).manifest
+    run_settings = settings("shuffled", options="shuffled")
+    infer(run_settings)
+    manifest = read_results(run_settings.output_path).manifest
     assert (manifest["options_some_fixed"], manifest["options_all_fixed"]) == (2, 1)
     assert "in 2 of 4 questions" in capsys.readouterr().err
     plain = settings("plain")

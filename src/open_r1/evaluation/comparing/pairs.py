@@ -96,7 +96,7 @@ def matched(first: Sequence[Result], second: Sequence[Result]) -> dict[Cell, Pai
         if earlier is None or result.outcome is None:
             continue
         if (earlier.problem, earlier.solution) != (result.problem, result.solution):
-            raise UserError(f"id {result.id!r} is not the same question in the two files: they cannot be compared")
+            raise UserError(f"id {result.id!r} is another question in each of the two files: they cannot be compared")
         for cell in cells_of(result):
             cells[cell].append((earlier, result))
     if not cells:
