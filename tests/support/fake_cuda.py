@@ -49,7 +49,16 @@ _NOTHING = {
     *("set_", "resize_", "is_same_size", "device"),
 }
 # Operations whose result has a size that only the values tell: the host waits for it.
-_SIZED_BY_VALUES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "_unique", "bincount"}
+_SIZED_BY_VALUES = {
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "_unique",
+    "bincount",
+    "masked_scatter_backward",
+}
 # In place of a large tensor they write a small one: which argument says how much.
 _WRITES_ARGUMENT = {"index_copy_": 3, "index_put_": 2, "scatter_": 3, "index_add_": 3}
 _ATTENTION = {
@@ -133,7 +142,8 @@ class FakeGpu(TorchDispatchMode):
 
     def listed(self, tensor: torch.Tensor) -> Any:
         """`tensor.tolist()`, for which the host waits once."""
-        self.cost.syncs["tolist"] += tensor.device.type == "cuda"
+        if tensor.device.type == "cuda":
+            self.cost.syncs["tolist"] += 1
         values = _values(tensor)
         assert values is not None, f"the host looks at {tensor.dtype} that nothing but a GPU can know"
         with _real():
@@ -335,6 +345,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
             ("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
             ("torch.cuda.is_bf16_supported", lambda *_, **__: True),
             ("torch.cuda._lazy_init", lambda: None),
+            ("torch.cuda.get_device_capability", lambda *_: (9, 0)),  # an H100's
             # its Triton kernel cannot be run on fake tensors; in torch's operations, the tiles are a CPU's
             ("trl.kernels.chunked_logprob._use_triton", lambda _: False),
             ("trl.trainer.utils._use_triton", lambda _: False),

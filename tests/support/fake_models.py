@@ -129,7 +129,7 @@ def fake_prompts(model: Any, count: int = 1, text: int = 114, grid: tuple[int, i
         features = channels * tower.temporal_patch_size * tower.patch_size**2
         vision = {
             "pixel_values": torch.randn(patches, features, device=DEVICE),
-            "image_grid_thw": torch.tensor([list(grid)] * count).to(DEVICE),
+            "image_grid_thw": torch.tensor([list(grid)] * count),
             "mm_token_type_ids": (ids == config.image_token_id).long().to(DEVICE),
         }
     return PromptBatch(ids.to(DEVICE), mask.to(DEVICE), [0 if grid is None else 1] * count, vision)

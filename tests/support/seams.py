@@ -33,6 +33,19 @@ SAMPLER = "trl.trainer.utils:RepeatSampler"
 ZERO1 = "torch.distributed.optim.zero_redundancy_optimizer:ZeroRedundancyOptimizer"
 ZERO3 = "deepspeed.runtime.zero.stage3:DeepSpeedZeroOptimizer_Stage3"
 
+FUNCTION = "torch.autograd.function:_SingleLevelFunction"
+TOWERS = {
+    f"transformers.models.{module}": (tower, attention)
+    for module, tower, attention in (
+        ("qwen2_vl.modeling_qwen2_vl", "Qwen2VisionTransformerPretrainedModel", "VisionAttention"),
+        (
+            "qwen2_5_vl.modeling_qwen2_5_vl",
+            "Qwen2_5_VisionTransformerPretrainedModel",
+            "Qwen2_5_VLVisionAttention",
+        ),
+    )
+}
+
 LOSS = "self, model, inputs, return_outputs=, num_items_in_batch="
 EVALUATE = "self, eval_dataset=, ignore_keys=, metric_key_prefix="
 PREDICTION = "self, model, inputs, prediction_loss_only, ignore_keys="
@@ -108,6 +121,9 @@ OVERRIDES = (
     Seam("trl.trainer.sft_config:SFTConfig", "__post_init__", "self", "the same"),
     Seam("trl.scripts.utils:TrlParser", "set_defaults_with_config", "self, **kwargs", "old keys; unknown keys"),
     Seam(SAMPLER, "__iter__", "self", "order of the epoch"),
+    # torch: gradients of our own
+    Seam(FUNCTION, "forward", "*args, **kwargs", "gathers whose gradient is a gather"),
+    Seam(FUNCTION, "backward", "ctx, *grad_outputs", "the same"),
 )
 
 READS = (
@@ -134,6 +150,27 @@ READS = (
     Seam(PARSER, "_subparsers", None, "unknown flags"),
     Seam("argparse:", "_StoreAction", None, "kinds of TRL's flags"),
     Seam("argparse:", "_StoreFalseAction", None, "kinds of TRL's flags"),
+    Seam("transformers.configuration_utils:PreTrainedConfig", "_attn_implementation", None, "of the vision tower"),
+    Seam("torch:", "_assert_async", None, "image tokens and features are compared on the GPU"),
+    *(
+        Seam(f"{module}:{tower}", name, None, "attention of the vision tower in two calls a layer")
+        for module, (tower, _) in TOWERS.items()
+        for name in ("blocks", "patch_embed", "rotary_pos_emb")
+    ),
+    *(
+        Seam(f"{module}:{attention}", name, None, "its queries, keys and values")
+        for module, (_, attention) in TOWERS.items()
+        for name in ("qkv", "proj", "num_heads", "scaling")
+    ),
+    *(
+        Seam(
+            f"{module}:{attention}",
+            "forward",
+            "self, hidden_states, cu_seqlens, position_embeddings=, max_seqlen=, **kwargs",
+            "replaced",
+        )
+        for module, (_, attention) in TOWERS.items()
+    ),
 )
 
 SEAMS = OVERRIDES + READS

@@ -48,7 +48,7 @@ def encode_prompts(
     if all_images:
         vision = {
             "pixel_values": torch.cat([image.values.to(device) for image in all_images]),
-            "image_grid_thw": torch.stack([image.grid for image in all_images]).to(device),
+            "image_grid_thw": torch.stack([image.grid for image in all_images]).cpu(),
             "mm_token_type_ids": (encoded["input_ids"] == processor.image_token_id).to(encoded["input_ids"].dtype),
         }
     images_per_prompt = [len(prompt_images) for prompt_images in images]

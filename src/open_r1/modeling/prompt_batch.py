@@ -8,6 +8,11 @@ import torch
 _IMAGE_NAMES = ("pixel_values", "image_grid_thw")
 
 
+def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on `device`; with a GPU the host does not wait for what the GPU is doing, as it does in `to`."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 @dataclass
 class PromptBatch:
     """B tokenized prompts with their images, as one processor call returns them."""
@@ -19,7 +24,8 @@ class PromptBatch:
     images_per_prompt: list[int]
     """B counts; 0 for a text-only prompt."""
     vision: dict[str, torch.Tensor] = field(default_factory=dict)
-    """`pixel_values` (patches, patch values), `image_grid_thw` (images, 3), `mm_token_type_ids` (B, P); none for text.
+    """`pixel_values` (patches, patch values), `image_grid_thw` (images, 3) on the CPU, `mm_token_type_ids` (B, P);
+    none for text.
 
     With a frozen vision tower `pixel_values` holds its features, (tokens, hidden)."""
 

@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from open_r1.modeling.prompt_batch import inner_model
+from open_r1.modeling.vision_attention import adapt_vision
 
 ATTENTION = "shared_prefix"
 """Name of `attend_by_segment` as an attention implementation; without a `segments` argument it is SDPA."""
@@ -139,6 +140,7 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
 
     backbone.register_forward_hook(cut, with_kwargs=True)
     backbone.register_forward_pre_hook(touch, with_kwargs=True)
+    adapt_vision(backbone)
 
 
 def _blank_features(backbone: Any) -> torch.Tensor:
@@ -147,7 +149,7 @@ def _blank_features(backbone: Any) -> torch.Tensor:
     width = config.in_channels * config.temporal_patch_size * config.patch_size**2
     weight = next(backbone.visual.parameters())
     patches = torch.zeros(16, width, dtype=weight.dtype, device=weight.device)
-    return backbone.get_image_features(patches, torch.tensor([[1, 4, 4]], device=weight.device)).pooler_output[0]
+    return backbone.get_image_features(patches, torch.tensor([[1, 4, 4]])).pooler_output[0]
 
 
 def prepare_model(model: Any) -> None:

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from open_r1.checkpoints.families import windowed_layers
 from open_r1.modeling.preallocated_cache import preallocated_cache
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+from open_r1.modeling.vision_attention import adapt_vision
 
 Pick = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """((N, V) logits, (N,) row indices, step) -> (N,) tokens."""
@@ -88,7 +89,7 @@ class Decoder:
     def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, max_new_tokens: int) -> None:
         self.model, self.pad_token, self.max_new_tokens = model, pad_token, max_new_tokens
         self.end_tokens = torch.tensor(list(end_tokens), device=model.device)
-        _embed_patches_by_matrix(model)
+        adapt_vision(inner_model(model))
 
     @torch.inference_mode()
     def __call__(self, prompts: Prompts, pick: Pick, samples: int = 1) -> torch.Tensor:
@@ -193,7 +194,7 @@ class Decoder:
         vision = {}
         if prompts.pixel_values is not None and prompts.grids is not None and images:
             assert [image for image in images if image >= 0] == list(range(len(prompts.grids)))
-            vision = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids.to(device)}
+            vision = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids}
         hidden = inner_model(self.model)(
             input_ids=ids.to(device),
             attention_mask=mask if cache_mask.size(1) else None,
@@ -235,25 +236,6 @@ def _shared_prefixes(prompts: Prompts) -> tuple[list[_Span], list[int]]:
             prefixes.append(_Span(row, 0, min(length, len(tokens) - 1)))
         prefix_of.append(index_of_image[image])
     return prefixes, prefix_of
-
-
-def _embed_patches_by_matrix(model: Any) -> None:
-    """Let the vision tower embed patches with one matrix product.
-
-    Its convolution has a stride as large as its kernel, so it computes the same sum for each patch, but takes ten times
-    as long on a CPU (torch 2.15).
-    """
-    visual = getattr(inner_model(model), "visual", None)
-    if visual is None:
-        return
-    proj = visual.patch_embed.proj
-    assert proj.bias is None
-    assert proj.kernel_size == proj.stride
-
-    def embed(patches: torch.Tensor) -> torch.Tensor:
-        return patches.to(proj.weight.dtype) @ proj.weight.flatten(1).T
-
-    visual.patch_embed.forward = embed
 
 
 def _common_length(tokens_a: list[int], tokens_b: list[int]) -> int:

@@ -128,7 +128,7 @@ def encode_image(accelerator: Any, model: Any, image: ProcessedImage) -> torch.T
     """Features of one image, (tokens, hidden), from a model's frozen vision tower."""
     inner = inner_model(accelerator.unwrap_model(model))
     with accelerator.autocast():
-        outputs = inner.get_image_features(image.values.to(accelerator.device), image.grid[None].to(accelerator.device))
+        outputs = inner.get_image_features(image.values.to(accelerator.device), image.grid[None])
     return outputs.pooler_output[0]
 
 
