@@ -27,7 +27,7 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "gemma3")
 
 @pytest.fixture(autouse=True)
 def nothing_said_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_BY_HAND", {})
+    monkeypatch.setattr(folder, "_NAMED_BASES", {})
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def adapter(base: Path, folder: Path, named: str | None = None, **settings: Any)
     model = load_model(base, dtype=torch.float32)
     model.name_or_path = named or str(base)
     torch.manual_seed(len(folder.name))
-    given = {"r": 2, "target_modules": ["q_proj", "up_proj", "qkv"], "init_lora_weights": False} | settings
-    peft.get_peft_model(model, peft.LoraConfig(**given)).save_pretrained(str(folder))
+    lora = {"r": 2, "target_modules": ["q_proj", "up_proj", "qkv"], "init_lora_weights": False} | settings
+    peft.get_peft_model(model, peft.LoraConfig(**lora)).save_pretrained(str(folder))
     return folder
 
 
@@ -51,8 +51,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def equal(first: Path, second: Path) -> bool:
-    one, two = weights(first), weights(second)
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    first_weights, second_weights = weights(first), weights(second)
+    return first_weights.keys() == second_weights.keys() and all(
+        torch.equal(weight, second_weights[name]) for name, weight in first_weights.items()
+    )
 
 
 def old_name(family: str, name: str) -> str:
@@ -124,12 +126,12 @@ def test_a_tree_that_was_moved_is_found_as_the_command_was_typed(bases, tmp_path
 
 
 def test_a_base_that_is_said_by_hand_takes_the_place_of_the_whole_model(bases, tmp_path):
-    first = adapter(bases["qwen2"], tmp_path / "first", "/nowhere/base")
-    second = adapter(bases["qwen2"], tmp_path / "second", str(first))
+    first_adapter = adapter(bases["qwen2"], tmp_path / "first", "/nowhere/base")
+    second = adapter(bases["qwen2"], tmp_path / "second", str(first_adapter))
     with pytest.raises(UserError, match="first is a LoRA adapter, and its base model is not available"):
         load_model(second)
     name_base(second, str(bases["qwen2"]))
-    assert adapter_chain(second) == [second, first, bases["qwen2"]]
+    assert adapter_chain(second) == [second, first_adapter, bases["qwen2"]]
     expected = adapter(bases["qwen2"], tmp_path / "fir_t")  # the seed is the name's length: the same adapter
     (tmp_path / "second-known").mkdir()
     for file in second.iterdir():
@@ -142,21 +144,23 @@ def test_a_base_that_is_said_by_hand_takes_the_place_of_the_whole_model(bases, t
 def test_a_whole_model_is_no_base_of_what_was_trained_on_an_adapter(bases, tmp_path):
     second = adapter(bases["qwen2"], tmp_path / "second", "/nowhere/first")
     (second / "run.json").write_text(json.dumps({"base_model": "first", "base_model_bases": ["base"]}))
-    with pytest.raises(UserError, match=r"was trained on top of an adapter, .* name the adapter with --base"):
+    with pytest.raises(UserError, match=r"was trained on top of another adapter, .* name the adapter with --base"):
         name_base(second, str(bases["qwen2"]))
-    with pytest.raises(UserError, match="is no LoRA adapter"):
+    with pytest.raises(UserError, match="is not a LoRA adapter"):
         name_base(bases["qwen2"], str(bases["qwen2"]))
 
 
 def test_evaluation_and_training_take_a_base_by_hand(bases, tmp_path, monkeypatch):
     data = tmp_path / "words"
     write_set(data, {"train": text_questions(8)}, {}, {}, {})
-    first = adapter(bases["qwen2"], tmp_path / "first", "/nowhere/base")
+    first_adapter = adapter(bases["qwen2"], tmp_path / "first", "/nowhere/base")
     answers = tmp_path / "answers.jsonl"
     settings = {"split": "train", "max_new_tokens": 2, "limit": 2}
     with pytest.raises(UserError, match="say where it is with --base"):
-        infer(InferenceSettings(str(first), str(data), str(answers), **settings))
-    assert infer(InferenceSettings(str(first), str(data), str(answers), base=str(bases["qwen2"]), **settings)) == 0
-    folder._BY_HAND.clear()
-    fine_tune(monkeypatch, first, data, tmp_path / "second", "--base", str(bases["qwen2"]), *LORA)
-    assert adapter_chain(tmp_path / "second") == [tmp_path / "second", first, bases["qwen2"]]
+        infer(InferenceSettings(str(first_adapter), str(data), str(answers), **settings))
+    assert (
+        infer(InferenceSettings(str(first_adapter), str(data), str(answers), base=str(bases["qwen2"]), **settings)) == 0
+    )
+    folder._NAMED_BASES.clear()
+    fine_tune(monkeypatch, first_adapter, data, tmp_path / "second", "--base", str(bases["qwen2"]), *LORA)
+    assert adapter_chain(tmp_path / "second") == [tmp_path / "second", first_adapter, bases["qwen2"]]

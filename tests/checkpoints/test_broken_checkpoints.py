@@ -56,20 +56,22 @@ def refused(folder: Path, action: Callable[[Path], object] = load_model) -> str:
 
 def test_shards_that_hold_the_same_names_are_refused(folder):
     files = shard(folder)
-    first, second = (load_file(folder / file) for file in files)
-    stranger = {name: torch.zeros_like(value) for name, value in first.items()}
+    first_shard, second = (load_file(folder / file) for file in files)
+    stranger = {name: torch.zeros_like(value) for name, value in first_shard.items()}
     save_file(second | stranger, folder / files[1], {"format": "pt"})
     message = refused(folder)
-    assert f"{files[1]} holds {len(first) + len(second)} tensors and {INDEX} places {len(second)} there" in message
-    assert f"{len(first)} differ, {len(first)} belong into another file" in message
-    assert min(first) in message
+    assert (
+        f"{files[1]} holds {len(first_shard) + len(second)} tensors and {INDEX} places {len(second)} there" in message
+    )
+    assert f"{len(first_shard)} differ, {len(first_shard)} belong into another file" in message
+    assert min(first_shard) in message
 
 
 def test_an_index_that_names_a_few_is_refused(folder):
     files = shard(folder)
     index = json.loads((folder / INDEX).read_text())
-    few = dict(sorted(index["weight_map"].items())[:4])
-    (folder / INDEX).write_text(json.dumps({"weight_map": few}))
+    shortened = dict(sorted(index["weight_map"].items())[:4])
+    (folder / INDEX).write_text(json.dumps({"weight_map": shortened}))
     assert f"{files[0]} holds" in refused(folder)
     (folder / INDEX).write_text(json.dumps({"weight_map": index["weight_map"] | {"model.more": files[0]}}))
     assert "1 differ: model.more" in refused(folder)
@@ -145,7 +147,7 @@ def test_a_header_of_a_million_tensors_is_refused_before_it_is_read(folder):
 
 
 @pytest.mark.parametrize(
-    ("part", "entry", "value"),
+    ("section", "entry", "value"),
     [
         ("text_config", "num_hidden_layers", 10**9),
         ("text_config", "num_hidden_layers", -1),
@@ -159,9 +161,9 @@ def test_a_header_of_a_million_tensors_is_refused_before_it_is_read(folder):
         ("vision_config", "spatial_merge_size", 0),
     ],
 )
-def test_a_configuration_with_absurd_numbers_is_refused_by_file_and_entry(folder, part, entry, value):
+def test_a_configuration_with_absurd_numbers_is_refused_by_file_and_entry(folder, section, entry, value):
     config = json.loads((folder / "config.json").read_text())
-    config[part][entry] = value
+    config[section][entry] = value
     (folder / "config.json").write_text(json.dumps(config))
     for action in (load_model, load_processor):
         assert f"config.json says {entry} = {str(value)[:40]}, which must be" in refused(folder, action)
@@ -352,6 +354,6 @@ def test_a_folder_that_may_not_be_entered_is_one_line_and_exit_status_2(shared, 
         run_command(lambda: len(fingerprint(shared)))
     shared.chmod(0o755)
     assert stopped.value.code == 2
-    said = capsys.readouterr().err.strip()
-    assert "permission denied" in said or "cannot be read" in said
-    assert len(said.splitlines()) == 1
+    message = capsys.readouterr().err.strip()
+    assert "permission denied" in message or "cannot be read" in message
+    assert len(message.splitlines()) == 1

@@ -117,8 +117,8 @@ def test_a_checkpoint_without_its_vision_tower_is_refused(copy, family, layout):
     folder = copy(family)
     rename(folder, layout)
     total = len(load_file(folder / "model.safetensors"))
-    left = rename(folder, lambda name: None if "visual." in name else name)
-    gone = total - len(left)
+    remaining = rename(folder, lambda name: None if "visual." in name else name)
+    gone = total - len(remaining)
     assert gone > 20
     with pytest.raises(UserError, match=rf"{gone} missing \({gone} of them the vision tower's\): model\.visual\."):
         load_model(folder)
@@ -269,8 +269,8 @@ def test_a_lora_adapter_is_merged_into_its_base(copy, tmp_path):
     assert fingerprint(tmp_path / "adapter") != fingerprint(base)
 
     stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    kept = dict(list(stored.items())[1:])
-    save_file(kept, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
+    saved = dict(list(stored.items())[1:])
+    save_file(saved, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"1 tensors of the adapter .* do not match"):
         load_model(tmp_path / "adapter")
 
@@ -356,8 +356,8 @@ def test_only_weights_and_texts_of_the_one_checkpoint_are_fetched():
         "VQA_CT/model-00001-of-00002.safetensors",
     ]
     allow, ignore = download_patterns(None)
-    found = set(filter_repo_objects(files, allow_patterns=allow, ignore_patterns=ignore))
-    assert found == {"config.json", "model.safetensors"}
+    names = set(filter_repo_objects(files, allow_patterns=allow, ignore_patterns=ignore))
+    assert names == {"config.json", "model.safetensors"}
 
 
 def test_every_released_checkpoint_can_be_named():
@@ -376,16 +376,16 @@ def test_the_run_record_is_found_beside_the_weights_and_above_an_intermediate_ch
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(copy):
-    first, second = copy(name="first"), copy(name="second")
-    assert fingerprint(first) == fingerprint(second)
+    first_folder, second = copy(name="first"), copy(name="second")
+    assert fingerprint(first_folder) == fingerprint(second)
     (second / "notes.json").write_text("{}")
-    assert fingerprint(first) == fingerprint(second)
-    assert processor_fingerprint(first) == processor_fingerprint(second)
+    assert fingerprint(first_folder) == fingerprint(second)
+    assert processor_fingerprint(first_folder) == processor_fingerprint(second)
     data = bytearray((second / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (second / "model.safetensors").write_bytes(data)
-    assert fingerprint(first) != fingerprint(second)
-    assert processor_fingerprint(first) == processor_fingerprint(second)
+    assert fingerprint(first_folder) != fingerprint(second)
+    assert processor_fingerprint(first_folder) == processor_fingerprint(second)
 
 
 # --- dtype, attention, tokens ----------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_dtype_is_float32_without_a_gpu_unless_asked_for(tiny):
     assert load_model(tiny["qwen2"], dtype="bfloat16").dtype == torch.bfloat16
     assert torch_dtype(None) == torch_dtype("auto") == "auto"
     assert torch_dtype("float16") == torch.float16
-    with pytest.raises(UserError, match="no dtype 'int8' here; choose one of auto, float32"):
+    with pytest.raises(UserError, match="the dtype 'int8' is not supported; choose one of auto, float32"):
         torch_dtype("int8")
 
 
@@ -407,7 +407,7 @@ def test_flash_attention_that_cannot_be_had_becomes_sdpa_with_one_line(tiny, cap
     chosen, note = attention_or_fallback("flash_attention_2", "cpu")
     assert chosen == "sdpa"
     assert (
-        note == "flash_attention_2: it needs a GPU and none is used here; going on with sdpa, which computes the same"
+        note == "flash_attention_2: it needs a GPU and none is used here; using sdpa instead, which computes the same"
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # importing it raises ImportError

@@ -25,8 +25,8 @@ def weights(seed: int, size: int = SIZE) -> bytes:
 
 def checkpoint(folder: str, data: bytes) -> dict[str, bytes]:
     texts = {"config.json": b'{"model_type": "qwen2_vl"}', "merges.txt": b"a b\n", "chat_template.jinja": b"{{ x }}"}
-    left = {"optimizer.pt": b"pickle", "modeling.py": b"import os", "checkpoint-200/config.json": b"{}"}
-    return {f"{folder}/{name}": content for name, content in {**texts, **left, "model.safetensors": data}.items()}
+    ignored = {"optimizer.pt": b"pickle", "modeling.py": b"import os", "checkpoint-200/config.json": b"{}"}
+    return {f"{folder}/{name}": content for name, content in {**texts, **ignored, "model.safetensors": data}.items()}
 
 
 def environment(hub: LocalHub | None, home: Path) -> dict[str, str]:
@@ -44,11 +44,11 @@ def command(*words: str) -> list[str]:
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Run:
-    def run(hub: LocalHub | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(hub: LocalHub | None, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command(*words),
             cwd=tmp_path,
-            env=environment(hub, tmp_path / "home") | more,
+            env=environment(hub, tmp_path / "home") | variables,
             capture_output=True,
             text=True,
             timeout=1800,
@@ -57,11 +57,11 @@ def fetch(tmp_path: Path) -> Run:
     return run
 
 
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
+def error_of(process: subprocess.CompletedProcess[str]) -> str:
     """The one line of a failure."""
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    return done.stderr.strip().splitlines()[-1]
+    assert process.returncode == 2, process.stderr[-2000:]
+    assert "Traceback" not in process.stderr
+    return process.stderr.strip().splitlines()[-1]
 
 
 NAME = f"{HUB_REPOSITORY}:VQA_CT"
@@ -72,17 +72,17 @@ def test_one_checkpoint_comes_whole_and_nothing_else_of_its_repository(fetch: Ru
     data = weights(1)
     files = checkpoint("VQA_CT", data) | checkpoint("VQA_MRI", weights(2, 1000))
     with LocalHub({HUB_REPOSITORY: files}) as hub:
-        done = fetch(hub, NAME, TQDM_POSITION="-1")  # which shows bars without a terminal, too
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert f"{NAME}: 26.00 MB in 4 files, weights complete (1 safetensors), at home/hub/models--" in done.stdout
-        assert "100%" in done.stderr, "no progress bar"
-        assert "model.safetensors" in done.stderr
+        process = fetch(hub, NAME, TQDM_POSITION="-1")  # which shows bars without a terminal, too
+        assert process.returncode == 0, process.stderr[-2000:]
+        assert f"{NAME}: 26.00 MB in 4 files, weights complete (1 safetensors), at home/hub/models--" in process.stdout
+        assert "100%" in process.stderr, "no progress bar"
+        assert "model.safetensors" in process.stderr
         folder = next((tmp_path / "home" / "hub").glob("models--*/snapshots/*/VQA_CT"))
-        found = sorted(path.name for path in folder.iterdir())
-        assert found == ["chat_template.jinja", "config.json", "merges.txt", "model.safetensors"]
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["chat_template.jinja", "config.json", "merges.txt", "model.safetensors"]
         assert (folder / "model.safetensors").read_bytes() == data
-        asked = {request.path.rsplit("/", 1)[-1] for request in hub.requests}
-        assert not asked & {"optimizer.pt", "modeling.py", "checkpoint-200"}
+        fetched = {request.path.rsplit("/", 1)[-1] for request in hub.requests}
+        assert not fetched & {"optimizer.pt", "modeling.py", "checkpoint-200"}
         # the token is for the hub, not for the host that it sends us to
         assert {request.authorization for request in hub.requests if request.host == "localhost"} == {None}
         bare = [r for r in hub.requests if "/resolve/" in r.path and r.authorization != "Bearer hf_secret"]
@@ -100,13 +100,13 @@ def test_one_checkpoint_comes_whole_and_nothing_else_of_its_repository(fetch: Ru
 def test_cut_connections_cost_nothing_that_had_arrived(fetch: Run, tmp_path: Path) -> None:
     data = weights(3)
     with LocalHub({HUB_REPOSITORY: checkpoint("VQA_CT", data)}, cuts=2, cut_after=12_000_000) as hub:
-        done = fetch(hub, NAME, "--local_dir", "here")
-        assert done.returncode == 0, done.stderr[-2000:]
+        process = fetch(hub, NAME, "--local_dir", "here")
+        assert process.returncode == 0, process.stderr[-2000:]
         starts = [request.start for request in hub.requests if "/cdn/" in request.path]
         assert starts == [None, 10 << 20, 20 << 20]  # whole blocks of 10 MiB are kept
     assert (tmp_path / "here" / "VQA_CT" / "model.safetensors").read_bytes() == data
     assert not list((tmp_path / "here" / "VQA_CT").glob(".*"))
-    assert "at here/VQA_CT" in done.stdout
+    assert "at here/VQA_CT" in process.stdout
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_cut_connections_cost_nothing_that_had_arrived(fetch: Run, tmp_path: Pat
 def test_a_killed_fetch_goes_on_where_it_stopped(fetch: Run, tmp_path: Path, place: tuple[str, ...]) -> None:
     data = weights(4)
     with LocalHub({HUB_REPOSITORY: checkpoint("VQA_CT", data)}, stall_after=22 << 20) as hub:
-        first = subprocess.Popen(
+        first_process = subprocess.Popen(
             command(NAME, *place),
             cwd=tmp_path,
             env=environment(hub, tmp_path / "home"),
@@ -125,14 +125,14 @@ def test_a_killed_fetch_goes_on_where_it_stopped(fetch: Run, tmp_path: Path, pla
         while not [p for p in tmp_path.rglob(".*.part") if p.stat().st_size >= 20 << 20]:
             assert time.monotonic() < deadline, hub.requests
             time.sleep(0.05)
-        first.kill()
-        first.wait()
+        first_process.kill()
+        first_process.wait()
         hub.stall_after = None
         hub.requests.clear()
-        done = fetch(hub, NAME, *place)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert [r.start for r in hub.requests if "/cdn/" in r.path] == [20 << 20], (done.stdout, hub.requests)
-        assert "VQA_CT/model.safetensors: going on after 20.97 MB of 26.00 MB" in done.stdout
+        process = fetch(hub, NAME, *place)
+        assert process.returncode == 0, process.stderr[-2000:]
+        assert [r.start for r in hub.requests if "/cdn/" in r.path] == [20 << 20], (process.stdout, hub.requests)
+        assert "VQA_CT/model.safetensors: resuming after 20.97 MB of 26.00 MB" in process.stdout
     assert next(tmp_path.rglob("model.safetensors")).read_bytes() == data
     assert not list(tmp_path.rglob(".*.part"))
 
@@ -141,17 +141,17 @@ def test_a_killed_fetch_goes_on_where_it_stopped(fetch: Run, tmp_path: Path, pla
 def test_a_hub_that_goes_away_is_one_line_and_what_arrived_is_kept(fetch: Run, tmp_path: Path) -> None:
     files = {"config.json": b"{}", "model.safetensors": weights(5)}
     with LocalHub({"org/repo": files}, cuts=99, cut_after=1 << 20) as hub:  # less than the 10 MiB that are written
-        said = error_of(fetch(hub, "org/repo"))
-    assert said.startswith("error: the connection broke while fetching org/repo")
-    assert "what has arrived is kept" in said
+        message = error_of(fetch(hub, "org/repo"))
+    assert message.startswith("error: the connection broke while fetching org/repo")
+    assert "the part that was fetched is kept" in message
 
 
 @pytest.mark.slow
 def test_bytes_that_are_not_the_hubs_are_refused_and_removed(fetch: Run, tmp_path: Path) -> None:
     files = checkpoint("VQA_CT", weights(7, 100_000))
     with LocalHub({HUB_REPOSITORY: files}, damaged={"VQA_CT/model.safetensors"}) as hub:
-        said = error_of(fetch(hub, NAME))
-        assert "VQA_CT/model.safetensors arrived with other bytes than the hub has" in said
+        message = error_of(fetch(hub, NAME))
+        assert "VQA_CT/model.safetensors was damaged in the download" in message
         assert not list(tmp_path.rglob("*.part"))
         hub.damaged.clear()
         assert fetch(hub, NAME).returncode == 0
@@ -159,7 +159,7 @@ def test_bytes_that_are_not_the_hubs_are_refused_and_removed(fetch: Run, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (
             {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
@@ -171,9 +171,9 @@ def test_bytes_that_are_not_the_hubs_are_refused_and_removed(fetch: Run, tmp_pat
     ],
     ids=["pickle", "adapter pickle", "no weights", "broken on the hub"],
 )
-def test_what_is_no_checkpoint_is_refused(fetch: Run, files: dict[str, bytes], said: str) -> None:
+def test_what_is_no_checkpoint_is_refused(fetch: Run, files: dict[str, bytes], message: str) -> None:
     with LocalHub({"org/repo": files}) as hub:
-        assert said in error_of(fetch(hub, "org/repo"))
+        assert message in error_of(fetch(hub, "org/repo"))
         assert not [request for request in hub.requests if request.path.endswith((".bin", ".pt"))]
 
 
@@ -185,15 +185,15 @@ def test_names_that_lead_nowhere(fetch: Run) -> None:
         assert "org/none is not on the hub, or private" in error_of(fetch(hub, "org/none"))
         assert "holds no model; name one of its folders, or all with --all" in error_of(fetch(hub, HUB_REPOSITORY))
     assert "nothing to fetch" in error_of(fetch(None))
-    assert "'here' is no name on the hub" in error_of(fetch(None, "here"))
+    assert "'here' is not a name on the hub" in error_of(fetch(None, "here"))
 
 
 @pytest.mark.slow
 def test_without_a_network_one_line_says_so(fetch: Run) -> None:
-    for more in ({}, {"HF_HUB_OFFLINE": "1"}):
-        said = error_of(fetch(None, NAME, **more))
-        assert "the hub cannot be reached" in said
-        assert f"python -m open_r1.checkpoints fetch {NAME}" in said
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        message = error_of(fetch(None, NAME, **variables))
+        assert "the hub cannot be reached" in message
+        assert f"python -m open_r1.checkpoints fetch {NAME}" in message
 
 
 @pytest.mark.slow
@@ -204,11 +204,11 @@ def test_all_fetches_the_released_ones_and_names_what_is_not_there(fetch: Run, t
     for place, run in enumerate(runs[:-1]):
         files |= checkpoint(run.subfolder, weights(place, 1000))
     with LocalHub({HUB_REPOSITORY: files}) as hub:
-        done = fetch(hub, "--all", "--local_dir", "all")
-    assert error_of(done) == f"error: 1 of 26 could not be fetched: {absent.checkpoint}"
-    assert f"skipped: {HUB_REPOSITORY} has no folder {absent.subfolder}" in done.stdout
-    assert "25 checkpoints: 0.03 MB, 0.03 MB to fetch" in done.stdout
-    assert done.stdout.count("weights complete") == 25
+        process = fetch(hub, "--all", "--local_dir", "all")
+    assert error_of(process) == f"error: 1 of 26 could not be fetched: {absent.checkpoint}"
+    assert f"skipped: {HUB_REPOSITORY} has no folder {absent.subfolder}" in process.stdout
+    assert "25 checkpoints: 0.03 MB, 0.03 MB to fetch" in process.stdout
+    assert process.stdout.count("weights complete") == 25
     assert len(list((tmp_path / "all").rglob("model.safetensors"))) == 25
 
 

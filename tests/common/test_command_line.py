@@ -21,16 +21,16 @@ MODULES = ("open_r1.checkpoints", "open_r1_testbed.phantoms", "open_r1_testbed.r
 
 
 def parser() -> CommandParser:
-    made = CommandParser(hints={"split": "the train split is taken"})
-    made.add_argument("--max_steps", "--max-steps", type=int)
-    made.add_argument("--freeze_vision_tower")
-    made.add_argument("--output_dir", required=True)
-    made.add_argument("--num_train_epochs", type=float)
-    return made
+    command = CommandParser(hints={"split": "the train split is taken"})
+    command.add_argument("--max_steps", "--max-steps", type=int)
+    command.add_argument("--freeze_vision_tower")
+    command.add_argument("--output_dir", required=True)
+    command.add_argument("--num_train_epochs", type=float)
+    return command
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("words", "message"),
     [
         ("--max_stepz 3", "unknown flag --max_stepz; did you mean --max_steps?"),
         ("--max_stepz=3", "unknown flag --max_stepz; did you mean --max_steps?"),
@@ -46,10 +46,10 @@ def parser() -> CommandParser:
         ("--output_dir x --max_steps many", "argument --max_steps/--max-steps: invalid int value: 'many'"),
     ],
 )
-def test_an_unknown_flag_is_answered_with_the_one_that_was_meant(given: str, said: str) -> None:
+def test_an_unknown_flag_is_answered_with_the_one_that_was_meant(words: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        parser().parse_args(given.split())
-    assert str(caught.value).startswith(said)
+        parser().parse_args(words.split())
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
@@ -78,9 +78,9 @@ def test_every_command_answers_a_typo_in_one_line(
     with pytest.raises(SystemExit) as ended:
         run(command if command in MODULES else str(ROOT / command), run_name="__main__")
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: unknown flag --sedd")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: unknown flag --sedd")
+    assert message.count("\n") == 1
 
 
 LIGHT = [
@@ -106,12 +106,12 @@ def test_a_typo_and_help_do_not_load_torch(command: str) -> None:
         "    print('loaded:', sorted(heavy & sys.modules.keys()), 'status:', end.code)\n"
     )
     script, *words = command.split()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.argv = ['-c', *{[script, *words]!r}]\n{_shifted(code)}"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     status = 0 if words == ["--help"] else 2
-    assert done.stdout.splitlines()[-1] == f"loaded: [] status: {status}", done.stderr
+    assert process.stdout.splitlines()[-1] == f"loaded: [] status: {status}", process.stderr
 
 
 def _shifted(code: str) -> str:
@@ -142,13 +142,13 @@ def test_the_first_process_to_meet_an_error_says_it_for_all(
 @pytest.mark.slow
 def test_a_typo_under_torchrun_is_printed_once_and_one_process_reports_it() -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*torchrun, "src/open_r1/grpo_vqa.py", "--max_stepz", "3"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
-    assert done.returncode == 1  # torchrun's own for a process that failed
+    assert process.returncode == 1  # torchrun's own for a process that failed
     line = "error: unknown flag --max_stepz; did you mean --max_steps? (--help lists the flags)"
-    assert done.stderr.splitlines().count(line) == 1
-    assert done.stderr.count("Traceback") == 1, "torchrun's, which the program cannot prevent"
-    assert "<NO_OTHER_FAILURES>" in done.stderr
-    assert done.stderr.count("exitcode  :") == 1
+    assert process.stderr.splitlines().count(line) == 1
+    assert process.stderr.count("Traceback") == 1, "torchrun's, which the program cannot prevent"
+    assert "<NO_OTHER_FAILURES>" in process.stderr
+    assert process.stderr.count("exitcode  :") == 1

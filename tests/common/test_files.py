@@ -71,15 +71,15 @@ def test_a_claim_waits_for_what_is_about_to_end(tmp_path):
     code = "import sys, time\nfrom open_r1.common.locks import claimed\n"
     code += "with claimed(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(3600)"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        told = rf"another process \({other.pid} on .+\) is writing to"
-        with pytest.raises(UserError, match=told), claimed(tmp_path / "out", 0.3):
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as second:
+        assert second.stdout is not None
+        assert second.stdout.readline() == b"held\n"
+        message = rf"another process \({second.pid} on .+\) is writing to"
+        with pytest.raises(UserError, match=message), claimed(tmp_path / "out", 0.3):
             pass
-        threading.Timer(0.5, other.kill).start()
+        threading.Timer(0.5, second.kill).start()
         with claimed(tmp_path / "out", 600) as folder:
-            assert other.wait() == -signal.SIGKILL
+            assert second.wait() == -signal.SIGKILL
             assert os.listdir(folder) == [".claim"]
 
 

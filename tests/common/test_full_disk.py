@@ -60,19 +60,19 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_ends_in_one_line(command: str, place: Path, repository: Path) -> None:
-    first, *words = COMMANDS[command].split()
-    script = [first] if first == "-m" else [str(repository / first)]
+    script_or_module, *words = COMMANDS[command].split()
+    script = [script_or_module] if script_or_module == "-m" else [str(repository / script_or_module)]
 
     def no_file_grows() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *script, *words], cwd=place, capture_output=True, text=True, preexec_fn=no_file_grows
     )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: cannot write "), done.stderr
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr, process.stderr
+    line = process.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: cannot write "), process.stderr
     assert GROWN in line
 
 
@@ -118,9 +118,9 @@ def chain() -> Iterator[tuple[BaseException, str | None]]:
     yield RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None
 
 
-@pytest.mark.parametrize(("error", "said"), chain())
-def test_only_a_disk_that_takes_no_more_is_one(error: BaseException, said: str | None) -> None:
-    assert refused_write(error) == said
+@pytest.mark.parametrize(("error", "message"), chain())
+def test_only_a_disk_that_takes_no_more_is_one(error: BaseException, message: str | None) -> None:
+    assert refused_write(error) == message
 
 
 def test_an_error_that_is_none_of_the_users_keeps_its_trace() -> None:
@@ -141,6 +141,6 @@ def test_what_is_left_after_a_full_disk_is_told_as_it_is(tmp_path: Path) -> None
         stage.mkdir(parents=True)
         (stage / "x").write_text("x")
         seal(stage, tmp_path / f"checkpoint-{step}", {"resumable": resumable})
-    kept = full_disk(full, tmp_path)
-    assert kept is not None
-    assert kept.endswith("checkpoint-1 is complete, and the same command continues from it")
+    message = full_disk(full, tmp_path)
+    assert message is not None
+    assert message.endswith("checkpoint-1 is complete, and the same command continues from it")

@@ -45,7 +45,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path) 
         "--save_steps 2 --disable_tqdm true"
     )
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PYTEST"))}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *command.split()],
         cwd=folder,
         env={**clean, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
@@ -53,8 +53,8 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path) 
         text=True,
         timeout=1800,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (folder / "console.txt").write_text(done.stdout + done.stderr)
+    assert process.returncode == 0, process.stderr[-3000:]
+    (folder / "console.txt").write_text(process.stdout + process.stderr)
     return folder
 
 
@@ -84,10 +84,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_trackers_and_checkpoints_do_not_name_patients(run: Path) -> None:
-    own = holding(run, re.compile(CONTROL.encode()))
+    files = holding(run, re.compile(CONTROL.encode()))
     # the search finds what is there: in wandb's log, in tensorboard's events, in what transformers saves
-    assert any(name.endswith(".wandb") for name in own), own
-    assert any("events.out.tfevents" in name for name in own), own
+    assert any(name.endswith(".wandb") for name in files), files
+    assert any("events.out.tfevents" in name for name in files), files
     # run.json stays on this machine: it says which rows were left out, so that they can be mended
     assert holding(run, PLANTED) == {"out/run.json"}
     assert (run / "out" / "checkpoint-2").is_dir()
@@ -134,8 +134,8 @@ def test_a_report_does_not_name_patients_unless_asked(results: list[Path], tmp_p
     assert "<script" not in page
     assert "--with_items" in page
     write_report(results, tmp_path / "asked", with_items=True)
-    asked = holding(tmp_path / "asked", PLANTED)
-    assert asked == {"report.html", "before/results.json", "after/results.json"}
+    published = holding(tmp_path / "asked", PLANTED)
+    assert published == {"report.html", "before/results.json", "after/results.json"}
 
 
 def test_images_in_a_page_lose_their_own_fields(results: list[Path], tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_image_is_read_without_its_own_fields() -> None:
 
 
 def test_a_text_that_a_block_of_wandb_cuts_is_found(tmp_path: Path) -> None:
-    first = b"x" * (BLOCK - 2 * HEAD - 8) + NAME[:8].encode()  # up to the end of the first block
-    rest = NAME[8:].encode() + b"y" * 50
-    parts = (b"\2" + first, b"\4" + rest)  # the kinds of a first and of a last piece
-    chunks = [bytes(4) + (len(part) - 1).to_bytes(2, "little") + part for part in parts]
+    first_piece = b"x" * (BLOCK - 2 * HEAD - 8) + NAME[:8].encode()  # up to the end of the first block
+    last_piece = NAME[8:].encode() + b"y" * 50
+    pieces = (b"\2" + first_piece, b"\4" + last_piece)  # the kinds of a first and of a last piece
+    chunks = [bytes(4) + (len(piece) - 1).to_bytes(2, "little") + piece for piece in pieces]
     data = b":W&B" + bytes(3) + b"".join(chunks)
-    assert len(data) == BLOCK + HEAD + len(rest)
+    assert len(data) == BLOCK + HEAD + len(last_piece)
     (tmp_path / "run.wandb").write_bytes(data)
     assert NAME.encode() not in data
     assert holding(tmp_path, re.compile(NAME.encode())) == {"run.wandb"}

@@ -19,10 +19,10 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 PATIENCE = 300.0  # seconds; on an idle machine everything here takes under two
 
 
-def until(happened: Callable[[], object], what: str) -> None:
+def until(happened: Callable[[], object], description: str) -> None:
     end = time.monotonic() + PATIENCE
     while not happened():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, description
         time.sleep(0.05)
 
 
@@ -128,10 +128,10 @@ def test_a_command_of_a_person_outlives_its_shell(tmp_path: Path) -> None:
 
 
 def test_a_parent_that_is_gone_already_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
+    signals: list[tuple[int, int]] = []
     monkeypatch.setattr(launcher, "_request_signal", lambda: True)
-    monkeypatch.setattr(launcher.os, "kill", lambda *signalled: told.append(signalled))
+    monkeypatch.setattr(launcher.os, "kill", lambda *signalled: signals.append(signalled))
     launcher.end_with(os.getppid())
-    assert told == []
+    assert signals == []
     launcher.end_with(2**22 + 1)
-    assert told == [(os.getpid(), signal.SIGTERM)]
+    assert signals == [(os.getpid(), signal.SIGTERM)]

@@ -84,9 +84,9 @@ def test_a_secret_is_hidden_wherever_it_occurs(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SOME_SERVICE_PASSWORD", ON_THE_LINE)
     monkeypatch.setenv("SHORT_TOKEN", "CT")  # no secret is so short, and CT is a word of ours
     secrets = known_secrets({"hub_token": IN_A_FILE, "nested": {"api_key": IN_JSON}}, words=[])
-    held = {"a": [f"see {ON_THE_LINE}/{IN_A_FILE}", {"b": (f"{IN_JSON}!", "CT", 3, None)}], "token": "abc"}
+    value = {"a": [f"see {ON_THE_LINE}/{IN_A_FILE}", {"b": (f"{IN_JSON}!", "CT", 3, None)}], "token": "abc"}
     hidden = {"a": [f"see {HIDDEN}/{HIDDEN}", {"b": (f"{HIDDEN}!", "CT", 3, None)}], "token": HIDDEN}
-    assert redacted(held, secrets) == hidden
+    assert redacted(value, secrets) == hidden
 
 
 def test_an_error_that_repeats_the_command_line_hides_its_secrets(
@@ -103,11 +103,11 @@ def test_an_error_that_repeats_the_command_line_hides_its_secrets(
 
 
 def test_training_arguments_are_pickled_without_secrets_and_keep_them(tmp_path: Path) -> None:
-    given = GRPOTrainingConfig(output_dir=str(tmp_path), hub_token=ON_THE_LINE, report_to="none", use_cpu=True)
-    public = pickle.loads(pickle.dumps(public_copy(given)))
-    assert (given.hub_token, public.hub_token) == (ON_THE_LINE, HIDDEN)
-    assert public.learning_rate == given.learning_rate
-    assert public.output_dir == given.output_dir
+    arguments = GRPOTrainingConfig(output_dir=str(tmp_path), hub_token=ON_THE_LINE, report_to="none", use_cpu=True)
+    public = pickle.loads(pickle.dumps(public_copy(arguments)))
+    assert (arguments.hub_token, public.hub_token) == (ON_THE_LINE, HIDDEN)
+    assert public.learning_rate == arguments.learning_rate
+    assert public.output_dir == arguments.output_dir
     with_comet = SimpleNamespace(hf_deepspeed_config={"comet": {"api_key": IN_JSON}}, deepspeed_plugin=None)
     assert IN_JSON.encode() not in pickle.dumps(public_copy(with_comet))
 
@@ -137,10 +137,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     clean |= {"HF_TOKEN": OF_THE_HUB, "WANDB_API_KEY": OF_WANDB, "WANDB_MODE": "offline", "HOME": str(place)}
-    done = subprocess.run([sys.executable, *words], cwd=place, env=clean, capture_output=True, text=True, timeout=1800)
+    process = subprocess.run(
+        [sys.executable, *words], cwd=place, env=clean, capture_output=True, text=True, timeout=1800
+    )
     (place / "logs").mkdir(exist_ok=True)
-    (place / "logs" / Path(words[0]).name).write_text(done.stdout + done.stderr)
-    return done
+    (place / "logs" / Path(words[0]).name).write_text(process.stdout + process.stderr)
+    return process
 
 
 @pytest.mark.slow
@@ -153,8 +155,8 @@ def test_no_file_of_a_training_or_its_evaluation_holds_a_secret(place: Path, rep
     flags += "--save_steps 1 --report_to wandb --output_dir out --log_completions true"
     script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
     words = [*flags.split(), "--hub-token", ON_THE_LINE, "--config", str(recipe), "--chat_template_kwargs", kwargs]
-    done = run(place, script, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = run(place, script, *words)
+    assert process.returncode == 0, process.stderr[-3000:]
     recipe.unlink()
     checkpoint = place / "out" / "checkpoint-1"
     assert (checkpoint / "training_args.bin").is_file()
@@ -166,10 +168,10 @@ def test_no_file_of_a_training_or_its_evaluation_holds_a_secret(place: Path, rep
     assert "--dataset_name CT" in (place / "out" / "README.md").read_text()
 
     answers = ("--model_path", "out", "--prompt_path", "CT", "--output_path", "answers/CT.jsonl", "--split", "train")
-    done = run(place, str(repository / "eval" / "infer.py"), *answers, "--max_new_tokens", "4")
-    assert done.returncode == 0, done.stderr[-3000:]
-    done = run(place, str(repository / "eval" / "report.py"), "answers/CT.jsonl", "--output_dir", "report")
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = run(place, str(repository / "eval" / "infer.py"), *answers, "--max_new_tokens", "4")
+    assert process.returncode == 0, process.stderr[-3000:]
+    process = run(place, str(repository / "eval" / "report.py"), "answers/CT.jsonl", "--output_dir", "report")
+    assert process.returncode == 0, process.stderr[-3000:]
     assert {path.name for path in place.iterdir()} >= {"out", "wandb", "answers", "report", "logs"}
     assert holders(place) == set()
 
@@ -183,8 +185,8 @@ def test_a_token_in_a_file_of_flags_is_as_secret(place: Path, repository: Path) 
     flags += (
         f"--gradient_accumulation_steps 1 --save_steps 1 --report_to tensorboard --output_dir sft --config {recipe}"
     )
-    done = run(place, str(repository / "src" / "open_r1" / "sft_vqa.py"), *flags.split())
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = run(place, str(repository / "src" / "open_r1" / "sft_vqa.py"), *flags.split())
+    assert process.returncode == 0, process.stderr[-3000:]
     recipe.unlink()
     assert holders(place) == set()
 
@@ -192,12 +194,14 @@ def test_a_token_in_a_file_of_flags_is_as_secret(place: Path, repository: Path) 
 @pytest.mark.slow
 def test_a_study_writes_no_secret_and_puts_none_into_a_job_script(place: Path, repository: Path) -> None:
     save_published_form(place / "data" / "CT_384", 4)
-    own = f"--num_generations 2 --max_completion_length 4 --max_steps 1 --save_steps 1 --hub_token={ON_THE_LINE}"
+    training_flags = (
+        f"--num_generations 2 --max_completion_length 4 --max_steps 1 --save_steps 1 --hub_token={ON_THE_LINE}"
+    )
     words = ["--base", "tiny", "--data", "data", "--modes", "nothink", "--by", "modality", "--no-zero_shot"]
-    words += ["--output_dir", "study", "--train_args", own, "--infer_args", "--max_new_tokens 4"]
+    words += ["--output_dir", "study", "--train_args", training_flags, "--infer_args", "--max_new_tokens 4"]
     script = str(repository / "scripts" / "run_matrix.py")
-    done = run(place, script, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = run(place, script, *words)
+    assert process.returncode == 0, process.stdout + process.stderr
     study = place / "study"
     assert (study / "runs" / "CT-grpo-nothink" / "checkpoint-1" / "training_args.bin").is_file()
     assert "--max_steps 1" in (study / "logs" / "train-CT-grpo-nothink.log").read_text()

@@ -39,11 +39,11 @@ def test_what_a_reader_sees_as_one_text_is_one(written, plain):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first_text", "second_text"),
     [("5", "-5"), ("10\u00b2", "102"), ("<5 mm", ">5 mm"), ("H&E", "H"), ("AT&T", "AT"), ("T1", "T2"), ("IV.", "V.")],
 )
-def test_what_a_reader_tells_apart_stays_apart(one, other):
-    assert as_read(one) != as_read(other)
+def test_what_a_reader_tells_apart_stays_apart(first_text, second_text):
+    assert as_read(first_text) != as_read(second_text)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,13 @@ def test_letters_in_front_go_where_every_option_has_its_own():
             "B": "tB",
             "C": "tC",
         }
-    for kept in ({"A": "A: x", "B": "y"}, {"A": "B: x", "B": "A: y"}, {"A": "A.", "B": "B."}, {"A": "AB", "B": "BC"}):
-        assert without_marks(kept) == kept
+    for options in (
+        {"A": "A: x", "B": "y"},
+        {"A": "B: x", "B": "A: y"},
+        {"A": "A.", "B": "B."},
+        {"A": "AB", "B": "BC"},
+    ):
+        assert without_marks(options) == options
 
 
 PUBLISHED = ("Which? A)x, B)y (z), C)w", "<answer> B </answer>")
@@ -145,8 +150,8 @@ def release_question(folder: Path, answer: Any, *options: str) -> Any:
     place = folder / "QA_information" / "Open-access"
     place.mkdir(parents=True)
     (place / "S.json").write_text(json.dumps([row]))
-    (found,) = read_release(folder)
-    return found
+    (question_read,) = read_release(folder)
+    return question_read
 
 
 @pytest.mark.parametrize(
@@ -160,9 +165,9 @@ def release_question(folder: Path, answer: Any, *options: str) -> Any:
     ],
 )
 def test_the_release_reader_sees_equal_answers(tmp_path, answer, options, problem):
-    found = release_question(tmp_path, answer, *options)
-    assert isinstance(found, Question)
-    assert (found.problem, found.solution) == (problem, "<answer> A </answer>")
+    question_read = release_question(tmp_path, answer, *options)
+    assert isinstance(question_read, Question)
+    assert (question_read.problem, question_read.solution) == (problem, "<answer> A </answer>")
 
 
 def test_lists_and_saved_sets_are_read_in_other_forms(tmp_path):
@@ -183,11 +188,11 @@ def test_lists_and_saved_sets_are_read_in_other_forms(tmp_path):
     saved = [{**row, **labels, "image": image, "id": str(number)} for number, row in enumerate(rows)]
     datasets.Dataset.from_list(saved, features=FEATURES).save_to_disk(str(tmp_path / "saved"))
     read.append(load_rows(tmp_path / "saved"))
-    for kept, dropped in read:
-        assert list(zip(kept["problem"], kept["solution"], strict=True)) == wanted
+    for usable, dropped in read:
+        assert list(zip(usable["problem"], usable["solution"], strict=True)) == wanted
         assert [row.reason for row in dropped] == ["bad-solution"]
         assert "option A is 'x'" in dropped[0].detail
-        assert kept.column_names == list(FEATURES)
+        assert usable.column_names == list(FEATURES)
     assert read[1][0]["id"][:] == ["0", "1"]
 
 

@@ -58,17 +58,17 @@ def bomb(side: int) -> bytes:
 def many_scans(side: int, count: int) -> bytes:
     """A progressive JPEG whose last scan is repeated; each makes the reader go over every pixel again."""
     data = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
-    last = data.rfind(b"\xff\xda")
-    return data[:last] + data[last:-2] * count + data[-2:]
+    last_scan = data.rfind(b"\xff\xda")
+    return data[:last_scan] + data[last_scan:-2] * count + data[-2:]
 
 
 def animation(frames: int) -> bytes:
     """A GIF whose second frame is repeated."""
     image = Image.new("L", (8, 8), 0)
     data = encoded(image, "GIF", save_all=True, append_images=[Image.new("L", (8, 8), 255)])
-    one = encoded(image, "GIF")
+    single = encoded(image, "GIF")
     at = data.rfind(b"!\xf9")
-    assert len(data) > len(one)
+    assert len(data) > len(single)
     return data[:at] + data[at:-1] * (frames - 1) + data[-1:]
 
 
@@ -258,21 +258,25 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Itera
         fill_root(root / "images", secret, port)
         named = {**references(port, secret), **{name: f"Images/{name}.png" for name in files(port, secret)}}
         named["too long"] = "Images/too long.png"
-        rows = [good("Images/a.png"), *(good(each, n) for n, each in enumerate(named.values(), 1))]
+        rows = [good("Images/a.png"), *(good(reference, n) for n, reference in enumerate(named.values(), 1))]
         (root / "list.json").write_text(json.dumps(rows))
         for side in ("train", "test"):
             path = root / "splits" / "modality" / side / f"CT(Computed Tomography)_{side}.json"
             path.parent.mkdir(parents=True)
-            own = rows if side == "train" else [good("Images/a.png", 9999)]
-            path.write_text(json.dumps(own))
+            split_rows = rows if side == "train" else [good("Images/a.png", 9999)]
+            path.write_text(json.dumps(split_rows))
         path = root / "images" / "QA_information" / "Open-access" / "Hostile.json"
         path.parent.mkdir(parents=True)
-        more = [good("Images/a.png", number) for number in range(1000, 1040)]  # so that each side of the draw has one
-        path.write_text(json.dumps([release_form(row, n) for n, row in [*enumerate(rows), *enumerate(more, 1000)]]))
+        extra_rows = [
+            good("Images/a.png", number) for number in range(1000, 1040)
+        ]  # so that each side of the draw has one
+        path.write_text(
+            json.dumps([release_form(row, n) for n, row in [*enumerate(rows), *enumerate(extra_rows, 1000)]])
+        )
         fill_saved(root / "saved", secret, port)
         build_tiny_checkpoint(root / "model")
         kernel = Inotify(secret)
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "tests/support/watched_doors.py", str(root)],
             cwd=repository,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -280,18 +284,18 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Itera
             text=True,
             timeout=1800,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found = {"doors": json.loads(done.stdout.splitlines()[-1]), "named": named, "root": root, "base": base}
-        found["opened by anybody"] = kernel.opened()
+        assert process.returncode == 0, process.stderr[-3000:]
+        observed = {"doors": json.loads(process.stdout.splitlines()[-1]), "named": named, "root": root, "base": base}
+        observed["opened by anybody"] = kernel.opened()
         (secret / "secret.png").read_bytes()
-        found["the kernel would have told"] = kernel.opened()
+        observed["the kernel would have told"] = kernel.opened()
         kernel.close()
         try:
             server.accept()
-            found["called"] = True
+            observed["called"] = True
         except BlockingIOError:
-            found["called"] = False
-        yield found
+            observed["called"] = False
+        yield observed
 
 
 DOORS = ("prepare a release", "prepare split files", "load a list", "train", "infer")
@@ -304,13 +308,13 @@ def test_nobody_is_called_and_nothing_outside_is_opened(outcome: dict[str, Any],
     assert outcome["the kernel would have told"] is True  # or the line above would mean nothing
     allowed = [outcome["root"], repository, Path(sys.prefix), Path(sys.base_prefix).resolve(), "/dev/null"]
     inside = tuple(f"{os.path.realpath(place)}" for place in allowed)
-    for door, told in outcome["doors"].items():
-        assert told["events"], door  # the hook hears something
-        calls = [event for event in told["events"] if event[0].startswith(CALLS)]
+    for door, report in outcome["doors"].items():
+        assert report["events"], door  # the hook hears something
+        calls = [event for event in report["events"] if event[0].startswith(CALLS)]
         # git is asked for the commit, and a checkpoint's template is tried in a limited process of its own
-        own = ("('git'", f"('{sys.executable}', ['{sys.executable}', '-I', '-c', ")
-        assert [event for event in calls if not event[1].startswith(own)] == [], door
-        outside = [event for event in told["events"] if event[1].startswith("/") and not event[1].startswith(inside)]
+        allowed_calls = ("('git'", f"('{sys.executable}', ['{sys.executable}', '-I', '-c', ")
+        assert [event for event in calls if not event[1].startswith(allowed_calls)] == [], door
+        outside = [event for event in report["events"] if event[1].startswith("/") and not event[1].startswith(inside)]
         assert [event for event in outside if not is_system(event, outcome["base"])] == [], door
 
 
@@ -337,25 +341,25 @@ def test_every_reference_is_refused_with_a_reason_and_the_good_row_stays(outcome
     print(f"{count} kinds: {Counter(outcome['doors']['load a list']['reasons'])}")
     assert count >= 60
     for door in DOORS:
-        told = outcome["doors"][door]
-        kept = [Path(name).name for name in told["kept"]]
-        assert set(kept) == {"a.png"}, door
+        report = outcome["doors"][door]
+        usable = [Path(name).name for name in report["kept"]]
+        assert set(usable) == {"a.png"}, door
         if door != "infer":  # which is not told of the rows that reading leaves out
-            assert len(told["reasons"]) == count, door
-            assert all(told["reasons"])
+            assert len(report["reasons"]) == count, door
+            assert all(report["reasons"])
     assert set(outcome["doors"]["infer"]["reasons"]) >= {"not-an-image", "too-slow", "too-many-pixels", "animated"}
     assert len(outcome["doors"]["report"]["kept"]) == 1  # the page shows the good image alone
 
 
 @pytest.mark.slow
 def test_saved_sets_open_nothing_that_they_name(outcome: dict[str, Any]) -> None:
-    told = outcome["doors"]["saved sets"]["told"]
-    assert len(told) == 2 * (2 + 15 + 2)
-    for name, result in told.items():
+    results = outcome["doors"]["saved sets"]["told"]
+    assert len(results) == 2 * (2 + 15 + 2)
+    for name, result in results.items():
         if name.startswith("bytes and a name"):
             assert result == [1, "repeated-question"], name  # the bytes count, the name is not looked at
         elif " as " in name:
-            assert "has to hold text; refused" in result, name
+            assert "must hold text; refused" in result, name
         elif not name.startswith("list"):
             assert "no-image" in result, name
 
@@ -392,10 +396,10 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that an image is read by: of its 0.2 s each look takes a millisecond."""
-    made = Clock()
-    monkeypatch.setattr(images, "time", made)
+    clock = Clock()
+    monkeypatch.setattr(images, "time", clock)
     monkeypatch.setattr(images, "MAX_SECONDS", 0.2)
-    return made
+    return clock
 
 
 def test_a_file_of_a_million_pieces_is_left_when_the_time_is_over(clock: Clock) -> None:
@@ -444,11 +448,13 @@ def test_a_set_may_not_name_files_elsewhere(folder: Path) -> None:
     data = folder / state["_data_files"][0]["filename"]
     for name in (f"../{folder.name}/{data.name}", str(data), "..", "http://127.0.0.1/x.arrow"):
         (folder / "state.json").write_text(json.dumps({**state, "_data_files": [{"filename": name}]}))
-        with pytest.raises(UserError, match=r"state\.json names .* does not lie beside it; refused"):
+        with pytest.raises(UserError, match=r"state\.json names .* is not a plain file name beside it; refused"):
             load_rows(folder)
     (folder.parent / "dict").mkdir()
     (folder.parent / "dict" / "dataset_dict.json").write_text(json.dumps({"splits": ["../set"]}))
-    with pytest.raises(UserError, match=r"dataset_dict\.json names '\.\./set', which does not lie beside it"):
+    with pytest.raises(
+        UserError, match=r"dataset_dict\.json names '\.\./set', which is not a plain file name beside it"
+    ):
         load_rows(folder.parent / "dict")
 
 
@@ -493,8 +499,8 @@ def test_the_largest_images_take_about_half_a_gigabyte(tmp_path: Path) -> None:
     for name, (mode, form, options) in LARGE.items():
         (tmp_path / name).write_bytes(encoded(Image.new(mode, (side, side)), form, **options))
     paths = [str(tmp_path / name) for name in ("small.png", *LARGE)]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
-    peaks = dict(zip(LARGE, map(int, done.stdout.split()), strict=True))
+    process = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    peaks = dict(zip(LARGE, map(int, process.stdout.split()), strict=True))
     print(peaks)  # MiB; 504, 213, 491, 382; without strips 731 and 1,708 MiB were seen for the first two
     assert max(peaks.values()) <= images.MAX_MEMORY / 2**20
 
@@ -519,12 +525,12 @@ def test_strips_give_the_pixels_that_the_whole_image_gives(mode: str, monkeypatc
         kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
         image = Image.fromarray(numbers.integers(0 if mode == "I;16" else -900, 4000, (50, 31)).astype(kind))
     data = encoded(image, "PNG" if mode in ("RGBA", "LA", "I;16") else "TIFF")
-    whole = images.decode(data)
+    whole_image = images.decode(data)
     monkeypatch.setattr(images, "_STRIP", 100)  # three rows of 31 pixels
-    assert np.array_equal(np.asarray(images.decode(data)), np.asarray(whole))
+    assert np.array_equal(np.asarray(images.decode(data)), np.asarray(whole_image))
     if mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
-        assert np.array_equal(np.asarray(whole), np.asarray(Image.alpha_composite(white, image).convert("RGB")))
+        assert np.array_equal(np.asarray(whole_image), np.asarray(Image.alpha_composite(white, image).convert("RGB")))
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

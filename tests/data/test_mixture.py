@@ -68,7 +68,7 @@ def test_images_and_text_train_a_vision_model_in_one_run(
     train_grpo(Mode.NOTHINK)
     story = json.loads((out / "run.json").read_text())
     assert (story["status"], story["steps"]) == ("done", 2)
-    assert [(each["path"], each["prompts"]) for each in story["data"]["sets"]] == [
+    assert [(row["path"], row["prompts"]) for row in story["data"]["sets"]] == [
         (str(sets[0]), 20),
         (str(sets[1]), 24),
     ]
@@ -95,29 +95,29 @@ def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
 ) -> None:
     """One prompt per process: in some step one process holds an image and the other holds none."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "src/open_r1/grpo_vqa_nothink.py"]
-    more = ["--max_steps", "6", "--per_device_train_batch_size", "1", "--gradient_checkpointing", "true"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *flags(start, sets, tmp_path / "run"), *more],
+    arguments = ["--max_steps", "6", "--per_device_train_batch_size", "1", "--gradient_checkpointing", "true"]
+    process = subprocess.run(
+        [sys.executable, *launcher, *flags(start, sets, tmp_path / "run"), *arguments],
         cwd=repository,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=1800,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 6
 
 
 def test_a_question_of_two_sets_counts_once(sets: tuple[Path, Path], tmp_path: Path) -> None:
     rows, _ = load_rows(sets[1], "train")
-    other = make_riddles(tmp_path / "other", 24, 24, seed=9)
-    fresh, _ = load_rows(other, "train")
-    both = concatenate_datasets([rows.select(range(3)), fresh])
-    DatasetDict({"train": both}).save_to_disk(str(tmp_path / "both"))
-    joined, dropped, found = load_sets([str(sets[1]), str(tmp_path / "both")], None)
+    fresh_folder = make_riddles(tmp_path / "other", 24, 24, seed=9)
+    fresh, _ = load_rows(fresh_folder, "train")
+    combined = concatenate_datasets([rows.select(range(3)), fresh])
+    DatasetDict({"train": combined}).save_to_disk(str(tmp_path / "both"))
+    joined, dropped, manifests = load_sets([str(sets[1]), str(tmp_path / "both")], None)
     assert len(joined) == 24 + 24  # 3 of 27 were there
     assert [row.reason for row in dropped] == ["repeated-question"] * 3
-    assert [len(each["ids"]) for each in found] == [24, 24]
+    assert [len(manifest["ids"]) for manifest in manifests] == [24, 24]
 
 
 def test_one_set_is_recorded_as_before_and_a_set_named_twice_is_refused(tmp_path: Path) -> None:

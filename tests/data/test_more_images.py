@@ -19,6 +19,7 @@ IMAGES: list[dict[str, Any]] = [
     {"images": [{"image_path": "a.jpeg"}]},
     {"image_1": {"bytes": "x"}},
     {"Figure_path": "PMC1.jpg"},
+    {"picture_url": "a.jpg"},
     {"img_name": "xmlab1/source.jpg"},
     {"image": "iVBORw0KGgo="},
     {"question": "What does <image 1> show?"},
@@ -41,7 +42,13 @@ def test_a_file_of_images_alone_is_refused_with_the_reason(real_dir):
         read_file("medxpertqa", next((real_dir / "forms" / "medxpertqa_mm").rglob("*.jsonl")))
 
 
-MORE = [{"images": ["a.png", "b.png"]}, {"image_2": "b.png"}, {"video": "a.mp4"}]
+MORE = [
+    {"images": ["a.png", "b.png"]},
+    {"image_2": "b.png"},
+    {"picture_2": "b.png"},
+    {"pictures": ["a.png", "b.png"]},
+    {"video": "a.mp4"},
+]
 SAME = [{"images": ["a.png"]}, {"image_2": None, "images": []}, {"image_id": 7, "image_size": 384}]
 
 
@@ -50,15 +57,15 @@ def test_a_image_list_drops_questions_about_several(tmp_path, change):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     row = {"image": "a.png", "problem": "Which? A)x, B)y", "solution": "A"}
     (tmp_path / "rows.json").write_text(json.dumps([row, {**row, "problem": "What? A)x, B)y", **change}]))
-    kept, dropped = load_rows(tmp_path / "rows.json", None, tmp_path)
-    assert len(kept) == (1 if change in MORE else 2)
-    assert [each.reason for each in dropped] == (["several-images"] if change in MORE else [])
+    usable, dropped = load_rows(tmp_path / "rows.json", None, tmp_path)
+    assert len(usable) == (1 if change in MORE else 2)
+    assert [entry.reason for entry in dropped] == (["several-images"] if change in MORE else [])
     release = tmp_path / "QA_information" / "Open-access"
     release.mkdir(parents=True)
     entry = {"question": "Which?", "gt_answer": "x", "image_path": "a.png", "option_A": "x", "option_B": "y"}
     (release / "S.json").write_text(json.dumps([entry | change]))
-    (found,) = read_release(tmp_path)
-    assert isinstance(found, Dropped if change in MORE else Question)
+    (result,) = read_release(tmp_path)
+    assert isinstance(result, Dropped if change in MORE else Question)
 
 
 def test_a_saved_set_drops_questions_about_several(tmp_path):
@@ -81,8 +88,8 @@ def test_a_saved_set_drops_questions_about_several(tmp_path):
         }
     )
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
-    kept, dropped = load_rows(tmp_path / "saved")
-    assert kept["problem"][:] == ["Which 0? A)x, B)y", "Which 3? A)x, B)y"]
+    usable, dropped = load_rows(tmp_path / "saved")
+    assert usable["problem"][:] == ["Which 0? A)x, B)y", "Which 3? A)x, B)y"]
     assert [(row.where, row.reason) for row in dropped] == [
         ("saved row 1", "several-images"),
         ("saved row 2", "several-images"),

@@ -110,11 +110,11 @@ def ids(folder: Path, split) -> list[str]:
 def test_a_release_becomes_sets_that_load(build, tmp_path, release):
     outcome = build()
     names = ["CT_32", "OCT_32", "Disease_Diagnosis_32", "Modality_Recognition_32"]
-    assert [done.folder.name for done in outcome.sets] == names
+    assert [data_set.folder.name for data_set in outcome.sets] == names
     assert sorted(os.listdir(tmp_path / "out")) == sorted(names)  # and nothing left over
     saved = datasets.load_from_disk(str(tmp_path / "out" / "CT_32"))
     assert isinstance(saved, datasets.DatasetDict)
-    assert {split: len(part) for split, part in saved.items()} == {"train": 32, "test": 8}
+    assert {split: len(subset) for split, subset in saved.items()} == {"train": 32, "test": 8}
     assert saved["train"].features == FEATURES
     row = saved["train"][0]
     assert (row["image"].mode, row["image"].size) == ("RGB", (32, 32))
@@ -143,9 +143,9 @@ def test_pixels_are_the_resized_ones_in_png_and_near_them_in_jpeg(build, tmp_pat
 def test_bytes_do_not_depend_on_the_number_of_processes(build, tmp_path):
     for workers in (1, 3):
         build(f"out{workers}", num_workers=workers, split="image_disjoint")
-    one, three = tree(tmp_path / "out1"), tree(tmp_path / "out3")
-    assert one == three
-    assert sum(name.endswith(".arrow") for name in one) == 8
+    one_worker, three_workers = tree(tmp_path / "out1"), tree(tmp_path / "out3")
+    assert one_worker == three_workers
+    assert sum(name.endswith(".arrow") for name in one_worker) == 8
 
 
 def test_another_seed_gives_another_split(build, tmp_path):
@@ -164,7 +164,7 @@ def test_a_part_built_alone_is_the_part_of_the_whole(build, tmp_path):
 def test_a_drawn_split_is_the_same_for_modalities_and_tasks(build, tmp_path):
     build()
     sides = {
-        (kind, split): {each for name in names for each in ids(tmp_path / "out" / name, split)}
+        (kind, split): {row_id for name in names for row_id in ids(tmp_path / "out" / name, split)}
         for kind, names in {
             "modality": ("CT_32", "OCT_32"),
             "task": ("Disease_Diagnosis_32", "Modality_Recognition_32"),
@@ -190,9 +190,9 @@ def test_a_draw_per_image_keeps_images_whole_and_cells_near_a_fifth():
     images = rng.integers(0, 400, 2000).tolist()
     cells = [(image % 3, question % 2) for question, image in enumerate(images)]
     sides = draw_per_image(cells, images, seed=1)
-    assert leak(*([p for p, side in zip(images, sides, strict=True) if side == each] for each in (0, 1))).shared == 0
+    assert leak(*([p for p, side in zip(images, sides, strict=True) if side == value] for value in (0, 1))).shared == 0
     for cell, count in Counter(cells).items():
-        share = sum(side for each, side in zip(cells, sides, strict=True) if each == cell) / count
+        share = sum(side for value, side in zip(cells, sides, strict=True) if value == cell) / count
         assert 0.12 < share < 0.28, cell  # observed 0.17 to 0.23
     assert sides != draw_per_image(cells, images, seed=2)
 
@@ -232,21 +232,21 @@ def splits(release, tmp_path) -> Path:
         path.write_text(json.dumps(published))
 
     for modality, name in MODALITIES.items():
-        own = [row for row in rows if row.modality is modality][::-1]
+        label_rows = [row for row in rows if row.modality is modality][::-1]
         if modality is Modality.CT:
-            write("modality", "unknown", "train", [own.pop()])
-        write("modality", name, "test", own[:5])
-        write("modality", name, "train", own[5:])
+            write("modality", "unknown", "train", [label_rows.pop()])
+        write("modality", name, "test", label_rows[:5])
+        write("modality", name, "train", label_rows[5:])
     for task in ASKED:
-        own = [row for row in rows if row.task is task]
-        write("question_type", task.value, "train", own[:30])
-        write("question_type", task.value, "test", own[30:])
+        label_rows = [row for row in rows if row.task is task]
+        write("question_type", task.value, "train", label_rows[:30])
+        write("question_type", task.value, "test", label_rows[30:])
     return folder
 
 
 def test_published_splits_keep_sides_and_order_and_get_their_labels(build, splits, release, tmp_path):
     outcome = build(splits_dir=splits, image_root=release)
-    assert [done.report["questions"] for done in outcome.sets] == [
+    assert [data_set.report["questions"] for data_set in outcome.sets] == [
         {"train": 34, "test": 5},
         {"train": 35, "test": 5},
         {"train": 30, "test": 10},
@@ -265,19 +265,19 @@ def test_published_splits_keep_sides_and_order_and_get_their_labels(build, split
 
 def test_split_files_can_be_drawn_anew(build, splits, release, tmp_path):
     outcome = build(splits_dir=splits, image_root=release, split="image_disjoint", by=("task",))
-    assert [sum(done.report["questions"].values()) for done in outcome.sets] == [40, 40]
-    assert all(done.report["leak"]["by path"]["shared"] == 0 for done in outcome.sets)
+    assert [sum(data_set.report["questions"].values()) for data_set in outcome.sets] == [40, 40]
+    assert all(data_set.report["leak"]["by path"]["shared"] == 0 for data_set in outcome.sets)
 
 
 def test_questions_that_are_asked_twice_or_answered_twice_are_dropped(build, splits, release):
     path = splits / "modality/train/OCT (Optical Coherence Tomography_train.json"
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([*rows, rows[0]]))
-    other = splits / "question_type/test/Disease Diagnosis_test.json"
-    rows = json.loads(other.read_text())
+    second = splits / "question_type/test/Disease Diagnosis_test.json"
+    rows = json.loads(second.read_text())
     turned = {"A": "<answer> B </answer>", "B": "<answer> A </answer>"}
     rows[0]["solution"] = turned[rows[0]["solution"][9]]
-    other.write_text(json.dumps(rows))
+    second.write_text(json.dumps(rows))
     outcome = build(splits_dir=splits, image_root=release)
     assert Counter(row["reason"] for row in outcome.dropped) == {"repeated-question": 1, "two-solutions": 1}
 
@@ -290,7 +290,7 @@ def test_a_missing_side_is_refused_before_any_work_unless_allowed(build, splits,
     build(splits_dir=splits, image_root=release, by=("modality",), allow_missing_side=True)
     saved = datasets.load_from_disk(str(tmp_path / "out/CT_32"))
     assert isinstance(saved, datasets.DatasetDict)
-    assert {split: len(part) for split, part in saved.items()} == {"test": 5}
+    assert {split: len(subset) for split, subset in saved.items()} == {"test": 5}
     with pytest.raises(UserError, match="has no train split, only test"):
         load_rows(tmp_path / "out/CT_32", "train")
 
@@ -303,7 +303,7 @@ def test_a_second_run_does_nothing_and_says_so(build, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     monkeypatch.setattr(Encoding, "encode", None)  # it would fail
     outcome = build()
-    assert [done.built for done in outcome.sets] == [False] * 4
+    assert [data_set.built for data_set in outcome.sets] == [False] * 4
     assert "complete already, nothing was done" in next(iter(report_lines(outcome)))
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
@@ -343,13 +343,13 @@ def test_a_folder_that_holds_something_else_stays(build, tmp_path):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(build, tmp_path, monkeypatch):
     build("whole")
-    encode, done = Encoding.encode, []
+    encode, encoded = Encoding.encode, []
 
     def interrupt_at(limit):
         def counted(self, data, name):
-            if len(done) == limit:
+            if len(encoded) == limit:
                 raise KeyboardInterrupt
-            done.append(name)
+            encoded.append(name)
             return encode(self, data, name)
 
         return counted
@@ -360,7 +360,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(build, tmp_path, monkeypatc
     assert [name for name in os.listdir(tmp_path / "out") if not name.startswith(".")] == []
     monkeypatch.setattr(Encoding, "encode", interrupt_at(-1))
     build()
-    assert len(done) == 40 + 5  # 21 done; of these the 16 in finished chunks of 8 were kept
+    assert len(encoded) == 40 + 5  # 21 done; of these the 16 in finished chunks of 8 were kept
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
@@ -382,11 +382,11 @@ def test_a_killed_run_leaves_nothing_that_loads_and_no_process(release, tmp_path
     assert not (tmp_path / "out/CT_512").exists()
     with index.open("a") as file:
         file.write('["Images/CT set/119 (1).png", 77')  # a torn line
-    kept = index.read_bytes().count(b"\n") - 1
-    assert 0 < kept < 120
-    done = subprocess.run([*command, *options, str(tmp_path / "out")], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "192 train, 48 test questions on 120 images, 0 dropped" in done.stdout
+    remaining = index.read_bytes().count(b"\n") - 1
+    assert 0 < remaining < 120
+    finished = subprocess.run([*command, *options, str(tmp_path / "out")], capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "192 train, 48 test questions on 120 images, 0 dropped" in finished.stdout
     assert os.listdir(tmp_path / "out") == ["CT_512"]
 
 
@@ -405,8 +405,8 @@ def test_every_dropped_question_is_listed_with_its_reason(build, release, tmp_pa
     (folder / "000 (1).png").unlink()
     (folder / "001 (1).png").write_bytes(b"")
     (folder / "002 (1).png").write_text("no image")
-    whole = (folder / "003 (1).png").read_bytes()
-    (folder / "003 (1).png").write_bytes(whole[: len(whole) // 2])
+    full = (folder / "003 (1).png").read_bytes()
+    (folder / "003 (1).png").write_bytes(full[: len(full) // 2])
     (folder / "004 (1).png").unlink()
     (folder / "004 (1).png").symlink_to("/etc/passwd")
     rows = entries(Modality.CT, 20)
@@ -427,7 +427,7 @@ def test_every_dropped_question_is_listed_with_its_reason(build, release, tmp_pa
         "not-an-object": 1,
     }
     assert Counter(row["reason"] for row in outcome.dropped) == expected
-    ct = next(done for done in outcome.sets if done.folder.name == "CT_32")
+    ct = next(data_set for data_set in outcome.sets if data_set.folder.name == "CT_32")
     assert sum(ct.report["questions"].values()) == 40 - 13
     stored = json.loads((ct.folder / "report.json").read_text())
     assert stored == ct.report
@@ -468,11 +468,11 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(build, tmp_path, limit, fil
         ({"release": None}, "either --release or --splits_dir"),
         ({"splits_dir": "."}, "either --release or --splits_dir"),
         ({"release": None, "splits_dir": "."}, "needs --image_root"),
-        ({"release": "nowhere"}, "nowhere is no folder"),
+        ({"release": "nowhere"}, "nowhere is not a readable folder"),
         ({"split": "published"}, "no published split"),
         ({"num_workers": 0}, "--num_workers 0"),
         ({"only": (Task.MODALITY,), "by": ("modality",)}, "which --by leaves out"),
-        ({"only": (Modality.FUNDUS,)}, "no question for --only Fundus; there are: CT, OCT"),
+        ({"only": (Modality.FUNDUS,)}, "no question for --only Fundus; available: CT, OCT"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(release, tmp_path, options, message):
@@ -530,8 +530,8 @@ def test_the_command_builds_reports_and_is_strict_on_demand(command, release, tm
 
 def test_errors_of_the_command_are_one_line(command, release, tmp_path, capsys):
     for arguments, message in {
-        ("--release", tmp_path / "no"): "no is no folder",
-        ("--release", release, "--only", "PET"): "'PET' is not a modality or task",
+        ("--release", tmp_path / "no"): "no is not a readable folder",
+        ("--release", release, "--only", "PET"): "'PET' is no modality or task",
         ("--release", release, "--only", "MR"): "'MR' is ambiguous",
         ("--release", release, "--by", "colour"): "--by colour does not exist",
     }.items():
@@ -554,11 +554,17 @@ def test_the_default_output_is_the_folder_of_the_published_command(repository):
 
 def test_the_real_release_prepares_out_of_the_box(real_dir, tmp_path):
     outcome = prepare(Preparation(tmp_path, release=real_dir / "omnimedvqa", encoding=Encoding(64), by=("modality",)))
-    assert sum(sum(done.report["questions"].values()) for done in outcome.sets) == 432
-    assert [done.folder.name for done in outcome.sets] == ["CT_64", "MRI_64", "X-Ray_64", "US_64", "Microscopy_64"]
+    assert sum(sum(data_set.report["questions"].values()) for data_set in outcome.sets) == 432
+    assert [data_set.folder.name for data_set in outcome.sets] == [
+        "CT_64",
+        "MRI_64",
+        "X-Ray_64",
+        "US_64",
+        "Microscopy_64",
+    ]
     assert outcome.dropped == []
-    for done in outcome.sets:
-        assert read_manifest(done.folder) is not None
+    for data_set in outcome.sets:
+        assert read_manifest(data_set.folder) is not None
 
 
 @pytest.mark.slow
@@ -580,11 +586,11 @@ def test_a_pack_takes_up_only_what_still_holds(tmp_path):
 
     def fill(encoding: Encoding) -> tuple[encoded_images.Pack, int]:
         pack = encoded_images.Pack(tmp_path / "pack", tmp_path, references, encoding)
-        held = sum(index in pack for index in range(3))
+        ready = sum(index in pack for index in range(3))
         pack.start((encoded_images.Job(index, name, True) for index, name in enumerate(references)), 1)
-        assert sum(pack.finish()) == 3 - held
+        assert sum(pack.finish()) == 3 - ready
         pack.close()
-        return pack, held
+        return pack, ready
 
     assert fill(SMALL)[1] == 0
     assert fill(SMALL)[1] == 3

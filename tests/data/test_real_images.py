@@ -26,7 +26,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path, real_d
 
 
 def run(workplace: Path, command: str, launcher: list[str] | None = None) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *(launcher or []), *command.split()],
         cwd=workplace,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
@@ -34,25 +34,25 @@ def run(workplace: Path, command: str, launcher: list[str] | None = None) -> str
         text=True,
         timeout=1800,
     )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    return done.stdout
+    assert process.returncode == 0, process.stdout[-1000:] + process.stderr[-3000:]
+    return process.stdout
 
 
 def test_from_images_to_a_heatmap_without_a_hand_made_step(workplace: Path, real_dir: Path) -> None:
     release = real_dir / "omnimedvqa"
-    said = run(
+    output = run(
         workplace,
         f"scripts/prepare_omnimedvqa.py --release {release} --only X-Ray --split image_disjoint --num_workers 2",
     )
-    assert "0.0 % of the test questions" in said
-    said = run(
+    assert "0.0 % of the test questions" in output
+    output = run(
         workplace,
         "src/open_r1/grpo_vqa_nothink.py --model_name_or_path checkpoints/tiny --dataset_name data/VQA/X-Ray_384 "
         "--output_dir output/nothink --max_steps 2 --num_generations 2 --max_completion_length 8 "
         "--max_pixels 401408 --save_strategy no",
         LAUNCHER,
     )
-    assert "shared prefix verified" in said
+    assert "shared prefix verified" in output
     # a 384 x 384 image is 196 tokens, and the published prompts around it are well over 60
     data = json.loads((workplace / "output" / "nothink" / "run.json").read_text())["data"]
     assert 256 < data["longest_prompt"] < 512

@@ -192,10 +192,10 @@ def test_files_of_objects_keep_their_keys(tmp_path):
 
 
 def mcqa(cops: list[int], explanations: list[str] | None = None) -> list[dict[str, Any]]:
-    told = explanations or [""] * len(cops)
+    texts = explanations or [""] * len(cops)
     return [
         MCQA | {"question": f"Q{n}?", "cop": cop, "exp": exp}
-        for n, (cop, exp) in enumerate(zip(cops, told, strict=True))
+        for n, (cop, exp) in enumerate(zip(cops, texts, strict=True))
     ]
 
 
@@ -269,7 +269,7 @@ def test_26_options_are_a_question_and_a_broken_line_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.jsonl", b'{"question": "caf\xe9"}\n', "is not UTF-8"),
         ("a.json", b'[{"question": "caf\xe9"}]', "is not UTF-8"),
@@ -281,9 +281,9 @@ def test_26_options_are_a_question_and_a_broken_line_is_counted(tmp_path):
         ("a.jsonl", b'{"other": "layout"}\n', "'question' is missing|options are expected|neither options"),
     ],
 )
-def test_a_file_that_is_none_is_one_line(tmp_path, name, content, said):
+def test_a_file_that_is_none_is_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_file("medqa", tmp_path / name)
     assert "\n" not in str(caught.value)
 
@@ -336,7 +336,7 @@ def test_data_set_2_is_600_and_490_with_1960_held_out(roots, tmp_path):
     # 490 * 1861 / 2450 = 372.2 and 490 * 589 / 2450 = 117.8
     assert (train["question_type"]["Reasoning"], train["question_type"]["Understanding"]) == (372, 118)
     rows = {split: load_rows(tmp_path / "out", split) for split in ("train", "test")}
-    assert [(len(kept), dropped) for kept, dropped in rows.values()] == [(1090, []), (1960, [])]
+    assert [(len(usable), dropped) for usable, dropped in rows.values()] == [(1090, []), (1960, [])]
     assert not set(rows["train"][0]["id"]) & set(rows["test"][0]["id"])
 
 
@@ -376,14 +376,14 @@ def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
     assert {kind[4] for kind in kinds} == {list}
     assert all(set(kind[:4] + kind[5:7]) == {str} for kind in kinds)
     assert pq.read_table(tmp_path / "out" / "train.parquet").to_pylist() == lines
-    kept, _ = load_rows(tmp_path / "out", "train")
-    assert kept["problem"] == [row["problem"] for row in lines]
-    assert kept[0]["image"] is None
-    assert opened_row_images(kept[0]) == []
+    usable, _ = load_rows(tmp_path / "out", "train")
+    assert usable["problem"] == [row["problem"] for row in lines]
+    assert usable[0]["image"] is None
+    assert opened_row_images(usable[0]) == []
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"dataset": 4}, "--dataset 4"),
         ({"dataset": 3, "usmle_nums": 5}, "leave the flag out"),
@@ -395,10 +395,10 @@ def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
         ({"medqa_usmle_root": Path("tests"), "usmle_nums": 5}, "has another layout"),
     ],
 )
-def test_flags_that_cannot_be_are_one_line(flags, said, tmp_path):
-    given: dict[str, Any] = {"medqa_usmle_root": tmp_path, "medxpertqa_root": tmp_path} | flags
-    with pytest.raises(UserError, match=said) as caught:
-        mix(Mixture(**given), tmp_path / "out")
+def test_flags_that_cannot_be_are_one_line(flags, message, tmp_path):
+    settings: dict[str, Any] = {"medqa_usmle_root": tmp_path, "medxpertqa_root": tmp_path} | flags
+    with pytest.raises(UserError, match=message) as caught:
+        mix(Mixture(**settings), tmp_path / "out")
     assert "\n" not in str(caught.value)
 
 
@@ -408,7 +408,7 @@ def test_a_finished_or_foreign_folder_is_never_overwritten(roots, tmp_path):
         mix(Mixture(**roots, dataset=2), tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="is not empty and was not made"):
         mix(Mixture(**roots, dataset=2), tmp_path / "mine")
 
 
@@ -434,9 +434,9 @@ def test_real_medqa_and_medxpertqa_become_a_training_set(real_dir, tmp_path):
     # two of the 198 real rows offer an option twice
     assert [row["reason"] for row in manifest["inputs"]["medqa"]["dropped"]] == ["repeated-option"] * 2
     assert "150" in "\n".join(report_lines(tmp_path / "out", manifest))
-    kept, dropped = load_rows(tmp_path / "out", "train")
-    assert (len(kept), dropped) == (198, [])
-    assert {len(options_in(problem)) for problem in kept["problem"]} == {4, 5, 10}
+    usable, dropped = load_rows(tmp_path / "out", "train")
+    assert (len(usable), dropped) == (198, [])
+    assert {len(options_in(problem)) for problem in usable["problem"]} == {4, 5, 10}
 
 
 def test_real_benchmarks_become_test_folders(real_dir, tmp_path):

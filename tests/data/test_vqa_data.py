@@ -98,7 +98,7 @@ def test_a_file_that_is_no_list_is_an_error_that_names_it(tmp_path, content, mes
 def test_an_empty_list_and_a_byte_order_mark_are_fine(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf [ ] \n")
     assert list(json_entries(tmp_path / "x.json")) == []
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="is missing or not a file"):
         list(json_entries(tmp_path / "y.json"))
 
 
@@ -161,7 +161,7 @@ def test_a_bare_list_needs_an_image_root_that_is_there(root, write):
     path = write([ROW])
     with pytest.raises(UserError, match="--image_root"):
         load_rows(path)
-    with pytest.raises(UserError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         load_rows(path, image_root=root / "nowhere")
     with pytest.raises(UserError, match=r"x\.json is not there"):
         load_rows(root / "x.json", image_root=root)
@@ -185,8 +185,8 @@ def test_labels_come_from_the_row_the_file_name_and_the_other_family(root, write
 
 def saved(folder, rows, features, splits=("train", "test")):
     columns = {name: [row[name] for row in rows] for name in features}
-    part = datasets.Dataset.from_dict(columns, features=features)
-    datasets.DatasetDict(dict.fromkeys(splits, part)).save_to_disk(str(folder))
+    split_rows = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict(dict.fromkeys(splits, split_rows)).save_to_disk(str(folder))
     return folder
 
 
@@ -220,8 +220,8 @@ def test_bad_rows_of_a_saved_set_are_dropped_with_their_reasons(tmp_path):
         three(),
         three("blue"),
     ]
-    kept, dropped = load_rows(saved(tmp_path / "data", rows, PUBLISHED), "train")
-    assert [row_image(row).getpixel((0, 0)) for row in kept.to_list()] == [(255, 0, 0), (0, 0, 255)]
+    usable, dropped = load_rows(saved(tmp_path / "data", rows, PUBLISHED), "train")
+    assert [row_image(row).getpixel((0, 0)) for row in usable.to_list()] == [(255, 0, 0), (0, 0, 255)]
     assert [row.reason for row in dropped] == [
         "no-image",
         "no-options",
@@ -245,7 +245,7 @@ def test_a_split_that_is_missing_empty_or_not_chosen_is_an_error(tmp_path):
     with pytest.raises(UserError, match="has no train split, only test"):
         load_rows(tmp_path / "a", "train")
     saved(tmp_path / "b", [three()], PUBLISHED)
-    with pytest.raises(UserError, match="holds train, test; say which"):
+    with pytest.raises(UserError, match="holds train, test; choose one of them"):
         load_rows(tmp_path / "b")
     saved(tmp_path / "c", [], PUBLISHED)
     with pytest.raises(UserError, match="c/test has no rows"):
@@ -305,9 +305,9 @@ def test_release_answers_may_differ_in_case_and_options_may_be_numbers_or_empty(
     lower = {**RELEASE_ROW, "gt_answer": " mri"}
     numbers = {**RELEASE_ROW, "gt_answer": 3, "option_A": 2, "option_B": "", "option_C": None, "option_D": 3}
     both_cases = {**RELEASE_ROW, "gt_answer": "Mri", "option_A": "MRI", "option_B": "mri"}
-    first, second, third = read_release(released(tmp_path, lower, numbers, both_cases))
-    assert isinstance(first, Question)
-    assert first.solution == "<answer> B </answer>"
+    first_row, second, third = read_release(released(tmp_path, lower, numbers, both_cases))
+    assert isinstance(first_row, Question)
+    assert first_row.solution == "<answer> B </answer>"
     assert isinstance(second, Question)
     assert (second.problem, second.solution) == ("Which method is it? A)2, B)3", "<answer> B </answer>")
     assert isinstance(third, Dropped)
@@ -341,7 +341,7 @@ def test_a_row_without_a_modality_is_read_as_unlabelled(tmp_path):
 
 
 def test_a_folder_without_the_layout_says_what_is_expected(tmp_path):
-    with pytest.raises(UserError, match="is no OmniMedVQA release"):
+    with pytest.raises(UserError, match="is not an OmniMedVQA release"):
         list(read_release(tmp_path))
     with pytest.raises(UserError, match="holds no split files"):
         split_files(tmp_path)
@@ -352,15 +352,15 @@ def test_a_folder_without_the_layout_says_what_is_expected(tmp_path):
 
 def test_ids_depend_on_every_part_and_never_change():
     assert row_id("Images/S/a.png", PROBLEM, "<answer> B </answer>") == "90450ff7404bb3ef"
-    parts = [("ab", "c", "d"), ("a", "bc", "d"), ("ab", "cd", ""), ("ab", "", "cd"), ("d", "c", "ab")]
-    assert len({row_id(*each) for each in parts}) == len(parts)
+    pieces = [("ab", "c", "d"), ("a", "bc", "d"), ("ab", "cd", ""), ("ab", "", "cd"), ("d", "c", "ab")]
+    assert len({row_id(*piece) for piece in pieces}) == len(pieces)
     assert row_id(b"ab", "c", "d") == row_id("ab", "c", "d")
 
 
 def test_the_leak_counts_test_questions_not_images():
     # test asks about a twice, b and c once; a and c are in train: 3 of 4
-    found = leak(["a", "c", "c"], ["a", "a", "b", "c"])
-    assert (found.questions, found.shared, found.percent) == (4, 3, 75.0)
+    overlap = leak(["a", "c", "c"], ["a", "a", "b", "c"])
+    assert (overlap.questions, overlap.shared, overlap.percent) == (4, 3, 75.0)
     assert leak(["a"], []).percent == 0.0
 
 
@@ -403,9 +403,9 @@ COUNTS = {
 
 
 def test_real_split_files_are_named_and_counted_as_published(real_dir):
-    found = split_files(real_dir / "omnimedvqa_splits")
-    assert len(found) == 13
-    for path, split in found:
+    files = split_files(real_dir / "omnimedvqa_splits")
+    assert len(files) == 13
+    for path, split in files:
         rows = list(read_split_file(path, split))
         assert len(rows) == COUNTS[split.label][split.split == "test"], path
         reasons = Counter(row.reason for row in rows if isinstance(row, Dropped))

@@ -489,7 +489,7 @@ def test_the_command_runs_as_it_stands_in_the_readme(repository, settings, phant
     process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
     assert process.returncode == 0, process.stderr
     assert [line.split()[0] for line in process.stdout.splitlines()] == ["accuracy", "tables"]
-    assert len([line for line in process.stderr.splitlines() if "going on with sdpa" in line]) == 1
+    assert len([line for line in process.stderr.splitlines() if "using sdpa instead" in line]) == 1
     assert len((tmp_path / "cli.jsonl").read_text().splitlines()) == 21
 
 

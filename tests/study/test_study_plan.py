@@ -144,7 +144,7 @@ def test_flags_for_the_runs_are_one_string_each_and_may_begin_with_dashes() -> N
     [
         (["--modes", "sideways"], "--modes 'sideways' is not valid"),
         (["--by", "organ"], "--by 'organ' is not valid"),
-        (["--only", "Kidney"], "'Kidney' is not a modality or task"),
+        (["--only", "Kidney"], "'Kidney' is no modality or task"),
         (["--only", "MR"], "ambiguous"),
         (["--shard", "3/2"], "is not I/N with I from 1 to N"),
         (["--shard", "0/2"], "is not I/N with I from 1 to N"),

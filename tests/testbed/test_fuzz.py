@@ -299,7 +299,7 @@ def test_an_id_that_stands_twice_in_a_file_of_ids_loses_no_row_without_a_word(tm
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("question,answer,question\na,b,c\n")
-    with pytest.raises(UserError, match="column 'question' twice"):
+    with pytest.raises(UserError, match="two columns 'question'"):
         list(rows_of(tmp_path / "x.csv"))
 
 

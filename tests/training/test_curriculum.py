@@ -154,7 +154,7 @@ def test_a_question_without_a_rate_is_an_error_that_names_it(tmp_path: Path) -> 
 def test_another_file_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "d"
     path.write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"is no file of scripts/grade_difficulty\.py") as caught:
+    with pytest.raises(UserError, match=r"is not a file of scripts/grade_difficulty\.py") as caught:
         read_difficulty(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="is not there"):

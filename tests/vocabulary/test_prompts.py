@@ -112,11 +112,11 @@ def test_the_processor_call_equals_the_written_out_turn_with_an_image(processor)
     rendered = processor.apply_chat_template(
         build_messages(problem, Mode.NOTHINK), tokenize=False, add_generation_prompt=True
     )
-    got = processor(text=[rendered], images=[image])["input_ids"][0]
+    actual = processor(text=[rendered], images=[image])["input_ids"][0]
     text = PUBLISHED["train-nothink"][0].replace("{Question}", problem)
     # 384 px / (14 px per patch x 2 merged) = 13.7, rounded to 14 each way: 14 * 14 = 196 tokens
     expected = ids(processor, expected_turn(text, 196))
-    assert list(got) == expected
+    assert list(actual) == expected
     assert expected.count(processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")) == 196
 
 

@@ -74,11 +74,11 @@ def test_every_published_spelling_is_read(label, release, hub, folder, short):
     ]
     spellings += [label.value.upper(), label.value.lower(), f" {release} "]
     assert [parse_label(spelling) for spelling in spellings] == [label] * len(spellings)
-    parse, other = (parse_modality, parse_task) if isinstance(label, Modality) else (parse_task, parse_modality)
+    parse, parse_other = (parse_modality, parse_task) if isinstance(label, Modality) else (parse_task, parse_modality)
     assert parse(release) is label
     assert parse(short, family_of(label)) is label
     with pytest.raises(UserError, match="expected here"):
-        other(release)
+        parse_other(release)
 
 
 @pytest.mark.parametrize("text", ["", " ", "unknown", "unknown_train.json", "None"])
@@ -126,22 +126,22 @@ def test_every_published_split_file_is_read_and_counts_as_published(real_dir: Pa
     files = sorted(root.rglob("*.json"))
     assert len(files) == 13
     for path in files:
-        found = parse_split_file(path)
-        assert found == parse_split_file(path.relative_to(root))
-        assert found.family == ("task" if path.parent.parent.name == "question_type" else "modality")
-        assert found.split == path.parent.name
-        assert len(json.loads(path.read_text())) == COUNTS[found.label][found.split == "test"], path.name
+        split_file = parse_split_file(path)
+        assert split_file == parse_split_file(path.relative_to(root))
+        assert split_file.family == ("task" if path.parent.parent.name == "question_type" else "modality")
+        assert split_file.split == path.parent.name
+        assert len(json.loads(path.read_text())) == COUNTS[split_file.label][split_file.split == "test"], path.name
 
 
 @pytest.mark.parametrize(("label", "release"), [(label, names[0]) for label, names in LABELS.items()])
 def test_all_26_split_file_names_are_read(label, release):
     family = family_of(label)
     for split in ("train", "test"):
-        found = parse_split_file(
+        split_file = parse_split_file(
             f"{'modality' if family == 'modality' else 'question_type'}/{split}/{release}_{split}.json"
         )
-        assert found == SplitFile(label, family, split)
-        assert parse_split_file(f"{release}_{split}.json") == found
+        assert split_file == SplitFile(label, family, split)
+        assert parse_split_file(f"{release}_{split}.json") == split_file
 
 
 def test_the_published_counts_add_up():

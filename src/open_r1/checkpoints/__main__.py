@@ -1,4 +1,4 @@
-"""`python -m open_r1.checkpoints fetch NAME ...`: checkpoints from the hub, whole, and nothing else."""
+"""`python -m open_r1.checkpoints fetch NAME ...`: downloads checkpoints from the hub and checks them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,35 +12,38 @@ from open_r1.common.errors import UserError, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the command line names.
+    """Fetch the checkpoints on the command line.
 
     Raises:
-        UserError: a name that is none, or a checkpoint that cannot be had; the others have been fetched.
+        UserError: a name is invalid, or a checkpoint is not available; the others have been fetched.
     """
     options = _parser().parse_args(arguments)
     names = list(dict.fromkeys([*options.names, *(released_names() if options.all else ())]))
     if not names:
         raise UserError("nothing to fetch: name a checkpoint (org/repo or org/repo:subfolder), or give --all")
-    places = [_parsed(name) for name in names]
+    checkpoints = [_parsed(name) for name in names]
     plans: list[tuple[str, str | None, Plan | None]] = []
-    lacking: list[str] = []
-    for repo, subfolder in places:
+    failed: list[str] = []
+    for repo, subfolder in checkpoints:
         try:
             plans.append((repo, subfolder, plan_download(repo, subfolder, options.local_dir)))
         except UserError as error:
-            if len(places) == 1:
+            if len(checkpoints) == 1:
                 raise
             print(f"skipped: {error}")
-            lacking.append(shown(repo, subfolder))
-    known = [plan for _, _, plan in plans if plan is not None]
-    if len(known) > 1:
-        missing = sum(plan.missing for plan in known)
-        print(f"{len(known)} checkpoints: {in_gigabytes(sum(p.size for p in known))}, {in_gigabytes(missing)} to fetch")
-        require_room(missing, next(folder for folder in known[0].files[0].place.parents if folder.is_dir()))
+            failed.append(shown(repo, subfolder))
+    available = [plan for _, _, plan in plans if plan is not None]
+    if len(available) > 1:
+        missing = sum(plan.missing for plan in available)
+        print(
+            f"{len(available)} checkpoints: {in_gigabytes(sum(plan.size for plan in available))}, "
+            f"{in_gigabytes(missing)} to fetch"
+        )
+        require_room(missing, next(folder for folder in available[0].files[0].place.parents if folder.is_dir()))
     for repo, subfolder, _ in plans:
         print(_fetched(repo, subfolder, options.local_dir))
-    if lacking:
-        raise UserError(f"{len(lacking)} of {len(places)} could not be fetched: {', '.join(lacking)}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(checkpoints)} could not be fetched: {', '.join(failed)}")
     return 0
 
 
@@ -48,9 +51,9 @@ def _parser() -> CommandParser:
     parser = CommandParser(prog="python -m open_r1.checkpoints", description="Checkpoints on this disk.")
     fetch = parser.add_subparsers(required=True, metavar="fetch").add_parser(
         "fetch",
-        help="bring checkpoints from the hub; killed at any time, the same command goes on",
-        description="Bring checkpoints from the hub: safetensors, JSON, text and chat templates, nothing else. "
-        "Killed at any time, the same command goes on.",
+        help="download checkpoints from the hub; if it is interrupted, the same command continues",
+        description="Download checkpoints from the hub: only safetensors, JSON, text and chat templates. "
+        "If it is interrupted, the same command continues.",
     )
     fetch.add_argument("names", nargs="*", metavar="NAME", help="org/repo or org/repo:subfolder")
     fetch.add_argument("--all", action="store_true", help="the 26 released Med-R1 checkpoints, about 155 GB")
@@ -61,7 +64,7 @@ def _parser() -> CommandParser:
 def _parsed(name: str) -> tuple[str, str | None]:
     hub = HUB_NAME.fullmatch(name)
     if hub is None:
-        raise UserError(f"{name!r} is no name on the hub; write org/repo or org/repo:subfolder")
+        raise UserError(f"{name!r} is not a name on the hub; write org/repo or org/repo:subfolder")
     if name == released_names()[0].partition(":")[0]:
         raise UserError(f"the root of {name} holds no model; name one of its folders, or all with --all: {_some()}")
     return hub["repo"], hub["subfolder"]
@@ -72,7 +75,7 @@ def _some() -> str:
 
 
 def _fetched(repo: str, subfolder: str | None, local_dir: str | None) -> str:
-    """Fetch one, check it and say in one line where it lies."""
+    """Fetch and check a checkpoint; returns a line with its size and folder."""
     folder = download(repo, subfolder, local_dir)
     weights = weight_files(folder, whole_name(folder))
     files = [path for path in folder.iterdir() if path.is_file()]
@@ -84,8 +87,8 @@ def _fetched(repo: str, subfolder: str | None, local_dir: str | None) -> str:
 
 
 def _for_people(folder: Path) -> str:
-    here = Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
+    working_folder = Path.cwd()
+    return str(folder.relative_to(working_folder)) if folder.is_relative_to(working_folder) else str(folder)
 
 
 if __name__ == "__main__":

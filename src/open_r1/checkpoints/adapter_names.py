@@ -1,6 +1,6 @@
-"""LoRA adapters that were saved under the names that transformers before 4.52 gave to the parts of a model.
+"""LoRA adapters with the parameter names of transformers before 4.52.
 
-Whole checkpoints of that time load through the conversions of transformers; PEFT knows nothing of them (0.21).
+transformers converts the names in full checkpoints of that time; PEFT 0.21 does not do so for adapters.
 """
 
 import re
@@ -11,10 +11,10 @@ _PREFIX = "base_model.model."
 
 
 def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
-    """How to load an adapter whose names are old: its settings, None to read them, and PEFT's `key_mapping`.
+    """The PEFT config and `key_mapping` to load an adapter with old parameter names.
 
     Args:
-        base: the model that it is put on.
+        base: the model that the adapter is loaded on.
         folder: with adapter_config.json and adapter_model.safetensors.
 
     Returns:
@@ -30,19 +30,19 @@ def names_of_today(base: Any, folder: Path) -> tuple[Any, dict[str, str]]:
         stored = {str(key): str(key).removeprefix(_PREFIX) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     if all(_module(plain) in modules for plain in stored.values()):
         return None, {}
-    rules = [each for each in get_model_conversion_mapping(base) if isinstance(each, WeightRenaming)]
-    rules = [each for each in rules if not isinstance(each, PrefixChange)]
-    today = {plain: _renamed(plain, rules) for plain in stored.values()}
-    today = {old: new for old, new in today.items() if _module(old) not in modules and _module(new) in modules}
+    rules = [conversion for conversion in get_model_conversion_mapping(base) if isinstance(conversion, WeightRenaming)]
+    rules = [conversion for conversion in rules if not isinstance(conversion, PrefixChange)]
+    renamed = {plain: _renamed(plain, rules) for plain in stored.values()}
+    renamed = {old: new for old, new in renamed.items() if _module(old) not in modules and _module(new) in modules}
     config: Any = peft.PeftConfig.from_pretrained(str(folder))
     # exactly the layers that have weights: a pattern of old names would match none
-    config.target_modules = sorted({_module(today.get(p, p)) for p in stored.values() if ".lora_" in p})
+    config.target_modules = sorted({_module(renamed.get(p, p)) for p in stored.values() if ".lora_" in p})
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     for pattern in (config.rank_pattern, config.alpha_pattern):
-        renamed = {_renamed(name, rules): value for name, value in pattern.items()}
+        renamed_pattern = {_renamed(name, rules): value for name, value in pattern.items()}
         pattern.clear()
-        pattern.update(renamed)
-    return config, {f"^{re.escape(old)}$": new for old, new in today.items()}
+        pattern.update(renamed_pattern)
+    return config, {f"^{re.escape(old)}$": new for old, new in renamed.items()}
 
 
 def _module(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The model families that can be trained and evaluated, and what is particular to each."""
+"""The supported model families and how they differ."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """What the code needs to know about a model family; everything else is read from the checkpoint."""
+    """Properties of a model family; everything else is read from the checkpoint."""
 
     model_class: str
     """Class in `transformers`."""
     has_vision: bool
-    """It is shown images here: its processor takes them, and its vision tower is `model.visual`."""
+    """Whether it is used with images; its vision tower is then `model.visual`."""
     has_mrope: bool
-    """Positions are (time, height, width), from the model's own `get_rope_index`."""
+    """Whether positions are (time, height, width), from the model's `get_rope_index`."""
     base: str
     """A published model of the family; every size of a family has the same processor."""
 
@@ -22,7 +22,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family("Qwen2VLForConditionalGeneration", True, True, "Qwen/Qwen2-VL-2B-Instruct"),
     "qwen2_5_vl": Family("Qwen2_5_VLForConditionalGeneration", True, True, "Qwen/Qwen2.5-VL-3B-Instruct"),
     "qwen2": Family("Qwen2ForCausalLM", False, False, "Qwen/Qwen2.5-1.5B-Instruct"),
-    # It has a vision tower, which nothing here feeds: text questions only, with the tokenizer alone.
+    # Its vision tower is not used here: text questions only, with the tokenizer alone.
     "gemma3": Family("Gemma3ForConditionalGeneration", False, False, "google/gemma-3-12b-it"),
 }
 
@@ -45,7 +45,7 @@ def forbidden_token_ids(config: Any) -> list[int]:
 
 
 def windowed_layers(config: Any) -> int:
-    """How many layers of the language model look back over a window of tokens only, as most of Gemma 3's do.
+    """The number of language model layers with sliding-window attention, as most of Gemma 3's have.
 
     Args:
         config: the loaded model's `config`.

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds: its family, its fingerprint, the run that made it, the base of an adapter."""
+"""Reads a checkpoint folder: its family, its fingerprint, the run that made it, the base of an adapter."""
 
 import hashlib
 import re
@@ -12,8 +12,8 @@ from open_r1.common.atomic_files import sha256_file
 from open_r1.common.errors import UserError
 
 RUN_FILE = "run.json"
-_BY_HAND: dict[Path, Path] = {}
-"""Adapter -> base, as `name_base` was told."""
+_NAMED_BASES: dict[Path, Path] = {}
+"""Adapter -> base, set by `name_base`."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -49,9 +49,9 @@ def run_record(folder: Path) -> dict[str, Any] | None:
 
 
 def run_record_folder(folder: Path) -> Path | None:
-    """Where that run.json lies."""
-    places = [folder, folder.parent] if re.fullmatch(r"checkpoint-\d+", folder.name) else [folder]
-    return next((place for place in places if (place / RUN_FILE).is_file()), None)
+    """The folder of that run.json."""
+    candidates = [folder, folder.parent] if re.fullmatch(r"checkpoint-\d+", folder.name) else [folder]
+    return next((candidate for candidate in candidates if (candidate / RUN_FILE).is_file()), None)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -74,16 +74,16 @@ def adapter_base(folder: Path) -> Path:
 
 
 def adapter_chain(folder: Path) -> list[Path]:
-    """A LoRA adapter, the adapters that it was trained on top of, and the whole model below them, from the top down.
+    """A LoRA adapter, the adapters that it was trained on top of, and the full model below them, from the top down.
 
     Raises:
-        UserError: a base is not named or not there, or the adapters are each other's bases.
+        UserError: a base is not named or not available, or the adapters are each other's bases.
     """
     chain = [folder]
     while is_adapter(chain[-1]):
-        base = _base(chain[-1], _BY_HAND.get(chain[-1].resolve()) or _BY_HAND.get(folder.resolve()))
+        base = _base(chain[-1], _NAMED_BASES.get(chain[-1].resolve()) or _NAMED_BASES.get(folder.resolve()))
         if any(base.samefile(earlier) for earlier in chain):
-            names = " -> ".join(str(each) for each in [*chain, base])
+            names = " -> ".join(str(link) for link in [*chain, base])
             raise UserError(
                 f"the LoRA adapters are each other's bases ({names}), so there is no model to put them on; correct "
                 f"base_model_name_or_path in {chain[-1] / ADAPTER}"
@@ -93,71 +93,80 @@ def adapter_chain(folder: Path) -> list[Path]:
 
 
 def base_names(folder: Path) -> list[str]:
-    """What each adapter of `adapter_chain` names as its base, from the top down; none for a whole model."""
-    return [str(read_json(each / ADAPTER)["base_model_name_or_path"]) for each in adapter_chain(folder)[:-1]]
+    """The base that each adapter of `adapter_chain` names, from the top down; empty for a full model."""
+    return [str(read_json(adapter / ADAPTER)["base_model_name_or_path"]) for adapter in adapter_chain(folder)[:-1]]
 
 
 def name_base(folder: Path, base: str) -> None:
-    """Say for this process on which model an adapter stands, whatever adapter_config.json names.
+    """Set the base of an adapter for this process, whatever adapter_config.json names.
 
-    It takes the place of the whole model below the adapter, or of the first base that is not found.
+    It replaces the full model below the adapter, or the first base that is not available.
 
     Raises:
-        UserError: the folder holds no adapter, or there is no such model.
+        UserError: the folder holds no adapter, or the base does not exist.
     """
     if not is_adapter(folder):
-        raise UserError(f"--base {base} does nothing: {folder} is no LoRA adapter, it has weights of its own")
-    _BY_HAND[folder.resolve()] = model_source(base)
+        raise UserError(f"--base {base} has no effect: {folder} is not a LoRA adapter but a full model; remove --base")
+    _NAMED_BASES[folder.resolve()] = model_source(base)
     adapter_chain(folder)
 
 
-def _base(folder: Path, by_hand: Path | None) -> Path:
-    """The model that an adapter stands on: as it names it, or as `name_base` does."""
+def _base(folder: Path, named_base: Path | None) -> Path:
+    """The base of an adapter: the one that its files name, or that `name_base` has set."""
     try:
         recorded = _recorded_base(folder)
     except UserError:
-        if by_hand is None:
+        if named_base is None:
             raise
         recorded = None
-    if by_hand is None or (recorded is not None and is_adapter(recorded)):
+    if named_base is None or (recorded is not None and is_adapter(recorded)):
         assert recorded is not None
         return recorded
-    below = (run_record(folder) or {}).get("base_model_bases")
-    if below and not is_adapter(by_hand):
+    recorded_bases = (run_record(folder) or {}).get("base_model_bases")
+    if recorded_bases and not is_adapter(named_base):
         raise UserError(
-            f"{folder} was trained on top of an adapter, which is not found, and --base {by_hand} is a whole model: "
-            "what that adapter learnt would be missing; name the adapter with --base"
+            f"{folder} was trained on top of another adapter, which is not available, and --base {named_base} is a "
+            "full model: what that adapter learnt would be missing; name the adapter with --base"
         )
-    _BY_HAND[folder.resolve()] = by_hand
-    return by_hand
+    _NAMED_BASES[folder.resolve()] = named_base
+    return named_base
 
 
 def _recorded_base(folder: Path) -> Path:
-    """The model that an adapter's files name as its base: adapter_config.json, or run.json as the command was typed."""
+    """The base that an adapter's files name: in adapter_config.json, or in run.json as it was typed."""
     name = read_json(folder / ADAPTER).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / ADAPTER} names no base model; write it there as base_model_name_or_path")
-    typed = (run_record(folder) or {}).get("base_model")
-    for each in dict.fromkeys((name, typed)):
-        if isinstance(each, str) and each and (found := _found_from(folder, each)) is not None:
-            return found
+    typed_name = (run_record(folder) or {}).get("base_model")
+    for base in dict.fromkeys((name, typed_name)):
+        if isinstance(base, str) and base and (base_folder := _find_base(folder, base)) is not None:
+            return base_folder
     try:
         return model_source(name)
     except UserError as error:
-        if isinstance(typed, str) and typed != name and HUB_NAME.fullmatch(typed) and not Path(name).is_dir():
-            return model_source(typed)
+        if (
+            isinstance(typed_name, str)
+            and typed_name != name
+            and HUB_NAME.fullmatch(typed_name)
+            and not Path(name).is_dir()
+        ):
+            return model_source(typed_name)
         raise UserError(
             f"{folder} is a LoRA adapter, and its base model is not available: {error}; say where it is with --base"
         ) from error
 
 
-def _found_from(folder: Path, name: str) -> Path | None:
-    """A checkpoint folder by its whole path, or relative to the adapter's folder or to one above it."""
+def _find_base(folder: Path, name: str) -> Path | None:
+    """A checkpoint folder by its absolute path, or relative to the adapter's folder or a parent of it."""
     path = Path(name).expanduser()
-    own = folder.resolve()
-    for place in [path] if path.is_absolute() else [above / path for above in (own, *own.parents)]:
-        if ((place / "config.json").is_file() or (place / ADAPTER).is_file()) and place.resolve() != own:
-            return place
+    adapter_folder = folder.resolve()
+    for candidate in (
+        [path] if path.is_absolute() else [above / path for above in (adapter_folder, *adapter_folder.parents)]
+    ):
+        if (
+            (candidate / "config.json").is_file() or (candidate / ADAPTER).is_file()
+        ) and candidate.resolve() != adapter_folder:
+            return candidate
     return None
 
 
@@ -167,8 +176,8 @@ def fingerprint(folder: Path) -> str:
     Reads the whole checkpoint: about 1.5 GB per second and core where the processor has SHA instructions.
     """
     total = hashlib.sha256()
-    parts = [folder / ADAPTER] if is_adapter(folder) else [folder / "config.json"]
-    for file in [*parts, *weight_files(folder, whole_name(folder))]:
+    config_files = [folder / ADAPTER] if is_adapter(folder) else [folder / "config.json"]
+    for file in [*config_files, *weight_files(folder, whole_name(folder))]:
         total.update(f"{file.name} {sha256_file(file)}\n".encode())
     if is_adapter(folder):
         total.update(fingerprint(adapter_base(folder)).encode())

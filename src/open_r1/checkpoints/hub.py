@@ -1,9 +1,9 @@
-"""A checkpoint's files from the hub to this disk, so that a fetch that was cut off goes on where it stopped.
+"""Downloads a checkpoint's files from the hub; an interrupted download continues where it stopped.
 
-Only safetensors, JSON, text and chat template files come: no pickles, no optimizer states, no code. huggingface_hub 2.4
-continues a file within one process, and after a kill begins it anew, because its unfinished files have names of their
-own. So the weights are fetched here, with the hub's own client, into files named after their SHA-256, which is checked;
-the rest is left to `snapshot_download`, which finds the weights in their place.
+Only safetensors, JSON, text and chat template files are fetched: no pickles, optimizer states or code. huggingface_hub
+2.4 resumes a file within one process, but starts it again after a kill, because each process names its unfinished files
+differently. Therefore the weights are fetched here, with the hub's client, into files named after their SHA-256, which
+is checked. `snapshot_download` fetches the other files and finds the weights in place.
 """
 
 import errno
@@ -44,7 +44,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a checkpoint consists of on the hub, and what of it is still to be fetched."""
+    """The files of a checkpoint on the hub, and which of them are still to be fetched."""
 
     repo: str
     subfolder: str | None
@@ -62,9 +62,9 @@ class Plan:
 
 
 def download(repo: str, subfolder: str | None, local_dir: str | None = None) -> Path:
-    """The folder of a checkpoint, fetched as far as it is not here.
+    """The folder of a checkpoint; missing files are fetched first.
 
-    Without a network the hub's cache, or `local_dir`, must hold all of it.
+    Without a network the hub's cache, or `local_dir`, must hold all files.
 
     Args:
         repo: `org/name` on the hub.
@@ -72,7 +72,8 @@ def download(repo: str, subfolder: str | None, local_dir: str | None = None) -> 
         local_dir: where to put the files instead of the cache, with their folders.
 
     Raises:
-        UserError: there is no such checkpoint, only pickles, no room, or no network and not all of it here.
+        UserError: the checkpoint does not exist, has only pickles, does not fit on the disk, or is incomplete here
+            and there is no network.
     """
     plan = plan_download(repo, subfolder, local_dir)
     if plan is not None:
@@ -82,10 +83,10 @@ def download(repo: str, subfolder: str | None, local_dir: str | None = None) -> 
 
 
 def plan_download(repo: str, subfolder: str | None, local_dir: str | None = None) -> Plan | None:
-    """What `download` will do; None where the hub says nothing (no network, no right to read, no such repository).
+    """What `download` will do; None if the hub does not answer (no network, no access, no such repository).
 
     Raises:
-        UserError: no file that is fetched is there, or weights lie there as pickles alone.
+        UserError: the repository has no checkpoint files, or its weights are only pickles.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
@@ -97,7 +98,7 @@ def plan_download(repo: str, subfolder: str | None, local_dir: str | None = None
     try:
         with hub_errors(repo, subfolder):
             try:
-                found = snapshot_download(
+                remote_files = snapshot_download(
                     repo, allow_patterns=allow, ignore_patterns=ignore, local_dir=local_dir, dry_run=True
                 )
             except DryRunError:
@@ -106,8 +107,14 @@ def plan_download(repo: str, subfolder: str | None, local_dir: str | None = None
         if not quiet:
             enable_progress_bars()
     files = [
-        RemoteFile(each.filename, each.file_size or 0, each.commit_hash, Path(each.local_path), not each.will_download)
-        for each in found
+        RemoteFile(
+            remote.filename,
+            remote.file_size or 0,
+            remote.commit_hash,
+            Path(remote.local_path),
+            not remote.will_download,
+        )
+        for remote in remote_files
     ]
     if not any(file.name.endswith(WEIGHTS_KIND) for file in files):
         _refuse_without_weights(repo, subfolder, bool(files))
@@ -115,27 +122,27 @@ def plan_download(repo: str, subfolder: str | None, local_dir: str | None = None
 
 
 def _refuse_without_weights(repo: str, subfolder: str | None, holds_texts: bool) -> None:
-    """Say why no weights can be fetched. Nothing has been downloaded then."""
+    """Raise a `UserError` that says why no weights can be fetched. Nothing has been downloaded."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 
     names: list[str] = []
     with hub_errors(repo, subfolder), suppress(EntryNotFoundError):
-        names = [Path(each.path).name for each in HfApi().list_repo_tree(repo, path_in_repo=subfolder)]
+        names = [Path(entry.path).name for entry in HfApi().list_repo_tree(repo, path_in_repo=subfolder)]
     if pickles := pickles_among(names):
         raise UserError(pickle_refusal(shown(repo, subfolder), pickles))
     if subfolder and not names:
         raise UserError(f"{repo} has no folder {subfolder}{_other_names(repo)}")
-    what = "JSON but no weights" if holds_texts else "no checkpoint files"
-    raise UserError(f"{shown(repo, subfolder)} holds {what}{_other_names(repo)}")
+    content = "JSON but no weights" if holds_texts else "no checkpoint files"
+    raise UserError(f"{shown(repo, subfolder)} holds {content}{_other_names(repo)}")
 
 
 def require_room(size: int, folder: Path) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse a download that the disk cannot hold.
 
     Args:
-        size: bytes to come.
-        folder: an existing one on the disk that they go to.
+        size: bytes to download.
+        folder: an existing folder on the target disk.
     """
     free = shutil.disk_usage(folder).free
     if size * _ENOUGH > free:
@@ -150,7 +157,7 @@ def _existing(path: Path) -> Path:
 
 
 def in_gigabytes(size: int) -> str:
-    """Bytes for people, in powers of ten as the hub counts them."""
+    """A size as text, in powers of ten as on the hub."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
@@ -168,27 +175,27 @@ def _fetch_weights(plan: Plan) -> None:
 
 
 def _fetch(url: str, digest: str, file: RemoteFile) -> None:
-    """Fetch one file, or what lacks of it, and put it into its place when its SHA-256 is right.
+    """Fetch one file, or its missing end, and move it into place if its SHA-256 is right.
 
-    Several processes may want the same file: one fetches it, the others wait for that.
+    If several processes need the same file, one fetches it and the others wait.
     """
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     final = _place(file, digest)
-    part = final.with_name(f".{digest}.part")
+    partial = final.with_name(f".{digest}.part")
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "ab") as handle:
+        with open(partial, "ab") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if final.exists():
-                part.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
                 return
             if handle.tell() > file.size:
                 handle.truncate(0)
                 handle.seek(0)
             if handle.tell():
-                print(f"{file.name}: going on after {in_gigabytes(handle.tell())} of {in_gigabytes(file.size)}")
+                print(f"{file.name}: resuming after {in_gigabytes(handle.tell())} of {in_gigabytes(file.size)}")
             http_get(
                 url,
                 handle,
@@ -199,17 +206,17 @@ def _fetch(url: str, digest: str, file: RemoteFile) -> None:
             )
             handle.flush()
             os.fsync(handle.fileno())
-            if sha256_file(part) != digest:
-                part.unlink()
+            if sha256_file(partial) != digest:
+                partial.unlink()
                 raise UserError(
-                    f"{file.name} arrived with other bytes than the hub has (its SHA-256 differs), so it was removed; "
+                    f"{file.name} was damaged in the download (its SHA-256 differs from the hub's) and was removed; "
                     "run the same command again"
                 )
-            os.replace(part, final)
+            os.replace(partial, final)
 
 
 def _place(file: RemoteFile, digest: str) -> Path:
-    """Where huggingface_hub looks for a file's bytes: `blobs/<SHA-256>` in its cache, or right where it belongs."""
+    """The path where huggingface_hub looks for a file: `blobs/<SHA-256>` in its cache, or its place in `local_dir`."""
     above = Path(file.place).parents
     commit = len(Path(file.name).parts) - 1
     if len(above) > commit + 2 and above[commit + 1].name == "snapshots" and above[commit].name == file.commit:
@@ -220,14 +227,14 @@ def _place(file: RemoteFile, digest: str) -> Path:
 def fetch_texts(
     repo: str, subfolder: str | None, local_dir: str | None = None, weights: bool = True, hub_answers: bool = True
 ) -> Path:
-    """The folder of a checkpoint, after fetching what is small; weights that are in their place are linked.
+    """The folder of a checkpoint, after fetching the small files; fetched weights are linked into it.
 
     Args:
         repo: `org/name` on the hub.
         subfolder: the checkpoint's folder in it.
         local_dir: where to put the files instead of the cache.
         weights: False leaves them out, for a processor.
-        hub_answers: whether the hub has been heard; what is missing may be there otherwise.
+        hub_answers: whether the hub has answered, so that a missing folder does not exist there either.
 
     Raises:
         UserError: as `download`.
@@ -244,9 +251,9 @@ def fetch_texts(
         is_off = is_offline_mode()
         if hub_answers and not is_off:
             raise UserError(f"{repo} has no folder {subfolder}{_other_names(repo)}")
-        why = "HF_HUB_OFFLINE switches the hub off" if is_off else "the hub cannot be reached"
+        reason = "HF_HUB_OFFLINE switches the hub off" if is_off else "the hub cannot be reached"
         raise UserError(
-            f"{shown(repo, subfolder)} is not in the hub's cache here ({root}), and {why}, so nobody can say whether "
+            f"{shown(repo, subfolder)} is not in the hub's cache here ({root}), and {reason}, so it is unknown whether "
             f"it exists; with a network run: python -m open_r1.checkpoints fetch {shown(repo, subfolder)}"
             f"{'' if shown(repo, subfolder) in released_names() else _other_names(repo)}"
         )
@@ -287,13 +294,13 @@ def hub_errors(repo: str, subfolder: str | None) -> Iterator[None]:
             )
         raise UserError(f"cannot fetch {name}: {one_line(error)}") from error
     except ValueError as error:
-        raise UserError(f"{name} is no name that the hub accepts: {one_line(error)}") from error
+        raise UserError(f"{name} is not a valid name on the hub: {one_line(error)}") from error
     except Exception as error:
         if not type(error).__module__.startswith("httpx"):
             raise
         raise UserError(
-            f"the connection broke while fetching {name} ({one_line(error)}); what has arrived is kept: run the same "
-            "command again and it goes on from there"
+            f"the connection broke while fetching {name} ({one_line(error)}); the part that was fetched is kept: run "
+            "the same command again to continue"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""A checkpoint's name -> its folder, its model and its processor; nothing is loaded that does not fit exactly.
+"""Loads the model of a checkpoint by name; a checkpoint whose weights do not fit exactly is refused.
 
-A name is a local folder, `org/repo` or `org/repo:subfolder`. The model class comes from config.json's `model_type`
-and from nothing else. Weights are read from safetensors only, and a tensor that is missing, left over or of another
-shape is an error: a vision tower with random weights answers questions too, only not from the image. Both key
+A name is a local folder, `org/repo` or `org/repo:subfolder`. The model class comes only from config.json's
+`model_type`. Weights are read from safetensors only, and a tensor that is missing, unexpected or of another shape is
+an error: a model with a random vision tower also answers questions, but not from the image. Both key
 layouts load: `visual.*`, `model.layers.*` (what transformers wrote before 4.52 and writes again in 5.x) and
 `model.visual.*`, `model.language_model.*` (in between).
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import torch
 
 _SLACK = 10**8
-"""Weights that a config.json may describe beyond those in the files, before the missing ones are named."""
+"""Weights that a config.json may describe beyond those in the files without being refused at once."""
 
 __all__ = [
     "ADAPTER",
@@ -90,10 +90,10 @@ def load_model(
     Args:
         name: see `model_source`. A LoRA adapter is merged into its base, which may be a base with adapters itself.
         dtype: a torch dtype or its name; "auto" is bfloat16 on a GPU that has it and float32 otherwise.
-        attn_implementation: see `attention_or_fallback`; what cannot be had here falls back with one line.
+        attn_implementation: see `attention_or_fallback`; if it is not available here, a line says so.
         device: where to put it; None leaves it on the CPU.
-        quantization: a `transformers.BitsAndBytesConfig` that the weights are packed by while they load. They are then
-            on the GPU, if there is one.
+        quantization: a `transformers.BitsAndBytesConfig` to quantise the weights with while they load. They are
+            then on the GPU, if there is one.
 
     Raises:
         UserError: no such checkpoint, unknown family, or weights that do not fit exactly.
@@ -140,14 +140,15 @@ def load_model(
 
 @contextmanager
 def unsharded_loading() -> Iterator[None]:
-    """Within the block `from_pretrained` loads whole weights on this process alone, whatever the run's engine is.
+    """Within the block `from_pretrained` loads full weights in this process alone, even under DeepSpeed.
 
-    Under ZeRO-3 it would spread them over the processes, all of which would have to load together.
+    Under ZeRO-3 it would otherwise shard them over the processes, all of which would have to load together.
     """
     from transformers.integrations import deepspeed
 
-    held = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.17; tests/checkpoints/test_read_back.py pins it
-    settings = None if held is None else held()
+    # a private name of transformers 5.17; tests/checkpoints/test_read_back.py pins it
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    settings = None if reference is None else reference()
     deepspeed.unset_hf_deepspeed_config()
     try:
         yield
@@ -157,7 +158,7 @@ def unsharded_loading() -> Iterator[None]:
 
 
 def _require_size(folder: Path, kind: Any) -> None:
-    """Refuse a config.json of a far larger model than the files hold: what is missing would fill the memory."""
+    """Refuse a config.json of a far larger model than the files hold, which would fill the memory."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -173,7 +174,7 @@ def _require_size(folder: Path, kind: Any) -> None:
 
 
 def _require_finite(folder: Path, model: Any, packed: bool) -> None:
-    """Refuse weights that are NaN or infinite, by name; of packed ones those in the files are looked at."""
+    """Refuse weights that are NaN or infinite, by name; for quantised models the weights in the files are checked."""
     from safetensors import safe_open
 
     wrong: list[str] = []
@@ -195,48 +196,48 @@ def not_finite(tensors: "Iterable[tuple[str, torch.Tensor]]") -> list[str]:
 
     wrong = []
     for name, tensor in tensors:
-        local = getattr(tensor, "ds_tensor", tensor).detach()  # this process's part under ZeRO-3
+        local = getattr(tensor, "ds_tensor", tensor).detach()  # the shard of this process under ZeRO-3
         if local.is_floating_point() and local.numel() and not torch.stack(torch.aminmax(local)).isfinite().all():
             wrong.append(name)
     return wrong
 
 
 def _packed_otherwise(model: Any) -> list[tuple[str, Any, Any]]:
-    """Packed weights of another shape than config.json's: (name, shape in the file, config.json's).
+    """Quantised weights of another shape than in config.json: (name, shape in the file, shape in config.json).
 
-    transformers 5.17 does not look at the shape of what it packs.
+    transformers 5.17 does not check the shape of weights that it quantises.
     """
-    found = []
+    mismatched = []
     for name, module in model.named_modules():
         packed = getattr(getattr(module, "weight", None), "quant_state", None)
         if packed is not None and tuple(packed.shape) != (wants := (module.out_features, module.in_features)):
-            found.append((f"{name}.weight", packed.shape, wants))
-    return found
+            mismatched.append((f"{name}.weight", packed.shape, wants))
+    return mismatched
 
 
 def _require_exact(folder: Path, info: dict[str, Any]) -> None:
-    """Refuse a model of which any weight did not come from the files, or the reverse."""
-    wrong = []
+    """Refuse a model if a weight is not in the files, or a tensor in the files is not in the model."""
+    problems = []
     if missing := sorted(info["missing_keys"]):
         tower = sum(".visual." in f".{name}" for name in missing)
-        part = f" ({tower} of them the vision tower's)" if tower else ""
-        wrong.append(f"{len(missing)} missing{part}: {some(missing)}")
+        tower_note = f" ({tower} of them the vision tower's)" if tower else ""
+        problems.append(f"{len(missing)} missing{tower_note}: {some(missing)}")
     if unexpected := sorted(info["unexpected_keys"]):
-        wrong.append(f"{len(unexpected)} unexpected: {some(unexpected)}")
+        problems.append(f"{len(unexpected)} unexpected: {some(unexpected)}")
     if mismatched := sorted(info["mismatched_keys"]):
         shapes = [f"{name} {tuple(has)} instead of {tuple(wants)}" for name, has, wants in mismatched]
-        wrong.append(f"{len(shapes)} of another shape: {some(shapes)}")
+        problems.append(f"{len(shapes)} of another shape: {some(shapes)}")
     if info.get("error_msgs"):
-        wrong.append(" ".join(" ".join(info["error_msgs"]).split())[:300])
-    if wrong:
+        problems.append(" ".join(" ".join(info["error_msgs"]).split())[:300])
+    if problems:
         raise UserError(
-            f"the weights of {folder} do not fit its config.json: {'; '.join(wrong)}. A model with random parts would "
-            "answer all the same, so it is refused; fetch the checkpoint again"
+            f"the weights of {folder} do not fit its config.json: {'; '.join(problems)}. Parts of the model would be "
+            "random without a visible error, so it is refused; fetch the checkpoint again"
         )
 
 
 def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) -> Any:
-    """The base model with a LoRA adapter, and those that it was trained on top of, merged in."""
+    """The base model with a LoRA adapter, and the adapters that it was trained on top of, merged in."""
     require_sound(folder)
     weight_files(folder, whole_name(folder))
     merged = merge_adapter(load_model(adapter_base(folder), dtype, attention), folder)
@@ -244,7 +245,7 @@ def _load_adapter(folder: Path, dtype: Any, attention: str | None, device: Any) 
 
 
 def merge_adapter(base: Any, folder: Path) -> Any:
-    """A model with a LoRA adapter merged in, in evaluation mode; every tensor of the adapter is accounted for.
+    """A model with a LoRA adapter merged in, in evaluation mode; every tensor of the adapter must be used.
 
     Args:
         base: the model that the adapter was trained on, which is changed.
@@ -259,7 +260,7 @@ def merge_adapter(base: Any, folder: Path) -> Any:
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with names
         try:
             config, names = names_of_today(base, folder)
-            # its weights are read, not drawn first in whatever size adapter_config.json says
+            # low_cpu_mem_usage: not initialized first in whatever size adapter_config.json says
             model = peft.PeftModel.from_pretrained(
                 base, folder, config=config, key_mapping=names, low_cpu_mem_usage=True
             )
@@ -286,10 +287,10 @@ def require_adapter(model: Any, folder: Path, names: dict[str, str] | None = Non
 
     stored = peft.load_peft_weights(str(folder), device="cpu", key_mapping=names)
     loaded = peft.get_peft_model_state_dict(model)
-    strange = sorted(set(stored) ^ set(loaded))
-    if strange:
+    differing = sorted(set(stored) ^ set(loaded))
+    if differing:
         raise UserError(
-            f"{len(strange)} tensors of the adapter {folder} do not match its base model: {some(strange)}; "
+            f"{len(differing)} tensors of the adapter {folder} do not match its base model: {some(differing)}; "
             "base_model_name_or_path in its adapter_config.json must name the model that it was trained on"
         )
     if wrong := not_finite(stored.items()):
@@ -308,14 +309,14 @@ def torch_dtype(name: "str | torch.dtype | None") -> "str | torch.dtype":
     """
     import torch
 
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name is None or name == "auto":
         return "auto"
     if isinstance(name, torch.dtype):
         return name
-    if name not in known:
-        raise UserError(f"there is no dtype {name!r} here; choose one of auto, {', '.join(known)}")
-    return known[name]
+    if name not in dtypes:
+        raise UserError(f"the dtype {name!r} is not supported; choose one of auto, {', '.join(dtypes)}")
+    return dtypes[name]
 
 
 def resolve_dtype(dtype: "str | torch.dtype", device: "str | torch.device | None" = None) -> "torch.dtype":
@@ -330,23 +331,23 @@ def resolve_dtype(dtype: "str | torch.dtype", device: "str | torch.device | None
 
 
 def attention_or_fallback(requested: str | None, device: "str | torch.device | None" = None) -> tuple[str, str | None]:
-    """(implementation, note): what is asked for if it can be had here, otherwise "sdpa" and one line that says why.
+    """(implementation, note): the requested one if it is available here, otherwise "sdpa" and a line that says why.
 
     Raises:
-        UserError: an implementation that transformers does not know.
+        UserError: transformers does not know the implementation.
     """
     if requested in (None, "sdpa", "eager"):
         return requested or "sdpa", None
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     if requested not in ALL_ATTENTION_FUNCTIONS:
-        known = ", ".join(["eager", *sorted(ALL_ATTENTION_FUNCTIONS.keys())])
-        raise UserError(f"there is no attention implementation {requested!r}; known are: {known}")
+        names = ", ".join(["eager", *sorted(ALL_ATTENTION_FUNCTIONS.keys())])
+        raise UserError(f"there is no attention implementation {requested!r}; known are: {names}")
     module = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(requested)
     problem = _why_not(module, device) if module else None
     if problem is None:
         return requested, None
-    return "sdpa", f"{requested}: {problem}; going on with sdpa, which computes the same"
+    return "sdpa", f"{requested}: {problem}; using sdpa instead, which computes the same"
 
 
 def _why_not(module: str, device: "str | torch.device | None") -> str | None:

@@ -1,4 +1,4 @@
-"""A checkpoint's name -> its folder: a local folder, `org/repo` or `org/repo:subfolder`."""
+"""Finds the folder of a checkpoint by its name: a local folder, `org/repo` or `org/repo:subfolder`."""
 
 import os
 import re
@@ -13,13 +13,14 @@ HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?::(?P<subfolder>\w[\w.-]*
 
 
 def model_source(name: str | os.PathLike) -> Path:
-    """The local folder of a checkpoint, downloaded from the hub first where `name` is no folder.
+    """The local folder of a checkpoint, downloaded from the hub first if `name` is not a folder.
 
     Only safetensors, JSON, text and chat template files are fetched: no pickles, no optimizer states, no code.
     Without a network (or with HF_HUB_OFFLINE=1) the hub's local cache is used.
 
     Raises:
-        UserError: no such folder or repository, not fetched yet and no network, or no checkpoint in it.
+        UserError: the folder or repository does not exist or holds no checkpoint, or it is not in the cache and
+            there is no network.
     """
     name = os.fspath(name)
     folder = local_source(name)
@@ -30,10 +31,10 @@ def model_source(name: str | os.PathLike) -> Path:
 
 
 def local_source(name: str) -> Path | None:
-    """The folder of a checkpoint that is on this disk; None for a name on the hub. Nothing is downloaded.
+    """The folder of a checkpoint on this disk; None for a name on the hub. Nothing is downloaded.
 
     Raises:
-        UserError: no such folder, no checkpoint in it, or a name on the hub that holds none.
+        UserError: the folder does not exist or holds no checkpoint, or the name on the hub names no checkpoint.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -50,7 +51,7 @@ def local_source(name: str) -> Path | None:
 
 
 def _means_local(name: str) -> bool:
-    """`./x/y`, `~/x`, `/x/y`; and `checkpoints/x` where a folder `checkpoints` is here."""
+    """Whether a name is meant as a path: `./x/y`, `~/x`, `/x/y`, or `checkpoints/x` if that folder exists here."""
     return name.startswith((".", "~", os.sep)) or Path(name).parts[0] == "checkpoints" or Path(name).parent.is_dir()
 
 
@@ -70,10 +71,10 @@ def _require_config(folder: Path, name: str) -> Path:
 
 
 def processor_folder(name: str) -> Path:
-    """Like `model_source`, but a folder that holds a processor and no model will do.
+    """Like `model_source`, but the folder needs only a processor, not a model.
 
     Raises:
-        UserError: no such folder or repository.
+        UserError: the folder or repository does not exist.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():

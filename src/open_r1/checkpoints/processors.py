@@ -1,4 +1,4 @@
-"""The processor of a checkpoint: how a prompt becomes tokens and an image becomes patches."""
+"""Loads the processor of a checkpoint, which turns prompts into tokens and images into patches."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ PROCESSOR_FILES = (
     "video_preprocessor_config.json",
 )
 
-# transformers 4.49 was released without the class that checkpoints of the weeks before name; it was the same.
+# Class names in checkpoints from shortly before transformers 4.49, which was released with other names.
 _RENAMED = {
     "Qwen2_5_VLImageProcessor": "Qwen2VLImageProcessor",
     "Qwen2_5_VLImageProcessorFast": "Qwen2VLImageProcessorFast",
@@ -60,17 +60,17 @@ def load_processor(
 
     Args:
         name: see `model_source`.
-        min_pixels: smallest area in pixels; None keeps the checkpoint's own.
-        max_pixels: largest area in pixels; None keeps the checkpoint's own.
-        processor: another checkpoint to take it from, for one that was saved without.
+        min_pixels: smallest area in pixels; None keeps the checkpoint's.
+        max_pixels: largest area in pixels; None keeps the checkpoint's.
+        processor: another checkpoint to take the processor from, for a checkpoint without one.
 
     Raises:
-        UserError: there is no processor, it does not load, or the limits make no sense.
+        UserError: there is no processor, it does not load, or the limits are invalid.
     """
     folder = model_source(name)
     family = read_family(folder)
-    for each in adapter_chain(folder):
-        require_sound(each)
+    for adapter in adapter_chain(folder):
+        require_sound(adapter)
     source = processor_source(folder, processor)
     require_sound(source)
     loaded = _read_processor(source, family)
@@ -90,7 +90,7 @@ def load_processor(
 
 
 def _require_usable(loaded: Any, source: Path, family: Family) -> None:
-    """Put a short question through a processor, with and without an image, before anything waits for it."""
+    """Try a processor on a short question, with and without an image."""
     tokenizer = loaded.tokenizer if family.has_vision else loaded
     problem = "What is shown? A)CT, B)MRI"
     conversations = [build_messages(problem, Mode.NOTHINK, with_images) for with_images in {False, family.has_vision}]
@@ -105,8 +105,8 @@ def _require_usable(loaded: Any, source: Path, family: Family) -> None:
             images = {"images": [Image.new("RGB", (56, 84))]} if with_images else {}
             values = loaded(text=[text], return_tensors="np", **images)
             if with_images and not bool((abs(values["pixel_values"]) < 1e6).all()):
-                raise ValueError("images become numbers that are not finite")
-    except Exception as error:  # whatever a library makes of files that somebody else wrote
+                raise ValueError("the pixel values of an image are not finite")
+    except Exception as error:  # libraries raise anything for untrusted files
         raise UserError(
             f"the processor in {source} cannot encode a question: {one_line(error)}; pass --processor {family.base}"
         ) from error
@@ -120,7 +120,7 @@ def _read_processor(source: Path, family: Family) -> Any:
         try:
             with _with_names_of_today(source) as folder:
                 loaded = kind.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # whatever a library makes of files that somebody else wrote
+        except Exception as error:  # libraries raise anything for untrusted files
             raise UserError(
                 f"the processor in {source} does not load: {one_line(error)}; pass --processor {family.base}"
             ) from error
@@ -131,7 +131,7 @@ def _read_processor(source: Path, family: Family) -> Any:
 
 @contextmanager
 def _with_names_of_today(source: Path) -> Iterator[Path]:
-    """The folder, or a copy of its processor in which a class of early 2025 has the name that it has had since."""
+    """The folder, or a copy of its processor files in which a renamed class has its present name."""
     path = source / "preprocessor_config.json"
     settings = read_json(path) if path.is_file() else {}
     today = _RENAMED.get(str(settings.get("image_processor_type")))
@@ -148,17 +148,17 @@ def _with_names_of_today(source: Path) -> Iterator[Path]:
 
 
 def processor_source(folder: Path, processor: str | None = None) -> Path:
-    """The folder to read a checkpoint's processor from: `processor`, its own, its adapter base's, or the model's that
-    its config.json says it was trained from.
+    """The folder to read a checkpoint's processor from: `processor`, the checkpoint, the base of an adapter, or the
+    model that config.json says it was trained from.
 
     Raises:
-        UserError: none of these holds one.
+        UserError: none of these holds a processor.
     """
     if processor is not None:
-        named = processor_folder(processor)
-        if not _has_processor(named):
+        given_folder = processor_folder(processor)
+        if not _has_processor(given_folder):
             raise UserError(f"--processor {processor} holds no tokenizer or no image processor files")
-        return named
+        return given_folder
     vision = read_family(folder).has_vision
     if _has_processor(folder, vision):
         return folder
@@ -169,12 +169,12 @@ def processor_source(folder: Path, processor: str | None = None) -> Path:
     parent = read_config(folder).get("_name_or_path")
     if isinstance(parent, str) and parent and Path(parent) != folder:
         try:
-            found = processor_folder(parent)
+            parent_folder = processor_folder(parent)
         except UserError:
-            found = None
-        if found is not None and _has_processor(found, vision):
+            parent_folder = None
+        if parent_folder is not None and _has_processor(parent_folder, vision):
             print(f"{folder} has no processor; taking the one of {parent}, which it was trained from", file=sys.stderr)
-            return found
+            return parent_folder
     raise UserError(
         f"{folder} has no processor (tokenizer.json, preprocessor_config.json); "
         f"pass --processor {read_family(folder).base} or copy these files from the model that it was trained from"
@@ -190,7 +190,7 @@ def _has_processor(folder: Path, vision: bool = True) -> bool:
 
 
 def processor_fingerprint(source: Path) -> str:
-    """SHA-256 over the files that decide how a prompt becomes tokens and an image becomes patches; 64 hex digits."""
+    """SHA-256 over the processor files; 64 hex digits."""
     total = hashlib.sha256()
     for name in PROCESSOR_FILES:
         if (source / name).is_file():
@@ -201,23 +201,23 @@ def processor_fingerprint(source: Path) -> str:
 def _set_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
     side = image_processor.patch_size * image_processor.merge_size
     size = image_processor.size
-    least = size["shortest_edge"] if min_pixels is None else min_pixels
-    most = size["longest_edge"] if max_pixels is None else max_pixels
+    smallest = size["shortest_edge"] if min_pixels is None else min_pixels
+    largest = size["longest_edge"] if max_pixels is None else max_pixels
     if min_pixels is None and max_pixels is not None:
-        least = min(least, most)
+        smallest = min(smallest, largest)
     if max_pixels is None and min_pixels is not None:
-        most = max(least, most)
-    if most < side * side:
-        raise UserError(f"--max_pixels {most} is less than one token's {side} x {side} = {side * side} pixels")
-    if least > most or least < 1:
-        raise UserError(f"--min_pixels {least} must lie between 1 and --max_pixels {most}")
-    image_processor.size = {"shortest_edge": least, "longest_edge": most}  # areas, in spite of their names (5.23)
+        largest = max(smallest, largest)
+    if largest < side * side:
+        raise UserError(f"--max_pixels {largest} is less than one token's {side} x {side} = {side * side} pixels")
+    if smallest > largest or smallest < 1:
+        raise UserError(f"--min_pixels {smallest} must lie between 1 and --max_pixels {largest}")
+    image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}  # areas, in spite of their names (5.23)
 
 
 def image_refusal(size: tuple[int, int], processor: Any) -> str | None:
-    """Why the image processor of a checkpoint takes no image of (width, height) pixels; None if it does.
+    """Why a checkpoint's image processor refuses an image of (width, height) pixels; None if it accepts it.
 
-    Qwen's raises for one whose sides differ by more than a factor of 200.
+    Qwen's raises an error if the sides differ by more than a factor of 200.
     """
     rules = getattr(processor, "image_processor", None)
     if rules is None:
@@ -232,7 +232,7 @@ def image_refusal(size: tuple[int, int], processor: Any) -> str | None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars or load reports of transformers: what matters in them we raise as an error."""
+    """Hides progress bars and load reports of transformers; the problems they report are raised as errors here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""A trained checkpoint on its way to the hub: weights, configuration, processor and card, and nothing else."""
+"""Publishes a trained checkpoint on the hub: only weights, configuration, processor and card."""
 
 import os
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from open_r1.checkpoints.hub import hub_errors
 from open_r1.checkpoints.model_card import CARD, write_card
 from open_r1.common.errors import UserError
 
-# What of an output folder is published. Not run.json and its like: they name paths and single rows of the data.
+# The files of an output folder that are published. run.json and similar files name paths and rows of the data.
 PUBLISHED = ("*.safetensors", "*.json", "*.txt", "*.jinja", CARD)
 KEPT_BACK = ("run.json", "trainer_state.json", "manifest.json", "all_results.json", "train_results.json", "*/*", ".*")
 
 
 def take_over_push(training: Any) -> None:
-    """Let `--push_to_hub` mean: the finished checkpoint, once, and nothing that names a row or a path.
+    """Change `--push_to_hub` to publish the finished checkpoint once, without files that name rows or paths.
 
-    transformers 5.17 would upload the whole output folder at every save: run.json, logged completions, pickles.
+    transformers 5.17 would upload the complete output folder at every save: run.json, logged completions, pickles.
 
     Args:
         training: training arguments; `publish_to` becomes the repository, None without the flag.
@@ -36,10 +36,10 @@ def take_over_push(training: Any) -> None:
 
 
 def open_repository(training: Any) -> None:
-    """Make sure, before training, that the place to publish to exists and may be written.
+    """Create the repository to publish to before training starts, unless it exists.
 
     Raises:
-        UserError: it cannot be created: no login, no right, no network.
+        UserError: it cannot be created: no login, no permission, no network.
     """
     if training.publish_to:
         training.publish_to = created_repository(training.publish_to, training.hub_token, training.hub_private_repo)
@@ -90,7 +90,7 @@ def publish(folder: str | os.PathLike, repo: str, token: str | None = None) -> s
 
 
 def conclude(training: Any, story: Mapping[str, Any]) -> None:
-    """Write the card of a run that is done, and publish it where that was asked for. For the first process.
+    """Write the card of a finished run and, with --push_to_hub, publish the run. Only for the first process.
 
     Raises:
         UserError: publishing failed; the checkpoint and its card are in the output folder.

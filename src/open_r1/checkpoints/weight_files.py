@@ -1,7 +1,7 @@
-"""The weight files of a checkpoint, before anything is loaded from them: all there, all complete, no pickles.
+"""Checks the weight files of a checkpoint before loading: all present, all complete, no pickles.
 
-A safetensors file starts with its header's length (8 bytes, little-endian) and a JSON header that says where every
-tensor lies, so a file that was cut off or mixed up is found out in milliseconds, and named.
+A safetensors file starts with the length of its header (8 bytes, little-endian) and a JSON header with the offsets of
+every tensor, so a truncated or exchanged file is detected in milliseconds.
 """
 
 from collections.abc import Iterable
@@ -21,20 +21,20 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 5
 
 
-def weight_files(folder: Path, whole_name: str = WEIGHTS) -> list[Path]:
-    """The safetensors files of a checkpoint, each complete and holding what belongs there, as far as headers tell.
+def weight_files(folder: Path, single_name: str = WEIGHTS) -> list[Path]:
+    """The safetensors files of a checkpoint; by their headers, each is complete and holds the expected tensors.
 
     Raises:
-        UserError: there are none (pickles are refused), a shard is absent, a file is cut off or damaged, shards hold
-            other tensors than the index says, or a tensor holds whole numbers that no configuration explains.
+        UserError: there are none (pickles are refused), a shard is missing, a file is truncated or damaged, shards
+            hold other tensors than the index says, or a tensor holds integers without a quantization_config.
     """
-    whole, index = folder / whole_name, folder / INDEX
-    if whole.is_file() and index.is_file():
+    single_file, index = folder / single_name, folder / INDEX
+    if single_file.is_file() and index.is_file():
         raise UserError(
             f"{folder} holds both {WEIGHTS} and {INDEX}: it is not clear which weights are meant; remove the old ones"
         )
-    if whole.is_file():
-        headers = {whole: _check_complete(whole)}
+    if single_file.is_file():
+        headers = {single_file: _check_complete(single_file)}
     elif index.is_file():
         headers = _checked_shards(folder, read_json(index))
     else:
@@ -45,9 +45,9 @@ def weight_files(folder: Path, whole_name: str = WEIGHTS) -> list[Path]:
 
 
 def _checked_shards(folder: Path, index: dict[str, Any]) -> dict[Path, dict[str, Any]]:
-    """The header of every shard; each holds exactly the tensors that the index places there.
+    """The header of every shard; each must hold exactly the tensors that the index assigns to it.
 
-    Libraries load whatever a shard holds, so a tensor that is in two of them may come from the wrong one.
+    Libraries load every tensor of a shard, so a tensor that is in two shards may come from the wrong one.
     """
     placed = index.get("weight_map")
     if not isinstance(placed, dict) or not placed:
@@ -67,13 +67,15 @@ def _checked_shards(folder: Path, index: dict[str, Any]) -> dict[Path, dict[str,
 
 
 def _require_floats(folder: Path, file: Path, header: dict[str, Any]) -> None:
-    """Refuse tensors of whole numbers, unless config.json says how they are packed."""
-    other = {name: str(entry.get("dtype")) for name, entry in header.items() if entry.get("dtype") not in _FLOATS}
-    if not other or ((folder / "config.json").is_file() and "quantization_config" in read_json(folder / "config.json")):
+    """Refuse tensors of integers, unless config.json says how they are quantised."""
+    unusual = {name: str(entry.get("dtype")) for name, entry in header.items() if entry.get("dtype") not in _FLOATS}
+    if not unusual or (
+        (folder / "config.json").is_file() and "quantization_config" in read_json(folder / "config.json")
+    ):
         return
-    kinds = ", ".join(sorted(set(other.values())))
+    kinds = ", ".join(sorted(set(unusual.values())))
     raise UserError(
-        f"{file} holds {len(other)} tensors of {kinds} ({some(sorted(other))}) and config.json has no "
+        f"{file} holds {len(unusual)} tensors of {kinds} ({some(sorted(unusual))}) and config.json has no "
         "quantization_config that says what they mean; read as they are they would answer at random. Fetch the "
         "bfloat16 checkpoint"
     )
@@ -84,10 +86,10 @@ def _shards(folder: Path, placed: dict[str, Any]) -> list[Path]:
     outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if outside:
         raise UserError(f"{folder / INDEX} names {outside[0]!r}, which is no safetensors file beside it; refused")
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
         raise UserError(
-            f"{len(absent)} of {len(names)} weight files of {folder} are absent ({some(absent)}); fetch them again"
+            f"{len(missing)} of {len(names)} weight files of {folder} are absent ({some(missing)}); fetch them again"
         )
     return [folder / name for name in names]
 
@@ -101,12 +103,12 @@ def _no_weights(folder: Path) -> str:
 
 
 def pickles_among(names: Iterable[str]) -> list[str]:
-    """Those of these file names that hold weights as pickles."""
+    """The file names that are pickled weights."""
     return sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES))
 
 
 def pickle_refusal(where: str | Path, pickles: list[str]) -> str:
-    """Why weights that are pickles are not loaded, and what to do."""
+    """The message that refuses pickled weights."""
     return (
         f"{where} has weights only as {some(pickles)}: a pickle can run any code when it is loaded, so it is refused; "
         "fetch a safetensors copy, or convert it where you trust it (load it with transformers and save_pretrained it)"
@@ -114,7 +116,7 @@ def pickle_refusal(where: str | Path, pickles: list[str]) -> str:
 
 
 def _check_complete(file: Path) -> dict[str, Any]:
-    """The header of a file that is as long as it says."""
+    """The header of a file; its size must match the header."""
     header, start = _read_header(file)
     try:
         end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
@@ -149,10 +151,10 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One of a checkpoint's JSON files, which must hold an object.
+    """The object in a JSON file of a checkpoint.
 
     Raises:
-        UserError: it is missing, no UTF-8, no JSON or no object.
+        UserError: the file is missing, not UTF-8, not JSON or not an object.
     """
     try:
         if (size := path.stat().st_size) > _JSON_LIMIT:
@@ -170,6 +172,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def some(names: list[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    """The first names of many, and the number of the remaining ones."""
+    remaining = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {remaining} more" if remaining > 0 else "")

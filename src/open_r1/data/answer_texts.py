@@ -1,8 +1,8 @@
-"""Which option a given answer means, as a reader sees them: for preparing data, not for judging models.
+"""Matches a published answer to an option of its question: for preparing data, not for grading models.
 
 Published files write one option in several ways: `Spleen.` and `Spleen`, `&lt;5 mm` and `<5 mm`, `A: Spleen`, `(D)`,
-`C) Spleen`. What is written is compared here; the texts themselves stay as they are, but for letters in front of all
-options. Two options are never taken for one: where an answer could mean either, it means none.
+`C) Spleen`. They are normalized only for the comparison; the texts are kept, except that letters in front of all
+options are removed. An answer that could mean two options is refused.
 """
 
 import html
@@ -37,14 +37,14 @@ def bare_letter(text: str) -> str | None:
 
 
 def without_marks(options: Mapping[str, str]) -> dict[str, str]:
-    """Options by letter, without their letters before the texts where every text begins with its own: `B: Spleen`."""
-    rest = {}
+    """Options by letter. If every text begins with its letter (`B: Spleen`), these letters are removed."""
+    texts = {}
     for letter, text in options.items():
         mark = _MARK.match(text)
         if mark is None or letter not in mark.groups():
             return dict(options)
-        rest[letter] = text[mark.end() :].strip()
-    return rest if all(rest.values()) else dict(options)
+        texts[letter] = text[mark.end() :].strip()
+    return texts if all(texts.values()) else dict(options)
 
 
 def letter_by_text(answer: str, options: Mapping[str, str]) -> str:
@@ -57,20 +57,22 @@ def letter_by_text(answer: str, options: Mapping[str, str]) -> str:
     Raises:
         UnusableInput: `solution-not-offered`, or `answer-contradicts` for a letter beside another option's text.
     """
-    meant = _same(answer, options, str.strip) or _same(answer, options, lambda text: text.strip().casefold())
-    if not meant:
-        meant = _same(answer, options, as_read) or _same(answer, options, lambda text: as_read(text).casefold())
-        meant |= {bare_letter(answer) or ""} & options.keys()
-    if not meant and (marked := _letter_with_text(answer, options)):
+    letters = _same(answer, options, str.strip) or _same(answer, options, lambda text: text.strip().casefold())
+    if not letters:
+        letters = _same(answer, options, as_read) or _same(answer, options, lambda text: as_read(text).casefold())
+        letters |= {bare_letter(answer) or ""} & options.keys()
+    if not letters and (marked := _letter_with_text(answer, options)):
         return marked
-    if len(meant) == 1:
-        return meant.pop()
-    why = f"could be {' or '.join(sorted(meant))}" if meant else "is not one"
-    raise UnusableInput("solution-not-offered", f"the answer {answer!r:.100} {why} of {list(options.values())!r:.200}")
+    if len(letters) == 1:
+        return letters.pop()
+    problem = f"could be {' or '.join(sorted(letters))}" if letters else "is not one"
+    raise UnusableInput(
+        "solution-not-offered", f"the answer {answer!r:.100} {problem} of {list(options.values())!r:.200}"
+    )
 
 
 def _same(answer: str, options: Mapping[str, str], read: Callable[[str], str]) -> set[str]:
-    """The letters of the options that read like the answer. Case decides only where two differ in nothing else."""
+    """The letters of the options that equal the answer after `read`."""
     wanted = read(answer)
     return {letter for letter, text in options.items() if read(text) == wanted}
 
@@ -88,7 +90,7 @@ def letter_by_name(answer: str, options: Mapping[str, str]) -> str:
 
 
 def _letter_with_text(answer: str, options: Mapping[str, str]) -> str | None:
-    """The letter of `C) Spleen`; None where no offered letter stands in front."""
+    """The letter of `C) Spleen`; None if the answer does not begin with the letter of an option."""
     mark = _MARK.match(normalized(answer))
     letter = next(filter(None, mark.groups()), "") if mark else ""
     if mark is None or letter not in options:
@@ -108,7 +110,7 @@ def _letter_with_text(answer: str, options: Mapping[str, str]) -> str | None:
 def published_form(problem: str, solution: str) -> tuple[str, str]:
     """A problem and its solution as published: options as `A)x, B)y` or on lines `A) x`, `<answer> C </answer>`.
 
-    What is in that form stays to the byte. `A. x`, `(A) x` and `A: x` become it, and so do the solutions that
+    Texts in that form are kept byte for byte. `A. x`, `(A) x` and `A: x` are rewritten, and so are the solutions that
     `letter_by_name` reads.
 
     Raises:
@@ -124,15 +126,15 @@ def published_form(problem: str, solution: str) -> tuple[str, str]:
         solution_letter(solution)
     except UserError as error:
         try:
-            given = re.sub(r"^\s*<answer>|</answer>\s*$", "", solution)
-            solution = f"<answer> {letter_by_name(given, options)} </answer>"
+            answer = re.sub(r"^\s*<answer>|</answer>\s*$", "", solution)
+            solution = f"<answer> {letter_by_name(answer, options)} </answer>"
         except UnusableInput as unusable:
             raise UnusableInput("bad-solution", f"{error}, and {unusable}") from None
     return problem, solution
 
 
 def _rewritten(problem: str) -> str:
-    """A problem with other marks before its options, in the published form; as it is where there are none."""
+    """A problem with other marks before its options, in the published form; unchanged if it has none."""
     lines = problem.rstrip().split("\n")
     for count in range(min(len(LETTERS), len(lines) - 1), 1, -1):
         letters = LETTERS[:count]
@@ -162,5 +164,5 @@ def _between(problem: str, marks: Sequence[re.Match[str]]) -> list[str]:
 
 
 def _is_sentence(texts: Sequence[str]) -> bool:
-    """Whether letters are mentioned rather than options listed: "panels: (A) and (B)."."""
+    """Whether the letters are part of a sentence, not marks of options: "panels: (A) and (B)."."""
     return any(not text or text.split()[0].casefold() in ("and", "or") or text[0] in ".,;?!" for text in texts)

@@ -1,6 +1,6 @@
-"""Write one split of a data set as `datasets.save_to_disk` would, row by row, to the same bytes every time.
+"""Write one split of a data set like `datasets.save_to_disk`, but row by row and reproducibly to the byte.
 
-`save_to_disk` wants the whole set in a cache first; here a row is in memory until its batch is written.
+`save_to_disk` needs the complete set in a cache first; here a row is in memory only until its batch is written.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from open_r1.common.atomic_files import write_atomically
 
 _BATCH = 16  # rows in one record batch: some 2 MB of images
 SHARD_BYTES = 500 * 2**20
-"""Where the next file begins; the default of datasets."""
+"""Size in bytes after which a new file begins; the default of datasets."""
 
 
 def write_split(
@@ -53,14 +53,14 @@ def write_split(
 
 
 def write_dict(folder: Path, splits: list[str]) -> None:
-    """Say which splits a DatasetDict holds; written after them."""
+    """Write the file that names the splits of a DatasetDict; it is written after them."""
     write_atomically(folder / "dataset_dict.json", json.dumps({"splits": splits}))
 
 
 def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    # Arrow's default allocator keeps some 30 MB of buffers of such changing sizes, the system's gives them back.
+    # Arrow's default allocator keeps some 30 MB for buffers of such varying sizes; the system's frees them.
     pool = pa.system_memory_pool()
-    columns = [pa.array([row[each.name] for row in rows], each.type, memory_pool=pool) for each in schema]
+    columns = [pa.array([row[field.name] for row in rows], field.type, memory_pool=pool) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -1,15 +1,14 @@
 """Open one untrusted image safely: a reference inside a root folder, or bytes -> RGB, 384 x 384 if asked.
 
-Every image of the project comes through here. Nothing is ever fetched: a URL, a data: string or a path
-that leaves the image root is refused before any file is opened. The size is read from the header before a
-pixel is decoded, so a small file that unpacks to gigabytes costs nothing. Memory is bounded to about half a GiB:
-conversions go over strips, and what would need more is refused. Time is bounded too: by the pixels, by
-the scans of a JPEG, of which each goes over all pixels again, and by a clock that every further read looks at.
+All images of the project are opened here. Nothing is ever fetched: a URL, a data: string or a path
+that leaves the image root is refused before any file is opened. The size is read from the header before
+decoding, so a small file that unpacks to gigabytes is refused at once. Memory is bounded to about half a GiB:
+images are converted in strips, and an image that would need more is refused. Time is bounded by limits on the
+pixels and on the scans of a JPEG, each of which goes over all pixels again, and by a deadline for reading.
 
-What becomes of the modes: grey, palette, CMYK and YCbCr are converted; transparent pixels are laid on white,
-as Qwen's own loader does; grey of more than 8 bits is scaled to the image's own range; EXIF orientation is
-applied; an animation or a file of several pages is refused, because nobody said which frame was meant (the
-previews that cameras append to a JPEG do not count).
+Modes: grey, palette, CMYK and YCbCr are converted; transparent pixels become white, as in Qwen's loader; grey of more
+than 8 bits is scaled to the range of the image; EXIF orientation is applied. An animation or a file of several pages
+is refused, because it is unknown which frame is meant (the previews that cameras append to a JPEG do not count).
 """
 
 import os
@@ -31,16 +30,16 @@ MAX_PIXELS = 64_000_000
 """Largest image that is decoded (width x height): 8000 x 8000, 192 MB as RGB."""
 
 MAX_MEMORY = 576 * 2**20
-"""Most memory in bytes that decoding one image takes beside its file, by estimate: a worker has one at a time."""
+"""Estimated memory in bytes, without the file, above which an image is refused; a worker decodes one at a time."""
 
 MAX_BYTES = 128 * 2**20
 """Largest file that is read: a 16-bit grey image of MAX_PIXELS, uncompressed, just fits."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
-"""Pillow's other readers (EPS starts Ghostscript, many are untested) never see a byte."""
+"""Pillow's other readers are never used: EPS starts Ghostscript, and many are untested."""
 
 MAX_SCANS = 64
-"""Most scans of a JPEG. Encoders write 1 to 24; a hundred bytes more make one more, 45 ms at MAX_PIXELS."""
+"""Most scans of a JPEG. Encoders write 1 to 24. A scan takes a hundred bytes, and 45 ms at MAX_PIXELS."""
 
 MAX_SECONDS = 30.0
 """Longest reading of one image, wall time. MAX_PIXELS take 1 to 3 s on one core."""
@@ -62,11 +61,11 @@ class ImageError(UnusableInput):
 
 
 class _TooSlow(Exception):
-    """An image file that keeps its reader busy beyond MAX_SECONDS."""
+    """Reading an image file took longer than MAX_SECONDS."""
 
 
 class _Timed(BytesIO):
-    """Bytes that can be read until a time; what loops over a million tiny pieces of a file has to come by here."""
+    """Bytes that can be read until a deadline; it stops readers that loop over a million tiny pieces of a file."""
 
     def __init__(self, data: bytes):
         super().__init__(data)
@@ -79,7 +78,7 @@ class _Timed(BytesIO):
 
 
 def shown(reference: object) -> str:
-    """A reference as an error message repeats it: quoted, escaped and cut."""
+    """A reference for an error message: quoted, escaped and shortened."""
     text = repr(reference)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
@@ -102,10 +101,10 @@ def check_reference(reference: object) -> str:
         )
     if reference[0] in "/\\":
         raise ImageError("absolute", f"{shown(reference)} is absolute; give a path that is relative to the image root")
-    parts = _SEPARATORS.split(reference)
-    if ".." in parts:
+    path_parts = _SEPARATORS.split(reference)
+    if ".." in path_parts:
         raise ImageError("outside-root", f"{shown(reference)} steps out of a folder with '..'; refused")
-    if not reference.isprintable() or max(len(part.encode()) for part in parts) > _NAME_BYTES:
+    if not reference.isprintable() or max(len(path_part.encode()) for path_part in path_parts) > _NAME_BYTES:
         raise ImageError("not-a-path", f"{shown(reference)} is no file name (base64 text?); give a path")
     return reference
 
@@ -140,8 +139,8 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES, resolved: boo
     Args:
         path: the file.
         max_bytes: longest file that is read.
-        resolved: whether `resolve` returned the path. Then nothing on the way may have become a link since: what was
-            opened is looked at, not the path, so that nobody can exchange a folder in between.
+        resolved: whether `resolve` returned the path. Then no folder on the way may have become a link since: the
+            opened file is checked, not the path, so that a folder exchanged in between is noticed.
 
     Raises:
         ImageError: `missing`, `not-a-file`, `outside-root`, `empty`, `too-many-bytes` or `unreadable`.
@@ -154,17 +153,17 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES, resolved: boo
     except OSError as error:
         raise ImageError("not-a-file", f"{shown(str(path))} cannot be opened: {error.strerror}") from None
     try:
-        found = os.fstat(handle)
+        status = os.fstat(handle)
         if resolved and not _lies_at(handle, path):
             raise ImageError(
                 "outside-root", f"{shown(str(path))} leads elsewhere since a folder on the way was exchanged; refused"
             )
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError("not-a-file", f"{shown(str(path))} is no regular file; refused")
-        if found.st_size > max_bytes:
+        if status.st_size > max_bytes:
             raise ImageError(
                 "too-many-bytes",
-                f"{shown(str(path))} has {found.st_size:,} bytes, more than {max_bytes:,}; refused unread",
+                f"{shown(str(path))} has {status.st_size:,} bytes, more than {max_bytes:,}; refused unread",
             )
         with os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
@@ -178,15 +177,15 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES, resolved: boo
 
 
 def _lies_at(handle: int, path: str | os.PathLike) -> bool:
-    """Whether an open file is the one at `path` with no link on the way, by what the system says of the open file."""
+    """Whether an open file is the one at `path` without links on the way, according to the system."""
     try:
-        place = os.readlink(f"/proc/self/fd/{handle}")
+        opened_path = os.readlink(f"/proc/self/fd/{handle}")
     except OSError:  # a system without /proc: the path is looked at once more
         try:
             return os.path.realpath(path) == os.fspath(path) and os.path.samestat(os.fstat(handle), os.lstat(path))
         except OSError:
             return False
-    return place.removesuffix(_DELETED) == os.fspath(path).removesuffix(_DELETED)
+    return opened_path.removesuffix(_DELETED) == os.fspath(path).removesuffix(_DELETED)
 
 
 def open_image(
@@ -205,7 +204,7 @@ def open_image(
         resolved: whether `resolve` returned the path; see `read_file`.
 
     Raises:
-        ImageError: with the reason; nothing but this is raised for a bad image.
+        ImageError: with the reason; no other exception is raised for a bad image.
     """
     name = "the image" if isinstance(source, bytes) else shown(str(source))
     if isinstance(source, bytes):
@@ -297,12 +296,14 @@ def _refuse_memory(image: Image.Image, pixels: int, scans: int, name: str) -> No
         name: for the message.
     """
     width, height = image.size
-    each = 1 if image.mode in _ONE_BYTE else 2 if image.mode.startswith("I;16") else 4
-    needed = each * width * height
+    bytes_per_pixel = 1 if image.mode in _ONE_BYTE else 2 if image.mode.startswith("I;16") else 4
+    needed = bytes_per_pixel * width * height
     if scans > 1:
         needed += 2 * len(image.getbands()) * pixels  # all coefficients, two bytes each, until the last scan
     elif image.format == "TIFF":
-        needed += each * pixels  # a strip, which may be all of it, is decoded into a buffer of its library first
+        needed += (
+            bytes_per_pixel * pixels
+        )  # a strip, which may be all of it, is decoded into a buffer of its library first
     elif image.format == "WEBP":
         needed = 16 * pixels  # measured: two canvases of an animation and two copies, four bytes for a pixel each
     if needed > MAX_MEMORY:
@@ -330,13 +331,13 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _on_white(part: Image.Image) -> Image.Image:
-    part = part.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB")
+def _on_white(strip: Image.Image) -> Image.Image:
+    strip = strip.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB")
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
-    """An image in strips of full width: where each lies, and the strip."""
+    """An image in strips of full width: the box of each strip, and the strip."""
     width, height = image.size
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
@@ -345,11 +346,11 @@ def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], Ima
 
 
 def _in_strips(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An image of another mode, converted strip by strip: what a conversion needs beside it stays small."""
-    made = Image.new(mode, image.size)
+    """An image converted to another mode strip by strip, which needs little extra memory."""
+    converted = Image.new(mode, image.size)
     for box, strip in _strips(image):
-        made.paste(convert(strip), box)
-    return made
+        converted.paste(convert(strip), box)
+    return converted
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A JSON list of rows, read entry by entry, so that a damaged entry costs only itself."""
+"""Reads a JSON list of rows entry by entry, so that a damaged entry does not affect the others."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from open_r1.common.errors import UserError
 from open_r1.data.images import shown
 from open_r1.data.rows import TEXT_KEYS, RowError
 
-_LONGEST_NUMBER = 4300  # digits; Python turns no longer text into a whole number
+_LONGEST_NUMBER = 4300  # digits; Python does not convert longer texts to int
 _CHUNK = 2**20  # characters read at once
 LONGEST_ENTRY = 2**24
-"""Characters of the longest row that is read; a longer one is damage, not a question."""
+"""Characters of the longest row that is read; a longer one is taken for damage."""
 
 _TOKEN = 64  # characters before the end of a piece in which an entry that goes on may look wrong
 _PLAIN = re.compile(r'[^"\[\]{},]*+')
@@ -25,15 +25,15 @@ _QUOTED = re.compile(r'(?>[^"\\]+|\\.)*+', re.DOTALL)
 def json_entries(path: str | os.PathLike) -> Iterator[Any]:
     """The entries of a JSON file that holds one list, in order, in constant memory.
 
-    An entry with a key twice, or longer than LONGEST_ENTRY, comes as the `RowError` that says so: whoever reads counts
-    it, and the others come through.
+    An entry with a repeated key, or longer than LONGEST_ENTRY, is yielded as a `RowError`, so that the caller can
+    count it and go on.
 
     Raises:
         UserError: the file is missing, not UTF-8, not JSON, or not a list (possibly after some entries).
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is not there or is no file; a JSON list of questions is expected")
+        raise UserError(f"{path} is missing or not a file; a JSON list of questions is expected")
     try:
         with open(path, encoding="utf-8-sig") as file:
             yield from _entries(file, path)
@@ -79,13 +79,13 @@ def _entries(file: Any, path: Path) -> Iterator[Any]:
             except json.JSONDecodeError as error:
                 goes_on = error.msg.startswith("Unterminated string") or error.pos >= len(text) - _TOKEN
                 problem = error.msg
-            if len(text) - at > LONGEST_ENTRY and goes_on and (rest := _after_entry(file, text, at)):
-                (text, end), value = rest, too_long()
+            if len(text) - at > LONGEST_ENTRY and goes_on and (end_of_entry := _after_entry(file, text, at)):
+                (text, end), value = end_of_entry, too_long()
                 break
-            more = file.read(_CHUNK) if len(text) - at <= LONGEST_ENTRY else ""
-            if not more:
+            chunk = file.read(_CHUNK) if len(text) - at <= LONGEST_ENTRY else ""
+            if not chunk:
                 raise UserError(f"{path} is no valid JSON at entry {entry}: {problem}; is the file complete?")
-            text, at = text[at:] + more, 0
+            text, at = text[at:] + chunk, 0
         key = repeated_key(value)
         yield value if key is None else key_twice(key)
         entry, at = entry + 1, end
@@ -115,22 +115,22 @@ def _after_entry(file: Any, text: str, at: int) -> tuple[str, int] | None:
             depth += 0 if quoted else (sign in "[{") - (sign in "]}")
             quoted = sign == '"' and not quoted
             at += 1
-        more = file.read(_CHUNK)
-        if not more:
+        chunk = file.read(_CHUNK)
+        if not chunk:
             return None
-        text, at = text[at:] + more, 0
+        text, at = text[at:] + chunk, 0
 
 
 def too_long() -> RowError:
-    """What is wrong with a row of more than LONGEST_ENTRY characters."""
+    """The error of a row of more than LONGEST_ENTRY characters."""
     return RowError("too-long", f"it has more than {LONGEST_ENTRY:,} characters")
 
 
 def key_twice(key: str) -> RowError:
-    """What is wrong with a row in which a key stands twice."""
+    """The error of a row with a repeated key."""
     return RowError("repeated-key", f"the key {shown(key)} stands twice in it, and which value is meant nobody can say")
 
 
 def _whole(digits: str) -> int | float:
-    """A whole number of JSON; one of thousands of digits, for which `int` raises, becomes infinite."""
+    """A JSON integer; one with thousands of digits, for which `int` raises, becomes infinity."""
     return int(digits) if len(digits) <= _LONGEST_NUMBER else float(digits)

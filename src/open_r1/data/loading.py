@@ -1,8 +1,8 @@
-"""Load questions for training and evaluation: our own sets, the published ones, or a bare JSON list.
+"""Load questions for training and evaluation: prepared sets, published sets, or a JSON list.
 
-Whatever comes in, seven columns come out: image (undecoded), problem, solution, id, source, modality, task.
-Images stay encoded until `row_image` opens one. A text question, as `text_prepare` writes it, has no image, no
-modality and no task, and names its source; any other row without an image is one whose image was lost.
+A loaded set always has seven columns: image (undecoded), problem, solution, id, source, modality, task.
+Images stay encoded until `row_image` opens one. A text question, as `data.text.prepare` writes it, has a source but no
+image, modality or task; any other row without an image is dropped.
 """
 
 import hashlib
@@ -54,9 +54,9 @@ def load_rows(
         image_root: folder that the image paths of a JSON list are relative to and may not leave.
 
     Returns:
-        The rows that can be used, and those that cannot with their reasons: a bad row never ends a run. Each
-        `image` is {"bytes", "path"}; from a JSON list bytes is None and path is an absolute checked path.
-        Whether the images decode is seen when `row_image` opens them.
+        The usable rows, and the dropped ones with their reasons: a bad row never ends a run. Each `image` is
+        {"bytes", "path"}; from a JSON list bytes is None and path is an absolute, checked path.
+        An image that cannot be decoded is noticed only when `row_image` opens it.
 
     Raises:
         UserError: the path, the file, the split or the columns are not there, or no row can be used.
@@ -85,28 +85,28 @@ def image_digest(image: Mapping[str, Any] | None) -> str:
 
 
 def content_digest(row: Mapping[str, Any], image: Mapping[str, Any] | None) -> str:
-    """Everything that a model is shown of a question, as 16 hexadecimal digits; ids need not know about the image.
+    """A hash of the complete question, image included, as 16 hexadecimal digits; an id may leave out the image.
 
     Args:
-        row: `problem` and `solution` count.
-        image: the undecoded image that is shown; None: none is.
+        row: with `problem` and `solution`.
+        image: the undecoded image; None if the question is asked without one.
     """
     return row_id(image_digest(image), row["problem"], row["solution"])
 
 
 def data_fingerprint(lines: Iterable[str]) -> str:
-    """SHA-256 over what stands for each question of a set, whatever the order; 64 hexadecimal digits."""
+    """SHA-256 over one line per question of a set, in any order; 64 hexadecimal digits."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def summary(dropped: Sequence[Dropped]) -> str:
-    """One line for the user: how many rows were dropped, why, and the first of them; '' if none were."""
+    """One line for the user: the number of dropped rows, the reasons and examples; '' if there are none."""
     if not dropped:
         return ""
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(d.reason for d in dropped).most_common())
-    first = "; ".join(f"{d.where}: {d.detail}" for d in dropped[:_NAMED_IN_LINE])
-    more = f"; and {len(dropped) - _NAMED_IN_LINE} more" if len(dropped) > _NAMED_IN_LINE else ""
-    return f"{len(dropped)} rows dropped ({counts}): {first}{more}"
+    examples = "; ".join(f"{d.where}: {d.detail}" for d in dropped[:_NAMED_IN_LINE])
+    remainder = f"; and {len(dropped) - _NAMED_IN_LINE} more" if len(dropped) > _NAMED_IN_LINE else ""
+    return f"{len(dropped)} rows dropped ({counts}): {examples}{remainder}"
 
 
 # ---------------------------------------------------------------------------------------------- JSON list
@@ -114,21 +114,21 @@ def summary(dropped: Sequence[Dropped]) -> str:
 
 def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datasets.Dataset, list[Dropped]]:
     if image_root is None:
-        raise UserError(f"{path} names images by path; say with --image_root below which folder they lie")
+        raise UserError(f"{path} names images by path; give the folder that the paths are relative to as --image_root")
     if not os.path.isdir(image_root):
-        raise UserError(f"the image root {image_root} is no folder")
-    own = _label_of(path.name)
-    beside = labels_beside(path)
+        raise UserError(f"--image_root {image_root} is not a folder")
+    file_label = _label_of(path.name)
+    labels_of_other_family = labels_beside(path)
     columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
     dropped: list[Dropped] = []
-    seen: set[str] = set()
+    seen_ids: set[str] = set()
     for number, entry in enumerate(json_entries(path)):
         where = f"{path.name} entry {number}"
         try:
             image, problem, solution = check_row(entry)
-            labels = [own, beside.get(question_key(image, problem)), *_labels_in(entry)]
+            labels = [file_label, labels_of_other_family.get(question_key(image, problem)), *_labels_in(entry)]
             key = row_id(image, problem, solution)
-            _refuse_repeated(key, seen)
+            _refuse_repeated(key, seen_ids)
             image_cell = {"bytes": None, "path": str(resolve(image, image_root))}
         except UnusableInput as error:
             dropped.append(Dropped(where, error.reason, str(error)))
@@ -143,7 +143,7 @@ def _from_json(path: Path, image_root: str | os.PathLike | None) -> tuple[datase
 
 
 def _labels_in(entry: Mapping[str, Any]) -> list[Modality | Task | None]:
-    """The labels that a row itself may carry."""
+    """The labels in a row."""
     try:
         return [
             parse_modality(str(entry.get("modality") or ""), "modality"),
@@ -154,17 +154,17 @@ def _labels_in(entry: Mapping[str, Any]) -> list[Modality | Task | None]:
 
 
 def _label_of(name: str) -> Modality | Task | None:
-    """The label that a file or folder name gives, None where it is some other name."""
+    """The label in the name of a file or folder; None if it holds none."""
     try:
         return parse_label(name)
     except UserError:
         return None
 
 
-def _refuse_repeated(key: str, seen: set[str]) -> None:
-    if key in seen:
+def _refuse_repeated(key: str, seen_ids: set[str]) -> None:
+    if key in seen_ids:
         raise RowError("repeated-question", f"the question {key} is there already")
-    seen.add(key)
+    seen_ids.add(key)
 
 
 # ---------------------------------------------------------------------------------------------- saved sets
@@ -173,10 +173,10 @@ def _refuse_repeated(key: str, seen: set[str]) -> None:
 def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[Dropped]]:
     folder = _pick(path, split)
     rows = _load_saved(folder)
-    absent = [name for name in TEXT_KEYS if name not in rows.column_names]
-    if absent:
-        raise UserError(f"{path} lacks the column {', '.join(absent)}; columns are {', '.join(rows.column_names)}")
-    several = _with_more_images(rows)
+    missing = [name for name in TEXT_KEYS if name not in rows.column_names]
+    if missing:
+        raise UserError(f"{path} lacks the column {', '.join(missing)}; columns are {', '.join(rows.column_names)}")
+    refused_rows = _with_more_images(rows)
     rows = rows.select_columns([name for name in FEATURES if name in rows.column_names])
     _refuse_other_columns(rows, path)
     try:
@@ -187,13 +187,13 @@ def _from_disk(path: Path, split: Split | None) -> tuple[datasets.Dataset, list[
         rows = _with_ids(rows)
     rows = _with_labels(rows, _label_of(path.name))
     name = path.name if folder == path else f"{path.name} {folder.name}"
-    keep, dropped, rewritten = _check_saved(rows, name, several)
+    keep, dropped, rewritten = _check_saved(rows, name, refused_rows)
     rows = _with_texts(rows, rewritten).select_columns(list(FEATURES))
     return (rows if len(keep) == len(rows) else rows.select(keep)), dropped
 
 
 def _with_more_images(rows: datasets.Dataset) -> dict[int, RowError]:
-    """The places of rows that show more than the one image of the column `image`, and why they are left out."""
+    """The indices of rows with more images than the one in the column `image`, with their errors."""
     refused: dict[int, RowError] = {}
     for name in filter(MORE_IMAGES.fullmatch, rows.column_names):
         for number, count in enumerate(_images_in(rows, name)):
@@ -205,7 +205,7 @@ def _with_more_images(rows: datasets.Dataset) -> dict[int, RowError]:
 
 
 def _images_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
-    """For every row how many values a column holds, 0 or 1 where it is no list, without reading them."""
+    """For every row the number of values in a column, 0 or 1 if it is not a list, without reading them."""
     for batch in rows.select_columns([name]).with_format("arrow").iter(batch_size=1000):
         column: Any = batch[name]  # pyright: ignore[reportArgumentType, reportCallIssue]
         count: Any = vars(compute)["list_value_length" if types.is_list(column.type) else "is_valid"]
@@ -213,15 +213,15 @@ def _images_in(rows: datasets.Dataset, name: str) -> Iterable[int]:
 
 
 def _refuse_other_columns(rows: datasets.Dataset, path: Path) -> None:
-    """Refuse a text column that its file declares as something else, before a row is looked at.
+    """Refuse a text column that is declared with another type, before a row is read.
 
-    datasets would open what a column of images, sounds or documents names, a URL or any file of this machine.
+    From a column of images, sounds or documents, datasets would open any URL or file of this machine.
     """
     for name in FEATURES:
         kind = rows.features.get(name)
         if name == "image" or kind is None or (isinstance(kind, datasets.Value) and kind.dtype in _TEXT_TYPES):
             continue
-        raise UserError(f"the column {name} of {path} is declared as {_kind(kind)}, but has to hold text; refused")
+        raise UserError(f"the column {name} of {path} is declared as {_kind(kind)}, but must hold text; refused")
 
 
 def _kind(feature: Any) -> str:
@@ -229,7 +229,7 @@ def _kind(feature: Any) -> str:
 
 
 def _pick(path: Path, split: Split | None) -> Path:
-    """The folder of the split that is meant. Only that is opened: datasets cannot load an empty one beside it."""
+    """The folder of the requested split. Only that one is opened: datasets cannot load an empty split beside it."""
     try:
         names = [str(name) for name in _read_json(path / "dataset_dict.json")["splits"]]
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def _pick(path: Path, split: Split | None) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} holds no saved data set that can be read: {error}") from None
     if split is None and len(names) != 1:
-        raise UserError(f"{path} holds {', '.join(names) or 'no split'}; say which is meant")
+        raise UserError(f"{path} holds {', '.join(names) or 'no split'}; choose one of them as the split")
     if split is not None and split not in names:
         raise UserError(f"{path} has no {split} split, only {', '.join(names) or 'nothing'}")
     return path / _plain_name(split or names[0], path / "dataset_dict.json")
@@ -245,20 +245,20 @@ def _pick(path: Path, split: Split | None) -> Path:
 
 def _plain_name(name: str, named_by: Path) -> str:
     if Path(name).name != name or name == "..":
-        raise UserError(f"{named_by} names {shown(name)}, which does not lie beside it; refused")
+        raise UserError(f"{named_by} names {shown(name)}, which is not a plain file name beside it; refused")
     return name
 
 
 def _load_saved(folder: Path) -> datasets.Dataset:
     try:
         state = _read_json(folder / "state.json")
-        files = [_plain_name(each["filename"], folder / "state.json") for each in state["_data_files"]]
+        files = [_plain_name(entry["filename"], folder / "state.json") for entry in state["_data_files"]]
         if not files:
             raise UserError(f"{folder} has no rows")
         return datasets.Dataset.load_from_disk(str(folder)).with_format(None)
     except UserError:
         raise
-    except Exception as error:  # what datasets and pyarrow raise about damaged files is not to be foreseen
+    except Exception as error:  # datasets and pyarrow raise many kinds of errors for damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder} holds no saved data set that can be read: {reason}") from None
 
@@ -268,7 +268,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
-    """Add ids to a published set: it does not say where its images came from, so their bytes count."""
+    """Add ids to a published set. It does not name the image files, so the ids are hashes of their bytes."""
     ids = []
     for batch in rows.select_columns(list(TEXT_KEYS)).iter(batch_size=64):
         assert isinstance(batch, dict)
@@ -280,12 +280,12 @@ def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
 
 def _with_labels(rows: datasets.Dataset, label: Modality | Task | None) -> datasets.Dataset:
     """Add the columns that a published set lacks; its folder's name (`CT_384`) gives one label."""
-    known = {
+    defaults = {
         "source": "",
         "modality": label if isinstance(label, Modality) else None,
         "task": label if isinstance(label, Task) else None,
     }
-    for name, value in known.items():
+    for name, value in defaults.items():
         if name not in rows.column_names:
             rows = rows.add_column(  # pyright: ignore[reportCallIssue]
                 name, [value] * len(rows), feature=datasets.Value("string")
@@ -295,10 +295,10 @@ def _with_labels(rows: datasets.Dataset, label: Modality | Task | None) -> datas
 
 def _with_texts(rows: datasets.Dataset, rewritten: Mapping[int, tuple[str, str]]) -> datasets.Dataset:
     """The rows with other problems and solutions at some places."""
-    for part, name in enumerate(("problem", "solution") if rewritten else ()):
+    for text_index, name in enumerate(("problem", "solution") if rewritten else ()):
         column = rows[name][:]
         for number, texts in rewritten.items():
-            column[number] = texts[part]
+            column[number] = texts[text_index]
         rows = rows.remove_columns(name)
         rows = rows.add_column(name, column, feature=FEATURES[name])  # pyright: ignore[reportCallIssue]
     return rows
@@ -307,14 +307,14 @@ def _with_texts(rows: datasets.Dataset, rewritten: Mapping[int, tuple[str, str]]
 def _check_saved(
     rows: datasets.Dataset, name: str, refused: Mapping[int, RowError]
 ) -> tuple[list[int], list[Dropped], dict[int, tuple[str, str]]]:
-    """The places of usable rows, the others, and the texts of rows that were not in the published form."""
+    """The indices of usable rows, the dropped rows, and new texts for rows that were not in the published form."""
     keep: list[int] = []
     rewritten: dict[int, tuple[str, str]] = {}
     dropped: list[Dropped] = []
-    seen: set[str] = set()
-    asked = rows.select_columns(["problem", "solution", "id"])
+    seen_ids: set[str] = set()
+    questions = rows.select_columns(["problem", "solution", "id"])
     usable = zip(_has_bytes(rows), _is_text(rows), strict=True)
-    for number, (row, (has_image, is_text)) in enumerate(zip(asked, usable, strict=True)):
+    for number, (row, (has_image, is_text)) in enumerate(zip(questions, usable, strict=True)):
         assert isinstance(row, dict)
         try:
             if number in refused:
@@ -324,7 +324,7 @@ def _check_saved(
             if not all(isinstance(row[key], str) for key in row):
                 raise RowError("not-text", f"problem, solution and id must be texts, not {row}")
             texts = check_texts(row["problem"], row["solution"])
-            _refuse_repeated(row["id"], seen)
+            _refuse_repeated(row["id"], seen_ids)
         except UnusableInput as error:
             dropped.append(Dropped(f"{name} row {number}", error.reason, str(error)))
         else:
@@ -335,7 +335,7 @@ def _check_saved(
 
 
 def _has_bytes(rows: datasets.Dataset) -> Iterable[bool]:
-    """For every row whether its image's bytes are there, without reading them."""
+    """For every row whether it has the bytes of its image, without reading them."""
     for batch in rows.select_columns(["image"]).with_format("arrow").iter(batch_size=1000):
         for chunk in batch["image"].chunks:  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportCallIssue]
             yield from chunk.field("bytes").is_valid().to_pylist()  # combine_chunks would copy every image

@@ -1,4 +1,4 @@
-"""What a command says where a data set that it names is not there."""
+"""Error messages for data sets that are missing."""
 
 import os
 import re
@@ -12,14 +12,14 @@ def require_data(flag: str, name: str) -> None:
     """Refuse a data set that is not on this disk.
 
     Raises:
-        UserError: it is not there; says how to come by it.
+        UserError: it is missing; the message says how to get it.
     """
     if not os.path.exists(name):  # which is False of any name, however long
         raise UserError(f"{flag} {missing_data(name)}")
 
 
 def missing_data(name: str | os.PathLike) -> str:
-    """`X is not there` and what to do; where it looks like a data set on the hub, how to download it."""
+    """`X is not there` and what to do; for a name like a data set's on the hub, how to download it."""
     text = os.fspath(name)
     if _HUB_NAME.fullmatch(text) and not os.path.isdir(text.partition("/")[0]):
         return (

@@ -1,4 +1,4 @@
-"""The images of a row: opened, and told apart."""
+"""The image of a row: opening it, and a key that identifies it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ def opened_row_images(row: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def image_key(row: Mapping[str, Any]) -> str:
-    """What tells the images of a loaded set apart: 16 digits of the bytes' SHA-256, or else the path.
+    """A key for the image of a row in a loaded set: 16 digits of the bytes' SHA-256, or else the path.
 
-    A text question shares its image with no other: its id stands for it.
+    A text question has no image; its id is the key.
     """
     value = row["image"]
     if value is None:

@@ -1,4 +1,4 @@
-"""One question as a row: which keys it needs, what they may hold, and why a row is dropped."""
+"""One question as a row: its keys, their valid values, and the reasons for dropping a row."""
 
 import hashlib
 import re
@@ -17,15 +17,15 @@ TEXT_KEYS = ("image", "problem", "solution")
 
 
 class RowError(UnusableInput):
-    """A row that is no usable question."""
+    """A row that is not a usable question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A row that is left out, and why."""
+    """A row that is dropped, and why."""
 
     where: str  # file and entry, or the row's place in a data set
-    reason: str  # short slug to count by
+    reason: str  # short slug for counts
     detail: str
     modality: Modality | None = None
     task: Task | None = None
@@ -33,7 +33,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Test questions whose image is also asked about in training."""
+    """The number of test questions whose image is also in the training set."""
 
     questions: int
     shared: int
@@ -45,12 +45,12 @@ class Leak:
 
 
 def leak(train: Iterable[Hashable], test: Iterable[Hashable]) -> Leak:
-    """Count the test questions whose image is in training; each item is one question's image."""
-    seen = set(train)
+    """Count the test questions whose image is in training; each argument holds one image per question."""
+    train_images = set(train)
     shared = questions = 0
     for image in test:
         questions += 1
-        shared += image in seen
+        shared += image in train_images
     return Leak(questions, shared)
 
 
@@ -62,8 +62,8 @@ def row_id(image: bytes | str, problem: str, solution: str) -> str:
             release, in the split files and in every prepared form; else the image's bytes.
     """
     digest = hashlib.sha256()
-    for part in (image, problem, solution):
-        data = part.encode() if isinstance(part, str) else part
+    for component in (image, problem, solution):
+        data = component.encode() if isinstance(component, str) else component
         digest.update(len(data).to_bytes(8, "big"))  # lengths: ("ab", "c") is not ("a", "bc")
         digest.update(data)
     return digest.hexdigest()[:16]
@@ -76,7 +76,7 @@ def check_row(entry: Any) -> tuple[str, str, str]:
         RowError: it cannot be used (`not-an-object`, `missing-key`, `not-text` or as `check_texts` says).
         ImageError: the image is no path that may be opened.
     """
-    image, problem, solution = _texts(entry, TEXT_KEYS)
+    image, problem, solution = required_texts(entry, TEXT_KEYS)
     for key, value in entry.items():
         refuse_more_images(key, value)
     problem, solution = check_texts(problem, solution)
@@ -104,7 +104,7 @@ def check_texts(problem: str, solution: str) -> tuple[str, str]:
     return problem, solution
 
 
-MORE_IMAGES = re.compile(r"(?:images|images|figures|videos?|audios?|(?:image|image)_?\d{1,3})", re.IGNORECASE)
+MORE_IMAGES = re.compile(r"(?:images|pictures|figures|videos?|audios?|(?:image|picture)_?\d{1,3})", re.IGNORECASE)
 """Keys beside `image` that make a question one about several images, or about something else than an image."""
 
 
@@ -114,12 +114,14 @@ def refuse_more_images(key: Any, value: Any) -> None:
     Raises:
         RowError: `several-images`.
     """
-    one_again = isinstance(value, list | tuple) and len(value) == 1 and str(key).casefold() in ("images", "pictures")
-    if value and not one_again and MORE_IMAGES.fullmatch(str(key)):
+    repeats_the_image = (
+        isinstance(value, list | tuple) and len(value) == 1 and str(key).casefold() in ("images", "pictures")
+    )
+    if value and not repeats_the_image and MORE_IMAGES.fullmatch(str(key)):
         raise RowError("several-images", f"the question shows more than one image ({key}: {shown(value)}); one is read")
 
 
-def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
+def required_texts(entry: Any, keys: Iterable[str]) -> list[str]:
     if isinstance(entry, RowError):
         raise entry
     if not isinstance(entry, dict):
@@ -127,10 +129,10 @@ def _texts(entry: Any, keys: Iterable[str]) -> list[str]:
     absent = [key for key in keys if key not in entry]
     if absent:
         raise RowError("missing-key", f"the key {', '.join(map(repr, absent))} is missing")
-    return [_text(key, entry[key]) for key in keys]
+    return [text_of(key, entry[key]) for key in keys]
 
 
-def _text(key: str, value: Any) -> str:
+def text_of(key: str, value: Any) -> str:
     try:
         if isinstance(value, str) and value.strip() and value.encode():
             return value
@@ -141,5 +143,5 @@ def _text(key: str, value: Any) -> str:
 
 def source_of(image: str) -> str:
     """OmniMedVQA's name of the data set in an image path: `Images/PALM2019/T0011.jpg` is of PALM2019."""
-    parts = image.split("/")
-    return parts[1] if len(parts) > 2 and parts[0] == "Images" else ""
+    path_parts = image.split("/")
+    return path_parts[1] if len(path_parts) > 2 and path_parts[0] == "Images" else ""

@@ -156,7 +156,7 @@ def parse_label(text: str, family: Family | None = None) -> Modality | Task | No
     label = _SPELLINGS.get(key)
     if label is None:
         label_names = ", ".join([*Modality, *Task])
-        raise UserError(f"{text!r} is not a modality or task of OmniMedVQA; choose among: {label_names}")
+        raise UserError(f"{text!r} is no modality or task of OmniMedVQA; known are: {label_names}")
     if family is not None and family_of(label) != family:
         raise UserError(f"{text!r} is a {family_of(label)}, but a {family} is expected here")
     return label

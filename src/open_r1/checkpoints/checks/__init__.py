@@ -1,1 +1,1 @@
-"""A checkpoint before it is loaded, and after it was saved."""
+"""Checks of a checkpoint, before it is loaded and after it was saved."""

@@ -1,6 +1,6 @@
-"""A checkpoint's chat template is a program: it is tried in a process of its own, where time and memory end.
+"""Tries a checkpoint's chat template, which is a program, in a separate process with limits on time and memory.
 
-`{{ 10**(10**8) }}` computes for hours already while it is compiled, and nothing within this process could stop it.
+`{{ 10**(10**8) }}` runs for hours while it is compiled, and this process could not interrupt it.
 """
 
 import json
@@ -65,40 +65,40 @@ print(json.dumps(result))
 def require_bounded(
     template: str, conversations: Sequence[Sequence[Mapping[str, Any]]], variables: Mapping[str, Any], where: str
 ) -> None:
-    """Refuse a chat template that does not compile, or does not render these conversations soon and shortly.
+    """Refuse a chat template that does not compile, or exceeds the limits when it renders these conversations.
 
     Args:
         template: jinja2.
-        conversations: messages of each, as `prompts.build_messages` makes them.
-        variables: what else a template may name, such as `bos_token`.
-        where: the folder that it comes from, for the message.
+        conversations: lists of messages from `prompts.build_messages`.
+        variables: other variables of a template, such as `bos_token`.
+        where: the template's folder, for the message.
 
     Raises:
-        UserError: it is refused.
+        UserError: the template is refused.
     """
-    given = json.dumps({"template": template, "conversations": conversations, "variables": variables})
-    problem = _problem(given)
+    request = json.dumps({"template": template, "conversations": conversations, "variables": variables})
+    problem = _problem(request)
     if problem is not None:
         raise UserError(
-            f"the chat template of {where} {problem}, so no question can be put to the model; "
-            "copy the processor files of the base into the folder, or name it with --processor"
+            f"the chat template of {where} {problem}, so the model cannot be prompted; "
+            "copy the processor files of the base into the folder, or name the base with --processor"
         )
 
 
 @cache
-def _problem(given: str) -> str | None:
-    """What is wrong with a template, for the sentence above; None if nothing is."""
+def _problem(request: str) -> str | None:
+    """The problem of a template, as the end of the message above; None if there is none."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _TRY], input=given, capture_output=True, text=True, timeout=_PATIENCE
+        process = subprocess.run(
+            [sys.executable, "-I", "-c", _TRY], input=request, capture_output=True, text=True, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
         return f"is not rendered within {_PATIENCE} s"
-    if done.returncode != 0 or not done.stdout:
+    if process.returncode != 0 or not process.stdout:
         return f"takes more than {PROCESSOR_SECONDS} s or {MEMORY >> 30} GiB to be rendered"
-    result = json.loads(done.stdout)
+    result = json.loads(process.stdout)
     if "error" in result:
         return f"does not work ({' '.join(result['error'].split())})"
     if result["longest"] > LONGEST_TEXT:
-        return f"makes {result['longest']:,} characters of a short question"
+        return f"turns a short question into {result['longest']:,} characters"
     return None

@@ -1,7 +1,7 @@
-"""A checkpoint's folder before anything is made of it: files that can be read, and numbers that a model can have.
+"""Checks a checkpoint folder before it is loaded: files are readable, and numbers are possible for a model.
 
-What a library would do with a broken folder is not waited for: it ends in many kinds of traceback, and in some cases
-takes all of the memory first. Each finding is one line that names the file.
+Libraries answer a broken folder with many kinds of traceback, in some cases after filling the memory. Here each
+problem is a one-line error that names the file.
 """
 
 import math
@@ -27,18 +27,18 @@ _LIMITS: dict[str, int] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings"), 2**31),
     **_SIDES,
 }
-"""Entries that count something -> the largest number that one of them may be; the smallest is 1."""
+"""Entries that are counts -> largest value allowed; the smallest is 1."""
 _POSITIVE = ("rope_theta", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rescale_factor", "image_std")
-"""Entries that are divided by, or whose root is drawn."""
+"""Entries that are divisors or under a square root."""
 
 
 def require_sound(folder: Path) -> None:
-    """Refuse a checkpoint folder with files that cannot be read, are no JSON, or hold numbers that cannot be.
+    """Refuse a checkpoint folder with files that are unreadable, not JSON, or hold impossible numbers.
 
-    Costs a few milliseconds: of weights and of a large tokenizer.json the first byte is read.
+    Takes a few milliseconds: only the first byte of weights and of a large tokenizer.json is read.
 
     Raises:
-        UserError: the first finding.
+        UserError: the first problem.
     """
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
@@ -47,7 +47,7 @@ def require_sound(folder: Path) -> None:
                 file.read(1)
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} cannot be read: {error.strerror}; ask its owner for the right to "
+            f"{error.filename or folder} cannot be read: {error.strerror}; ask its owner for read permission "
             "(chmod a+rX of the folder), or copy the checkpoint"
         ) from error
     for path in files:
@@ -64,14 +64,14 @@ def require_sound(folder: Path) -> None:
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every entry of nested objects; a list of numbers gives each of them."""
-    waiting = [value]
-    while waiting:
-        for name, inner in waiting.pop().items():
+    """Every entry of nested objects; of a list each item."""
+    unvisited = [value]
+    while unvisited:
+        for name, inner in unvisited.pop().items():
             if isinstance(inner, dict):
-                waiting.append(inner)
+                unvisited.append(inner)
             else:
-                yield from ((name, each) for each in (inner if isinstance(inner, list) else [inner]))
+                yield from ((name, item) for item in (inner if isinstance(inner, list) else [inner]))
 
 
 def _require_possible(path: Path, name: str, value: Any) -> None:
@@ -81,25 +81,30 @@ def _require_possible(path: Path, name: str, value: Any) -> None:
     if name in _LIMITS and not (isinstance(value, int) and is_number and 1 <= value <= _LIMITS[name]):
         raise UserError(
             f"{path} says {name} = {str(value)[:40]}, which must be a whole number from 1 to {_LIMITS[name]:,}; "
-            "no model can be made of that: fetch the file again"
+            "no model can be built with it: fetch the file again"
         )
     if name in _POSITIVE and not (is_number and math.isfinite(value) and value > 0):
         raise UserError(f"{path} says {name} = {str(value)[:40]}, which must be a positive number: fetch it again")
 
 
 def require_pixels(where: Path, size: Any) -> None:
-    """Refuse areas that no image is scaled to.
+    """Refuse impossible limits for the area of images.
 
     Args:
         where: for the message.
         size: an image processor's, with shortest_edge and longest_edge, areas in pixels in spite of their names.
 
     Raises:
-        UserError: they are no whole numbers from 1 to 2**28 in this order.
+        UserError: they are not whole numbers from 1 to 2**28 in this order.
     """
-    least, most = size.get("shortest_edge"), size.get("longest_edge")
-    if not (isinstance(least, int) and isinstance(most, int) and 1 <= least <= most <= 2**28 and least <= 2**24):
+    smallest, largest = size.get("shortest_edge"), size.get("longest_edge")
+    if not (
+        isinstance(smallest, int)
+        and isinstance(largest, int)
+        and 1 <= smallest <= largest <= 2**28
+        and smallest <= 2**24
+    ):
         raise UserError(
-            f"the processor in {where} scales images to {str(least)[:40]} to {str(most)[:40]} pixels, which cannot "
-            "be; copy preprocessor_config.json of the base into the folder, or name the base with --processor"
+            f"the processor in {where} scales images to {str(smallest)[:40]} to {str(largest)[:40]} pixels, which is "
+            "impossible; copy preprocessor_config.json of the base into the folder, or name the base with --processor"
         )

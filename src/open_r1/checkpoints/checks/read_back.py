@@ -1,10 +1,10 @@
-"""After the final save: the folder is loaded by the code that users load it with and compared with the model in memory.
+"""After the final save, the folder is loaded with the code that users load it with and compared with the trained model.
 
-Every tensor must be the same, to the bit, and the logits of a short prompt (with an image, where the model sees) must
-agree. Of adapters, the base that the folder names is compared with the base that was trained on: an adapter that
-names another one answers too, only without what was learnt before. Packed bases (4 bits) are packed anew to compare.
+Every tensor must be equal to the bit, and the logits of a short prompt (with an image, if the model takes images) must
+agree. For adapters, the base that the folder names is compared with the base that was trained on: on another base an
+adapter would run too, but without what that base had learnt. 4-bit bases are quantised again to compare them.
 
-A second copy of the model is needed in host memory. Where it does not fit, tensors are compared file by file.
+This needs memory for a second copy of the model. If it does not fit, tensors are compared file by file.
 """
 
 import importlib
@@ -32,29 +32,29 @@ from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
 LOGITS_LIMIT = 1e-3
-"""Largest relative difference of the logits, both in float32 on a CPU. Observed on tiny models: 2e-7."""
+"""Largest relative difference of the logits, both in float32 on a CPU. Measured on tiny models: 3.1e-7 at most."""
 LOGITS_LIMIT_ELSEWHERE = 0.1
-"""The same in half precision or on a GPU: every tensor is equal then, so only a wrong configuration is looked for."""
+"""The same in half precision or on a GPU. All tensors are equal, so only a wrong configuration must be noticed."""
 _ROOM = 1.3  # times the weights must be free in memory
 _ADAPTER_PARTS = (".lora_", ".modules_to_save.")
 
 Stored = Callable[[str], torch.Tensor | None]
-"""A weight's name in the model -> what is stored under it, on the CPU; None if nothing is."""
+"""A weight's name in the model -> the stored tensor on the CPU; None if there is none."""
 NOT_COMPARED: Stored = dict[str, torch.Tensor]().get
 
 
 def read_back(trainer: Any, folder: Path) -> str:
-    """Compare a saved folder with the model that a trainer holds. All processes call it, the first one compares.
+    """Compare a saved folder with the model of a trainer. All processes call it; the first one compares.
 
     Args:
         trainer: `ResumableTrainer`, after training.
-        folder: where the final weights, the configuration and the processor lie.
+        folder: with the final weights, the configuration and the processor.
 
     Returns:
         One line that says what was compared; empty on the other processes.
 
     Raises:
-        UserError: the folder does not load, or holds another model than was trained.
+        UserError: the folder does not load, or does not hold the trained model.
     """
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     device = trainer.accelerator.device
@@ -84,12 +84,12 @@ def read_back(trainer: Any, folder: Path) -> str:
     loaded = merge_adapter(loaded, folder) if is_adapter(folder) else loaded
     if _is_packed(model):  # which computes otherwise than the whole base that is loaded
         return f"read back: {folder} loads, and every tensor is the one that was trained"
-    apart = _require_close(trainer, folder, expected, _logits(loaded, sample, torch.device("cpu")))
-    return f"read back: {folder} loads, every tensor is the one that was trained, logits agree within {apart:.0e}"
+    difference = _require_close(trainer, folder, expected, _logits(loaded, sample, torch.device("cpu")))
+    return f"read back: {folder} loads, every tensor is the one that was trained, logits agree within {difference:.0e}"
 
 
 def sample_inputs(processor: Any) -> Any:
-    """A short prompt, with an image where the processor takes one, as the model takes it."""
+    """A short prompt as model inputs, with an image if the processor takes images."""
     has_vision = hasattr(processor, "image_processor")
     messages = build_messages("What is shown? A)CT, B)MRI", Mode.NOTHINK, has_image=has_vision)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -101,7 +101,7 @@ def sample_inputs(processor: Any) -> Any:
 
 @torch.no_grad()
 def _logits(model: Any, sample: Any, device: torch.device) -> torch.Tensor:
-    """(tokens, vocabulary) in float32 on the CPU, with the model in evaluation mode as long as that takes."""
+    """Logits (tokens, vocabulary) in float32 on the CPU; the model is put into evaluation mode meanwhile."""
     was_training = model.training
     model.eval()
     try:
@@ -112,7 +112,7 @@ def _logits(model: Any, sample: Any, device: torch.device) -> torch.Tensor:
 
 
 def _open(folder: Path, model: Any, files: ExitStack) -> tuple[Stored, Any]:
-    """How to read what is stored, and the loaded model (of an adapter: its base); None if memory does not suffice."""
+    """A reader of stored tensors, and the loaded model (of an adapter: its base), None if memory does not suffice."""
     with unsharded_loading():
         if _needed(model) <= available_memory():
             loaded = load_model(adapter_base(folder) if is_adapter(folder) else folder, dtype=_loaded_dtype(model))
@@ -123,7 +123,7 @@ def _open(folder: Path, model: Any, files: ExitStack) -> tuple[Stored, Any]:
 
 
 def _needed(model: Any) -> int:
-    """Bytes of memory that a second copy takes."""
+    """Bytes of memory for a second copy of the model."""
     return int(sum(_count(weight) for weight in model.parameters()) * _loaded_dtype(model).itemsize * _ROOM)
 
 
@@ -138,7 +138,7 @@ def _count(weight: Any) -> int:
 
 
 def available_memory() -> int:
-    """Bytes of host memory that this process can still take: of the machine, and of its control group."""
+    """Bytes of host memory that this process can still allocate, within the machine and its control group."""
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
@@ -151,7 +151,7 @@ def available_memory() -> int:
 
 @contextmanager
 def _from_files(folder: Path, model: Any) -> Iterator[Stored]:
-    """Reads single tensors by the names that transformers has saved them under."""
+    """A reader of single tensors from the files, by their names in the model."""
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(file, "pt")) for file in weight_files(folder, whole_name(folder))]
         places = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -164,12 +164,12 @@ def _from_files(folder: Path, model: Any) -> Iterator[Stored]:
 
 
 def _differing(model: Any, stored: Stored | None) -> tuple[list[str], dict[str, torch.Tensor]]:
-    """Names of the weights (of adapters: of the base) that are not stored as they are, and the adapters' tensors."""
+    """Names of the weights (for adapters: of the base) that differ from the stored ones, and the adapters' tensors."""
     differing, adapters = [], {}
     for name, weight in gathered_weights(model):
         if stored is None:
             continue
-        if any(part in name for part in _ADAPTER_PARTS):
+        if any(marker in name for marker in _ADAPTER_PARTS):
             adapters[name] = weight.cpu().clone()
             continue
         if stored is NOT_COMPARED:
@@ -182,7 +182,7 @@ def _differing(model: Any, stored: Stored | None) -> tuple[list[str], dict[str, 
 
 
 def _equal(weight: Any, saved: torch.Tensor) -> bool:
-    """Whether a stored tensor, in the number format of a weight in memory, is that weight."""
+    """Whether a stored tensor equals a weight in memory, in the weight's number format."""
     if not hasattr(weight, "quant_state"):
         return torch.equal(saved.to(weight.dtype), weight.cpu())
     state = weight.quant_state
@@ -199,8 +199,8 @@ def _equal(weight: Any, saved: torch.Tensor) -> bool:
 def _differing_adapters(model: Any, adapters: dict[str, torch.Tensor], folder: Path) -> list[str]:
     trained = peft.get_peft_model_state_dict(model, state_dict=adapters)
     saved = peft.load_peft_weights(str(folder), device="cpu")
-    same = {name for name in trained.keys() & saved.keys() if _equal(trained[name], saved[name])}
-    return sorted((trained.keys() | saved.keys()) - same)
+    equal = {name for name in trained.keys() & saved.keys() if _equal(trained[name], saved[name])}
+    return sorted((trained.keys() | saved.keys()) - equal)
 
 
 def _is_packed(model: Any) -> bool:
@@ -211,12 +211,12 @@ def _require_same_inputs(folder: Path, sample: Any) -> None:
     inputs = sample_inputs(load_processor(folder))
     if inputs.keys() != sample.keys() or not all(torch.equal(inputs[name], sample[name]) for name in inputs):
         raise UserError(
-            f"the processor saved in {folder} makes other inputs of a prompt than the one that was trained with; the "
+            f"the processor saved in {folder} encodes a prompt differently from the one used in training; the "
             "folder is kept and not published: copy the processor files of the base into it"
         )
 
 
-def _require_close(trainer: Any, folder: Path, expected: torch.Tensor, seen: torch.Tensor) -> float:
+def _require_close(trainer: Any, folder: Path, expected: torch.Tensor, actual: torch.Tensor) -> float:
     """The relative difference of the logits.
 
     Raises:
@@ -224,12 +224,12 @@ def _require_close(trainer: Any, folder: Path, expected: torch.Tensor, seen: tor
     """
     exact = expected.isfinite().all() and trainer.accelerator.mixed_precision == "no"
     exact = exact and trainer.accelerator.device.type == "cpu" and trainer.model.dtype == torch.float32
-    apart = ((seen - expected).norm() / expected.norm()).item()
+    difference = ((actual - expected).norm() / expected.norm()).item()
     limit = LOGITS_LIMIT if exact else LOGITS_LIMIT_ELSEWHERE
-    if not apart <= limit:
+    if not difference <= limit:
         raise UserError(
-            f"{folder} answers otherwise than the model that was trained: logits differ by {apart:.1e} (limit "
-            f"{limit:.0e}), though every tensor is the same, so its config.json says something else. The folder is "
+            f"{folder} does not compute the same as the trained model: logits differ by {difference:.1e} (limit "
+            f"{limit:.0e}) although all tensors are equal, so its config.json must differ. The folder is "
             "kept and not published"
         )
-    return apart
+    return difference

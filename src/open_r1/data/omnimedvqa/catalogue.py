@@ -1,7 +1,7 @@
-"""All questions of a release or of the split files at once: labels in memory, texts on disk.
+"""All questions of a release or of the split files: labels in memory, texts on disk.
 
-A question costs some hundred bytes of memory, whatever its text. The two split families ask the same questions,
-each knowing one label; reading both joins them on (image, problem).
+A question takes about a hundred bytes of memory, whatever its text. The two split families hold the same questions,
+each with one of the two labels; they are joined on (image, problem).
 """
 
 import json
@@ -25,7 +25,7 @@ _NONE = 255  # code of a label that a question does not have
 
 
 class Texts(NamedTuple):
-    """What is kept on disk of a question."""
+    """The part of a question that is stored on disk."""
 
     image: str
     problem: str
@@ -72,7 +72,7 @@ class Questions:
         self._known.clear()
 
     def _take(self, row: Question | Dropped, family: Family | None, spool: BinaryIO) -> int | None:
-        """Enter a row; returns its index, or None if it is dropped."""
+        """Add a row; returns its index, or None if it is dropped."""
         if isinstance(row, Dropped):
             self.dropped.append(row)
             return None
@@ -137,7 +137,7 @@ class Questions:
         """The indices of the questions with a label."""
         code = _LABELS.index(label)
         codes = self._codes[family_of(label)]
-        return array("I", (index for index, each in enumerate(codes) if each == code))
+        return array("I", (index for index, question_code in enumerate(codes) if question_code == code))
 
     def published(self, label: Label) -> Members:
         """The published split of a label, in the order of its files."""

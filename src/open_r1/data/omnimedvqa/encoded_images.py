@@ -1,10 +1,10 @@
-"""Turn thousands of images into 384 x 384 PNG or JPEG, each once, in many processes, and survive a kill.
+"""Encode thousands of images as 384 x 384 PNG or JPEG, each once, in several processes, resumable after a kill.
 
-A pack is a folder: every worker process appends encoded images to a file of its own, and one index says what
-lies where. The index is written after the images, so what it names is there; a run that was killed goes on
-with what the index holds. In memory an image costs some 40 bytes, however large it is.
+A pack is a folder: every worker process appends encoded images to its own file, and an index holds their positions.
+The index is written after the images, so every image in it exists; a run that was killed resumes from the index. An
+image takes about 40 bytes of memory, however large it is.
 
-Imports stay few: every worker process pays for them.
+Imports are few, because every worker process repeats them.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from open_r1.common.errors import UserError
 from open_r1.data.images import SIZE, ImageError, decode, read_file, resolve
 
 _CHUNK = 8  # images in one task
-_AHEAD = 16  # tasks in flight per worker: two seconds of work, while whoever reads is busy with other things
+_AHEAD = 16  # tasks in flight per worker: two seconds of work while the reader is busy
 _INDEX = "index.jsonl"
 _NOT_THERE = 2**16 - 1
 
@@ -46,9 +46,9 @@ class Encoding:
 
     def __post_init__(self):
         if self.format not in ("PNG", "JPEG"):
-            raise UserError(f"--format {self.format} does not exist; choose PNG or JPEG")
+            raise UserError(f"--format {self.format} is not supported; choose PNG or JPEG")
         if not 28 <= self.size <= 4096:
-            raise UserError(f"--size {self.size} is out of range; sides of 28 to 4096 pixels make sense")
+            raise UserError(f"--size {self.size} is out of range; give a side of 28 to 4096 pixels")
 
     def encode(self, data: bytes, name: str) -> bytes:
         """Bytes of any image file -> bytes of the stored form. Raises `ImageError`."""
@@ -63,7 +63,7 @@ class Encoding:
 
 
 class Stored(NamedTuple):
-    """What a worker reports about one image."""
+    """A worker's report on one image."""
 
     content: str  # 16 hexadecimal digits of the source file's SHA-256: equal files are one image
     segment: str | None = None  # where the encoded form lies; None if it was only hashed
@@ -73,7 +73,7 @@ class Stored(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One image to do."""
+    """One image to encode."""
 
     index: int
     reference: str  # path below the image root
@@ -84,7 +84,7 @@ class Pack:
     """Encoded images on disk, addressed by their index in `references`."""
 
     def __init__(self, folder: Path, image_root: Path, references: Sequence[str], encoding: Encoding):
-        """Open a pack in `folder`, which is made, or reused as far as it fits the encoding and the files."""
+        """Open a pack in `folder`, which is created, or resumed if it matches the encoding and the files."""
         self.folder, self.image_root, self.references, self.encoding = folder, image_root, references, encoding
         count = len(references)
         self._segments: list[str] = []
@@ -99,7 +99,7 @@ class Pack:
         self._resume()
 
     def close(self) -> None:
-        """Stop what is under way and let go of the files."""
+        """Stop the running work and close the files."""
         self._filling.close()
         for handle in self._handles.values():
             os.close(handle)
@@ -124,12 +124,12 @@ class Pack:
         return data
 
     def start(self, jobs: Iterable[Job], workers: int) -> None:
-        """Say what to do, in the order in which it will be asked for; `has` and `finish` get it done."""
+        """Set the jobs, in the order in which they will be needed; `has` and `finish` run them."""
         todo = (job for job in jobs if not (job.index in self or (not job.wanted and self._hashed[job.index])))
         self._filling = self._fill(todo, workers)
 
     def has(self, index: int) -> bool:
-        """Whether an image is in the pack, waiting for it; if not, `failed` says why.
+        """Wait for an image; returns whether it is in the pack. If not, `failed` holds the error.
 
         Raises:
             OSError: the disk is full.
@@ -140,7 +140,7 @@ class Pack:
         return index in self
 
     def finish(self) -> Iterator[int]:
-        """Wait for all images; yields how many were done since it last yielded, raises as `has` does."""
+        """Wait for all images; yields the number of new ones, raises like `has`."""
         return self._filling
 
     def _fill(self, jobs: Iterator[Job], workers: int) -> Generator[int]:
@@ -170,13 +170,13 @@ class Pack:
         reference = self.references[index]
         try:
             stamp = self._stamp(reference)
-        except OSError:  # moved away since it was read: another run shall look for itself
+        except OSError:  # moved since it was read: the next run reads it again
             return
         self._index.write(json.dumps([reference, *stamp, *stored]) + "\n")
 
     def _stamp(self, reference: str) -> list[int]:
-        found = os.stat(os.path.join(self.image_root, reference))
-        return [found.st_size, found.st_mtime_ns]
+        status = os.stat(os.path.join(self.image_root, reference))
+        return [status.st_size, status.st_mtime_ns]
 
     def _resume(self) -> None:
         header = json.dumps({**asdict(self.encoding), "pillow": PIL.__version__, "root": str(self.image_root)})
@@ -186,17 +186,17 @@ class Pack:
             lines = []
             for leftover in self.folder.iterdir():
                 leftover.unlink()
-        places = {reference: index for index, reference in enumerate(self.references)} if lines else {}
-        kept = [line for line in lines[1:] if self._take_up(line, places)]
-        path.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+        index_of = {reference: index for index, reference in enumerate(self.references)} if lines else {}
+        valid_lines = [line for line in lines[1:] if self._take_up(line, index_of)]
+        path.write_text("\n".join([header, *valid_lines]) + "\n", encoding="utf-8")
         self._index = path.open("a", encoding="utf-8")
 
-    def _take_up(self, line: str, places: dict[str, int]) -> bool:
-        """Enter one line of an earlier run if it still holds; a torn last line does not."""
+    def _take_up(self, line: str, index_of: dict[str, int]) -> bool:
+        """Use one line of an earlier run if its file is unchanged; an incomplete last line is skipped."""
         try:
-            reference, size, time, *rest = json.loads(line)
-            stored = Stored(*rest)
-            index = places[reference]
+            reference, size, time, *fields = json.loads(line)
+            stored = Stored(*fields)
+            index = index_of[reference]
             holds = [size, time] == self._stamp(reference) and (
                 stored.segment is None or os.path.getsize(self.folder / stored.segment) >= stored.offset + stored.length
             )
@@ -220,12 +220,12 @@ def _chunks(jobs: Iterator[Job]) -> Iterator[_Chunk]:
 
 
 def _run(work: _Work, chunks: Iterable[_Chunk], workers: int) -> Iterator[tuple[_Chunk, _Results]]:
-    """Run the chunks in `workers` processes; results come in order, a bounded number of chunks is under way."""
+    """Run the chunks in `workers` processes; results come in order, and a bounded number of chunks is in flight."""
     if workers == 1:
         for chunk in chunks:
             yield chunk, _do(work, chunk)
         return
-    # Never fork this process: whoever calls may have threads of torch or pyarrow.
+    # Never fork this process: the caller may have threads of torch or pyarrow.
     context = multiprocessing.get_context("spawn")
     pending: deque[tuple[_Chunk, Future[_Results]]] = deque()
     pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent)
@@ -233,22 +233,22 @@ def _run(work: _Work, chunks: Iterable[_Chunk], workers: int) -> Iterator[tuple[
         for chunk in chunks:
             pending.append((chunk, pool.submit(_do, work, chunk)))
             if len(pending) >= workers * _AHEAD:
-                done, future = pending.popleft()
-                yield done, future.result()
+                finished_chunk, future = pending.popleft()
+                yield finished_chunk, future.result()
         while pending:
-            done, future = pending.popleft()
-            yield done, future.result()
+            finished_chunk, future = pending.popleft()
+            yield finished_chunk, future.result()
     except (BrokenProcessPool, MemoryError):
         raise UserError(
-            "a worker process died, most likely for lack of memory; run again with fewer --num_workers, "
-            "the images that are done are kept"
+            "a worker process died, probably because memory ran out; run again with fewer --num_workers, "
+            "the encoded images are kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when the parent was killed (Python would wait for ever)."""
+    """In a worker: leave Ctrl-C to the parent, and end if the parent is killed (Python would wait forever)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -277,7 +277,7 @@ def _do_one(folder: str, image_root: str, encoding: Encoding, job: Job) -> Store
     segment = f"{os.getpid()}.pack"
     with open(os.path.join(folder, segment), "ab", buffering=0) as file:
         offset = file.seek(0, os.SEEK_END)
-        rest = memoryview(encoded)
-        while rest:  # a disk that fills up takes a part, then raises; the index never names that part
-            rest = rest[file.write(rest) :]
+        remaining = memoryview(encoded)
+        while remaining:  # a full disk writes a part, then raises; the index never names that part
+            remaining = remaining[file.write(remaining) :]
     return Stored(content, segment, offset, len(encoded), zlib.crc32(encoded))

@@ -1,9 +1,9 @@
-"""Build `data/VQA/<name>_384`: from OmniMedVQA's release or Med-R1's split files to data sets that load.
+"""Build the data sets `data/VQA/<name>_384` from OmniMedVQA's release or Med-R1's split files.
 
-The way: read and check every question (`vqa_questions`), draw train and test (`vqa_splits`), encode every image
-once (`image_pack`), write each set (`arrow_sets`). All work lies in `<output_dir>/.partial`; a set gets its name
-when it is complete, its manifest last. The same inputs and settings give the same bytes with any number of
-processes. Memory does not grow with the images, and by some hundred bytes per question.
+Steps: read and check every question (`catalogue`), draw train and test (`splits`), encode every image once
+(`encoded_images`), write each set (`arrow_sets`). Unfinished work is in `<output_dir>/.partial`; a set is renamed when
+it is complete, and its manifest is written last. The same inputs and settings give the same bytes with any number of
+processes. Memory does not grow with the images, and by about a hundred bytes per question.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
 from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
 from open_r1.data.omnimedvqa.encoded_images import Encoding, Job, Pack
-from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, _digest, _number, _size, _version
+from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, digest_of, format_of, number_of, size_of
 from open_r1.data.omnimedvqa.source import release_files, split_files
 from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
@@ -46,14 +46,14 @@ _STAGE = ".partial"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What to build from what; `prepare` does it."""
+    """The settings of `prepare`: inputs, output and split."""
 
     output_dir: Path
     release: Path | None = None  # either this
     splits_dir: Path | None = None  # or this and image_root
     image_root: Path | None = None  # default for a release: the release
     split: SplitKind | None = None  # default: published for split files, random for a release
-    only: tuple[Label, ...] = ()  # default: everything that is there
+    only: tuple[Label, ...] = ()  # default: every label in the data
     by: tuple[Family, ...] = ("modality", "task")
     seed: int = 42
     num_workers: int = 1
@@ -62,19 +62,19 @@ class Preparation:
 
     def __post_init__(self):
         if (self.release is None) == (self.splits_dir is None):
-            raise UserError("give either --release or --splits_dir, to say what the data is made from")
+            raise UserError("give either --release or --splits_dir as the source of the data")
         if self.splits_dir is not None and self.image_root is None:
             raise UserError("--splits_dir needs --image_root, the folder that holds Images/")
         for folder in (self.release, self.splits_dir, self.image_root):
             if folder is not None and not folder.is_dir():
-                raise UserError(f"{folder} is no folder that can be read")
+                raise UserError(f"{folder} is not a readable folder")
         if self.release is not None and self.split == "published":
             raise UserError("a release has no published split: use --split random or image_disjoint")
         if self.num_workers < 1:
-            raise UserError(f"--num_workers {self.num_workers} makes no sense; 1 or more processes are needed")
-        strangers = [label for label in self.only if family_of(label) not in self.by]
-        if strangers:
-            raise UserError(f"--only {strangers[0]} is a {family_of(strangers[0])}, which --by leaves out")
+            raise UserError(f"--num_workers {self.num_workers} is invalid; give 1 or more processes")
+        excluded = [label for label in self.only if family_of(label) not in self.by]
+        if excluded:
+            raise UserError(f"--only {excluded[0]} is a {family_of(excluded[0])}, which --by leaves out")
 
     @property
     def kind(self) -> SplitKind:
@@ -89,25 +89,25 @@ class Preparation:
         return root
 
     def folder(self, label: Label) -> Path:
-        """Where a label's set goes: `CT_384`, `Disease_Diagnosis_384`."""
+        """The folder of a label's set: `CT_384`, `Disease_Diagnosis_384`."""
         return self.output_dir / label.folder.replace(f"_{SIZE}", f"_{self.encoding.size}")
 
     def settings(self) -> dict[str, Any]:
-        """What the bytes of a set depend on, besides its inputs."""
+        """The settings that the bytes of a set depend on."""
         seed = None if self.kind == "published" else self.seed
         return {"split": self.kind, "seed": seed, **asdict(self.encoding)}
 
 
 def prepare(preparation: Preparation) -> Outcome:
-    """Build every set that is asked for and not complete yet.
+    """Build every requested set that is not complete yet.
 
     Raises:
-        UserError: inputs, settings or the output folder cannot be used, or the disk is full. What is complete
-            stays; images that are done are kept for the next run, unless the disk is full.
+        UserError: inputs, settings or the output folder cannot be used, or the disk is full. Complete sets stay;
+            encoded images are kept for the next run, unless the disk is full.
     """
     stage = preparation.output_dir / _STAGE
     with claimed(preparation.output_dir):
-        goes_on = stage.exists()
+        is_resumed = stage.exists()
         try:
             with disk_errors(preparation.output_dir):
                 stage.mkdir(exist_ok=True)
@@ -116,7 +116,7 @@ def prepare(preparation: Preparation) -> Outcome:
             shutil.rmtree(stage, ignore_errors=True)
             raise
         except UserError:
-            if not goes_on and not (stage / "pictures").exists():
+            if not is_resumed and not (stage / "pictures").exists():
                 shutil.rmtree(stage, ignore_errors=True)
             raise
         shutil.rmtree(stage, ignore_errors=True)
@@ -137,23 +137,23 @@ class _Build:
         if self.preparation.kind != "image_disjoint":
             members = self._split(labels, None)
         inputs = self._inputs(labels)
-        finished = {label: self._finished(label, inputs[label]) for label in labels}
-        todo = [label for label in labels if finished[label] is None]
+        prepared = {label: self._finished(label, inputs[label]) for label in labels}
+        todo = [label for label in labels if prepared[label] is None]
         if todo:
             pack = self._start_encoding(todo, members)
             try:
                 members = members or self._split(labels, pack)
                 for label in todo:
-                    finished[label] = self._write(label, members[label], inputs[label], pack)
+                    prepared[label] = self._write(label, members[label], inputs[label], pack)
             finally:
                 pack.close()
-        sets = [done for done in finished.values() if done is not None]
-        rows = [row for done in sets for row in done.report["dropped"]] + self._of_no_set()
+        sets = [data_set for data_set in prepared.values() if data_set is not None]
+        rows = [row for data_set in sets for row in data_set.report["dropped"]] + self._of_no_set()
         unique = {(row["where"], row["reason"], row["detail"]): row for row in rows}
-        unlabelled: dict[Family, int] = {each: self.questions.unlabelled(each) for each in self.preparation.by}
+        unlabelled: dict[Family, int] = {family: self.questions.unlabelled(family) for family in self.preparation.by}
         return Outcome(sets, list(unique.values()), unlabelled)
 
-    # ---- what is asked for
+    # ---- requested sets
 
     def _read(self) -> None:
         if self.preparation.release is not None:
@@ -162,8 +162,8 @@ class _Build:
             assert self.preparation.splits_dir is not None
             self.questions.read_splits(self.preparation.splits_dir)
         if not len(self.questions):
-            first = "; ".join(f"{row.where}: {row.detail}" for row in self.questions.dropped[:3])
-            raise UserError(f"none of the {len(self.questions.dropped)} questions can be used: {first}")
+            examples = "; ".join(f"{row.where}: {row.detail}" for row in self.questions.dropped[:3])
+            raise UserError(f"none of the {len(self.questions.dropped)} questions can be used: {examples}")
 
     def _has(self, label: Label) -> bool:
         if self.preparation.kind == "published":
@@ -171,35 +171,35 @@ class _Build:
         return bool(self.questions.asking(label))
 
     def _labels(self) -> list[Label]:
-        known: list[Label] = [*Modality, *Task]
-        wanted = [label for label in known if family_of(label) in self.preparation.by]
-        there = [label for label in wanted if self._has(label)]
-        missing = [label for label in self.preparation.only if label not in there]
+        all_labels: list[Label] = [*Modality, *Task]
+        wanted = [label for label in all_labels if family_of(label) in self.preparation.by]
+        available = [label for label in wanted if self._has(label)]
+        missing = [label for label in self.preparation.only if label not in available]
         if missing:
             raise UserError(
-                f"there is no question for --only {', '.join(missing)}; there are: {', '.join(there) or 'none'}"
+                f"there is no question for --only {', '.join(missing)}; available: {', '.join(available) or 'none'}"
             )
-        return [label for label in there if label in (self.preparation.only or there)]
+        return [label for label in available if label in (self.preparation.only or available)]
 
     def _split(self, labels: list[Label], pack: Pack | None) -> dict[Label, Members]:
-        """Train and test of every label; a pack is needed to tell equal images with different names."""
+        """Train and test of every label; a pack is needed to recognize equal images with different names."""
         if self.preparation.kind == "published":
             members = {label: self.questions.published(label) for label in labels}
         else:
             sides = self._draw(pack)
             members = {label: self.questions.drawn(label, sides) for label in labels}
         if not self.preparation.allow_missing_side:
-            lacking = [
+            missing_sides = [
                 f"{self.preparation.folder(label).name} has no {side} question"
                 for label in labels
                 for side in SIDES
                 if not members[label][side]
             ]
-            if lacking:
-                complete = [label for label in labels if all(members[label].values())]
-                hint = f"--only {' '.join(repr(str(each)) for each in complete)}, or " if complete else ""
+            if missing_sides:
+                usable = [label for label in labels if all(members[label].values())]
+                hint = f"--only {' '.join(repr(str(label)) for label in usable)}, or " if usable else ""
                 raise UserError(
-                    f"{'; '.join(lacking)}: training needs train and evaluation needs test; use {hint}"
+                    f"{'; '.join(missing_sides)}: training needs train and evaluation needs test; use {hint}"
                     "--allow_missing_side to build what is there"
                 )
         return members
@@ -208,39 +208,39 @@ class _Build:
         questions, seed = self.questions, self.preparation.seed
         if pack is None:
             return draw_per_question(questions.cells(), questions.number, seed)
-        # Where a file could not be read its path stands for it, beyond the range of the 64-bit hashes.
+        # An unreadable file is identified by its path, as a number beyond the range of the 64-bit hashes.
         identity = [
-            (1 << 64) + _number(path) if (content := pack.content(index)) is None else content
+            (1 << 64) + number_of(path) if (content := pack.content(index)) is None else content
             for path, index in questions.images.items()
         ]
         return draw_per_image(questions.cells(), [identity[index] for index in questions.image_index], seed)
 
-    # ---- what is complete already
+    # ---- complete sets
 
     def _inputs(self, labels: list[Label]) -> dict[Label, dict[str, str]]:
-        """What each set is made from: a hash of all question files, and one of its images' paths and sizes."""
+        """The inputs of each set: a hash of all question files, and one of the paths and sizes of its images."""
         p = self.preparation
         if p.release is not None:
             files = [(path.relative_to(p.release), path) for path in release_files(p.release)]
         else:
             assert p.splits_dir is not None
             files = [(path.relative_to(p.splits_dir), path) for path, _ in split_files(p.splits_dir)]
-        digest = _digest(f"{name} {sha256_file(path)}" for name, path in files)
+        digest = digest_of(f"{name} {sha256_file(path)}" for name, path in files)
         paths = list(self.questions.images)
         sizes = array("q", [-2]) * len(paths)  # bytes; -1 not there, -2 not looked at
         inputs = {}
         for label in labels:
-            asked = range(len(paths)) if p.kind == "image_disjoint" else self._images_of(label)
-            for index in asked:
+            image_indices = range(len(paths)) if p.kind == "image_disjoint" else self._images_of(label)
+            for index in image_indices:
                 if sizes[index] == -2:
-                    sizes[index] = _size(paths[index], p.images)
-            if all(sizes[index] == -1 for index in asked):
+                    sizes[index] = size_of(paths[index], p.images)
+            if all(sizes[index] == -1 for index in image_indices):
                 raise UserError(
-                    f"none of the {len(asked)} images of {label} is below {p.images}, for example "
-                    f"{paths[asked[0]]!r}; give the folder that holds Images/ as --image_root"
+                    f"none of the {len(image_indices)} images of {label} is below {p.images}, for example "
+                    f"{paths[image_indices[0]]!r}; give the folder that holds Images/ as --image_root"
                 )
-            lines = (f"{paths[index]} {sizes[index]}" for index in asked)
-            inputs[label] = {"question files": digest, "pictures": _digest(lines)}
+            lines = (f"{paths[index]} {sizes[index]}" for index in image_indices)
+            inputs[label] = {"question files": digest, "pictures": digest_of(lines)}
         return inputs
 
     def _images_of(self, label: Label) -> list[int]:
@@ -258,16 +258,16 @@ class _Build:
         manifest = read_manifest(folder)
         if manifest is None:
             return None
-        wanted = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
-        found = {
-            "version": _version(manifest),
+        expected = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
+        recorded = {
+            "version": format_of(manifest),
             **manifest.get("settings", {}),
             **manifest.get("inputs", {}),
         }
         differences = [
-            f"{key} (was {found.get(key)!s:.20}, is {value!s:.20})"
-            for key, value in wanted.items()
-            if found.get(key) != value
+            f"{key} (was {recorded.get(key)!s:.20}, is {value!s:.20})"
+            for key, value in expected.items()
+            if recorded.get(key) != value
         ]
         if differences:
             raise UserError(
@@ -282,14 +282,14 @@ class _Build:
     # ---- images
 
     def _start_encoding(self, labels: list[Label], members: dict[Label, Members]) -> Pack:
-        """Set the worker processes to work, in the order in which the sets will be written."""
+        """Start the worker processes, in the order in which the sets will be written."""
         paths = list(self.questions.images)
         pack = Pack(self.stage / "pictures", self.preparation.images, paths, self.preparation.encoding)
         if members:
             order = self._in_order_of_use(labels, members)
             pack.start((Job(index, paths[index], True) for index in order), self.preparation.num_workers)
             return pack
-        # A draw per image has to know all images, or it would depend on what is built.
+        # A draw per image needs all images, or it would depend on which sets are built.
         wanted = bytearray(len(paths))
         for label in labels:
             for index in self._images_of(label):
@@ -302,13 +302,13 @@ class _Build:
         return pack
 
     def _in_order_of_use(self, labels: list[Label], members: dict[Label, Members]) -> Iterator[int]:
-        seen = bytearray(len(self.questions.images))
+        visited = bytearray(len(self.questions.images))
         for label in labels:
             for side in SIDES:
                 for question in members[label][side]:
                     index = self.questions.image_index[question]
-                    if not seen[index]:
-                        seen[index] = 1
+                    if not visited[index]:
+                        visited[index] = 1
                         yield index
 
     # ---- one set
@@ -316,7 +316,7 @@ class _Build:
     def _write(self, label: Label, members: Members, inputs: dict[str, str], pack: Pack) -> Prepared:
         final = self.preparation.folder(label)
         stage = self.stage / final.name
-        shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(stage, ignore_errors=True)  # left by a killed run
         stage.mkdir()
         dropped = [row for row in self.questions.dropped if label in (row.modality, row.task)]
         used: Members = {side: array("I") for side in SIDES}
@@ -342,7 +342,7 @@ class _Build:
     def _rows(
         self, indices: array, pack: Pack, used: array, dropped: list[Dropped], bar: tqdm
     ) -> Iterator[dict[str, Any]]:
-        """The rows of one side as their images get ready; notes which were used, and which not and why."""
+        """The rows of one side as their images get ready; fills `used` and `dropped`."""
         questions = self.questions
         for index, texts in zip(indices, questions.texts(indices), strict=True):
             bar.update()
@@ -386,5 +386,5 @@ class _Build:
         write_json(stage / MANIFEST, manifest)
 
     def _of_no_set(self) -> list[dict[str, Any]]:
-        """Rows that were dropped before it was known which sets they belong to."""
+        """Dropped rows without a label, which belong to no set."""
         return [asdict(row) for row in self.questions.dropped if row.modality is None and row.task is None]

@@ -1,8 +1,7 @@
 """Read OmniMedVQA's questions: the release (`QA_information/`) or Med-R1's split files, one question at a time.
 
-Nothing here opens an image. A question that cannot be used becomes a `Dropped` with its reason and the reading
-goes on; a file that is no list of questions at all is an error. Files are parsed entry by entry, so that memory
-does not grow with them.
+No image is opened here. An unusable question becomes a `Dropped` with its reason; a file that is not a list of
+questions is an error. Files are parsed entry by entry, so that memory does not grow with them.
 """
 
 import math
@@ -20,13 +19,13 @@ from open_r1.data.json_lists import json_entries
 from open_r1.data.rows import (
     Dropped,
     RowError,
-    _text,
-    _texts,
     check_row,
     check_texts,
     refuse_more_images,
+    required_texts,
     row_id,
     source_of,
+    text_of,
 )
 from open_r1.grading.problems import LETTERS, render_problem
 from open_r1.vocabulary.labels import Modality, SplitFile, Task, parse_modality, parse_split_file, parse_task
@@ -44,12 +43,6 @@ class Question:
     task: Task | None
 
 
-# ------------------------------------------------------------------------------------------------ JSON lists
-
-
-# ------------------------------------------------------------------------------------------------- one row
-
-
 # -------------------------------------------------------------------------------------------------- release
 
 
@@ -62,8 +55,8 @@ def release_files(release: str | os.PathLike) -> list[Path]:
     files = sorted(Path(release).glob("QA_information/*/*.json"))
     if not files:
         raise UserError(
-            f"{release} is no OmniMedVQA release: QA_information/Open-access/<dataset>.json is not there; "
-            "unpack OmniMedVQA.zip and give the folder that holds Images and QA_information"
+            f"{release} is not an OmniMedVQA release: it has no QA_information/Open-access/<dataset>.json; "
+            "unpack OmniMedVQA.zip and give the folder that contains Images and QA_information"
         )
     return files
 
@@ -91,13 +84,13 @@ def _release_row(entry: Any, where: str, stem: str) -> Question | Dropped:
             task = parse_task(str(entry.get("question_type") or ""), "task")
         except UserError as error:
             raise RowError("unknown-label", str(error)) from None
-        # Grades are numbers in places: they are meant as texts.
+        # Some grades are numbers in the data; they are read as texts.
         entry = {key: str(value) if _is_number(value) else value for key, value in entry.items()}
-        question, answer, image = _texts(entry, ("question", "gt_answer", "image_path"))
+        question, answer, image = required_texts(entry, ("question", "gt_answer", "image_path"))
         for key, value in entry.items():
             refuse_more_images(key, value)
         problem, solution = _published_form(question, answer.strip(), _release_options(entry))
-        source = _text("dataset", entry["dataset"]) if entry.get("dataset") else stem
+        source = text_of("dataset", entry["dataset"]) if entry.get("dataset") else stem
         return Question(check_reference(image), problem, solution, source, modality, task)
     except UnusableInput as error:
         return Dropped(where, error.reason, str(error), modality, task)
@@ -110,7 +103,7 @@ def _is_number(value: Any) -> bool:
 
 def _release_options(entry: dict[str, Any]) -> list[str]:
     keys = sorted(key for key in entry if re.fullmatch(r"option_[A-Z]", key))
-    texts = [_text(key, entry[key]).strip() for key in keys if entry[key] not in (None, "")]
+    texts = [text_of(key, entry[key]).strip() for key in keys if entry[key] not in (None, "")]
     if len(texts) < 2:
         raise RowError("no-options", f"{len(texts)} options are offered; option_A and option_B are expected")
     texts = list(without_marks(dict(zip(LETTERS, texts, strict=False))).values())
@@ -138,18 +131,18 @@ def split_files(splits_dir: str | os.PathLike) -> list[tuple[Path, SplitFile]]:
         UserError: there are none, or a name cannot be read.
     """
     order = {label: place for place, label in enumerate([*Modality, *Task])}
-    found = [
+    files = [
         (path, parse_split_file(path.relative_to(splits_dir)))
         for path in sorted(Path(splits_dir).rglob("*.json"))
         if path.stem.endswith(("_train", "_test"))
     ]
-    if not found:
+    if not files:
         raise UserError(
             f"{splits_dir} holds no split files; modality/train/<name>_train.json, modality/test/..., "
             "question_type/train/... are expected"
         )
     return sorted(
-        found,
+        files,
         key=lambda item: (
             item[1].family,
             order.get(item[1].label, 99) if item[1].label else 99,
@@ -177,23 +170,23 @@ def read_split_file(path: Path, split: SplitFile) -> Iterator[Question | Dropped
 
 
 def question_key(image: str, problem: str) -> int:
-    """What the two split families are joined on: image path and problem, as 64 bits of a SHA-256."""
+    """The key that joins the two split families: image path and problem, as 64 bits of a SHA-256."""
     return int(row_id(image, problem, ""), 16)
 
 
 def labels_beside(path: Path) -> dict[int, Modality | Task]:
-    """For one split file, the labels that the other family's files beside it give: `question_key` -> label.
+    """Labels for the questions of a split file from the other family's files: `question_key` -> label.
 
-    Empty where the file does not lie in the published folders or the other family is not there to be read.
+    Empty if the file is not in the published folders, or the other family is missing or unreadable.
     """
     side, family = path.resolve().parents[:2] if len(path.resolve().parents) > 2 else (path, path)
     labels: dict[int, Modality | Task] = {}
     if side.name not in ("train", "test") or family.name not in ("modality", "question_type"):
         return labels
     try:
-        for other, split in split_files(family.parent):
-            if split.label is not None and not other.is_relative_to(family):
-                for row in read_split_file(other, split):
+        for path_of_other, split in split_files(family.parent):
+            if split.label is not None and not path_of_other.is_relative_to(family):
+                for row in read_split_file(path_of_other, split):
                     if isinstance(row, Question):
                         labels[question_key(row.image, row.problem)] = split.label
     except UserError:

@@ -1,8 +1,8 @@
 """Draw train and test: per question, or per image so that all questions of one image are on one side.
 
-A draw depends on the seed and on what is drawn, not on the order of reading or on what else is built, so any
-subset of the data sets can be built later and fits the others. It is also the same for the modality sets and
-the task sets: no test question of one is a training question of another.
+A draw depends only on the seed and the questions, not on the order of reading or on the other sets that are built, so
+a subset of the data sets can be built later and fits the others. It is the same for modality sets and task sets: no
+test question of one is a training question of another.
 """
 
 import hashlib
@@ -83,13 +83,13 @@ def _take_share(images: list[int], questions: dict[int, list[int]]) -> list[int]
     """The first images whose questions make up the test share; some on both sides if there are two."""
     if len(images) < 2:
         return []
-    wanted = TEST_SHARE * sum(len(questions[image]) for image in images)
-    taken: list[int] = []
+    target = TEST_SHARE * sum(len(questions[image]) for image in images)
+    chosen: list[int] = []
     count = 0
     for image in images[:-1]:
         size = len(questions[image])
-        if taken and count + size / 2 > wanted:
+        if chosen and count + size / 2 > target:
             break
-        taken.append(image)
+        chosen.append(image)
         count += size
-    return taken
+    return chosen

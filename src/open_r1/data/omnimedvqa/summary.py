@@ -1,4 +1,4 @@
-"""What a preparation says about itself: counts, what was dropped and why, and how far train and test share images."""
+"""The report of a preparation: counts, dropped rows with reasons, and the overlap of train and test images."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ _SHOWN = 10  # dropped rows on the screen; report.json has them all
 
 @dataclass(frozen=True)
 class Prepared:
-    """One set that is complete: where, whether it was built just now, and its report."""
+    """A complete set: its folder, whether this command built it, and its report."""
 
     folder: Path
     built: bool
@@ -25,7 +25,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `prepare` did."""
+    """The result of `prepare`."""
 
     sets: list[Prepared]
     dropped: list[dict[str, Any]]  # every dropped row once
@@ -49,14 +49,17 @@ def set_report(
     cells: Counter[tuple[str, str]] = Counter()
     for side in SIDES:
         for index in used[side]:
-            other = questions.task(index) if isinstance(label, Modality) else questions.modality(index)
-            cells[other or "unlabelled", side] += 1
+            other_label = questions.task(index) if isinstance(label, Modality) else questions.modality(index)
+            cells[other_label or "unlabelled", side] += 1
     train, test = ([questions.image_index[index] for index in used[side]] for side in SIDES)
     return {
         "label": label,
         "questions": {side: len(used[side]) for side in SIDES},
         "pictures": len({*train, *test}),
-        "cells": {other: {side: cells[other, side] for side in SIDES} for other in sorted({cell[0] for cell in cells})},
+        "cells": {
+            other_label: {side: cells[other_label, side] for side in SIDES}
+            for other_label in sorted({cell[0] for cell in cells})
+        },
         "leak": {
             "by path": _leak_entry(leak(train, test), len(train)),
             "by content": _leak_entry(leak(map(content, train), map(content, test)), len(train)),
@@ -65,15 +68,15 @@ def set_report(
     }
 
 
-def _leak_entry(found: Leak, trained: int) -> dict[str, Any]:
+def _leak_entry(counts: Leak, train_count: int) -> dict[str, Any]:
     """The counts, and the share in per cent to its last digit: whoever shows it rounds it, once."""
-    return {**asdict(found), "percent": found.percent if trained and found.questions else None}
+    return {**asdict(counts), "percent": counts.percent if train_count and counts.questions else None}
 
 
 def report_lines(outcome: Outcome) -> Iterator[str]:
-    """What was built, what was left out and why, and how far train and test share images."""
-    for done in outcome.sets:
-        yield from _set_lines(done)
+    """Lines for the user: sets, dropped questions with reasons, and the overlap of train and test images."""
+    for prepared in outcome.sets:
+        yield from _set_lines(prepared)
     for family, count in outcome.unlabelled.items():
         if count:
             yield f"{count:,} questions have no {family}: they are in no {family} set"
@@ -86,12 +89,12 @@ def report_lines(outcome: Outcome) -> Iterator[str]:
             yield f"  and {len(dropped) - _SHOWN:,} more, all in the {REPORT} of their sets"
 
 
-def _set_lines(done: Prepared) -> Iterator[str]:
-    report = done.report
-    state = "" if done.built else " (complete already, nothing was done)"
+def _set_lines(prepared: Prepared) -> Iterator[str]:
+    report = prepared.report
+    state = "" if prepared.built else " (complete already, nothing was done)"
     questions = ", ".join(f"{report['questions'][side]:,} {side}" for side in SIDES)
     yield (
-        f"{done.folder}: {questions} questions on {report['pictures']:,} images, "
+        f"{prepared.folder}: {questions} questions on {report['pictures']:,} images, "
         f"{len(report['dropped']):,} dropped{state}"
     )
     yield "  " + ", ".join(f"{name} {sum(cell.values()):,}" for name, cell in report["cells"].items())
@@ -108,5 +111,5 @@ def _set_lines(done: Prepared) -> Iterator[str]:
 
 
 def _percent(entry: Mapping[str, Any]) -> str:
-    """The share of a leak entry, from its counts: early reports hold it rounded."""
+    """The share of a leak entry, computed from its counts, because old reports hold it rounded."""
     return f"{Leak(entry['questions'], entry['shared']).percent:.1f}"

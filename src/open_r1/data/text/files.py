@@ -1,7 +1,7 @@
-"""Open the files in which text questions are published: JSON lines, JSON, Parquet or CSV, one row at a time.
+"""Read published files of text questions row by row: JSON lines, JSON, Parquet or CSV.
 
-A file that cannot be used at all is a `UserError`. A single line that is no JSON is passed on as a `RowError`, so
-that whoever reads can count it.
+An unusable file is a `UserError`. A single line that is not JSON is yielded as a `RowError`, so that the caller can
+count it.
 """
 
 import csv
@@ -22,13 +22,13 @@ Row = dict[str, Any]
 
 
 def rows_of(path: str | os.PathLike) -> Iterator[tuple[str, Row | RowError]]:
-    """Every row of a file with its place, `train.jsonl row 3`, counted from 0.
+    """Every row of a file with its position, `train.jsonl row 3`, counted from 0.
 
-    JSON may be a list of rows, one row per line, or one object: id -> row, or source -> list of rows. Of the last
-    two the key is kept in the row, as `id` or `source`.
+    JSON may be a list of rows, one row per line, or one object: id -> row, or source -> list of rows. The key of an
+    object is added to its rows as `id` or `source`.
 
     Raises:
-        UserError: the file is missing, of another kind, not UTF-8, or not what its name says.
+        UserError: the file is missing, of another type, not UTF-8, or does not match its extension.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
         while line := file.readline(LONGEST_ENTRY):
             if len(line) == LONGEST_ENTRY and not line.endswith("\n"):
-                while (rest := file.readline(LONGEST_ENTRY)) and not rest.endswith("\n"):
+                while (skipped := file.readline(LONGEST_ENTRY)) and not skipped.endswith("\n"):
                     pass
                 yield too_long()
             elif line.strip():
@@ -84,12 +84,12 @@ def _json(path: Path) -> Iterator[Any]:
         return
     if not isinstance(value, dict):
         raise UserError(f"{path} holds neither a list nor an object of questions")
-    if not all(isinstance(held, dict) or _lists_rows(held) for held in value.values()):
+    if not all(isinstance(content, dict) or _lists_rows(content) for content in value.values()):
         yield value  # JSON lines with a single line
         return
-    for key, held in value.pairs if isinstance(value, RepeatedKeys) else value.items():
-        rows = held if isinstance(held, list) else [held]
-        name = "source" if isinstance(held, list) else "id"
+    for key, content in value.pairs if isinstance(value, RepeatedKeys) else value.items():
+        rows = content if isinstance(content, list) else [content]
+        name = "source" if isinstance(content, list) else "id"
         for row in rows:
             yield {**row, name: key} if isinstance(row, dict) and repeated_key(row) is None else row
 
@@ -144,6 +144,4 @@ def _csv(path: Path) -> Iterator[Any]:
 def _refuse_repeated(columns: Sequence[str], path: Path) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1 and name]
     if twice:
-        raise UserError(
-            f"{path} has the column {twice[0]!r} twice, and which is meant nobody can say; rename one of them"
-        )
+        raise UserError(f"{path} has two columns {twice[0]!r}, so it is unclear which one to read; rename one of them")

@@ -1,7 +1,7 @@
 """Draw and write text question sets: the three training mixtures of open-medical-r1, and test folders of benchmarks.
 
-A folder holds the same rows three times: as JSON lines and Parquet for everybody, and as the Arrow set that
-`vqa_data.load_rows` loads, so that `--dataset_name FOLDER` and `--prompt_path FOLDER` take it like a set of
+A folder holds the same rows three times: as JSON lines and Parquet for other tools, and as the Arrow set that
+`data.loading.load_rows` loads, so that `--dataset_name FOLDER` and `--prompt_path FOLDER` accept it like a set with
 images. The same inputs and settings give the same bytes; the manifest is written last.
 """
 
@@ -22,7 +22,7 @@ from open_r1.data.text.sources import read_file
 from open_r1.vocabulary.labels import Split
 
 FORMAT_VERSION = 2
-"""Raised when the same inputs and settings come to mean other bytes."""
+"""Increased when the same inputs and settings give other bytes."""
 
 COLUMNS = ("id", "problem", "solution", "question", "options", "answer", "source", "question_type", "origin")
 """The columns of the JSON lines and Parquet files; each is a text or null, `options` a list of texts."""
@@ -65,15 +65,15 @@ class Mixture:
 
     @property
     def trains_on_medxpertqa(self) -> bool:
-        """Whether the share of MedXpertQA that is not its test set is trained on."""
+        """Whether the part of MedXpertQA outside its test set is trained on."""
         return self.medxpertqa_root is not None and self.dataset != 1
 
 
 def mix(mixture: Mixture, output_dir: Path) -> dict[str, Any]:
-    """Build one training set, and MedXpertQA's test set where its root is given; returns the manifest.
+    """Build one training set, and MedXpertQA's test set if its root is given; returns the manifest.
 
     Raises:
-        UserError: a file is missing or unusable, a source holds less than is asked for, or the output is there.
+        UserError: a file is missing or unusable, a source has too few questions, or the output exists.
     """
     train: list[TextQuestion] = []
     test: list[TextQuestion] = []
@@ -82,27 +82,27 @@ def mix(mixture: Mixture, output_dir: Path) -> dict[str, Any]:
     if mixture.wanted_medqa and mixture.medqa_usmle_root is not None:
         paths["medqa"] = _file_in(mixture.medqa_usmle_root, "train.jsonl", "--medqa_usmle_root")
         readings["medqa"] = read_file("medqa", paths["medqa"])
-        found = readings["medqa"].questions
-        if len(found) < mixture.wanted_medqa:
+        questions = readings["medqa"].questions
+        if len(questions) < mixture.wanted_medqa:
             raise UserError(
-                f"{paths['medqa']} holds {len(found)} usable questions ({len(readings['medqa'].dropped)} dropped), "
+                f"{paths['medqa']} holds {len(questions)} usable questions ({len(readings['medqa'].dropped)} dropped), "
                 f"fewer than the {mixture.wanted_medqa} asked for, and none is drawn twice; "
-                f"ask for at most that many with --usmle_nums {len(found)}"
+                f"ask for at most that many with --usmle_nums {len(questions)}"
             )
-        train += draw(found, mixture.wanted_medqa, mixture.seed)
+        train += draw(questions, mixture.wanted_medqa, mixture.seed)
     if mixture.medxpertqa_root is not None:
         paths["medxpertqa"] = _file_in(mixture.medxpertqa_root, "Text/test.jsonl", "--medxpertqa_root")
         readings["medxpertqa"] = read_file("medxpertqa", paths["medxpertqa"])
-        found = readings["medxpertqa"].questions
-        held_out = math.ceil(len(found) * mixture.xpert_test_size - 1e-9)
-        if not 0 < held_out < len(found):
+        questions = readings["medxpertqa"].questions
+        test_count = math.ceil(len(questions) * mixture.xpert_test_size - 1e-9)
+        if not 0 < test_count < len(questions):
             raise UserError(
-                f"--xpert_test_size {mixture.xpert_test_size} of {len(found)} questions leaves "
-                f"{len(found) - held_out} to train on and {held_out} to test on; give another share"
+                f"--xpert_test_size {mixture.xpert_test_size} of {len(questions)} questions leaves "
+                f"{len(questions) - test_count} to train on and {test_count} to test on; give another share"
             )
-        chosen = draw(found, len(found) - held_out, mixture.seed)
-        kept = {question.id for question in chosen}
-        test = [question for question in found if question.id not in kept]
+        chosen = draw(questions, len(questions) - test_count, mixture.seed)
+        train_ids = {question.id for question in chosen}
+        test = [question for question in questions if question.id not in train_ids]
         train += chosen if mixture.trains_on_medxpertqa else []
     settings = {
         "dataset": mixture.dataset,
@@ -126,9 +126,9 @@ def _file_in(root: Path, name: str, flag: str) -> Path:
 
 
 def draw(questions: Sequence[TextQuestion], count: int, seed: int) -> list[TextQuestion]:
-    """`count` questions without replacement, every question type in its share (largest remainder), in their order.
+    """Draw `count` questions without replacement, stratified by question type (largest remainder), in their order.
 
-    A question's lot follows from the seed and its content, so the order of the file decides nothing.
+    The draw depends on the seed and the content of the questions, not on the order of the file.
     """
     assert 0 <= count <= len(questions)
     strata: dict[str, list[TextQuestion]] = defaultdict(list)
@@ -151,7 +151,7 @@ def draw(questions: Sequence[TextQuestion], count: int, seed: int) -> list[TextQ
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One file of one of `text_sources.SETS` that is to become folders of one split."""
+    """A file of one of `sources.SETS`, from which folders with one split are written."""
 
     name: str
     path: Path
@@ -164,7 +164,7 @@ def prepare_benchmark(benchmark: Benchmark, output_dir: Path) -> list[tuple[Path
     """Write `output_dir/<source>` for every source in the file; returns each folder with its manifest.
 
     Raises:
-        UserError: the file is none of that set, or folders are there already; the others have been written.
+        UserError: the file is not of that set, or folders exist already; the others have been written.
     """
     reading = read_file(benchmark.name, benchmark.path, benchmark.seed, benchmark.medmcqa_cop)
     by_source: dict[str, list[TextQuestion]] = defaultdict(list)
@@ -174,20 +174,20 @@ def prepare_benchmark(benchmark: Benchmark, output_dir: Path) -> list[tuple[Path
         "benchmark": benchmark.name,
         "seed": benchmark.seed if benchmark.name == "gpqa" else None,
     }
-    done, problems = [], []
+    written_sets, problems = [], []
     for source, questions in by_source.items():
         folder = output_dir / "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in source)
         readings, paths = {benchmark.name: reading}, {benchmark.name: benchmark.path}
         try:
-            done.append((folder, write_set(folder, {benchmark.split: questions}, readings, paths, settings)))
+            written_sets.append((folder, write_set(folder, {benchmark.split: questions}, readings, paths, settings)))
         except DiskError:
             raise
         except UserError as error:
             problems.append(str(error))
     if problems:
-        written = f"; written: {', '.join(str(folder) for folder, _ in done)}" if done else ""
-        raise UserError("; ".join(problems) + written)
-    return done
+        note = f"; written: {', '.join(str(folder) for folder, _ in written_sets)}" if written_sets else ""
+        raise UserError("; ".join(problems) + note)
+    return written_sets
 
 
 # -------------------------------------------------------------------------------------------------------- writing
@@ -200,13 +200,13 @@ def write_set(
     paths: Mapping[str, Path],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write a set in its three forms and the manifest; the folder is complete or not there.
+    """Write a set in its three forms and the manifest. The folder is either complete or absent.
 
     Raises:
-        UserError: the folder holds something already, or the disk is full.
+        UserError: the folder is not empty, or the disk is full.
     """
-    both = {question.id for question in splits.get("train", ())} & {q.id for q in splits.get("test", ())}
-    assert not both, "a question on both sides"
+    shared_ids = {question.id for question in splits.get("train", ())} & {q.id for q in splits.get("test", ())}
+    assert not shared_ids, "a question on both sides"
     with staged_folder(folder) as stage:
         for split, questions in splits.items():
             rows = [file_row(question) for question in questions]
@@ -285,20 +285,20 @@ def _counts(questions: Iterable[TextQuestion]) -> dict[str, Any]:
 
 
 def report_lines(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """What was built and what was left out, for people."""
+    """Lines for the user: what was written and what was dropped."""
     lines = [f"{folder}: " + ", ".join(f"{split} {rows['n']:,}" for split, rows in manifest["rows"].items())]
     for split, rows in manifest["rows"].items():
-        parts = [f"{name} {count:,}" for name, count in rows["source"].items()]
-        lines.append(f"  {split}: " + ", ".join(parts))
+        counts = [f"{name} {count:,}" for name, count in rows["source"].items()]
+        lines.append(f"  {split}: " + ", ".join(counts))
     for name, read in manifest["inputs"].items():
         reasons = Counter(row["reason"] for row in read["dropped"])
-        said = [f"{name}: {read['usable']:,} usable questions in {read['file']}", *read["notes"]]
+        facts = [f"{name}: {read['usable']:,} usable questions in {read['file']}", *read["notes"]]
         if read["other_subjects"]:
-            said.append(f"{read['other_subjects']:,} of other subjects")
+            facts.append(f"{read['other_subjects']:,} of other subjects")
         if reasons:
-            said.append("dropped " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
-            said += [f"{row['where']}: {row['detail']}" for row in read["dropped"][:3]]
-        lines.append("  " + "; ".join(said))
+            facts.append("dropped " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+            facts += [f"{row['where']}: {row['detail']}" for row in read["dropped"][:3]]
+        lines.append("  " + "; ".join(facts))
         if name == "medxpertqa" and "train" in manifest["rows"] and read["usable"] != MEDXPERTQA_ROWS:
             lines.append(
                 f"  MedXpertQA's release has {MEDXPERTQA_ROWS:,} text questions; this file is another selection"

@@ -1,4 +1,4 @@
-"""A text question, and how the rows of a publisher's file become questions."""
+"""Text questions, and how they are made from the rows of a published file."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ class TextQuestion:
     options: tuple[str, ...]
     """Texts in order of their letters, A first."""
     letter: str
-    """The right one."""
+    """Of the correct option."""
     source: str
-    """The set it is from: MedQA, MedXpertQA, ..."""
+    """Its set: MedQA, MedXpertQA, ..."""
     question_type: str | None = None
     """What MedXpertQA calls it (Reasoning, Understanding), a subject, or None."""
     origin: str | None = None
-    """The id that the set itself gives."""
+    """Its id in the published file."""
 
     @property
     def problem(self) -> str:
@@ -46,18 +46,18 @@ class TextQuestion:
 
 @dataclass
 class Reading:
-    """What a file came to."""
+    """The result of reading a file."""
 
     questions: list[TextQuestion] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     other_subjects: int = 0
-    """Rows that are not medical by the set's own label; no fault of theirs."""
+    """The number of rows whose subject in the set is not medical; they are not counted as dropped."""
     notes: list[str] = field(default_factory=list)
-    """What had to be found out about the file."""
+    """What was inferred about the file."""
 
 
 class OtherSubject(Exception):
-    """The row is of a subject that is not asked for."""
+    """The subject of the row is not medical."""
 
 
 # A reader turns one row into a question, or raises RowError or OtherSubject.
@@ -65,7 +65,7 @@ Reader = Callable[[Row], TextQuestion]
 
 
 def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Reading:
-    """Read every row; a bad one, and a question or an id that its source had before, is dropped with its reason."""
+    """Read every row; an invalid row, and a question or id that repeats in its source, is dropped with its reason."""
     reading = Reading()
     ids: set[tuple[str, str]] = set()
     answers: dict[tuple[str, str], str] = {}
@@ -86,7 +86,7 @@ def read_set(rows: Iterable[tuple[str, Row | RowError]], reader: Reader) -> Read
 
 
 _IMAGES = re.compile(
-    r"(?:image|img|image|pic|figure|photo|video|audio)s?(?:_?\d{1,3}|_?(?:path|url|file|name|id|bytes|data)s?)?",
+    r"(?:image|img|picture|pic|figure|photo|video|audio)s?(?:_?\d{1,3}|_?(?:path|url|file|name|id|bytes|data)s?)?",
     re.IGNORECASE,
 )
 
@@ -94,34 +94,37 @@ _PLACEHOLDER = re.compile(r"<(?:image|img|video|audio)[ _]?\d{0,3}\s?/?>", re.IG
 
 
 def _refuse_images(row: Row) -> None:
-    """Refuse a question that shows images: without them it is another question."""
-    named = [key for key, value in row.items() if _IMAGES.fullmatch(str(key)) and value]
+    """Refuse a question with images, because it cannot be answered without them."""
+    image_keys = [key for key, value in row.items() if _IMAGES.fullmatch(str(key)) and value]
     texts = " ".join(str(row.get(key)) for key in ("question", "QUESTION", "Question", "options") if row.get(key))
-    if named:
-        raise RowError("has-images", f"the question shows images ({named[0]}: {row[named[0]]!r:.60}); text is read")
-    if found := _PLACEHOLDER.search(texts):
-        raise RowError("has-images", f"the question has a place for an image ({found[0]}); only text is read")
+    if image_keys:
+        raise RowError(
+            "has-images", f"the question shows images ({image_keys[0]}: {row[image_keys[0]]!r:.60}); text is read"
+        )
+    if placeholder := _PLACEHOLDER.search(texts):
+        raise RowError("has-images", f"the question has a place for an image ({placeholder[0]}); only text is read")
 
 
 def _refuse_known(question: TextQuestion, ids: set[tuple[str, str]], answers: dict[tuple[str, str], str]) -> None:
-    asked, named = (question.source, question.problem), (question.source, question.origin or "")
-    known = answers.get(asked)
-    if known is not None:
-        reason = "repeated-question" if known == question.letter else "two-solutions"
-        raise RowError(reason, f"the same question was there before, with the answer {known}")
-    if question.origin is not None and named in ids:
+    question_key, id_key = (question.source, question.problem), (question.source, question.origin or "")
+    known_answer = answers.get(question_key)
+    if known_answer is not None:
+        reason = "repeated-question" if known_answer == question.letter else "two-solutions"
+        raise RowError(reason, f"the same question was there before, with the answer {known_answer}")
+    if question.origin is not None and id_key in ids:
         raise RowError("repeated-id", f"the id {question.origin!r} was there before, with another question")
-    answers[asked] = question.letter
-    ids.add(named)
+    answers[question_key] = question.letter
+    ids.add(id_key)
 
 
 def make_question(
     question: str, options: Sequence[str], gold: int, source: str, kind: str | None = None, origin: Any = None
 ) -> TextQuestion:
-    """A question whose parts have been checked; `gold` is the right option's index.
+    """A question from checked parts; `gold` is the index of the correct option.
 
     Raises:
-        RowError: an empty question, fewer than 2 or more than 26 options, an empty or repeated one, or no such gold.
+        RowError: the question is empty, there are fewer than 2 or more than 26 options, an option is empty or
+            repeated, or `gold` is out of range.
     """
     texts = [" ".join(text.split()) for text in options]
     if not question.strip():
@@ -136,11 +139,11 @@ def make_question(
         raise RowError("repeated-option", f"an option is offered twice: {texts!r:.200}")
     if not 0 <= gold < len(texts):
         raise RowError("answer-not-offered", f"the answer is option {gold + 1} of {len(texts)}")
-    named = None if origin in (None, "") else str(origin)
-    return TextQuestion(question.strip(), tuple(texts), LETTERS[gold], source, kind, named)
+    origin_id = None if origin in (None, "") else str(origin)
+    return TextQuestion(question.strip(), tuple(texts), LETTERS[gold], source, kind, origin_id)
 
 
-def _text(row: Row, key: str) -> str:
+def text_of(row: Row, key: str) -> str:
     value = row.get(key)
     if value is None:
         raise RowError("missing-key", f"the key {key!r} is missing; the row has {', '.join(map(str, row))[:120]}")
@@ -154,36 +157,36 @@ def _text(row: Row, key: str) -> str:
     return text
 
 
-def _optional(row: Row, *keys: str) -> str | None:
+def optional_text(row: Row, *keys: str) -> str | None:
     value = next((row[key] for key in keys if row.get(key) not in (None, "")), None)
     return None if value is None else str(value)
 
 
-def _lettered(value: Any) -> dict[str, str]:
+def options_by_letter(value: Any) -> dict[str, str]:
     """Options written as {letter: text}, [{letter, content}] or [text], by letter."""
     if isinstance(value, dict):
         pairs = [(key, text) for key, text in value.items() if text is not None]  # Parquet fills absent letters
-    elif isinstance(value, list | tuple) and all(isinstance(each, dict) for each in value):
-        pairs = [(each.get("letter"), each.get("content")) for each in value]
+    elif isinstance(value, list | tuple) and all(isinstance(option, dict) for option in value):
+        pairs = [(option.get("letter"), option.get("content")) for option in value]
     elif isinstance(value, list | tuple):
         pairs = list(zip(LETTERS, value, strict=False))
         if len(value) > len(LETTERS):
             raise RowError("too-many-options", f"{len(value)} options are offered; letters end at {len(LETTERS)}")
     else:
         raise RowError("no-options", f"options are expected, not {value!r:.80}")
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for letter, text in pairs:
         name = bare_letter(str(letter))
         if name is None:
             raise RowError("bad-letter", f"an option is named {letter!r}; a letter from A to Z is expected")
-        if name in found:
+        if name in options:
             raise RowError("repeated-letter", f"two options are named {name}")
-        found[name] = _text({name: text}, name)
-    return without_marks(dict(sorted(found.items())))
+        options[name] = text_of({name: text}, name)
+    return without_marks(dict(sorted(options.items())))
 
 
-def _gold(letter: Any, options: Mapping[str, str]) -> int:
-    """The place of the right option, which its letter or its text names; evaluation files write a list of one."""
+def gold_index(letter: Any, options: Mapping[str, str]) -> int:
+    """The index of the correct option, given by letter or text; evaluation files give a list with one letter."""
     if isinstance(letter, list | tuple):
         if len(letter) != 1:
             raise RowError("not-one-answer", f"one answer is expected, not {list(letter)!r:.80}")
@@ -195,10 +198,10 @@ def _gold(letter: Any, options: Mapping[str, str]) -> int:
         raise RowError(reason, str(error)) from None
 
 
-def _means(answer: str, gold: int, options: Mapping[str, str]) -> bool:
-    """Whether an answer's text is that of the right option, as a reader sees it."""
+def names_gold(answer: str, gold: int, options: Mapping[str, str]) -> bool:
+    """Whether an answer's text is that of the correct option."""
     if " ".join(answer.split()) == " ".join(list(options.values())[gold].split()):
-        return True  # also where another option is the same, which is said later
+        return True  # also if another option is equal, which is refused later
     try:
         return list(options).index(letter_by_text(answer, options)) == gold
     except UnusableInput:

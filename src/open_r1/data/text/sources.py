@@ -1,7 +1,7 @@
-"""Read the text question sets as they are published, each by its own reader, into one kind of question.
+"""Readers of the published text question sets.
 
-MedQA, MedXpertQA, MedMCQA, PubMedQA, MMLU-medical, MMLU-Pro medical, GPQA and HuatuoGPT-o1's evaluation file. A row
-that cannot be used becomes a `Dropped` with its reason; a row of another subject is left out and counted.
+MedQA, MedXpertQA, MedMCQA, PubMedQA, MMLU-medical, MMLU-Pro medical, GPQA and HuatuoGPT-o1's evaluation file. An
+unusable row becomes a `Dropped` with its reason; a row of another subject is skipped and counted.
 """
 
 import random
@@ -18,13 +18,13 @@ from open_r1.data.text.questions import (
     Reader,
     Reading,
     TextQuestion,
-    _gold,
-    _lettered,
-    _means,
-    _optional,
-    _text,
+    gold_index,
     make_question,
+    names_gold,
+    optional_text,
+    options_by_letter,
     read_set,
+    text_of,
 )
 from open_r1.grading.problems import LETTERS
 
@@ -36,10 +36,10 @@ _CHOICE = re.compile(r"(?:^|(?<=\s))\(([A-Z])\)\s")
 
 
 def split_choices(text: str) -> tuple[str, dict[str, str]]:
-    """Question and options of a text that ends with `Answer Choices: (A) x (B) y`; no options where it does not.
+    """Question and options of a text that ends with `Answer Choices: (A) x (B) y`; no options if it does not.
 
     Raises:
-        RowError: the markers can be read in more than one way, so nobody can say which texts are offered.
+        RowError: the markers are ambiguous, so the options are unknown.
     """
     starts = list(_CHOICES.finditer(text))
     if not starts:
@@ -59,13 +59,13 @@ def split_choices(text: str) -> tuple[str, dict[str, str]]:
 
 def medqa(row: Row) -> TextQuestion:
     """MedQA, 4 or 5 options: question, options {letter: text}, answer, answer_idx[, meta_info]."""
-    options = _lettered(row.get("options"))
-    gold = _gold(_text(row, "answer_idx"), options)
+    options = options_by_letter(row.get("options"))
+    gold = gold_index(text_of(row, "answer_idx"), options)
     texts = list(options.values())
-    answer = _optional(row, "answer")
-    if answer is not None and not _means(answer, gold, options):
+    answer = optional_text(row, "answer")
+    if answer is not None and not names_gold(answer, gold, options):
         raise RowError("answer-contradicts", f"answer_idx names {texts[gold]!r:.60}, answer says {answer!r:.60}")
-    return make_question(_text(row, "question"), texts, gold, "MedQA", _optional(row, "meta_info"), row.get("id"))
+    return make_question(text_of(row, "question"), texts, gold, "MedQA", optional_text(row, "meta_info"), row.get("id"))
 
 
 def choices(source: str) -> Reader:
@@ -73,27 +73,27 @@ def choices(source: str) -> Reader:
     question, label as a letter or a list of one."""
 
     def read(row: Row) -> TextQuestion:
-        question, within = split_choices(_text(row, "question"))
-        options = _lettered(row["options"]) if row.get("options") else within
+        question, within = split_choices(text_of(row, "question"))
+        options = options_by_letter(row["options"]) if row.get("options") else within
         if not options:
             raise RowError("no-options", "there are neither options nor 'Answer Choices: (A) ...' in the question")
-        gold = _gold(row.get("label"), options)
-        kind = _optional(row, "question_type", "subject")
+        gold = gold_index(row.get("label"), options)
+        kind = optional_text(row, "question_type", "subject")
         return make_question(question, list(options.values()), gold, source, kind, row.get("id"))
 
     return read
 
 
-def medmcqa(first: int) -> Reader:
+def medmcqa(base: int) -> Reader:
     """MedMCQA: question, opa..opd, cop, which counts from `first` (0 or 1), subject_name."""
 
     def read(row: Row) -> TextQuestion:
-        texts = [*without_marks({key[-1].upper(): _text(row, key) for key in ("opa", "opb", "opc", "opd")}).values()]
+        texts = [*without_marks({key[-1].upper(): text_of(row, key) for key in ("opa", "opb", "opc", "opd")}).values()]
         key = _cop(row)
         if key is None or key < 0:
             raise RowError("no-label", f"cop is {row.get('cop')!r}: the test split is published without answers")
-        kind = _optional(row, "subject_name")
-        return make_question(_text(row, "question"), texts, key - first, "MedMCQA", kind, row.get("id"))
+        kind = optional_text(row, "subject_name")
+        return make_question(text_of(row, "question"), texts, key - base, "MedMCQA", kind, row.get("id"))
 
     return read
 
@@ -106,40 +106,40 @@ def _cop(row: Row) -> int | None:
 
 
 _EXPLAINED = re.compile(r"\b(?:ans(?:wer)?)\b[\s.:\-]{0,4}(?:is\b)?[\s.:\-'\"(]{0,6}([a-d])\b", re.IGNORECASE)
-_ENOUGH = 5  # explanations that name a letter; fewer prove nothing
+_ENOUGH = 5  # explanations that name a letter; fewer are no evidence
 
 
 def cop_base(rows: Iterable[Row | RowError], path: str | Path) -> tuple[int, str]:
-    """Whether `cop` counts from 0 (the hub) or from 1 (the original files), and how that is known.
+    """Whether `cop` counts from 0 (the hub) or from 1 (the original files), and the evidence for it.
 
-    A 0 or a 4 anywhere decides. Otherwise explanations that begin "Ans. is 'b'" do, where they agree.
+    A 0 or a 4 anywhere decides; otherwise explanations that begin "Ans. is 'b'", if they agree.
 
     Raises:
-        UserError: both occur, or nothing decides; `--medmcqa_cop` then has to say it.
+        UserError: both occur, or there is no evidence; `--medmcqa_cop` must say it.
     """
     remedy = "say with --medmcqa_cop 0 (as on the hub) or --medmcqa_cop 1 (the original files) how it counts"
-    seen: set[int] = set()
+    values: set[int] = set()
     agree = {0: 0, 1: 0}
     for row in rows:
         key = None if isinstance(row, RowError) else _cop(row)
         if key is None or isinstance(row, RowError):
             continue
-        seen.add(key)
-        named = _EXPLAINED.search(str(row.get("exp") or "")[:200])
+        values.add(key)
+        explained_letter = _EXPLAINED.search(str(row.get("exp") or "")[:200])
         for base in agree:
-            agree[base] += bool(named) and "abcd".index(named[1].lower()) == key - base
-    if {0, 4} <= seen:
+            agree[base] += bool(explained_letter) and "abcd".index(explained_letter[1].lower()) == key - base
+    if {0, 4} <= values:
         raise UserError(f"{path}: cop takes the values 0 and 4, so it counts neither from 0 nor from 1; {remedy}")
-    if 0 in seen or 4 in seen:
-        return (0, "cop counts from 0: a 0 occurs") if 0 in seen else (1, "cop counts from 1: a 4 occurs")
+    if 0 in values or 4 in values:
+        return (0, "cop counts from 0: a 0 occurs") if 0 in values else (1, "cop counts from 1: a 4 occurs")
     total = sum(agree.values())
     for base, count in agree.items():
         if count >= _ENOUGH and count >= 0.9 * total:
             return base, f"cop counts from {base}: {count} of {total} explanations name that letter"
-    if not seen - {-1}:
+    if not values - {-1}:
         return 0, "cop is given nowhere"
     raise UserError(
-        f"{path}: cop takes only the values {', '.join(map(str, sorted(seen)))}, which fit counting from 0 and from 1, "
+        f"{path}: cop takes only the values {', '.join(map(str, sorted(values)))}, which fit counting from 0 and 1, "
         f"and {total} explanations do not decide; {remedy}"
     )
 
@@ -149,20 +149,20 @@ PUBMEDQA_OPTIONS = ("yes", "no", "maybe")
 
 def pubmedqa(row: Row) -> TextQuestion:
     """PubMedQA, original (QUESTION, CONTEXTS, final_decision) or hub form (question, context.contexts)."""
-    question = _text(row, "QUESTION" if "QUESTION" in row else "question")
+    question = text_of(row, "QUESTION" if "QUESTION" in row else "question")
     contexts = row.get("CONTEXTS")
     if contexts is None and isinstance(row.get("context"), dict):
         contexts = row["context"].get("contexts")
-    if not isinstance(contexts, list | tuple) or not all(isinstance(each, str) for each in contexts):
+    if not isinstance(contexts, list | tuple) or not all(isinstance(context, str) for context in contexts):
         raise RowError("no-context", f"CONTEXTS must be a list of texts, not {contexts!r:.80}")
-    decision = as_read(_text(row, "final_decision")).lower()
+    decision = as_read(text_of(row, "final_decision")).lower()
     if decision not in PUBMEDQA_OPTIONS:
         raise RowError("answer-not-offered", f"final_decision {decision!r} is none of {', '.join(PUBMEDQA_OPTIONS)}")
     if not question.strip():
         raise RowError("empty-question", "the question is empty")
-    asked = "\n".join([*(each.strip() for each in contexts), question.strip()])
+    full_question = "\n".join([*(context.strip() for context in contexts), question.strip()])
     gold = PUBMEDQA_OPTIONS.index(decision)
-    return make_question(asked, PUBMEDQA_OPTIONS, gold, "PubMedQA", None, row.get("id", row.get("pubid")))
+    return make_question(full_question, PUBMEDQA_OPTIONS, gold, "PubMedQA", None, row.get("id", row.get("pubid")))
 
 
 MMLU_SUBJECTS = (
@@ -174,15 +174,15 @@ MMLU_SUBJECTS = (
 
 def mmlu_medical(row: Row) -> TextQuestion:
     """MMLU, in MedXpertQA's evaluation form or as on the hub (question, choices, answer as a number)."""
-    subject = _optional(row, "subject")
+    subject = optional_text(row, "subject")
     if subject is not None and subject.replace(" ", "_") not in MMLU_SUBJECTS:
         raise OtherSubject
     if "choices" not in row:
         return choices("MMLU-medical")(row)
-    options = _lettered(row["choices"])
-    answer = _text(row, "answer")
-    gold = int(answer) if re.fullmatch(r"\d{1,2}", answer) else _gold(answer, options)
-    return make_question(_text(row, "question"), list(options.values()), gold, "MMLU-medical", subject, row.get("id"))
+    options = options_by_letter(row["choices"])
+    answer = text_of(row, "answer")
+    gold = int(answer) if re.fullmatch(r"\d{1,2}", answer) else gold_index(answer, options)
+    return make_question(text_of(row, "question"), list(options.values()), gold, "MMLU-medical", subject, row.get("id"))
 
 
 MMLU_PRO_CATEGORIES = ("health", "biology")
@@ -190,17 +190,17 @@ MMLU_PRO_CATEGORIES = ("health", "biology")
 
 def mmlu_pro_medical(row: Row) -> TextQuestion:
     """MMLU-Pro: question, options[], answer (a letter), category; health and biology, options "N/A" left out."""
-    category = _text(row, "category").strip().lower()
+    category = text_of(row, "category").strip().lower()
     if category not in MMLU_PRO_CATEGORIES:
         raise OtherSubject
-    options = _lettered(row.get("options"))
-    right = list(options)[_gold(_text(row, "answer"), options)]
-    kept = {letter: text for letter, text in options.items() if text.strip().upper() != "N/A"}
-    if right not in kept:
-        raise RowError("answer-not-offered", f"the answer {right} is an option 'N/A'")
-    gold = list(kept).index(right)
+    options = options_by_letter(row.get("options"))
+    correct_letter = list(options)[gold_index(text_of(row, "answer"), options)]
+    offered = {letter: text for letter, text in options.items() if text.strip().upper() != "N/A"}
+    if correct_letter not in offered:
+        raise RowError("answer-not-offered", f"the answer {correct_letter} is an option 'N/A'")
+    gold = list(offered).index(correct_letter)
     origin = row.get("question_id", row.get("id"))
-    return make_question(_text(row, "question"), list(kept.values()), gold, "MMLU-Pro-medical", category, origin)
+    return make_question(text_of(row, "question"), list(offered.values()), gold, "MMLU-Pro-medical", category, origin)
 
 
 GPQA_DOMAIN = "Biology"
@@ -213,28 +213,30 @@ def gpqa(seed: int) -> Reader:
     """
 
     def read(row: Row) -> TextQuestion:
-        domain = _optional(row, "High-level domain")
+        domain = optional_text(row, "High-level domain")
         if domain is not None and domain.strip() != GPQA_DOMAIN:
             raise OtherSubject
-        question = _text(row, "Question")
+        question = text_of(row, "Question")
         keys = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
-        texts = [_text(row, key) for key in keys]
+        texts = [text_of(row, key) for key in keys]
         order = list(range(len(texts)))
         random.Random(f"{seed}:{row_id('', question, texts[0])}").shuffle(order)
         shown = [texts[place] for place in order]
-        return make_question(question, shown, order.index(0), "GPQA", _optional(row, "Subdomain"), row.get("Record ID"))
+        return make_question(
+            question, shown, order.index(0), "GPQA", optional_text(row, "Subdomain"), row.get("Record ID")
+        )
 
     return read
 
 
 def huatuo_file(row: Row) -> TextQuestion:
     """HuatuoGPT-o1's evaluation file: question, options, answer, answer_idx, under the name of its source."""
-    options = _lettered(row.get("options"))
-    gold = _gold(_text(row, "answer_idx"), options)
-    source = _optional(row, "source")
+    options = options_by_letter(row.get("options"))
+    gold = gold_index(text_of(row, "answer_idx"), options)
+    source = optional_text(row, "source")
     if source is None:
         raise RowError("no-source", "the row stands under no source; the file is an object of source -> list")
-    return make_question(_text(row, "question"), list(options.values()), gold, source, None, row.get("id"))
+    return make_question(text_of(row, "question"), list(options.values()), gold, source, None, row.get("id"))
 
 
 READERS: dict[str, Callable[[int], Reader]] = {
@@ -246,7 +248,7 @@ READERS: dict[str, Callable[[int], Reader]] = {
     "gpqa": gpqa,
     "huatuo": lambda seed: huatuo_file,
 }
-"""Name on the command line -> what makes the reader for a seed. MedMCQA needs a look at the whole file first."""
+"""Name on the command line -> function that makes the reader for a seed. MedMCQA's reader depends on the whole file."""
 SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo")
 
 _EVALUATION_FORM = {
@@ -254,13 +256,13 @@ _EVALUATION_FORM = {
     "medmcqa": ("cop", "MedMCQA"),
     "pubmedqa": ("final_decision", "PubMedQA"),
 }
-"""Sets that MedXpertQA's repository has in a form of its own too: a key of the published form, and the source."""
+"""Sets that MedXpertQA's repository also has in its evaluation form: a key of the published form, and the source."""
 
 
 def _in_evaluation_form(rows: Iterable[tuple[str, Row | RowError]], key: str) -> bool:
-    """Whether rows name their answer as MedXpertQA's evaluation does, and none as the set itself does."""
-    whole = [row for _, row in rows if isinstance(row, dict)]
-    return any("label" in row for row in whole) and not any(key in row for row in whole)
+    """Whether rows have the answer key of MedXpertQA's evaluation, and none has that of the published set."""
+    valid_rows = [row for _, row in rows if isinstance(row, dict)]
+    return any("label" in row for row in valid_rows) and not any(key in row for row in valid_rows)
 
 
 def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | None = None) -> Reading:
@@ -270,10 +272,10 @@ def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | No
         name: which set it is.
         path: JSON lines, JSON, Parquet or CSV.
         seed: of GPQA's shuffle.
-        medmcqa_cop: from where MedMCQA's key counts, instead of finding out.
+        medmcqa_cop: whether MedMCQA's `cop` counts from 0 or 1; None infers it from the file.
 
     Raises:
-        UserError: the file is none of that set, or MedMCQA's key cannot be understood.
+        UserError: the file is not of that set, or the start of MedMCQA's `cop` cannot be inferred.
     """
     rows = list(rows_of(path))
     note = None
@@ -288,7 +290,7 @@ def read_file(name: str, path: str | Path, seed: int = 42, medmcqa_cop: int | No
     if note:
         reading.notes.append(note)
     if not reading.questions:
-        first = "; ".join(f"{row.where}: {row.detail}" for row in reading.dropped[:2]) or "it is empty"
-        left = f"; {reading.other_subjects} rows are of other subjects" if reading.other_subjects else ""
-        raise UserError(f"{path} holds no question of {name} that can be used ({first}{left})")
+        examples = "; ".join(f"{row.where}: {row.detail}" for row in reading.dropped[:2]) or "it is empty"
+        note_on_subjects = f"; {reading.other_subjects} rows are of other subjects" if reading.other_subjects else ""
+        raise UserError(f"{path} holds no question of {name} that can be used ({examples}{note_on_subjects})")
     return reading
