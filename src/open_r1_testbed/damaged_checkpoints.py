@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from open_r1.common.errors import UserError
-from open_r1.training.recovery.checkpoint_store import newest_first, read_about
+from open_r1.training.recovery.checkpoint_store import checkpoint_manifest, newest_first
 from open_r1.training.recovery.resume import checkpoint_to_continue
 from open_r1_testbed.fault_scenarios import LAYOUTS, Site, require_equal, tail
 
@@ -41,7 +41,7 @@ def _emptied(folder: Path) -> None:
 
 
 def _other_step(folder: Path) -> None:
-    about = read_about(folder)
+    about = checkpoint_manifest(folder)
     (folder / "manifest.json").write_text(json.dumps(about | {"step": about["step"] + 1}))
 
 

@@ -135,7 +135,7 @@ def test_what_is_left_after_a_full_disk_is_told_as_it_is(tmp_path: Path) -> None
     full = OSError(errno.ENOSPC, "No space left on device")
     nothing = full_disk(full, tmp_path)
     assert nothing is not None
-    assert "no checkpoint of this run can be gone on from: the same command begins it anew" in nothing
+    assert "there is no checkpoint to resume from, so the same command starts the run again" in nothing
     for step, resumable in ((1, True), (2, False)):
         stage = tmp_path / ".saving" / f"checkpoint-{step}"
         stage.mkdir(parents=True)

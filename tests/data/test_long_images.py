@@ -51,7 +51,7 @@ def test_a_image_longer_than_the_processor_takes_is_left_out_and_counted(saved, 
 
     rows, _ = load_rows(saved)
     checked = check_prompts(rows, load_processor(checkpoint), Mode.NOTHINK, 4096)
-    assert checked.kept == [0, 2, 4]
+    assert checked.usable == [0, 2, 4]
     assert [reason[:27] for _, reason in checked.unreadable] == [
         "the image is 4020 x 20 pixe",
         "the image is 9 x 1900 pixel",

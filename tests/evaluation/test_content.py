@@ -199,7 +199,7 @@ def test_a_training_is_not_continued_on_exchanged_images(tiny, data, tmp_path):
     started = story()
     require_same_run(started, story(), checkpoint, processes=1)
     invert(Path(rows[0]["image"]["path"]))
-    with pytest.raises(UserError, match="images or texts of the questions that are trained on are others"):
+    with pytest.raises(UserError, match="images or texts of the training questions have changed"):
         require_same_run(started, story(), checkpoint, processes=1)
     early = {"data": {"ids_sha256": "the same"}}
     require_same_run(early, story(), checkpoint, processes=1)

@@ -121,5 +121,5 @@ def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
 def test_images_are_refused_in_one_line(gemma, tmp_path, monkeypatch):
     make_phantoms(tmp_path / "phantoms", train=1, test=1)
     data = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")
-    with pytest.raises(UserError, match="has images and this model is shown none"):
+    with pytest.raises(UserError, match="has images and this model takes none"):
         train(monkeypatch, gemma, data, tmp_path / "run")

@@ -50,10 +50,10 @@ def assert_linear(judge: Judge, pieces: tuple[str, ...], frames: tuple[tuple[str
     def repeated(piece: str, frame: tuple[str, str], size: int) -> str:
         return frame[0] + (piece * (size // len(piece) + 1))[:size] + frame[1]
 
-    seen = [
+    ratios = [
         growth.assert_linear(judge, partial(repeated, piece, frame), MEGABYTE) for piece in pieces for frame in frames
     ]
-    print(f"a megabyte takes at most {max(seen):.2f} times as long as a quarter of it")
+    print(f"a megabyte takes at most {max(ratios):.2f} times as long as a quarter of it")
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=["bare", "in a block", "after a claim", "before a claim"])
@@ -67,9 +67,9 @@ def test_the_form_is_linear() -> None:
 
 
 def reward(name: str) -> Judge:
-    made = REWARDS[name](Mode.THINK, RewardSettings(), 1000)
+    function = REWARDS[name](Mode.THINK, RewardSettings(), 1000)
     row = {"problem": [PROBLEM], "solution": ["<answer> A </answer>"], "completion_ids": [[1] * 10]}
-    return lambda text: made([text], **row)
+    return lambda text: function([text], **row)
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
@@ -83,7 +83,7 @@ def test_medical_accuracy_is_linear_in_a_long_answer_block() -> None:
 
 
 def test_the_lenient_matching_is_linear() -> None:
-    found = (
+    pieces = (
         "answer is ",
         "answer is A",
         "(A",
@@ -97,7 +97,7 @@ def test_the_lenient_matching_is_linear() -> None:
         "a b ",
         "\n",
     )
-    assert_linear(lambda text: match_choice(text, OPTIONS), found)
+    assert_linear(lambda text: match_choice(text, OPTIONS), pieces)
     assert_linear(lambda text: match_choice(text, {"A": "abab" * 50, "B": "baba" * 50}), ("ab", "abba"))
 
 

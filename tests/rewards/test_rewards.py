@@ -47,11 +47,11 @@ def test_the_reward_is_the_grader_on_every_labelled_completion():
 
 def test_a_batch_of_groups_is_judged_row_by_row():
     """Two prompts with two completions each, as TRL passes them, with columns that nobody asked for."""
-    other = "Which? A)left, B)right"
+    other_problem = "Which? A)left, B)right"
     earned = accuracy_reward(
         prompts=["p"] * 4,
         completions=["<answer>C</answer>", "<answer>A</answer>", "<answer>C</answer>", "<answer>A</answer>"],
-        problem=[PROBLEM, PROBLEM, other, other],
+        problem=[PROBLEM, PROBLEM, other_problem, other_problem],
         solution=[SOLUTION, SOLUTION, "<answer> A </answer>", "<answer> A </answer>"],
         completion_ids=[[1]] * 4,
         trainer_state=None,
@@ -62,10 +62,10 @@ def test_a_batch_of_groups_is_judged_row_by_row():
 def test_conversational_completions_earn_what_their_text_earns():
     text = "<answer>C</answer>"
     turn = [{"role": "assistant", "content": text}]
-    parts = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
-    assert [completion_text(form) for form in (text, turn, parts, [])] == [text, text, text, ""]
-    assert accuracy_reward([turn, parts, []], [PROBLEM] * 3, [SOLUTION] * 3) == [1.0, 1.0, 0.0]
-    assert format_reward(Mode.NOTHINK)([turn, parts, []]) == [1.0, 1.0, 0.0]
+    blocks = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+    assert [completion_text(form) for form in (text, turn, blocks, [])] == [text, text, text, ""]
+    assert accuracy_reward([turn, blocks, []], [PROBLEM] * 3, [SOLUTION] * 3) == [1.0, 1.0, 0.0]
+    assert format_reward(Mode.NOTHINK)([turn, blocks, []]) == [1.0, 1.0, 0.0]
 
 
 def test_columns_of_unequal_length_are_our_own_error():

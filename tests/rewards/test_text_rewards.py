@@ -151,15 +151,15 @@ def test_repetition_costs_the_share_of_runs_that_are_not_new():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (RewardSettings(cosine_max_len=0), "cosine_max_len 0"),
         (RewardSettings(repetition_n_grams=0), "repetition_n_grams 0"),
         (RewardSettings(repetition_max_penalty=0.5), "would reward repetition"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         rewards_for(["cosine", "repetition"], Mode.THINK, settings)
 
 

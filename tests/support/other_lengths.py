@@ -25,7 +25,7 @@ def stop_after(step: int) -> Callable[[int], None]:
         own = StopOnSignal.on_step_end
 
         def on_step_end(self: StopOnSignal, args: Any, state: Any, control: Any, **more: Any) -> None:
-            self._asked = self._asked or (rank == 0 and state.global_step == step)
+            self._signalled = self._signalled or (rank == 0 and state.global_step == step)
             own(self, args, state, control, **more)
 
         StopOnSignal.on_step_end = on_step_end  # type: ignore[method-assign]
@@ -74,7 +74,7 @@ def longer(site: Site) -> None:
     assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, *EPOCHS), 2)
     assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "4"), 2)
     said = ended(site.start(output, Layout(), *CONSTANT), 0)
-    assert "was finished after 4 steps and becomes longer, from checkpoint-4 on" in said, said
+    assert "was finished after 4 steps and is extended from checkpoint-4" in said, said
     require_equal(output, whole)
     story = json.loads((output / "run.json").read_text())
     assert (story["status"], story["steps"]) == ("done", 8)
@@ -91,7 +91,8 @@ def rates(site: Site) -> None:
     ended(site.start(whole, Layout()), 0)
     ended(site.start(output, Layout(), *EPOCHS), 0)
     said = ended(site.start(output, Layout(), fault=stop_after(5)), 75)
-    line = "learning rate after step 4: 0 by the schedule so far, 0.0005 by that over 8 steps (SchedulerType.LINEAR)"
+    line = "learning rate after step 4: 0 in the checkpoint's schedule, now 0.0005 in that over 8 steps "
+    line += "(SchedulerType.LINEAR)"
     assert line in said or line.replace("SchedulerType.LINEAR", "linear") in said, said
     said = ended(site.start(output, Layout()), 0)  # interrupted in its longer form, it goes on as any run
     assert "learning rate after" not in said.rpartition("continuing from")[2], said
@@ -132,7 +133,7 @@ def processes(site: Site) -> None:
         fault = noting(seen, stop_after(3))
         ended(site.start(output, Layout(first), fault=fault), *[75] * first)
         said = ended(site.start(output, Layout(then), fault=noting(seen)), *[0] * then)
-        assert f"{first} processes then, {then} now: each step has the questions" in said, said
+        assert f"{first} processes then, {then} now: every step keeps its questions" in said, said
         assert questions(seen) == questions(wanted)
         assert [entry["step"] for entry in logged(output) if "loss" in entry] == list(range(1, 9))
         story = json.loads((output / "run.json").read_text())
@@ -146,11 +147,11 @@ def other_steps(site: Site) -> None:
     said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
     assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in said, said
     said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)
-    assert "with completions for several steps the questions would be divided anew" in said, said
+    assert "completions are used for several steps, whose questions would change" in said, said
     sharded = site.fresh()
     ended(site.start(sharded, Layout(2, stage=2), fault=stop_after(2)), 75, 75)
     said = ended(site.start(sharded, Layout()), 2)
-    assert "the shards of ZeRO-2 belong to as many processes as wrote them" in said, said
+    assert "a checkpoint of ZeRO-2 can only be loaded by the same number of processes" in said, said
 
 
 SCENARIOS: dict[str, Callable[[Site], None]] = {

@@ -88,7 +88,7 @@ def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "message"),
     [
         ("--no_such_flag 3", "no_such_flag"),
         ("--mode backwards", "'backwards'"),
@@ -100,10 +100,10 @@ def test_wandb_without_a_login_goes_offline_with_one_line(monkeypatch: pytest.Mo
         ("--config no_such_file.yaml", "no_such_file.yaml"),
     ],
 )
-def test_a_wrong_flag_is_one_line_that_names_it(extra: str, said: str) -> None:
+def test_a_wrong_flag_is_one_line_that_names_it(extra: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parsed(extra)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

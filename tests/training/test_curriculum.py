@@ -40,11 +40,11 @@ def test_easy_to_hard_falls_from_the_highest_rate_and_leaves_out_what_fills_no_w
 
 
 def test_equal_rates_are_drawn_anew_by_seed_and_epoch() -> None:
-    same = Order(Curriculum.EASY_TO_HARD, (0.5,) * 12, (False,) * 12, 4, seed=1)
-    assert same(0) == same(0)
-    assert same(0) != same(1)
-    assert same(0) != Order(Curriculum.EASY_TO_HARD, (0.5,) * 12, (False,) * 12, 4, seed=2)(0)
-    assert sorted(same(3)) == [*range(12)]
+    equal_rates = Order(Curriculum.EASY_TO_HARD, (0.5,) * 12, (False,) * 12, 4, seed=1)
+    assert equal_rates(0) == equal_rates(0)
+    assert equal_rates(0) != equal_rates(1)
+    assert equal_rates(0) != Order(Curriculum.EASY_TO_HARD, (0.5,) * 12, (False,) * 12, 4, seed=2)(0)
+    assert sorted(equal_rates(3)) == [*range(12)]
 
 
 def test_every_window_of_mixed_holds_its_share_without_replacement() -> None:
@@ -82,7 +82,7 @@ def test_all_and_none_are_shares_too() -> None:
 def test_a_window_that_cannot_be_filled_is_an_error_with_the_counts() -> None:
     with pytest.raises(UserError, match="1 hard and 5 other questions do not fill one generation batch of 4 with 2"):
         mixed("heeeee", 4, 0.5)
-    with pytest.raises(UserError, match=r"--hard_fraction 1.5 is no share"):
+    with pytest.raises(UserError, match=r"--hard_fraction 1.5 is not a share"):
         mixed("heeeee", 4, 1.5)
 
 
@@ -90,7 +90,7 @@ def test_the_line_says_what_comes_and_what_sits_out() -> None:
     assert mixed("h" * 6 + "e" * 14, 4, 0.3).line() == (
         "curriculum mixed: 6 of 20 questions are hard, 1 or 2 in every generation batch of 4"
     )
-    assert order_of("easy_to_hard").line().endswith("1 of 9 sit out in each epoch, drawn anew")
+    assert order_of("easy_to_hard").line().endswith("1 of 9 are skipped in each epoch, others each time")
 
 
 @pytest.mark.slow
@@ -102,17 +102,17 @@ def test_training_meets_the_questions_in_the_order_known_before(
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, "tests/support/met_questions.py", str(checkpoint), str(tmp_path), curriculum]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
+    assert process.returncode == 0, process.stderr[-3000:]
     met = [json.loads((tmp_path / f"met-{rank}.json").read_text()) for rank in range(processes)]
     order = order_of(curriculum)
     share = WINDOW // processes
     for number, expected in enumerate(windows(order(0) + order(1), WINDOW)):
         for rank in range(processes):
-            own = expected[rank * share : (rank + 1) * share]
+            rank_share = expected[rank * share : (rank + 1) * share]
             # every question once per completion of its group of 2
-            part = met[rank][number * share * 2 : (number + 1) * share * 2]
-            assert part == [place for place in own for _ in range(2)], (number, rank)
+            batch = met[rank][number * share * 2 : (number + 1) * share * 2]
+            assert batch == [place for place in rank_share for _ in range(2)], (number, rank)
     assert sum(map(len, met)) == 4 * WINDOW * 2  # 2 epochs of 2 windows, and nothing else
 
 

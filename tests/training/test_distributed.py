@@ -47,10 +47,10 @@ Results = Callable[[Layout], dict[str, Any]]
 def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Results:
     folder = tmp_path_factory.mktemp("distributed")
     checkpoint = build_tiny_checkpoint(folder / "tiny")
-    found: dict[Layout, dict[str, Any]] = {}
+    results: dict[Layout, dict[str, Any]] = {}
 
     def train(layout: Layout) -> dict[str, Any]:
-        if layout not in found:
+        if layout not in results:
             output = folder / "-".join(map(str, layout))
             output.mkdir()
             launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={layout.processes}"]
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Resul
                 recipe = ["--config_file", "recipes/accelerate_configs/fsdp_cpu.yaml", "--main_process_port", "0"]
                 launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(layout.processes), *recipe]
             arguments = [str(checkpoint), str(output), *map(str, layout[1:])]
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, *launcher, "tests/support/fixed_completions.py", *arguments],
                 cwd=repository,
                 env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
@@ -66,26 +66,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Resul
                 text=True,
                 timeout=1800,
             )
-            assert done.returncode == 0, done.stderr[-3000:]
-            found[layout] = torch.load(output / "result.pt")
-        return found[layout]
+            assert process.returncode == 0, process.stderr[-3000:]
+            results[layout] = torch.load(output / "result.pt")
+        return results[layout]
 
     return train
 
 
 @pytest.mark.parametrize("layout", [*OTHERS, *ZERO, *FSDP], ids=str)
 def test_layout_of_the_prompts_does_not_change_the_training(trained: Results, layout: Layout) -> None:
-    first, second = trained(FIRST._replace(without=layout.without)), trained(layout)
-    assert first["norms"][0] > 0.01
+    reference, divided = trained(FIRST._replace(without=layout.without)), trained(layout)
+    assert reference["norms"][0] > 0.01
     # ACCELERATE_USE_CPU would turn DeepSpeed off without a word: the engine says what really ran
-    assert second["engine"] == ("fsdp2" if layout.fsdp else "deepspeed" if layout.stage else "torch")
-    assert second.get("stage", 0) == layout.stage
-    assert second["losses"] == pytest.approx(first["losses"], abs=1e-6)
-    assert second["norms"] == pytest.approx(first["norms"], rel=1e-4)
-    apart = max((first["weights"][n] - second["weights"][n]).abs().max().item() for n in first["weights"])
+    assert divided["engine"] == ("fsdp2" if layout.fsdp else "deepspeed" if layout.stage else "torch")
+    assert divided.get("stage", 0) == layout.stage
+    assert divided["losses"] == pytest.approx(reference["losses"], abs=1e-6)
+    assert divided["norms"] == pytest.approx(reference["norms"], rel=1e-4)
+    apart = max((reference["weights"][n] - divided["weights"][n]).abs().max().item() for n in reference["weights"])
     print(f"{layout}: weights differ by at most {apart:.1e}")
     # two steps of Adam at 1e-3: a weight whose gradient is rounding noise may move by a whole step
-    together = [torch.cat([value.flatten() for value in each["weights"].values()]) for each in (first, second)]
+    together = [torch.cat([value.flatten() for value in result["weights"].values()]) for result in (reference, divided)]
     assert (together[0] - together[1]).norm() < 1e-3 * together[0].norm()
 
 
@@ -110,10 +110,10 @@ def test_two_nodes_train_as_one(tmp_path: Path, repository: Path) -> None:
         )
         for rank in (0, 1)
     ]
-    said = [node.communicate(timeout=1800)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said[0][-2000:] + said[1][-2000:]
-    assert "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions" in said[0]
-    assert "prompts per device" not in said[1], "the second node repeats what the first one says"
+    outputs = [node.communicate(timeout=1800)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs[0][-2000:] + outputs[1][-2000:]
+    assert "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions" in outputs[0]
+    assert "prompts per device" not in outputs[1], "the second node repeats what the first one says"
     story = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 1, 2)
     load_model(tmp_path / "out", dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Questions asked while training (`--eval_strategy`): they change nothing of the training, and overlap is said."""
+"""Evaluation during training (`--eval_strategy`) does not change the training, and overlap is reported."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def train(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     monkeypatch.chdir(workplace)
 
     def spread(completions: list[Any], **_: Any) -> list[float]:
-        return [each[0]["content"].count("e") + len(each[0]["content"]) / 10 for each in completions]
+        return [turn["content"].count("e") + len(turn["content"]) / 10 for (turn,) in completions]
 
     def run(output: str, *flags: str) -> Path:
         monkeypatch.setattr(grpo_run, "rewards_for", lambda *_: [spread])
@@ -62,14 +62,14 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_an_evaluation_changes_nothing_of_the_training(train: Train) -> None:
-    without, asked = train("without"), train("asked", *EVALUATING)
-    assert sha256_file(asked / "model.safetensors") == sha256_file(without / "model.safetensors")
-    found = evaluations(asked)
-    assert [entry["step"] for entry in found] == [1, 2, 3]
-    assert len({entry["eval_loss"] for entry in found}) == 3, "three models give the same"
-    story = json.loads((asked / "run.json").read_text())["data"]["evaluation"]
+    without, evaluated = train("without"), train("evaluated", *EVALUATING)
+    assert sha256_file(evaluated / "model.safetensors") == sha256_file(without / "model.safetensors")
+    entries = evaluations(evaluated)
+    assert [entry["step"] for entry in entries] == [1, 2, 3]
+    assert len({entry["eval_loss"] for entry in entries}) == 3, "three models give the same"
+    story = json.loads((evaluated / "run.json").read_text())["data"]["evaluation"]
     assert (story["prompts"], story["asked"], story["trained_on_too"]) == (4, 3, 0)  # one batch of 3
-    logged = [json.loads(line) for line in (asked / "metrics.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (evaluated / "metrics.jsonl").read_text().splitlines()]
     assert sum("eval_reward" in entry for entry in logged) == 3
 
 
@@ -86,8 +86,8 @@ def test_the_shared_prefix_evaluates_as_stock_rows_do(train: Train) -> None:
 def test_a_part_of_the_questions_can_be_asked(train: Train) -> None:
     folder = train("part", *EVALUATING, "--max_eval_samples", "2")  # fewer than the 3 of a batch
     assert json.loads((folder / "run.json").read_text())["data"]["evaluation"]["asked"] == 2
-    whole, part = evaluations(train("whole", *EVALUATING))[0], evaluations(folder)[0]
-    per_second = [entry["eval_samples_per_second"] * entry["eval_runtime"] for entry in (whole, part)]
+    all_questions, some_questions = evaluations(train("whole", *EVALUATING))[0], evaluations(folder)[0]
+    per_second = [entry["eval_samples_per_second"] * entry["eval_runtime"] for entry in (all_questions, some_questions)]
     assert per_second == pytest.approx([3, 2], rel=0.05)
 
 
@@ -96,36 +96,36 @@ def test_the_best_checkpoint_is_loaded_whole(train: Train) -> None:
     flags = ["--load_best_model_at_end", "true", "--metric_for_best_model", "completions/mean_length"]
     folder = train("best", *EVALUATING, *flags, "--greater_is_better", "true", "--save_only_model", "true")
     final = load_file(folder / "model.safetensors")
-    first, last = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 3))
-    assert all(value.equal(first[name]) for name, value in final.items())
-    assert any(not value.equal(last[name]) for name, value in final.items())
+    after_step_1, after_step_3 = (load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (1, 3))
+    assert all(value.equal(after_step_1[name]) for name, value in final.items())
+    assert any(not value.equal(after_step_3[name]) for name, value in final.items())
 
 
 @pytest.mark.parametrize(
-    ("questions", "processes", "batch", "asked", "then"),
+    ("questions", "processes", "batch", "evaluated", "new_batch"),
     [(100, 1, 8, 96, 8), (100, 2, 8, 96, 8), (5, 1, 8, 5, 5), (5, 2, 8, 4, 2), (1, 2, 8, 1, 1), (16, 2, 8, 16, 8)],
 )
 def test_every_question_counts_the_same(
-    questions: int, processes: int, batch: int, asked: int, then: int, monkeypatch: pytest.MonkeyPatch
+    questions: int, processes: int, batch: int, evaluated: int, new_batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = GRPOTrainingConfig(output_dir="x", num_generations=4, per_device_eval_batch_size=batch)
     monkeypatch.setattr(GRPOTrainingConfig, "world_size", processes)
-    assert training.filled_evaluation(questions) == asked
-    assert training.per_device_eval_batch_size == 4 * then
+    assert training.filled_evaluation(questions) == evaluated
+    assert training.per_device_eval_batch_size == 4 * new_batch
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        ([*EVALUATING, "--dataset_name", "same"], "all 4 questions to be asked while training are trained on"),
+        ([*EVALUATING, "--dataset_name", "same"], "all 4 questions for evaluation are also training questions"),
         ([*EVALUATING, "--eval_dataset_name", "nowhere"], "nowhere is not there"),
         (["--max_eval_samples", "3"], "do nothing without --eval_strategy"),
         ([*EVALUATING, "--max_eval_samples", "0"], "--max_eval_samples 0 would evaluate nothing"),
     ],
     ids=["same", "absent", "no strategy", "none"],
 )
-def test_what_cannot_be_asked_is_refused(train: Train, workplace: Path, flags: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_asked_is_refused(train: Train, workplace: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         train("refused", *flags)
     assert not (workplace / "refused").exists()
 
@@ -133,13 +133,14 @@ def test_what_cannot_be_asked_is_refused(train: Train, workplace: Path, flags: l
 def test_questions_that_are_trained_on_too_are_counted(
     train: Train, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    both = datasets.Dataset.from_dict(questions(6), features=datasets.Features(_FEATURES))
-    datasets.DatasetDict({"train": both.select(range(4)), "test": both.select(range(2, 6))}).save_to_disk(
+    rows = datasets.Dataset.from_dict(questions(6), features=datasets.Features(_FEATURES))
+    datasets.DatasetDict({"train": rows.select(range(4)), "test": rows.select(range(2, 6))}).save_to_disk(
         str(workplace / "overlapping")
     )
     train("overlap", *EVALUATING, "--dataset_name", "overlapping")
     assert (
-        "asked while training: 3 of 4 questions of overlapping; 2 of all are trained on too" in capsys.readouterr().out
+        "evaluation during training: 3 of 4 questions of overlapping; 2 of all are training questions too"
+        in capsys.readouterr().out
     )
 
 

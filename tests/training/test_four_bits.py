@@ -27,8 +27,8 @@ FLAGS = ["--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_qua
 
 def packing():
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install '.[quant]')")
-    given = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o", "--dtype", "float32"]
-    return quantization(parse([*given, "--use_peft", *FLAGS])[2])
+    required = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o", "--dtype", "float32"]
+    return quantization(parse([*required, "--use_peft", *FLAGS])[2])
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def test_what_cannot_be_packed_is_refused_in_one_line(flags, message, monkeypatc
 def test_a_packed_base_is_close_to_the_whole_one_and_its_weights_are_counted(tmp_path):
     packed = packing()
     folder = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
-    whole, small = load_model(folder, dtype="float32"), load_model(folder, dtype="float32", quantization=packed)
-    tokens = torch.arange(5, 45)[None].to(small.device)
+    full, quantized = load_model(folder, dtype="float32"), load_model(folder, dtype="float32", quantization=packed)
+    tokens = torch.arange(5, 45)[None].to(quantized.device)
     with torch.no_grad():
-        difference = (small(tokens).logits.cpu() - whole(tokens.cpu()).logits).abs().max()
+        difference = (quantized(tokens).logits.cpu() - full(tokens.cpu()).logits).abs().max()
     assert 1e-3 < difference < 0.3  # 0.09 observed; logits reach 1.4
-    assert small.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
-    assert small.lm_head.weight.dtype == torch.float32
-    counts = [trainable_table(model).splitlines()[-1].split()[1] for model in (small, whole)]
+    assert quantized.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+    assert quantized.lm_head.weight.dtype == torch.float32
+    counts = [trainable_table(model).splitlines()[-1].split()[1] for model in (quantized, full)]
     assert counts[0] == counts[1]  # two weights to a byte count as two
 
 
@@ -93,8 +93,8 @@ def test_the_vision_tower_and_the_head_stay_whole(tmp_path):
 def test_adapters_train_on_a_packed_base_and_answer_on_the_whole_one(family, questions, tmp_path, monkeypatch):
     packing()
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", family)
-    more = ["--use_peft", "--lora_r", "4", "--learning_rate", "0.01", *MOVES]
-    step = train(monkeypatch, checkpoint, questions, tmp_path / "run", *FLAGS, *more)
+    lora_flags = ["--use_peft", "--lora_r", "4", "--learning_rate", "0.01", *MOVES]
+    step = train(monkeypatch, checkpoint, questions, tmp_path / "run", *FLAGS, *lora_flags)
     assert step["step"] == 2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
     assert moved(tmp_path / "run")

@@ -60,8 +60,9 @@ def published_run(workplace: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_published_command_runs_word_for_word(published_run: Any, workplace: Path) -> None:
     assert published_run.returncode == 0, published_run.stderr[-3000:]
-    said = published_run.stdout
-    assert "1 prompts per device x 2 devices x 2 accumulation = 4 prompts and 16 completions per optimizer step" in said
+    output = published_run.stdout
+    line = "1 prompts per device x 2 devices x 2 accumulation = 4 prompts and 16 completions per optimizer step"
+    assert line in output
     story = json.loads((workplace / "output" / "Modality_CT" / "run.json").read_text())
     # 8 prompts / 4 per step x 2 epochs = 4 steps
     assert (story["status"], story["steps"], story["mode"]) == ("done", 4, "nothink")
@@ -130,8 +131,8 @@ BASE = (
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["think", "think_after"])
 def test_think_entry_trains_both_of_its_modes(workplace: Path, mode: str) -> None:
-    done = run(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = run(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
+    assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads((workplace / "output" / mode / "run.json").read_text())["mode"] == mode
 
 
@@ -149,8 +150,8 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
     entries[2]["solution"] = "<answer> G </answer>"  # not offered
     (workplace / "list.json").write_text(json.dumps(entries))
     arguments = BASE.replace("data/VQA/CT_384", "list.json").split()
-    done = run(workplace, *arguments, "output/json", "--image_root", "pictures")
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = run(workplace, *arguments, "output/json", "--image_root", "pictures")
+    assert process.returncode == 0, process.stderr[-3000:]
     data = json.loads((workplace / "output" / "json" / "run.json").read_text())["data"]
     assert data["prompts"] == 3
     assert len(data["dropped"]) + len(data["unreadable"]) == 3
@@ -162,13 +163,13 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
         "--freeze_vision_tower --use_peft --lora_on language --tokens_per_micro_batch 600 --resample_dead_groups 1 "
         "--try_longest_batch true --per_device_train_batch_size 2 --max_steps 5 --logging_steps 1"
     )
-    done = run(workplace, *BASE.split(), "output/knobs", *knobs.split())
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout
-    assert "vision features once per image and run" in said
-    assert "longest batch: " in said
-    assert "estimate: " in said
-    table = [line for line in said.splitlines() if line.startswith("  vision tower")]
+    process = run(workplace, *BASE.split(), "output/knobs", *knobs.split())
+    assert process.returncode == 0, process.stderr[-3000:]
+    output = process.stdout
+    assert "vision features once per image and run" in output
+    assert "longest batch: " in output
+    assert "estimate: " in output
+    table = [line for line in output.splitlines() if line.startswith("  vision tower")]
     assert "0 train (0.00%)" in table[0]
     logged = json.loads((workplace / "output" / "knobs" / "trainer_state.json").read_text())["log_history"][0]
     assert {"groups_dead", "groups_replaced", "groups_left_out", "tokens/computed"} - logged.keys() == {
@@ -177,7 +178,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("--no_such_flag 1", "no_such_flag"),
         ("--mode sideways", "sideways"),
@@ -193,11 +194,11 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
         ("--tokens_per_micro_batch 0", "is not a number of tokens"),
         ("--resample_dead_groups 2 --shared_prefix false", "need the shared prefix"),
         ("--resample_dead_groups 2 --reward_funcs format", "add the accuracy reward"),
-        ("--resume_from_checkpoint output/x/checkpoint-2", "is no folder"),
+        ("--resume_from_checkpoint output/x/checkpoint-2", "is not a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(
-    workplace: Path, change: str, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    workplace: Path, change: str, message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from open_r1.common.errors import run_command
     from open_r1.training.grpo_run import train_grpo
@@ -208,9 +209,9 @@ def test_bad_input_is_one_line_and_exit_status_2(
     with pytest.raises(SystemExit) as stopped:
         run_command(lambda: train_grpo(Mode.THINK))
     assert stopped.value.code == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert said in last
+    error_line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error_line.startswith("error: ")
+    assert message in error_line
     assert not (workplace / "output" / "bad" / "run.json").exists()
 
 
@@ -240,9 +241,9 @@ def test_a_disk_that_fills_up_while_saving_is_one_line(
     with pytest.raises(SystemExit) as stopped, file_size_limit(limit):
         run_command(lambda: train_grpo(Mode.THINK))
     assert stopped.value.code == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"error: cannot write the checkpoint to output/full: {reason}")
-    assert "no checkpoint of this run can be gone on from: the same command begins it anew" in last  # none was to be
+    error_line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error_line.startswith(f"error: cannot write the checkpoint to output/full: {reason}")
+    assert "there is no checkpoint to resume from, so the same command starts the run again" in error_line
     assert json.loads((workplace / "output" / "full" / "run.json").read_text())["status"] == "running"
 
 
@@ -261,7 +262,7 @@ def test_an_output_folder_with_something_else_is_refused(workplace: Path, monkey
     interrupted = workplace / "interrupted"
     (interrupted / "checkpoint-200").mkdir(parents=True)
     (interrupted / "run.json").write_text('{"status": "running"}')
-    with pytest.raises(UserError, match=r"none of its checkpoints is whole \(checkpoint-200: manifest"):
+    with pytest.raises(UserError, match=r"all of its checkpoints are damaged \(checkpoint-200: manifest"):
         checkpoint_to_continue(interrupted, None)
 
 
@@ -278,10 +279,13 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
     )
     training.num_train_epochs, training.max_steps = 1.0, -1
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
-        patch.setattr(run_lifecycle, "PATIENCE", 0.2)
-        with pytest.raises(UserError, match=r"another process .* is writing to"), run_lifecycle.own_folder(training):
+        patch.setattr(run_lifecycle, "LOCK_TIMEOUT", 0.2)
+        with (
+            pytest.raises(UserError, match=r"another process .* is writing to"),
+            run_lifecycle.locked_output_folder(training),
+        ):
             pass
-    with run_lifecycle.own_folder(training) as continued:  # free again
+    with run_lifecycle.locked_output_folder(training) as continued:  # free again
         assert continued is None
         assert (folder / ".claim").is_file()
     assert not folder.exists()

@@ -34,22 +34,22 @@ def taken(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> dict[st
         str(LENGTH),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_a_pass_never_holds_the_logits_of_all_tokens(taken: dict[str, float]) -> None:
+def test_a_pass_never_holds_the_logits_of_all_tokens(memory: dict[str, float]) -> None:
     # 256 MiB of tiles, 3 x 37 MiB of gradients (151,936 x 64 x 4 bytes each), 62 MiB kept: 429; seen 366
-    assert taken["grown"] < 512, taken
+    assert memory["grown"] < 512, memory
     # all logits once would be 4 x 4,000 x 151,936 bytes
     assert 4 * GROUP * LENGTH * 151_936 / 2**20 > 4 * 512  # 2,318
 
 
-def test_autograd_keeps_what_is_linear_in_tokens_and_one_mask(taken: dict[str, float]) -> None:
-    prefix = taken["tokens"] - GROUP * LENGTH
+def test_autograd_keeps_what_is_linear_in_tokens_and_one_mask(memory: dict[str, float]) -> None:
+    prefix = memory["tokens"] - GROUP * LENGTH
     mask = 4 * LENGTH * (prefix + LENGTH) / 2**20  # 17 MiB
     # Two layers of hidden 64, MLP 128, 4 + 2 + 2 heads of 16: seen 11.2 KiB a token, at 500-token completions too.
     # A bool mask would be kept as a float one by every layer for every completion: 51 MiB more.
-    assert taken["kept"] < mask + 12 * taken["tokens"] / 1024, taken
-    assert taken["kept"] > mask, taken
+    assert memory["kept"] < mask + 12 * memory["tokens"] / 1024, taken
+    assert memory["kept"] > mask, taken

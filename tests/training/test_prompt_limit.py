@@ -29,8 +29,8 @@ def rows(contents: list[bytes]) -> datasets.Dataset:
     columns["problem"] = ["What is it?" + " Look closely." * i + " A)one, B)two" for i in range(len(contents))]
     columns["solution"] = ["<answer> A </answer>"] * len(contents)
     columns["id"] = [f"row{i}" for i in range(len(contents))]
-    made = datasets.Dataset.from_dict(columns, features=FEATURES)
-    return made.cast_column("image", datasets.Image(decode=False))
+    dataset = datasets.Dataset.from_dict(columns, features=FEATURES)
+    return dataset.cast_column("image", datasets.Image(decode=False))
 
 
 @pytest.fixture(scope="module", params=["own", "real"])
@@ -55,12 +55,12 @@ def test_the_count_is_the_processors_own(processor: Any) -> None:
     for limit in (min(lengths), max(lengths) - 1):
         checked = check_prompts(data, processor, Mode.NOTHINK, limit)
         assert checked.too_long == [(f"row{i}", length) for i, length in enumerate(lengths) if length > limit]
-        assert checked.kept == [i for i, length in enumerate(lengths) if length <= limit]
+        assert checked.usable == [i for i, length in enumerate(lengths) if length <= limit]
         assert checked.longest == max(length for length in lengths if length <= limit)
 
 
 def test_a_image_that_does_not_open_is_named_and_left_out(processor: Any) -> None:
-    whole = image((384, 384))
-    checked = check_prompts(rows([whole, whole[:80], b"no image"]), processor, Mode.THINK, 4096)
-    assert checked.kept == [0]
+    complete = image((384, 384))
+    checked = check_prompts(rows([complete, complete[:80], b"no image"]), processor, Mode.THINK, 4096)
+    assert checked.usable == [0]
     assert [name for name, _ in checked.unreadable] == ["row1", "row2"]

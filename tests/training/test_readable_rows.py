@@ -38,8 +38,8 @@ def feed() -> ImageFeed:
 
 
 def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, feed):
-    rows, said = draw(tmp_path / "set", 6), []
-    readable = ReadableRows(feed, said.append)
+    rows, lines = draw(tmp_path / "set", 6), []
+    readable = ReadableRows(feed, lines.append)
     batch = [rows[number] for number in (0, 0, 1, 1, 2, 2)]
     assert readable(batch, 2, rows) is batch
     Path(rows[1]["image"]["path"]).unlink()
@@ -50,14 +50,14 @@ def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, 
     assert replaced[2]["id"] not in ("1", "3")
     assert readable(batch, 2, rows) == replaced  # the same one every time
     assert list(readable.left_out) == ["1"]
-    assert said[0].startswith("left out while training: question 1: ")
+    assert lines[0].startswith("skipped during training: question 1: ")
     assert [len(opened) for opened in feed.images(replaced[::2])] == [1, 1, 1]
 
 
 def test_a_set_that_is_gone_ends_the_run_in_one_line(tmp_path, feed):
     rows = draw(tmp_path / "set", 3)
     (tmp_path / "set").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"none of 3 other questions .* is the set being rewritten or moved") as ended:
+    with pytest.raises(UserError, match=r"images of 3 other questions .* Was the data set moved or rewritten") as ended:
         ReadableRows(feed, print)(rows, 1, rows)
     assert "\n" not in str(ended.value)
 
@@ -84,10 +84,10 @@ def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, s
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         return batch | {"prompt": [build_messages(problem, Mode.NOTHINK) for problem in batch["problem"]]}
 
-    asked: list[str] = []
+    rewarded_ids: list[str] = []
 
     def reward(completions: list[Any], id: list[str], **_: Any) -> list[float]:
-        asked.extend(id)
+        rewarded_ids.extend(id)
         return [float(len(completion[0]["content"])) for completion in completions]
 
     config = GRPOTrainingConfig(
@@ -112,7 +112,7 @@ def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, s
     )
     trainer.train()
     assert trainer.state.global_step == 3
-    assert set(asked[:8]) == {"0", "1", "bad 0", "bad 1"}
-    assert set(asked[8:]) == {"0", "1"}
+    assert set(rewarded_ids[:8]) == {"0", "1", "bad 0", "bad 1"}
+    assert set(rewarded_ids[8:]) == {"0", "1"}
     assert set(trainer.readable.left_out) == {"bad 0", "bad 1"}
     assert "leads elsewhere since a folder on the way was exchanged" in capsys.readouterr().out

@@ -175,6 +175,6 @@ def test_every_translation_leads_to_a_key_that_exists():
     from open_r1.training.sft_run import SFTTrainingConfig
 
     classes = (VQAArguments, GRPOTrainingConfig, ModelConfig, SFTTrainingConfig)
-    known = {field.name for each in classes for field in fields(each)}
-    assert {today.key for today in OLD_KEYS.values() if today.key} <= known
-    assert not known & OLD_KEYS.keys()
+    current_keys = {field.name for flag_class in classes for field in fields(flag_class)}
+    assert {new.key for new in OLD_KEYS.values() if new.key} <= current_keys
+    assert not current_keys & OLD_KEYS.keys()

@@ -36,14 +36,14 @@ def test_a_sealed_checkpoint_is_whole_and_every_kind_of_damage_is_named(tmp_path
     folder = save(tmp_path, 4)
     assert damage(folder) is None
     (folder / "optimizer.pt").write_bytes(b"o" * 49 + b"p")
-    assert damage(folder) == "optimizer.pt has other content than was saved"
+    assert damage(folder) == "optimizer.pt has changed since it was saved"
     (folder / "optimizer.pt").write_bytes(b"o" * 49)
     assert damage(folder) == "optimizer.pt has 49 bytes instead of 50"
     (folder / "global_step4" / "rank0.pt").unlink()
     (folder / "optimizer.pt").write_bytes(FILES["optimizer.pt"])
     assert damage(folder) == "global_step4/rank0.pt is missing"
     os.rename(folder, tmp_path / "checkpoint-5")
-    assert damage(tmp_path / "checkpoint-5") == "manifest.json is that of something else"
+    assert damage(tmp_path / "checkpoint-5") == "manifest.json belongs to something else"
     for text in ("", "[]", "{}", '{"files": 3}', '{"files": {"a": 1}}', "{" * 5000):
         (tmp_path / "checkpoint-5" / "manifest.json").write_text(text)
         assert "manifest.json" in str(damage(tmp_path / "checkpoint-5"))
@@ -88,11 +88,11 @@ def test_final_files_replace_earlier_ones_and_leave_no_stage(tmp_path: Path) -> 
 def test_the_newest_whole_checkpoint_is_gone_on_from_and_damaged_ones_are_kept_aside(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"status": "running"}')
     assert checkpoint_to_continue(tmp_path, None) is None
-    whole, damaged = save(tmp_path, 2), save(tmp_path, 4)
+    undamaged, damaged = save(tmp_path, 2), save(tmp_path, 4)
     (damaged / "optimizer.pt").unlink()
-    told: list[str] = []
-    assert checkpoint_to_continue(tmp_path, None, told.append) == whole
-    assert "checkpoint-4 is damaged (optimizer.pt is missing)" in told[0]
+    lines: list[str] = []
+    assert checkpoint_to_continue(tmp_path, None, lines.append) == undamaged
+    assert "checkpoint-4 is damaged (optimizer.pt is missing)" in lines[0]
     assert (tmp_path / "damaged-checkpoint-4" / "model.safetensors").is_file()
     assert set_aside(save(tmp_path, 4)).name == "damaged-checkpoint-4-2"
 
@@ -106,9 +106,9 @@ def test_what_cannot_be_gone_on_from_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds checkpoint-2, which this run would overwrite"):
         checkpoint_to_continue(tmp_path, str(older))
     (older / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"cannot be continued from: model\.safetensors is missing"):
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors is missing"):
         checkpoint_to_continue(tmp_path / "new", str(older))
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         checkpoint_to_continue(tmp_path / "new", str(tmp_path / "nowhere"))
     (tmp_path / "run.json").write_text('{"status": "done"}')
     with pytest.raises(UserError, match="holds a finished run"):
@@ -126,12 +126,16 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
         "training_arguments": {"learning_rate": 1e-6, "run_name": "x", "logging_steps": 1, "save_steps": 5},
         "script_arguments": {"dataset_name": ["d"]},
     }
-    other = json.loads(json.dumps(story))
-    other["training_arguments"] |= {"run_name": "y", "logging_steps": 10, "save_steps": 1}
-    require_same_run(story, other, checkpoint, processes=2)
-    other["training_arguments"]["learning_rate"] = 1e-5
-    other["data"]["ids_sha256"] = "b"
+    new_record = json.loads(json.dumps(story))
+    new_record["training_arguments"] |= {"run_name": "y", "logging_steps": 10, "save_steps": 1}
+    require_same_run(story, new_record, checkpoint, processes=2)
+    new_record["training_arguments"]["learning_rate"] = 1e-5
+    new_record["data"]["ids_sha256"] = "b"
     with pytest.raises(UserError) as refused:
-        require_same_run(story, other, checkpoint, processes=3)
-    for words in ("2 processes then, 3 now", "--learning_rate was 1e-06, is 1e-05", "questions that are trained on"):
+        require_same_run(story, new_record, checkpoint, processes=3)
+    for words in (
+        "2 processes then, 3 now",
+        "--learning_rate was 1e-06, is 1e-05",
+        "training questions or their order",
+    ):
         assert words in str(refused.value)

@@ -88,9 +88,9 @@ def test_a_few_steps_lower_the_loss_on_phantoms(phantoms, tmp_path):
     trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path, max_steps=8))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     trainer.train()
-    seen = losses(trainer)
-    print("losses on phantoms", [round(loss, 3) for loss in seen])
-    assert seen[-1] < 0.5 * seen[0]
+    step_losses = losses(trainer)
+    print("losses on phantoms", [round(loss, 3) for loss in step_losses])
+    assert step_losses[-1] < 0.5 * step_losses[0]
     assert [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])] == []
 
 
@@ -103,17 +103,17 @@ def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_
         decoded = learnt(next(iter(trainer.get_train_dataloader())), tokenizer)
         assert {text.strip() for text in decoded} <= {f"<answer> {letter} </answer><|im_end|>" for letter in "ABCD"}
         trainer.train()
-        seen = losses(trainer)
-        print("losses on text", [round(loss, 3) for loss in seen])
-        assert seen[-1] < 0.5 * seen[0]
+        step_losses = losses(trainer)
+        print("losses on text", [round(loss, 3) for loss in step_losses])
+        assert step_losses[-1] < 0.5 * step_losses[0]
 
 
 def test_images_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
     rows, _ = load_rows(text_folder, "train")
-    both = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
+    mixed = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     training = config(tmp_path, per_device_train_batch_size=4, max_steps=2)
-    trainer = build_trainer(model, processor, both, Mode.NOTHINK, training)
+    trainer = build_trainer(model, processor, mixed, Mode.NOTHINK, training)
     batch = next(iter(trainer.get_train_dataloader()))
     images = [(row == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() for row in batch["input_ids"]]
     assert sorted(int(count) for count in images) == [0, 0, 16, 16]
@@ -123,7 +123,7 @@ def test_images_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
 
 def test_a_image_for_a_model_that_sees_none_is_one_line(phantoms, text_checkpoint, tmp_path):
     processor, model = load_processor(text_checkpoint), load_model(text_checkpoint, dtype=torch.float32)
-    with pytest.raises(UserError, match="cannot see"):
+    with pytest.raises(UserError, match="this model takes none"):
         build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))
 
 
@@ -141,14 +141,14 @@ def test_defaults_are_those_of_the_published_baseline_and_nothing_is_cut(tmp_pat
 def test_the_entry_writes_a_checkpoint_and_a_run_that_says_sft(
     text_folder, text_checkpoint, tmp_path, monkeypatch, capsys
 ):
-    given = ["--model_name_or_path", str(text_checkpoint), "--dataset_name", str(text_folder), "--report_to", "none"]
+    required = ["--model_name_or_path", str(text_checkpoint), "--dataset_name", str(text_folder), "--report_to", "none"]
     out = tmp_path / "out"
-    more = ["--output_dir", str(out), "--max_steps", "1", "--save_strategy", "no", "--warmup_ratio", "0.2"]
-    monkeypatch.setattr("sys.argv", ["sft.py", *given, *more])
+    settings = ["--output_dir", str(out), "--max_steps", "1", "--save_strategy", "no", "--warmup_ratio", "0.2"]
+    monkeypatch.setattr("sys.argv", ["sft.py", *required, *settings])
     train_sft()
-    said = capsys.readouterr().out
-    assert "128 questions per optimizer step" in said
-    assert "--warmup_ratio: read as warmup_steps: 0.2" in said
+    output = capsys.readouterr().out
+    assert "128 questions per optimizer step" in output
+    assert "--warmup_ratio: read as warmup_steps: 0.2" in output
     story = json.loads((out / "run.json").read_text())
     assert (story["method"], story["mode"], story["status"], story["steps"]) == ("sft", "nothink", "done", 1)
     load_model(out, dtype=torch.float32)
@@ -157,8 +157,8 @@ def test_the_entry_writes_a_checkpoint_and_a_run_that_says_sft(
 
 
 def test_a_prompt_that_asks_for_thoughts_is_refused(text_folder, text_checkpoint, tmp_path, monkeypatch):
-    given = ["--model_name_or_path", str(text_checkpoint), "--dataset_name", str(text_folder), "--mode", "think"]
-    monkeypatch.setattr("sys.argv", ["sft.py", *given, "--output_dir", str(tmp_path / "out")])
+    required = ["--model_name_or_path", str(text_checkpoint), "--dataset_name", str(text_folder), "--mode", "think"]
+    monkeypatch.setattr("sys.argv", ["sft.py", *required, "--output_dir", str(tmp_path / "out")])
     with pytest.raises(UserError, match="has none to learn from"):
         train_sft()
 

@@ -80,7 +80,7 @@ def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(pre
         "--output_dir",
         f"{tmp_path}/run",
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *f"{launch} {configuration} {recipe} {small} --logging_steps 1".split(), *files],
         cwd=repository,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
@@ -88,7 +88,7 @@ def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(pre
         text=True,
         timeout=1800,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-3000:]
     story = json.loads((tmp_path / "run" / "run.json").read_text())
     # the recipe's 2 prompts x 3 completions on each of 2 processes
     assert (story["status"], story["steps"], story["completions_per_step"]) == ("done", 2, 12)
@@ -123,8 +123,8 @@ def test_real_questions_go_from_raw_files_to_a_report_without_a_hand_made_step(
     real_dir, repository, tmp_path, monkeypatch
 ):
     roots = ["--medxpertqa_root", str(real_dir / "medxpertqa"), "--medqa_usmle_root", str(real_dir / "medqa_usmle")]
-    given = [*roots, "--output_dir", str(tmp_path / "set"), "--usmle_nums", "150"]
-    monkeypatch.setattr("sys.argv", ["data_prepare.py", *given])
+    flags = [*roots, "--output_dir", str(tmp_path / "set"), "--usmle_nums", "150"]
+    monkeypatch.setattr("sys.argv", ["data_prepare.py", *flags])
     script(repository, "data_prepare").main()
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2", processor=real_dir / "qwen2_5_vl_processor")
     train(monkeypatch, checkpoint, tmp_path / "set", tmp_path / "run", "--max_steps", "20")

@@ -87,11 +87,11 @@ def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(t
 
 
 def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **said: told.append(said))
+    reports: list[Any] = []
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **report: reports.append(report))
     monkeypatch.delenv("CI", raising=False)  # where TRL is silent by itself
     train("untold")
-    assert told == []
+    assert reports == []
 
 
 @pytest.mark.slow
@@ -142,18 +142,18 @@ def continued(
     flags = ("--save_strategy", "steps", "--save_steps", "1", *flags)
     stop = StopOnSignal.on_step_end
 
-    def stop_at_once(self: StopOnSignal, *arguments: Any, **more: Any) -> None:
-        self._asked = True
-        stop(self, *arguments, **more)
+    def stop_at_once(self: StopOnSignal, *arguments: Any, **options: Any) -> None:
+        self._signalled = True
+        stop(self, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopOnSignal, "on_step_end", stop_at_once)
         folder = train(output, *flags)
-    first = json.loads((folder / "run.json").read_text())
-    assert (first["status"], first["steps"]) == ("interrupted", 1)
-    between(first)
+    interrupted = json.loads((folder / "run.json").read_text())
+    assert (interrupted["status"], interrupted["steps"]) == ("interrupted", 1)
+    between(interrupted)
     train(output, *flags)
-    return folder, first, json.loads((folder / "run.json").read_text())
+    return folder, interrupted, json.loads((folder / "run.json").read_text())
 
 
 @pytest.mark.slow
@@ -166,14 +166,14 @@ def test_a_continued_run_is_one_wandb_run(train: Any, workplace: Path) -> None:
         wandb.finish()
         return train(*words)
 
-    _, first, story = continued(in_a_process_of_its_own, "wandb-continued", "--report_to", "wandb")
-    assert story["trackers"] == first["trackers"]
+    _, interrupted, story = continued(in_a_process_of_its_own, "wandb-continued", "--report_to", "wandb")
+    assert story["trackers"] == interrupted["trackers"]
     assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"]}
     in_a_process_of_its_own("wandb-other", "--report_to", "wandb")
     wandb.finish()
-    other = json.loads((workplace / "wandb-other" / "run.json").read_text())["trackers"]["wandb"]
-    assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"], other}
-    assert other != story["trackers"]["wandb"]
+    other_id = json.loads((workplace / "wandb-other" / "run.json").read_text())["trackers"]["wandb"]
+    assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"], other_id}
+    assert other_id != story["trackers"]["wandb"]
 
 
 def test_a_continued_run_is_one_tensorboard_run_without_steps_that_are_made_again(train: Any) -> None:
@@ -188,8 +188,8 @@ def test_a_continued_run_is_one_tensorboard_run_without_steps_that_are_made_agai
         with SummaryWriter(os.path.join(name, story["trackers"]["tensorboard"])) as writer:
             writer.add_scalar("train/loss", 99.0, 2)
 
-    folder, first, story = continued(train, name, "--report_to", "tensorboard", between=log_more)
-    assert story["trackers"] == first["trackers"]
+    folder, interrupted, story = continued(train, name, "--report_to", "tensorboard", between=log_more)
+    assert story["trackers"] == interrupted["trackers"]
     (place,) = (folder / "runs").iterdir()
     assert str(place) == str(folder / story["trackers"]["tensorboard"])
     assert len(list(place.iterdir())) == 3  # a file for each process
@@ -215,12 +215,14 @@ def test_an_id_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracker_ids(arguments(report_to=["wandb"], run_name=None, output_dir="x"), {}) == {"wandb": "chosen"}
 
 
-def arguments(**more: Any) -> Any:
-    return SimpleNamespace(**{"report_to": [], "notes": [], "log_completions": False, "log_multimodal": False} | more)
+def arguments(**options: Any) -> Any:
+    return SimpleNamespace(
+        **{"report_to": [], "notes": [], "log_completions": False, "log_multimodal": False} | options
+    )
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"report_to": ["mlflow"]}, "--report_to mlflow is not supported; choose from wandb, tensorboard, trackio"),
         ({"report_to": ["tensorboard"]}, "needs the package tensorboard, which is not installed: pip install"),
@@ -229,15 +231,15 @@ def arguments(**more: Any) -> Any:
     ids=["unknown", "absent", "pictures"],
 )
 def test_a_tracker_that_cannot_be_is_one_line(
-    given: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=said):
-        prepare_trackers(arguments(**given))
+    with pytest.raises(UserError, match=message):
+        prepare_trackers(arguments(**options))
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ("--report_to comet_ml", "--report_to comet_ml is not supported"),
         ("--log_completions true --log_multimodal true", "--log_multimodal true: it would upload"),
@@ -246,13 +248,13 @@ def test_a_tracker_that_cannot_be_is_one_line(
     ],
 )
 def test_what_is_refused_is_refused_before_anything_is_loaded(
-    train: Any, flags: str, said: str, capfd: pytest.CaptureFixture[str]
+    train: Any, flags: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [*flags.split(), "--model_name_or_path", "no/such/checkpoint"]
     with pytest.raises(SystemExit) as stopped:
         run_command(lambda: train("refused", *words))
     assert stopped.value.code == 2
-    assert capfd.readouterr().err.strip().splitlines()[-1].startswith(f"error: {said}")
+    assert capfd.readouterr().err.strip().splitlines()[-1].startswith(f"error: {message}")
 
 
 def test_what_the_user_says_about_wandb_stands(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,8 +266,8 @@ def test_what_the_user_says_about_wandb_stands(train: Any, monkeypatch: pytest.M
 
 
 def test_a_conversation_becomes_text() -> None:
-    parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
-    assert as_text([{"role": "user", "content": parts}]) == "[image]What is it?"
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    assert as_text([{"role": "user", "content": content}]) == "[image]What is it?"
     assert as_text([{"role": "assistant", "content": "A"}]) == "A"
     assert as_text("plain") == "plain"
 

@@ -149,8 +149,8 @@ def test_each_prompt_gets_its_own_image(checkpoint: Path, tmp_path: Path) -> Non
     prompts = trainer._encode_rows(list(trainer.train_dataset))
     assert prompts.images_per_prompt == [1, 1, 1, 0]
     for row, colour in enumerate([2, 1, 0]):
-        own = prompts.slice(row, row + 1).vision["pixel_values"]
-        assert torch.equal(own, encoded_image(trainer, colour))
+        pixels = prompts.slice(row, row + 1).vision["pixel_values"]
+        assert torch.equal(pixels, encoded_image(trainer, colour))
     assert prompts.slice(3, 4).vision == {}
 
 
@@ -229,6 +229,6 @@ def test_verification_leaves_out_the_dropout_of_an_adapter_that_has_learnt(check
                 parameter.normal_(std=0.5)
     trainer.train()  # its first group is held against stock TRL's rows
     assert not trainer._verify_next
-    dropouts = [each for each in trainer.model.modules() if isinstance(each, torch.nn.Dropout) and each.p]
+    dropouts = [layer for layer in trainer.model.modules() if isinstance(layer, torch.nn.Dropout) and layer.p]
     assert dropouts
-    assert all(each.training for each in dropouts)
+    assert all(layer.training for layer in dropouts)

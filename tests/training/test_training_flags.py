@@ -57,17 +57,21 @@ def test_both_parsers_know_the_same_flags_with_the_same_values(method: Method) -
         "a flag of ours that is not in arguments.py is not known before torch is loaded"
     )
     for option, action in heavy._option_string_actions.items():
-        other = light._option_string_actions[option]
-        assert (other.nargs, other.const, other.required) == (action.nargs, action.const, action.required), option
-        if action.choices and other.choices:
-            assert list(map(str, other.choices)) == list(map(str, action.choices)), option
+        light_action = light._option_string_actions[option]
+        assert (light_action.nargs, light_action.const, light_action.required) == (
+            action.nargs,
+            action.const,
+            action.required,
+        ), option
+        if action.choices and light_action.choices:
+            assert list(map(str, light_action.choices)) == list(map(str, action.choices)), option
         for kind in ("int", "float", "string_to_bool"):
-            same = [getattr(each.type, "__name__", "") == kind for each in (action, other)]
-            assert same[0] == same[1], option
+            is_kind = [getattr(flag.type, "__name__", "") == kind for flag in (action, light_action)]
+            assert is_kind[0] == is_kind[1], option
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("flags", "message"),
     [
         ("--freeze_vision_modules true", "unknown flag --freeze_vision_modules; here it is --freeze_vision_tower"),
         ("--image_folders /data", "unknown flag --image_folders; here it is --image_root"),
@@ -106,15 +110,15 @@ def test_both_parsers_know_the_same_flags_with_the_same_values(method: Method) -
         ("--difficulty missing --curriculum easy_to_hard", "--difficulty missing is not a file"),
     ],
 )
-def test_what_can_be_mistyped_is_one_line_that_says_what_was_meant(given: str, said: str) -> None:
+def test_what_can_be_mistyped_is_one_line_that_says_what_was_meant(flags: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        require_files(read_training_flags("grpo", [*NEEDED, *given.split()]))
-    assert str(caught.value).startswith(said)
+        require_files(read_training_flags("grpo", [*NEEDED, *flags.split()]))
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ("learning_rat: 1.0e-6", "unknown key 'learning_rat' in the --config file; did you mean learning_rate?"),
         ("freeze_vision_modules: true", "unknown key 'freeze_vision_modules' in the --config file; here it is freeze_"),
@@ -125,13 +129,13 @@ def test_what_can_be_mistyped_is_one_line_that_says_what_was_meant(given: str, s
         ("a: [", "the flags or the --config file cannot be used: ParserError"),
     ],
 )
-def test_a_recipe_is_judged_like_the_command_line(tmp_path: Path, recipe: str, said: str) -> None:
+def test_a_recipe_is_judged_like_the_command_line(tmp_path: Path, recipe: str, message: str) -> None:
     (tmp_path / "r.yaml").write_text(recipe)
     words = [*NEEDED, "--config", str(tmp_path / "r.yaml")]
     for read in (lambda: read_training_flags("grpo", words), lambda: parse(words)):
         with pytest.raises(UserError) as caught:
             read()
-        assert str(caught.value).startswith(said)
+        assert str(caught.value).startswith(message)
 
 
 def test_what_is_given_is_known_from_the_command_line_and_the_recipe(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_what_is_given_is_known_from_the_command_line_and_the_recipe(tmp_path: P
         "eval_strategy",
         "seed",
     }
-    assert flags.given == names
+    assert flags.set_names == names
     assert (flags.library.seed, flags.library.max_steps, flags.library.warmup_steps) == (3, 3, 0.1)
     assert flags.script.reward_funcs == ["format"]  # type: ignore[attr-defined]
 
@@ -165,9 +169,9 @@ def test_a_data_set_of_the_hub_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     model = ("--model_name_or_path", "org/model")
     with pytest.raises(UserError) as caught:
         judged(*model, "--dataset_name", "leonardPKU/clevr_cogen_a_train")
-    said = "`hf download leonardPKU/clevr_cogen_a_train --repo-type dataset --local-dir data/clevr_cogen_a_train`"
+    command = "`hf download leonardPKU/clevr_cogen_a_train --repo-type dataset --local-dir data/clevr_cogen_a_train`"
     assert str(caught.value).startswith("--dataset_name leonardPKU/clevr_cogen_a_train is not there")
-    assert said in str(caught.value)
+    assert command in str(caught.value)
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="--dataset_name data/CT_384 is not there; give a folder that scripts/prepare"):
         judged(*model, "--dataset_name", "data/CT_384")  # below a folder that is here: a path
@@ -197,10 +201,10 @@ def test_a_local_checkpoint_that_is_not_there_is_found_at_once(tmp_path: Path, m
 def test_help_lists_our_flags_by_theme_with_their_choices(method: Method) -> None:
     text = help_text(method, "What it does.", {"reward_funcs": ["tag_count"]})
     ours = [field.name for of in FLAG_CLASSES[method] for field in dataclasses.fields(of)]
-    shown = re.findall(r"^  --(\w+)", text, re.MULTILINE)
-    assert set(ours) <= set(shown)
-    assert len(shown) == len(set(shown))
-    assert set(shown) - {"config"} <= {option[2:] for option in TrainingParser(HEAVY[method])._option_string_actions}
+    listed = re.findall(r"^  --(\w+)", text, re.MULTILINE)
+    assert set(ours) <= set(listed)
+    assert len(listed) == len(set(listed))
+    assert set(listed) - {"config"} <= {option[2:] for option in TrainingParser(HEAVY[method])._option_string_actions}
     assert len(text.splitlines()) < 200  # 960 with all of TRL's
     assert "--mode {think,nothink,think_after}" in text
     assert "--eval_strategy {no,steps,epoch}" in text
@@ -214,11 +218,11 @@ def test_help_tells_the_defaults_of_the_libraries_as_they_are() -> None:
     defaults: dict[str, Any] = {}
     for config in (TrainingArguments, ModelConfig, GRPOTrainingConfig):
         defaults |= {field.name: field.default for field in dataclasses.fields(config)}
-    told = {
-        name: found[1] for name, text in LIBRARY_HELP.items() if (found := re.search(r"\(default: ([\w.]+)\)", text))
+    documented = {
+        name: match[1] for name, text in LIBRARY_HELP.items() if (match := re.search(r"\(default: ([\w.]+)\)", text))
     }
-    assert len(told) > 10
-    for name, text in told.items():
+    assert len(documented) > 10
+    for name, text in documented.items():
         assert text == str(defaults[name]).lower() or float(text) == defaults[name], name
     themed = {name for names in THEMES.values() for name in names}
     assert LIBRARY_HELP.keys() <= themed
@@ -245,18 +249,18 @@ def test_the_two_helps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 def test_hints_name_flags_that_exist() -> None:
-    known = {option for method in HEAVY for option in TrainingParser(HEAVY[method])._option_string_actions}
+    options = {option for method in HEAVY for option in TrainingParser(HEAVY[method])._option_string_actions}
     for name, text in ELSEWHERE.items():
-        assert f"--{name}" not in known, name
+        assert f"--{name}" not in options, name
         assert name not in OLD_KEYS, name
-        assert set(re.findall(r"--\w+", text)) <= known | {"--nproc_per_node"}, name
+        assert set(re.findall(r"--\w+", text)) <= options | {"--nproc_per_node"}, name
 
 
 def test_the_private_parts_of_argparse_that_are_read_are_there() -> None:
-    made = argparse.ArgumentParser()
-    made.add_argument("--on", action="store_true")
-    assert "--on" in made._option_string_actions
-    assert made._subparsers is None
-    assert any(isinstance(action, argparse._HelpAction) for action in made._actions)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--on", action="store_true")
+    assert "--on" in parser._option_string_actions
+    assert parser._subparsers is None
+    assert any(isinstance(action, argparse._HelpAction) for action in parser._actions)
     assert argparse._StoreFalseAction
     assert argparse._StoreAction

@@ -18,7 +18,7 @@ from open_r1.training.grpo.groups import without_spread
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.micro_batches import chunks_within, divide, trim
 from open_r1.training.grpo.options import shared_prefix_line
-from open_r1.training.setup.cost_estimate import TryLongest
+from open_r1.training.setup.cost_estimate import TryLongestBatch
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
@@ -47,10 +47,10 @@ def trained(
     return trainer, last_log(trainer)
 
 
-def apart(first: Any, second: Any) -> float:
+def difference(trainer: Any, other_trainer: Any) -> float:
     """Largest difference between two trainers' weights."""
-    other = weights(second)
-    return max((value - other[name]).abs().max().item() for name, value in weights(first).items())
+    other_weights = weights(other_trainer)
+    return max((value - other_weights[name]).abs().max().item() for name, value in weights(trainer).items())
 
 
 # --- micro-batches by tokens -------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def apart(first: Any, second: Any) -> float:
 
 def test_groups_are_divided_by_tokens_with_the_padding_counted() -> None:
     # G = 2; sizes P - 1 + 2 C: 9 + 8 = 17, 19 + 4 = 23, 9 + 2 = 11. Largest first: 1, then 0 beside it would cost
-    # 2 * (19 + 2 * 4) = 54 > 50, so a new part; 2 beside 0 costs 2 * (9 + 8) = 34 <= 50.
+    # 2 * (19 + 2 * 4) = 54 > 50, so a new chunk; 2 beside 0 costs 2 * (9 + 8) = 34 <= 50.
     assert chunks_within([10, 20, 10], [4, 2, 1], 2, 50) == [[1], [0, 2]]
     assert chunks_within([10, 20, 10], [4, 2, 1], 2, 1000) == [[1, 0, 2]]
     assert chunks_within([10, 20, 10], [4, 2, 1], 2, 1) == [[1], [0], [2]]  # a group is never divided
@@ -70,7 +70,7 @@ def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, 
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     batch = trainer._generate_and_score_completions([row for row in trainer.train_dataset for _ in range(3)])
-    found = []
+    results = []
     for budget in (None, 300):
         trainer.tokens_per_micro_batch = budget
         trainer.model.zero_grad(set_to_none=True)
@@ -79,18 +79,18 @@ def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, 
         loss.backward()
         metrics = dict(trainer._metrics["train"])
         gradient = torch.cat([p.grad.flatten().double() for p in trainer.model.parameters() if p.grad is not None])
-        found.append((loss.item(), gradient, metrics))
+        results.append((loss.item(), gradient, metrics))
     prompts, mask = trainer._buffered_prompts["train"], batch["completion_mask"]
     assert len(divide(prompts.mask, mask, 300, trainer.accelerator.gather)) > 1
-    (whole, gradient, metrics), (in_parts, own_gradient, own_metrics) = found
-    assert in_parts == pytest.approx(whole, abs=1e-7)
-    cosine = torch.cosine_similarity(gradient, own_gradient, dim=0).item()
-    print(f"{loss_type}: 1 - cosine {1 - cosine:.1e}, norms {gradient.norm():.6f} {own_gradient.norm():.6f}")
+    (loss, gradient, metrics), (chunked_loss, chunked_gradient, chunked_metrics) = results
+    assert chunked_loss == pytest.approx(loss, abs=1e-7)
+    cosine = torch.cosine_similarity(gradient, chunked_gradient, dim=0).item()
+    print(f"{loss_type}: 1 - cosine {1 - cosine:.1e}, norms {gradient.norm():.6f} {chunked_gradient.norm():.6f}")
     assert cosine > 1 - 1e-9
-    assert own_gradient.norm().item() == pytest.approx(gradient.norm().item(), rel=1e-5)
-    assert own_metrics.keys() == metrics.keys()
+    assert chunked_gradient.norm().item() == pytest.approx(gradient.norm().item(), rel=1e-5)
+    assert chunked_metrics.keys() == metrics.keys()
     for name, values in metrics.items():
-        assert own_metrics[name] == pytest.approx(values, abs=1e-5), name
+        assert chunked_metrics[name] == pytest.approx(values, abs=1e-5), name
 
 
 def test_padding_of_a_whole_rollout_is_not_trained_on() -> None:
@@ -124,23 +124,23 @@ def test_prompts_are_encoded_as_the_processor_encodes_them(checkpoint: Path, ima
 
 
 def test_a_image_that_several_questions_share_is_opened_once(tiny: Path) -> None:
-    seen = []
+    opened_images = []
 
     def opened(row: dict[str, Any]) -> list[Image.Image]:
-        seen.append(row["image"])
+        opened_images.append(row["image"])
         return open_colour(row)
 
     feed = ImageFeed(opened, lambda row: row["image"], load_processor(tiny).image_processor, torch.device("cpu"))
     images = feed([{"image": 0}, {"image": 1}, {"image": 0}])
-    assert sorted(seen) == [0, 1]
+    assert sorted(opened_images) == [0, 1]
     assert images[0][0].values is images[2][0].values
     assert not torch.equal(images[0][0].values, images[1][0].values)
 
 
 def two_images(row: dict[str, Any]) -> list[Image.Image]:
     """Two images for the questions about image 0, one or none for the others."""
-    own = open_colour(row)
-    return [*own, *open_colour({"image": 1})] if row["image"] == 0 else own
+    images = open_colour(row)
+    return [*images, *open_colour({"image": 1})] if row["image"] == 0 else images
 
 
 def test_several_images_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
@@ -179,9 +179,9 @@ def frozen(checkpoint: Path) -> Any:
 
 def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(checkpoint: Path, tmp_path: Path) -> None:
     settings = {"max_steps": 3, "learning_rate": 1e-5}
-    kept = make_trainer(checkpoint, tmp_path / "kept", [0, 1], model=frozen(checkpoint), **settings)
+    cached = make_trainer(checkpoint, tmp_path / "kept", [0, 1], model=frozen(checkpoint), **settings)
     looks = []
-    inner = kept.model.model
+    inner = cached.model.model
     encode = inner.get_image_features
 
     def counted(pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -190,21 +190,21 @@ def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(che
         return encode(pixels, *args, **kwargs)
 
     inner.get_image_features = counted
-    kept.train()
+    cached.train()
     assert len(looks) == 2
-    assert kept.images.opened == 2
+    assert cached.images.opened == 2
     plain = make_trainer(checkpoint, tmp_path / "plain", [0, 1], **settings)
     freeze_vision_tower(plain.model)  # after the trainer has looked: it looks at every image in every step
     plain.train()
     assert plain.images.opened == 6
-    for ours, theirs in zip(kept.state.log_history[:3], plain.state.log_history[:3], strict=True):
+    for ours, theirs in zip(cached.state.log_history[:3], plain.state.log_history[:3], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
     before = weights(make_trainer(checkpoint, tmp_path / "start", [0]))
-    moved = {name for name, value in weights(kept).items() if not torch.equal(value, before[name])}
+    moved = {name for name, value in weights(cached).items() if not torch.equal(value, before[name])}
     assert moved
     assert not any(".visual." in name for name in moved)
-    assert "once per image and run" in shared_prefix_line(kept)
+    assert "once per image and run" in shared_prefix_line(cached)
 
 
 def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
@@ -222,11 +222,11 @@ def test_lora_adapts_the_tower_that_is_named(checkpoint: Path, towers: str) -> N
     model = load_model(checkpoint, dtype=torch.float32)
     layers = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=lora_targets(model, towers)))
-    found = {
+    adapted_layers = {
         n.split(".lora_A")[0].removeprefix("base_model.model.") for n, _ in adapted.named_modules() if "lora_A." in n
     }
-    wanted = {n for n in layers if towers == "both" or (".visual." in n) == (towers == "vision")}
-    assert found == wanted
+    expected = {n for n in layers if towers == "both" or (".visual." in n) == (towers == "vision")}
+    assert adapted_layers == expected
     table = trainable_table(adapted)
     rows = {line[2:22].strip(): line for line in table.splitlines()}
     assert ("(0.00%)" in rows["vision tower"]) == (towers == "language")
@@ -237,8 +237,8 @@ def test_table_counts_every_weight_once(tiny: Path) -> None:
     model = frozen(tiny)
     count = sum(p.numel() for p in model.parameters())
     trains = sum(p.numel() for n, p in model.named_parameters() if ".visual." not in n)
-    last = trainable_table(model).splitlines()[-1].split()
-    assert last[:5] == ["all", f"{count:,}", "weights", f"{trains:,}", "train"]
+    sum_line = trainable_table(model).splitlines()[-1].split()
+    assert sum_line[:5] == ["all", f"{count:,}", "weights", f"{trains:,}", "train"]
 
 
 def test_towers_that_are_not_there_are_refused(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def rewarded_for(*live: int) -> Any:
     """Completions of a group differ in correctness only where the question is one of `live`."""
 
     def accuracy_reward(completions: list[Any], problem: list[str], **_: Any) -> list[float]:
-        return [float(place % 3 == 0 and PROBLEMS.index(asked) in live) for place, asked in enumerate(problem)]
+        return [float(place % 3 == 0 and PROBLEMS.index(text) in live) for place, text in enumerate(problem)]
 
     return accuracy_reward
 
@@ -324,30 +324,30 @@ def test_a_text_model_makes_stock_trls_step(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_twice_is_bit_equal(tiny: Path, tmp_path: Path) -> None:
-    first, one = trained(tiny, tmp_path / "1", [0, 1, 2, None], max_steps=3)
-    second, two = trained(tiny, tmp_path / "2", [0, 1, 2, None], max_steps=3)
-    assert apart(first, second) == 0
-    same = {"loss", "grad_norm", "reward", "entropy", "kl"}
-    assert {name: one[name] for name in same} == {name: two[name] for name in same}
+    trainer, log = trained(tiny, tmp_path / "1", [0, 1, 2, None], max_steps=3)
+    other_trainer, other_log = trained(tiny, tmp_path / "2", [0, 1, 2, None], max_steps=3)
+    assert difference(trainer, other_trainer) == 0
+    names = {"loss", "grad_norm", "reward", "entropy", "kl"}
+    assert {name: log[name] for name in names} == {name: other_log[name] for name in names}
 
 
 def test_trying_the_longest_batch_changes_nothing(tiny: Path, tmp_path: Path, capsys: Any) -> None:
-    plain, one = trained(tiny, tmp_path / "plain", [0, 1, 2, 3], max_steps=2)
+    plain, log = trained(tiny, tmp_path / "plain", [0, 1, 2, 3], max_steps=2)
     trainer = make_trainer(tiny, tmp_path / "tried", [0, 1, 2, 3], max_steps=2)
-    trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in (0, 1)]))
+    trainer.add_callback(TryLongestBatch(trainer, [trainer.train_dataset[index] for index in (0, 1)]))
     trainer.train()
-    told = capsys.readouterr().out
-    assert "longest batch:" in told
-    assert "shared prefix verified" in told
-    assert apart(plain, trainer) == 0
-    assert last_log(trainer)["loss"] == one["loss"]
-    assert last_log(trainer)["tokens/computed"] == one["tokens/computed"]
+    output = capsys.readouterr().out
+    assert "longest batch:" in output
+    assert "shared prefix verified" in output
+    assert difference(plain, trainer) == 0
+    assert last_log(trainer)["loss"] == log["loss"]
+    assert last_log(trainer)["tokens/computed"] == log["tokens/computed"]
 
 
 def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, tmp_path, [0, 1])
     rows = [trainer.train_dataset[0]]
-    trainer.add_callback(TryLongest(trainer, rows))
+    trainer.add_callback(TryLongestBatch(trainer, rows))
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -29,9 +29,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_option_of_the_installed_trl_is_judged_once() -> None:
     """A field that an upgrade brings fails here: decide whether the trainer serves it, and say why if not."""
-    known = {each.name for each in dataclasses.fields(GRPOConfig)}
-    assert known - SUPPORTED - REFUSED.keys() == set(), "not judged yet"
-    assert (SUPPORTED | REFUSED.keys()) - known == set(), "gone from TRL"
+    options = {field.name for field in dataclasses.fields(GRPOConfig)}
+    assert options - SUPPORTED - REFUSED.keys() == set(), "not judged yet"
+    assert (SUPPORTED | REFUSED.keys()) - options == set(), "gone from TRL"
     assert SUPPORTED & REFUSED.keys() == set()
 
 
@@ -99,16 +99,16 @@ def look_up(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [{"rollout_func": rollout}, {"tools": [look_up]}, {"environment_factory": object}],
-    ids=lambda given: next(iter(given)),
+    ids=lambda options: next(iter(options)),
 )
 def test_what_changes_prompts_while_sampling_is_refused_beside_the_shared_prefix(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("tiny_trainers.OPTIONS", (*given, "shared_prefix"))
-    with pytest.raises(UserError, match=f"^{next(iter(given))} changes prompts.*shared_prefix=False trains with it"):
-        make_trainer(tiny, tmp_path, [None, None], **given)
+    monkeypatch.setattr("tiny_trainers.OPTIONS", (*options, "shared_prefix"))
+    with pytest.raises(UserError, match=f"^{next(iter(options))} changes prompts.*shared_prefix=False trains with it"):
+        make_trainer(tiny, tmp_path, [None, None], **options)
 
 
 def test_a_rollout_function_is_served_without_the_shared_prefix(
@@ -116,17 +116,17 @@ def test_a_rollout_function_is_served_without_the_shared_prefix(
 ) -> None:
     monkeypatch.setattr("tiny_trainers.OPTIONS", ("rollout_func", "shared_prefix"))
     trainer = make_trainer(tiny, tmp_path, [None, None], rollout_func=rollout, shared_prefix=False)
-    seen = []
+    all_inputs = []
     compute = trainer._compute_loss
-    trainer._compute_loss = lambda model, inputs: seen.append(inputs) or compute(model, inputs)
+    trainer._compute_loss = lambda model, inputs: all_inputs.append(inputs) or compute(model, inputs)
     trainer.train()
     ids = rollout([0], trainer)["prompt_ids"][0]
-    assert torch.equal(seen[0]["prompt_ids"], torch.tensor([ids] * 6))
-    assert torch.equal(seen[0]["completion_ids"], torch.tensor([[7, 8, 9]] * 6))
+    assert torch.equal(all_inputs[0]["prompt_ids"], torch.tensor([ids] * 6))
+    assert torch.equal(all_inputs[0]["completion_ids"], torch.tensor([[7, 8, 9]] * 6))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         (
             {"cache_implementation": "static"},
@@ -139,11 +139,11 @@ def test_a_rollout_function_is_served_without_the_shared_prefix(
     ],
 )
 def test_what_one_prefill_cannot_serve_is_one_line(
-    tiny: Path, tmp_path: Path, given: dict[str, Any], said: str
+    tiny: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as refused:
-        make_trainer(tiny, tmp_path, [0, 1], **given)
-    assert str(refused.value).startswith(said)
+        make_trainer(tiny, tmp_path, [0, 1], **options)
+    assert str(refused.value).startswith(message)
 
 
 def test_a_static_cache_is_served_without_the_shared_prefix(tiny: Path, tmp_path: Path) -> None:
@@ -172,15 +172,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def train_with_repository(hub: LocalHub, place: Path, repository: Path, output: str, *more: str) -> Any:
-    flags = "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 "
-    flags += f"--save_strategy no --log_completions true --log_completions_hub_repo org/logs --output_dir {output}"
+def train_with_repository(hub: LocalHub, place: Path, repository: Path, output: str, *flags: str) -> Any:
+    words = "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 "
+    words += f"--save_strategy no --log_completions true --log_completions_hub_repo org/logs --output_dir {output}"
     script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
-    return run(hub, place, "-c", WITHOUT_CARD_VALIDATION, script, *flags.split(), *more)
+    return run(hub, place, "-c", WITHOUT_CARD_VALIDATION, script, *words.split(), *flags)
 
 
 def created(hub: LocalHub) -> list[Any]:
-    return [json.loads(each.body).get("visibility") for each in hub.requests if each.path == "/api/repos/create"]
+    return [json.loads(call.body).get("visibility") for call in hub.requests if call.path == "/api/repos/create"]
 
 
 @pytest.mark.slow
@@ -190,23 +190,23 @@ def test_completions_go_to_a_private_data_set_unless_asked_for_twice(
     (tmp_path / "tiny").symlink_to(tiny)
     save_published_form(tmp_path / "CT", 2)
     with LocalHub({}) as hub:
-        done = train_with_repository(hub, tmp_path, repository, "private")
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert "prompts and completions go to the data set org/logs; it is read by you" in done.stdout
+        process = train_with_repository(hub, tmp_path, repository, "private")
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert "prompts and completions go to the data set org/logs, which can be read by you" in process.stdout
         assert created(hub)[0] == "private"  # what comes after finds it there
         assert "org/logs" not in hub.public
         assert any(name.endswith(".parquet") for name in hub.pushed["org/logs"])
     with LocalHub({}, public={"org/logs"}) as hub:
-        done = train_with_repository(hub, tmp_path, repository, "refused")
-        assert done.returncode == 2
-        line = done.stderr.strip().splitlines()[-1]
-        assert line.startswith("error: --log_completions_hub_repo org/logs can be read by everybody")
+        process = train_with_repository(hub, tmp_path, repository, "refused")
+        assert process.returncode == 2
+        line = process.stderr.strip().splitlines()[-1]
+        assert line.startswith("error: --log_completions_hub_repo org/logs is public")
         assert "org/logs" not in hub.pushed or hub.pushed["org/logs"] == {}
     with LocalHub({}) as hub:
-        done = train_with_repository(hub, tmp_path, repository, "public", "--log_completions_publicly", "true")
-        assert done.returncode == 0, done.stderr[-3000:]
+        process = train_with_repository(hub, tmp_path, repository, "public", "--log_completions_publicly", "true")
+        assert process.returncode == 0, process.stderr[-3000:]
         assert created(hub)[0] == "public"
-        assert "it is read by EVERYBODY" in done.stdout
+        assert "which can be read by EVERYBODY" in process.stdout
 
 
 def test_completions_do_not_go_to_a_space_that_everybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:

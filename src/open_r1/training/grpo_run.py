@@ -1,4 +1,4 @@
-"""GRPO from flags to a saved checkpoint: questions, rewards, model and trainer are put together and run."""
+"""GRPO from flags to a saved checkpoint: load questions, rewards and model, build the trainer and run it."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from open_r1.training.command_line.parsing import parse
 from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.memory.half_reference import shrink_reference
-from open_r1.training.run_lifecycle import own_folder, run_story, run_training
+from open_r1.training.run_lifecycle import locked_output_folder, run_record_of, run_training
 from open_r1.training.setup.adapters import quantization
-from open_r1.training.setup.cost_estimate import Estimate, TryLongest
+from open_r1.training.setup.cost_estimate import CostEstimate, TryLongestBatch
 from open_r1.training.setup.curriculum import Curriculum, Order, training_order
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows, require_one_step
 from open_r1.training.setup.starting_model import starting_model
@@ -32,39 +32,39 @@ from open_r1.vocabulary.modes import Mode
 
 
 def train_grpo(default_mode: Mode, **defaults: Any) -> int:
-    """Train with GRPO as the command line says.
+    """Train with GRPO by the flags of the command line.
 
     Args:
-        default_mode: answer form of the entry script, unless `--mode` names another.
+        default_mode: answer form without `--mode`.
         **defaults: further defaults of the entry script, by flag.
 
     Returns:
-        The exit status: 0, or `EXIT_INTERRUPTED` of a run that was told to stop and can be continued.
+        The exit status: 0, or `EXIT_INTERRUPTED` if a signal stopped the run, which can be resumed.
 
     Raises:
-        UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
+        UserError: for flags, data or checkpoints that cannot be used.
     """
     script, training, model_config = parse(defaults=defaults)
     mode = Mode(script.mode) if script.mode else default_mode
-    with own_folder(training) as continued:
-        return _train_grpo(mode, script, training, model_config, continued)
+    with locked_output_folder(training) as checkpoint:
+        return _train_grpo(mode, script, training, model_config, checkpoint)
 
 
 def _train_grpo(
-    mode: Mode, script: VQAArguments, training: GRPOTrainingConfig, model_config: ModelConfig, continued: Path | None
+    mode: Mode, script: VQAArguments, training: GRPOTrainingConfig, model_config: ModelConfig, checkpoint: Path | None
 ) -> int:
-    checkpoint = str(model_config.model_name_or_path)
+    base = str(model_config.model_name_or_path)
     say = print if training.process_index == 0 else _silent
     for note in training.notes:
         say(note)
-    packed = quantization(model_config)
+    quantization_config = quantization(model_config)
     if training.use_vllm:
         require_vllm("--use_vllm true", "give --use_vllm false to sample with transformers")
 
     rewards = rewards_for(script.reward_funcs, mode, script, training.max_completion_length)
     if script.base is not None:
-        name_base(model_source(checkpoint), script.base)
-    processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
+        name_base(model_source(base), script.base)
+    processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
@@ -73,7 +73,7 @@ def _train_grpo(
         say(report["evaluation"]["line"])
     if report["pictures"] == "some" and not script.shared_prefix:
         raise UserError(
-            "some questions have an image and some have none, which stock TRL's rows cannot hold in one batch; "
+            "some questions have an image and some have none, which stock TRL cannot train in one batch; "
             "leave --shared_prefix on, or train on one kind at a time"
         )
     order = curriculum_order(script, training, dataset)
@@ -81,7 +81,7 @@ def _train_grpo(
         say(order.line())
         report["curriculum"] = order.line()
 
-    with starting_model(script, training, model_config, packed, say) as (model, adapters):
+    with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = SharedPrefixGRPOTrainer(
             model=model,
             args=training,
@@ -104,21 +104,21 @@ def _train_grpo(
     shrink_reference(trainer)
     if script.shard_optimizer:
         trainer.divide_optimizer()
-    look_ahead(trainer, script, training, lengths)
+    add_early_checks(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())
     trainer.add_callback(CompletionsAsText(trainer))
-    say(plan_line(mode, training, len(dataset if order is None else order(0))))
+    say(step_line(mode, training, len(dataset if order is None else order(0))))
     say(shared_prefix_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
 
-    return run_training(trainer, run_story(mode, script, training, model_config, report), continued)
+    return run_training(trainer, run_record_of(mode, script, training, model_config, report), checkpoint)
 
 
 def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:
-    """The order that the flags ask for; None where TRL is to shuffle.
+    """The order of `--curriculum`; None if TRL shuffles.
 
     Raises:
-        UserError: the difficulty file does not serve this data set.
+        UserError: if the difficulty file does not fit the data set.
     """
     if script.curriculum == Curriculum.NONE:
         return None
@@ -127,27 +127,27 @@ def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset
     return training_order(path, Curriculum(script.curriculum), script.hard_fraction, ids, window, training.seed)
 
 
-def look_ahead(
+def add_early_checks(
     trainer: SharedPrefixGRPOTrainer, script: VQAArguments, training: GRPOTrainingConfig, lengths: list[int]
 ) -> None:
-    """Have the trainer say early what the run will cost, and try its longest batch where memory may not suffice.
+    """Let the trainer print an estimate of the run's cost, and on a GPU try its longest batch before the first step.
 
     Args:
-        trainer: to be told.
+        trainer: the trainer.
         script: the flags.
-        training: whose batch size it is.
-        lengths: tokens of each prompt of the data set, in its order.
+        training: training arguments.
+        lengths: tokens of each prompt, in the order of the data set.
     """
-    trainer.add_callback(Estimate(trainer))
-    wanted = torch.cuda.is_available() if script.try_longest_batch is None else script.try_longest_batch
-    if not wanted or not trainer.shared_prefix:
+    trainer.add_callback(CostEstimate(trainer))
+    try_batch = torch.cuda.is_available() if script.try_longest_batch is None else script.try_longest_batch
+    if not try_batch or not trainer.shared_prefix:
         return
     longest = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))[: training.prompts_per_device]
-    trainer.add_callback(TryLongest(trainer, [trainer.train_dataset[index] for index in longest]))
+    trainer.add_callback(TryLongestBatch(trainer, [trainer.train_dataset[index] for index in longest]))
 
 
-def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
-    """Both ways to count a step, so that nobody has to guess which one a flag means."""
+def step_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
+    """A log line with the prompts and completions of a step."""
     per_step = training.prompts_per_step
     return (
         f"{mode.value}: {training.prompts_per_device} prompts per device x {training.world_size} devices x "
@@ -158,4 +158,4 @@ def plan_line(mode: Mode, training: GRPOTrainingConfig, prompts: int) -> str:
 
 
 def _silent(*_: object) -> None:
-    """Other processes than the first say nothing."""
+    """Print nothing, on all processes but the first."""

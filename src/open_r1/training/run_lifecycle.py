@@ -1,4 +1,4 @@
-"""A run from its folder to its end: the folder is held, the checkpoint found, and run.json tells the story."""
+"""The course of a run: lock its folder, find the checkpoint, train, save, and keep the run record."""
 
 import sys
 from collections.abc import Iterator
@@ -33,90 +33,89 @@ from open_r1.training.recovery.resume import (
     RUNNING,
     changes,
     checkpoint_to_continue,
-    earlier_story,
+    earlier_record,
     require_same_run,
 )
 from open_r1.training.setup.tracking import join_trackers, tracker_ids
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import question_text
 
-# Seconds in which the data loader's processes of a run that was killed notice it and let go of its folder.
-PATIENCE = 15.0
+# Seconds until the data loader processes of a killed run release the lock of its folder.
+LOCK_TIMEOUT = 15.0
 
 
 @contextmanager
-def own_folder(training: Any) -> Iterator[Path | None]:
-    """Hold `--output_dir` for this run alone, and look where it goes on.
+def locked_output_folder(training: Any) -> Iterator[Path | None]:
+    """Lock `--output_dir` for this run, and find the checkpoint to resume from.
 
     Args:
-        training: of this process; the first one looks and holds for all.
+        training: training arguments; the first process locks for all.
 
     Yields:
-        The checkpoint to go on from; None for a new run.
+        The checkpoint to resume from; None for a new run.
 
     Raises:
-        UserError: another run writes there, or the folder must not be written to or holds a run that cannot be
-            continued.
+        UserError: if another run uses the folder, it is not writable, or it holds a run that cannot be resumed.
     """
-    found, problem = None, None
-    with ExitStack() as held:
+    checkpoint, problem = None, None
+    with ExitStack() as lock:
         if training.process_index == 0:
             folder = Path(training.output_dir or ".")
             try:
-                held.enter_context(claimed(folder, PATIENCE))
+                lock.enter_context(claimed(folder, LOCK_TIMEOUT))
                 length = training.num_train_epochs, training.max_steps
-                found = checkpoint_to_continue(folder, training.resume_from_checkpoint, length=length)
+                checkpoint = checkpoint_to_continue(folder, training.resume_from_checkpoint, length=length)
                 open_repository(training)
             except UserError as error:
                 problem = str(error)
         stop_everywhere(problem, training.device)
-        yield broadcast_object_list([found])[0]
+        yield broadcast_object_list([checkpoint])[0]
 
 
-def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -> int:
+def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | None) -> int:
     """Train from the base or from a checkpoint, save, and keep run.json up to date.
 
     Args:
         trainer: `ResumableTrainer`.
-        story: what run.json says of the run.
-        checkpoint: to go on from; None begins.
+        run_record: run record of this command.
+        checkpoint: checkpoint to resume from; None for a new run.
 
     Returns:
         The exit status: 0, or `EXIT_INTERRUPTED` after a signal.
 
     Raises:
-        UserError: the checkpoint is of another run, the disk is full, the numbers are not finite, or what was saved is
-            not the model that was trained.
+        UserError: if the checkpoint belongs to another run, the disk is full, numbers are not finite, or the saved
+            model is not the trained one.
     """
     folder, main_process = Path(trainer.args.output_dir), trainer.accelerator.is_main_process
     earlier, problem = {}, None
     if checkpoint is not None and main_process:
         processes = trainer.accelerator.num_processes
-        begun = {"at_step": step_of(checkpoint), "time": _now(), "processes": processes}
+        continuation = {"at_step": step_of(checkpoint), "time": _now(), "processes": processes}
         try:
-            earlier = earlier_story(checkpoint)
-            require_same_run(earlier, story, checkpoint, processes)
+            earlier = earlier_record(checkpoint)
+            require_same_run(earlier, run_record, checkpoint, processes)
             for line in changes(earlier, checkpoint, processes):
                 print(line)
             if earlier.get("status") == DONE:
-                begun["finished_before"] = earlier.get("finished")
-            story = story | {"started": earlier["started"], "continued": [*earlier.get("continued", []), begun]}
+                continuation["finished_before"] = earlier.get("finished")
+            continuations = [*earlier.get("continued", []), continuation]
+            run_record = run_record | {"started": earlier["started"], "continued": continuations}
         except UserError as error:
             problem = str(error)
     stop_everywhere(problem, trainer.accelerator.device)
-    story["trackers"] = ids = tracker_ids(trainer.args, earlier)
+    run_record["trackers"] = ids = tracker_ids(trainer.args, earlier)
 
-    def record(**more: Any) -> None:
+    def write_record(**entries: Any) -> None:
         if main_process:
-            write_json(folder / RUN_FILE, story | more)
+            write_json(folder / RUN_FILE, run_record | entries)
 
-    record(status=RUNNING)
-    begin = 0 if checkpoint is None else step_of(checkpoint)
+    write_record(status=RUNNING)
     with full_disk_in_one_line(folder), lost_process_in_one_line():
-        join_trackers(trainer, ids, begin)
+        join_trackers(trainer, ids, 0 if checkpoint is None else step_of(checkpoint))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
-            record(status=INTERRUPTED, steps=trainer.state.global_step)
+            write_record(status=INTERRUPTED, steps=trainer.state.global_step)
             if main_process:
                 print(f"stopped by a signal after step {trainer.state.global_step}; the same command continues")
             return EXIT_INTERRUPTED
@@ -127,22 +126,22 @@ def run_training(trainer: Any, story: dict[str, Any], checkpoint: Path | None) -
         try:
             line = read_back(trainer, folder)
         except UserError as error:
-            record(status=NOT_READ_BACK, steps=trainer.state.global_step, problem=str(error))
+            write_record(status=NOT_READ_BACK, steps=trainer.state.global_step, problem=str(error))
             raise
     if main_process:
         print(line)
     ending = {"status": DONE, "finished": _now(), "steps": trainer.state.global_step}
     if (readable := getattr(trainer, "readable", None)) and readable.left_out:
         ending["left_out_while_training"] = readable.left_out
-    record(**ending)
+    write_record(**ending)
     if main_process:
-        conclude(trainer.args, story | ending)
+        conclude(trainer.args, run_record | ending)
     return 0
 
 
 @contextmanager
 def lost_process_in_one_line() -> Iterator[None]:
-    """Turn the end of another process, which shows as a broken collective call, into a `UserError`."""
+    """Raise a `UserError` if a collective call fails because another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -155,16 +154,16 @@ def lost_process_in_one_line() -> Iterator[None]:
         ) from error
 
 
-def run_story(
+def run_record_of(
     mode: Mode,
     script: QuestionArguments,
     training: Any,
     model_config: ModelConfig,
     report: dict[str, Any],
 ) -> dict[str, Any]:
-    """What run.json records about a run, enough to repeat it, without secrets."""
+    """The run record: everything needed to repeat a run, without secrets."""
     secrets = known_secrets(vars(training), vars(script), vars(model_config))
-    story = {
+    run_record = {
         "method": "grpo",
         "mode": mode.value,
         "base_model": model_config.model_name_or_path,
@@ -182,7 +181,7 @@ def run_story(
         "hardware": hardware(),
         "started": _now(),
     }
-    return redacted(story, secrets)
+    return redacted(run_record, secrets)
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning, the baseline of both systems: the same questions and prompts as GRPO, the solution as target.
+"""Supervised fine-tuning, the baseline of GRPO: the same questions and prompts, with the solution as target.
 
-The model reads the prompt and learns `<answer> C </answer>` and the end of its turn, nothing else. (Med-R1's own
-baseline trained on the prompt too, and on a literal `None` before the answer.) The training is TRL's SFTTrainer.
+The loss covers `<answer> C </answer>` and the end of the turn only. (Med-R1's baseline also trained on the prompt, and
+on a literal `None` before the answer.) The training is TRL's SFTTrainer.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaul
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, PublicSettings
 from open_r1.training.command_line.parsing import parse_into
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
-from open_r1.training.run_lifecycle import own_folder, run_story, run_training
+from open_r1.training.run_lifecycle import locked_output_folder, run_record_of, run_training
 from open_r1.training.setup.adapters import quantization
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows
 from open_r1.training.setup.starting_model import starting_model
@@ -56,31 +56,31 @@ class SFTTrainingConfig(PublicSettings, SFTDefaults, SFTConfig):
 
     @property
     def completions_per_step(self) -> int:
-        """One solution per question."""
+        """Solutions per optimizer step: one per question."""
         return self.prompts_per_step
 
 
 def train_sft(default_mode: Mode = Mode.NOTHINK) -> int:
-    """Fine-tune on solutions as the command line says.
+    """Fine-tune on solutions by the flags of the command line.
 
     Args:
-        default_mode: whose prompt is asked, unless `--mode` names another.
+        default_mode: answer form without `--mode`.
 
     Returns:
-        The exit status: 0, or `EXIT_INTERRUPTED` of a run that was told to stop and can be continued.
+        The exit status: 0, or `EXIT_INTERRUPTED` if a signal stopped the run, which can be resumed.
 
     Raises:
-        UserError: for flags, data or checkpoints that cannot be used; nothing has been trained then.
+        UserError: for flags, data or checkpoints that cannot be used.
     """
     script, training, model_config = parse_into((QuestionArguments, SFTTrainingConfig, ModelConfig), None, None)
     mode = Mode(script.mode) if script.mode else default_mode
     if mode is not Mode.NOTHINK:
         raise UserError(
-            f"--mode {mode}: that prompt asks for thoughts, and the data has none to learn from; "
+            f"--mode {mode}: that prompt needs reasoning, and the data has none to learn from; "
             f"fine-tune with --mode {Mode.NOTHINK}"
         )
-    with own_folder(training) as continued:
-        return _train_sft(mode, script, training, model_config, continued)
+    with locked_output_folder(training) as checkpoint:
+        return _train_sft(mode, script, training, model_config, checkpoint)
 
 
 def _train_sft(
@@ -88,23 +88,23 @@ def _train_sft(
     script: QuestionArguments,
     training: SFTTrainingConfig,
     model_config: ModelConfig,
-    continued: Path | None,
+    checkpoint: Path | None,
 ) -> int:
     say: Callable[..., object] = print if training.process_index == 0 else (lambda *_: None)
     for note in training.notes:
         say(note)
-    packed = quantization(model_config)
-    checkpoint = str(model_config.model_name_or_path)
+    quantization_config = quantization(model_config)
+    base = str(model_config.model_name_or_path)
     if script.base is not None:
-        name_base(model_source(checkpoint), script.base)
-    processor = load_processor(checkpoint, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
+        name_base(model_source(base), script.base)
+    processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     rows, report, _ = load_training_rows(script, processor, mode)
     say(report["line"])
-    asked = load_evaluation_rows(script, training, processor, mode, rows, report)
-    if asked is not None:
+    evaluation = load_evaluation_rows(script, training, processor, mode, rows, report)
+    if evaluation is not None:
         say(report["evaluation"]["line"])
-    with starting_model(script, training, model_config, packed, say) as (model, adapters):
-        trainer = build_trainer(model, processor, rows, mode, training, adapters, asked)
+    with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
+        trainer = build_trainer(model, processor, rows, mode, training, adapters, evaluation)
     require_trainable(trainer.model)
     if script.shard_optimizer:
         trainer.divide_optimizer()
@@ -114,12 +114,12 @@ def _train_sft(
     )
     say(f"what trains:\n{trainable_table(trainer.model)}")
     trainer.add_callback(MetricsLog())
-    story = run_story(mode, script, training, model_config, report) | {"method": "sft"}
-    return run_training(trainer, story, continued)
+    run_record = run_record_of(mode, script, training, model_config, report) | {"method": "sft"}
+    return run_training(trainer, run_record, checkpoint)
 
 
 class ResumableSFTTrainer(ResumableTrainer, SFTTrainer):
-    """TRL's trainer with whole checkpoints."""
+    """TRL's trainer with complete checkpoints."""
 
 
 def build_trainer(
@@ -129,48 +129,48 @@ def build_trainer(
     mode: Mode,
     training: SFTTrainingConfig,
     peft_config: LoraConfig | None = None,
-    asked: Dataset | None = None,
+    evaluation: Dataset | None = None,
 ) -> ResumableSFTTrainer:
-    """TRL's trainer over rows of `load_rows`: images are opened batch by batch, texts tokenized beforehand.
+    """Build TRL's trainer for rows of `load_rows`; images are opened batch by batch, texts are tokenized beforehand.
 
     Args:
         model: in float32 or bfloat16.
-        processor: the model's own; a bare tokenizer for a text model.
-        rows: with image, problem and solution; a text model can have none with an image.
-        mode: whose prompt is asked.
-        training: the settings.
-        peft_config: the adapters; None trains the whole model.
-        asked: rows to evaluate on while training.
+        processor: of the checkpoint; a tokenizer for a text model.
+        rows: with image, problem and solution; without images for a text model.
+        mode: answer form of the prompt.
+        training: training arguments.
+        peft_config: settings of adapters; None trains the full model.
+        evaluation: rows for evaluation during training.
 
     Raises:
-        UserError: an image for a model that sees none.
+        UserError: if the data has images and the model takes none.
     """
     has_vision = hasattr(processor, "image_processor")
     make = example_maker(mode, has_vision)
 
-    def examples(of: Dataset) -> Dataset:
+    def examples(dataset: Dataset) -> Dataset:
         if has_vision:
-            return of.with_transform(make)
-        plain = of.with_format(None)
+            return dataset.with_transform(make)
+        plain = dataset.with_format(None)
         return Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
 
     return ResumableSFTTrainer(
         model=model.train(),
         args=training,
         train_dataset=examples(rows),
-        eval_dataset=None if asked is None else examples(asked),
+        eval_dataset=None if evaluation is None else examples(evaluation),
         processing_class=processor,
         peft_config=peft_config,
     )
 
 
 def example_maker(mode: Mode, has_vision: bool) -> Callable[[Examples], Examples]:
-    """Turns a batch of rows into TRL's prompt, completion and, for a model that sees, a list of images per row."""
+    """Return a function that turns rows into TRL's prompt, completion and, for a vision model, images."""
 
     def make(batch: Examples) -> Examples:
         with_images = [image is not None for image in batch["image"]]
         if any(with_images) and not has_vision:
-            raise UserError("the data set has images and this model cannot see; take a vision-language checkpoint")
+            raise UserError("the data set has images and this model takes none; use a vision-language checkpoint")
         prompts = [
             build_messages(problem, mode, has_image=has_image)
             for problem, has_image in zip(batch["problem"], with_images, strict=True)

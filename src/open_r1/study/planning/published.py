@@ -75,7 +75,7 @@ def _settings(run: Subject, user_flags: TrainingFlags, processes: int) -> dict[s
     settings = {**SHARED, "num_train_epochs": str(EPOCHS[run.mode] if method == "grpo" else 1)}
     questions_per_pass = user_flags.defaults.per_device_train_batch_size * processes
     settings["gradient_accumulation_steps"] = str(max(1, round(PROMPTS_PER_STEP[method] / questions_per_pass)))
-    set_by_user = user_flags.given | ({"bf16"} if "fp16" in user_flags.given else set())
+    set_by_user = user_flags.set_names | ({"bf16"} if "fp16" in user_flags.set_names else set())
     return {f"--{name}": value for name, value in settings.items() if name not in set_by_user}
 
 

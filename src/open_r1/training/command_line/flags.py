@@ -37,15 +37,15 @@ _FILES = ("deepspeed", "fsdp_config", "accelerator_config", "difficulty")
 class TrainingParser(CommandParser, TrlParser):
     """`TrlParser` with one-line errors, which also reads old keys.
 
-    After `read`, `notes` has a line for every old key, and `given` the names of the flags that the command line or the
-    --config file sets, old ones by their new name.
+    After `read`, `notes` has a line for every old key, and `set_names` the flags that the command line or the --config
+    file sets, old ones by their new name.
     """
 
     def __init__(self, classes: Sequence[type]) -> None:
         form = argparse.ArgumentDefaultsHelpFormatter
         super().__init__(classes, hints=ELSEWHERE, formatter_class=form, add_help=False)
         self.notes: list[str] = []
-        self.given: set[str] = set()
+        self.set_names: set[str] = set()
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Take defaults from a --config file.
@@ -58,7 +58,7 @@ class TrainingParser(CommandParser, TrlParser):
         unknown = next((key for key in config if f"--{key}" not in self._option_string_actions), None)
         if unknown is not None:
             self.error(f"unknown key {unknown!r} in the --config file{self.suggestion(unknown, dashes='')}")
-        self.given |= config.keys()
+        self.set_names |= config.keys()
         return super().set_defaults_with_config(**config)
 
     def read(self, words: Sequence[str], defaults: Mapping[str, Any] | None) -> tuple[Any, ...]:
@@ -74,7 +74,7 @@ class TrainingParser(CommandParser, TrlParser):
             if name is None or not Path(name).is_file():
                 raise UserError(f"--config {name!r} is not a file")
         self.set_defaults_with_config(**(defaults or {}))
-        self.given = {word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")}
+        self.set_names = {word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")}
         try:
             return self.parse_args_and_config(arguments)
         except UserError:
@@ -98,7 +98,7 @@ class TrainingFlags:
     defaults: GRPODefaults | SFTDefaults
     library: Any
     """The other flags of transformers and TRL; None or False if they are not given."""
-    given: frozenset[str]
+    set_names: frozenset[str]
     """Names of the flags that the command line or the --config file sets."""
 
 
@@ -119,7 +119,7 @@ def read_training_flags(
     ours = {flag.name for flag_class in FLAG_CLASSES[method] for flag in fields(flag_class)}
     library = as_dataclass({name: kind for name, kind in kinds.items() if name not in ours})
     parser = TrainingParser((*FLAG_CLASSES[method], library))
-    flags = TrainingFlags(*parser.read(words, defaults), given=frozenset(parser.given))
+    flags = TrainingFlags(*parser.read(words, defaults), set_names=frozenset(parser.set_names))
     for name in ours & kinds.keys():  # flags with our default and the library's choices
         value, choices = getattr(flags.defaults, name), kinds[name]
         if isinstance(choices, list) and value not in choices:

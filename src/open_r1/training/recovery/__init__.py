@@ -1,1 +1,1 @@
-"""Runs that survive: checkpoints, resuming, signals, guards."""
+"""Checkpoints, resuming, signals, and guards against errors and hangs."""

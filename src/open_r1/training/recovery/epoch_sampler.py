@@ -1,7 +1,7 @@
-"""TRL's sampler with an order of questions that an epoch's number alone decides, so that a run can be continued.
+"""TRL's sampler with an order that depends on the epoch's number only, so that runs can be resumed.
 
-TRL's own shuffles with a generator that it carries from epoch to epoch and has no `set_epoch`: a run continued in the
-second epoch would repeat the order of the first.
+TRL's sampler shuffles with one generator for all epochs and has no `set_epoch`: a run resumed in the second epoch would
+repeat the order of the first.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ import torch
 from trl.trainer.utils import RepeatSampler
 
 EpochOrder = Callable[[int], list[int]]
-"""Places of the questions of an epoch by its number from 0, as many in every epoch."""
+"""Returns the row indices of an epoch by its number from 0; the same number of rows in every epoch."""
 
 
 def order_of(sampler: RepeatSampler) -> EpochOrder:
-    """The order in which TRL's sampler would go through each epoch of an uninterrupted run."""
+    """The order of TRL's sampler in every epoch of an uninterrupted run."""
     count, seed = sampler.num_samples, sampler.seed
 
     def order(epoch: int) -> list[int]:
@@ -31,22 +31,24 @@ def order_of(sampler: RepeatSampler) -> EpochOrder:
 
 
 class OrderedSampler(RepeatSampler):
-    """Repeats questions as a `RepeatSampler` does, in the order that an epoch's number gives.
+    """A `RepeatSampler` with an order per epoch.
 
     Args:
-        like: TRL's sampler, whose group size, batch size and repetitions are kept.
-        order: which question comes when.
+        template: TRL's sampler with the group size, batch size and repetitions.
+        order: row indices by epoch.
     """
 
-    def __init__(self, like: RepeatSampler, order: EpochOrder) -> None:
+    def __init__(self, template: RepeatSampler, order: EpochOrder) -> None:
         self._order, self._epoch = order, 0
-        super().__init__(order(0), like.mini_repeat_count, like.batch_size, like.repeat_count, shuffle=False)
+        super().__init__(
+            order(0), template.mini_repeat_count, template.batch_size, template.repeat_count, shuffle=False
+        )
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before every epoch."""
+        """Set the epoch; call before it starts."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        places = self._order(self._epoch)
-        assert len(places) == self.num_samples, "an epoch of another length"
-        return (places[number] for number in super().__iter__())
+        indices = self._order(self._epoch)
+        assert len(indices) == self.num_samples, "epochs differ in length"
+        return (indices[number] for number in super().__iter__())

@@ -1,4 +1,4 @@
-"""Reward functions that raise or return what is no number stop the run, with the completion in question."""
+"""Stop the run if a reward function raises or returns a value that is not finite."""
 
 import functools
 import inspect
@@ -10,17 +10,17 @@ import torch
 
 from open_r1.modeling.agreement import stop_everywhere
 
-_SHOWN = 300
+_LONGEST_MESSAGE = 300
 
 
-class Rewards:
-    """Reward functions that report what goes wrong instead of raising on one process alone."""
+class RewardGuard:
+    """Collects errors of reward functions, so that they stop all processes and not one alone."""
 
     def __init__(self) -> None:
         self.problem: str | None = None
 
     def guarded(self, function: Any) -> Any:
-        """The same reward function; a reward model or a coroutine is left as it is."""
+        """Wrap a reward function; reward models and coroutines are returned unchanged."""
         if isinstance(function, torch.nn.Module) or inspect.iscoroutinefunction(function):
             return function
 
@@ -30,13 +30,13 @@ class Rewards:
             try:
                 values = list(function(**batch))
             except Exception as error:
-                self.problem = f"the reward {name} raised {type(error).__name__}: {error}"[:_SHOWN]
+                self.problem = f"the reward {name} raised {type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
                 return [0.0] * count
-            wrong = [value for value in values if value is not None and not math.isfinite(value)]
-            if wrong:
+            invalid = [value for value in values if value is not None and not math.isfinite(value)]
+            if invalid:
                 self.problem = (
-                    f"the reward {name} gave {wrong[0]} for {len(wrong)} of {count} completions; its group's "
-                    "advantages would all be wrong, without a word"
+                    f"the reward {name} gave {invalid[0]} for {len(invalid)} of {count} completions, so the "
+                    "advantages of their groups would be wrong"
                 )
                 return [0.0] * count
             return values
@@ -44,6 +44,6 @@ class Rewards:
         return reward
 
     def require_sound(self, device: torch.device | str) -> None:
-        """Stop all processes if a reward function failed on one since the last call."""
+        """Stop all processes if a reward function failed on any of them since the last call."""
         problem, self.problem = self.problem, None
-        stop_everywhere(None if problem is None else f"{problem}: mend it or leave it out of --reward_funcs", device)
+        stop_everywhere(None if problem is None else f"{problem}: fix it or leave it out of --reward_funcs", device)

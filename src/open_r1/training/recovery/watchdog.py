@@ -1,4 +1,4 @@
-"""A run in which a process hangs ends instead of waiting forever."""
+"""End a process that hangs, instead of waiting forever."""
 
 import faulthandler
 import os
@@ -9,63 +9,63 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_HUNG = 76
-_GRACE = 3.0  # seconds that a waiting process gives the hanging one to print its stacks
+_GRACE = 3.0  # seconds that waiting processes leave to the hanging one to print its stacks
 
 
 class Watchdog:
-    """Ends the process if a step makes no progress, and prints its stacks.
+    """Ends a process that makes no progress within a step, and prints its stacks.
 
     Args:
-        limit: seconds between two calls of `beat`.
-        rank: number of this process.
+        limit: most seconds between two beats.
+        rank: rank of this process.
         folder: where `stacks-rank<N>.txt` is written.
     """
 
     def __init__(self, limit: float, rank: int, folder: Path) -> None:
         self.limit, self._rank, self._folder = limit, rank, folder
-        self._last: float | None = None
-        self._place = ""
+        self._last_beat: float | None = None
+        self._activity = ""
         self._thread: threading.Thread | None = None
 
-    def beat(self, place: str) -> None:
-        """Start the time limit anew; `place` names what comes next."""
-        self._last, self._place = time.monotonic(), place
-        # a timer in C, in case the hanging code holds the interpreter lock
+    def beat(self, activity: str) -> None:
+        """Report progress; `activity` is what starts now."""
+        self._last_beat, self._activity = time.monotonic(), activity
+        # in C, in case the hanging code holds the GIL
         faulthandler.dump_traceback_later(self.limit + 4 * _GRACE, exit=True, file=2)
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Stop timing until the next beat."""
-        self._last = None
+        self._last_beat = None
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         while True:
             time.sleep(min(1.0, self.limit / 10))
-            last_beat = self._last
+            last_beat = self._last_beat
             if last_beat is not None and time.monotonic() - last_beat > self.limit:
                 self._end(time.monotonic() - last_beat)
 
     def _end(self, seconds: float) -> None:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         waits = _waits_for_others(frame)
-        head = f"error: process {self._rank} made no progress for {seconds:.0f} s ({self._place})"
+        head = f"error: process {self._rank} made no progress for {seconds:.0f} s ({self._activity})"
         if waits:
             time.sleep(_GRACE)
             print(f"{head}: it waits for the other processes", file=sys.stderr, flush=True)
             os._exit(EXIT_HUNG)
-        place = self._folder / f"stacks-rank{self._rank}.txt"
+        path = self._folder / f"stacks-rank{self._rank}.txt"
         print(
-            f"{head}: it hangs, its stacks follow and are in {place}. The last complete checkpoint is kept and the "
-            "same command continues from it; where a step is just slow, raise --ddp_timeout",
+            f"{head}: it hangs, its stacks follow and are in {path}. The last complete checkpoint is kept and the "
+            "same command continues from it; if steps are merely slow, raise --ddp_timeout",
             file=sys.stderr,
             flush=True,
         )
         faulthandler.dump_traceback(file=2, all_threads=True)
         try:
-            with open(place, "w") as file:
+            with open(path, "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError:
             pass  # the stacks were printed

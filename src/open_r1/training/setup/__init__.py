@@ -1,1 +1,1 @@
-"""Flags, questions and settings of a training, before the first step."""
+"""Everything before the first step: questions, model, trackers."""

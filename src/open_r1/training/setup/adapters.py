@@ -1,4 +1,4 @@
-"""LoRA and quantization as the flags ask for them."""
+"""Quantization of the base model under LoRA."""
 
 import importlib
 
@@ -11,13 +11,13 @@ from open_r1.training.setup.trainable_parts import VISION
 
 
 def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
-    """How `--load_in_4bit` packs the frozen base; None without it. The head and all that sees stay as they are.
+    """Settings of `--load_in_4bit` for the frozen base; None without it. Head and vision tower are not quantized.
 
     Raises:
-        UserError: without LoRA or bitsandbytes, or for `--load_in_8bit`, which we do not offer.
+        UserError: without LoRA or bitsandbytes, or with `--load_in_8bit`, which is not supported.
     """
     if model_config.load_in_8bit:
-        raise UserError("--load_in_8bit is not supported, so the base would be loaded whole; use --load_in_4bit")
+        raise UserError("--load_in_8bit is not supported; use --load_in_4bit")
     if not model_config.load_in_4bit:
         return None
     if not model_config.use_peft:
@@ -27,7 +27,7 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     except ImportError as error:
         raise UserError(
             f"--load_in_4bit needs bitsandbytes, which cannot be imported here ({error}); pip install '.[quant]', "
-            "or leave the flag out to train LoRA on the whole base"
+            "or leave the flag out to train LoRA without quantization"
         ) from error
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -35,6 +35,6 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type=model_config.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=model_config.use_bnb_nested_quant,
         bnb_4bit_quant_storage=model_config.bnb_4bit_quant_storage,
-        # of 4 bits too, in spite of its name; matched from a name's beginning (transformers 5.17)
-        llm_int8_skip_modules=["lm_head", *(f"model.{part}" for part in VISION)],
+        # also used for 4 bits; matches the beginning of a name (transformers 5.17)
+        llm_int8_skip_modules=["lm_head", *(f"model.{name}" for name in VISION)],
     )

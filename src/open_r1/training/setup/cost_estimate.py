@@ -1,4 +1,4 @@
-"""What a run will cost, found out early: its largest batch before the first step, its time and memory after a few."""
+"""Early cost of a run: whether its largest batch fits, and after a few steps an estimate of time and memory."""
 
 import resource
 import time
@@ -17,62 +17,63 @@ WARM_UP, TIMED = 1, 3  # optimizer steps: the first pays for compilation and cac
 
 
 def peak_memory() -> str:
-    """The most memory that this process has held so far: of its GPU, or of the host where there is none."""
+    """Peak memory of this process so far: on its GPU, or on the host without one."""
     if torch.cuda.is_available():
-        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        return f"{torch.cuda.max_memory_allocated() / GIB:.1f} of {whole / GIB:.0f} GiB on the GPU"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB:.1f} GiB of the host"
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        return f"{torch.cuda.max_memory_allocated() / GIB:.1f} of {total / GIB:.0f} GiB on the GPU"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB:.1f} GiB on the host"
 
 
-class Estimate(TrainerCallback):
-    """After some steps, says how long the rest will take and how much memory it has needed so far."""
+class CostEstimate(TrainerCallback):
+    """After some steps, prints an estimate of the remaining time and the peak memory."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._begun = 0.0
+        self._start_time = 0.0
         self._seconds: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take note of where this run begins."""
-        self._first = state.global_step
+        """Note the step at which this process starts."""
+        self._first_step = state.global_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Time the steps after the first."""
-        done = state.global_step - self._first
-        if done == WARM_UP:
-            self._begun, self._seconds = time.perf_counter(), dict(self._trainer.meter.total)
-        if done != WARM_UP + TIMED or not state.is_world_process_zero:
+        """Time the steps after the warm-up."""
+        steps = state.global_step - self._first_step
+        if steps == WARM_UP:
+            self._start_time, self._seconds = time.perf_counter(), dict(self._trainer.meter.total)
+        if steps != WARM_UP + TIMED or not state.is_world_process_zero:
             return
-        step = (time.perf_counter() - self._begun) / TIMED
-        now = self._trainer.meter.total
+        seconds = (time.perf_counter() - self._start_time) / TIMED
+        totals = self._trainer.meter.total
         phases = ", ".join(
-            f"{name} {(now[name] - self._seconds.get(name, 0)) / TIMED:.1f}" for name in ("rollout", "reward", "train")
+            f"{name} {(totals[name] - self._seconds.get(name, 0)) / TIMED:.1f}"
+            for name in ("rollout", "reward", "train")
         )
-        left = state.max_steps - state.global_step
-        tqdm.write(  # beside the progress bar, not into it
-            f"estimate: {step:.1f} s a step ({phases}), {left} steps left, about {duration(left * step)}; "
-            f"most memory so far: {peak_memory()}"
+        remaining = state.max_steps - state.global_step
+        tqdm.write(  # keeps the progress bar intact
+            f"estimate: {seconds:.1f} s a step ({phases}), {remaining} steps left, about "
+            f"{duration(remaining * seconds)}; peak memory so far: {peak_memory()}"
         )
 
 
-class TryLongest(TrainerCallback):
-    """Before the first step, makes the forward and backward pass of the largest micro-batch that this run can meet.
+class TryLongestBatch(TrainerCallback):
+    """Before the first step, runs forward and backward on the largest micro-batch that this run can have.
 
     Args:
-        trainer: whose pass it is.
-        rows: the longest prompts, as many as a micro-batch holds.
+        trainer: `SharedPrefixGRPOTrainer`.
+        rows: the longest prompts, one micro-batch.
     """
 
     def __init__(self, trainer: Any, rows: list[dict[str, Any]]) -> None:
         self._trainer, self._rows = trainer, rows
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Try it.
+        """Run the pass.
 
         Raises:
-            UserError: it does not fit, with what to lower.
+            UserError: if it does not fit in memory.
         """
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             tokens = try_pass(self._trainer, self._rows)
         except torch.OutOfMemoryError as error:
@@ -83,6 +84,6 @@ class TryLongest(TrainerCallback):
             ) from error
         if state.is_world_process_zero:
             print(
-                f"longest batch: {tokens} tokens fit, {time.perf_counter() - begun:.1f} s for one pass; "
-                f"most memory: {peak_memory()}"
+                f"longest batch: {tokens} tokens fit, {time.perf_counter() - start:.1f} s for one pass; "
+                f"peak memory: {peak_memory()}"
             )

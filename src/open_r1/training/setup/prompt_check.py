@@ -1,4 +1,4 @@
-"""Which questions fit the prompt limit and have an image that opens: found out before training, never during it."""
+"""Check before training which prompts fit the length limit and which images can be opened."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,50 +16,50 @@ from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
 BATCH = 256
-Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why it does not open, or no image
+Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why the image cannot be used, or no image
 
 
 @dataclass(frozen=True)
-class Checked:
-    """Outcome of looking at every row once."""
+class PromptCheck:
+    """Result of checking every row."""
 
-    kept: list[int]
+    usable: list[int]
     """Indices of the rows to train on."""
     too_long: list[tuple[str, int]]
     """(id, tokens) of the prompts over the limit."""
     unreadable: list[tuple[str, str]]
-    """(id, reason) of the rows whose image does not open, or is not taken by the image processor."""
+    """(id, reason) of the rows whose image cannot be opened or is refused by the image processor."""
     lengths: list[int]
-    """Tokens of each kept prompt, the image's included."""
+    """Tokens of each usable prompt, including the image's."""
     content: str = ""
-    """SHA-256 over ids, texts and images of the kept rows."""
+    """SHA-256 over ids, texts and images of the usable rows."""
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest kept prompt."""
+        """Tokens of the longest usable prompt."""
         return max(self.lengths, default=0)
 
 
-def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> Checked:
-    """Open every image and count every prompt's tokens.
+def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> PromptCheck:
+    """Open every image and count the tokens of every prompt.
 
     Args:
         dataset: rows with `id`, `problem` and an undecoded `image`.
         processor: the checkpoint's processor; its chat template and image size rules decide the count.
         limit: longest prompt in tokens.
     """
-    kept: list[int] = []
+    usable: list[int] = []
     too_long: list[tuple[str, int]] = []
     unreadable: list[tuple[str, str]] = []
-    opened: dict[str, tuple[Size, str]] = {}  # an image is asked about up to five times
-    kept_lengths: list[int] = []
+    opened: dict[str, tuple[Size, str]] = {}  # an image has up to five questions
+    usable_lengths: list[int] = []
     contents: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
             keys = [image_key(row) for row in rows]
             fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
-            found = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
-            opened.update(zip(fresh, found, strict=True))
+            checks = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
+            opened.update(zip(fresh, checks, strict=True))
             sizes = [opened[key][0] for key in keys]
             lengths = _prompt_lengths(rows, sizes, processor, mode)
             for offset, (row, key, size, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
@@ -68,10 +68,10 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> C
                 elif length > limit:
                     too_long.append((row["id"], length))
                 else:
-                    kept.append(start + offset)
-                    kept_lengths.append(length)
+                    usable.append(start + offset)
+                    usable_lengths.append(length)
                     contents.append(f"{row['id']} {row_id(opened[key][1], row['problem'], row['solution'])}")
-    return Checked(kept, too_long, unreadable, kept_lengths, data_fingerprint(contents))
+    return PromptCheck(usable, too_long, unreadable, usable_lengths, data_fingerprint(contents))
 
 
 def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -80,7 +80,7 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 
 def _size_and_digest(row: dict[str, Any], processor: Any) -> tuple[Size, str]:
-    """The size of a row's image, or why it does not open or is not taken, and the hash of its bytes."""
+    """Size of a row's image, or why it cannot be used; and the hash of its bytes."""
     try:
         images = opened_row_images(row)
     except UserError as error:
@@ -101,7 +101,7 @@ def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: An
         for row, size in zip(rows, sizes, strict=True)
     ]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    # The template holds one placeholder per image, which the processor replaces by the image's tokens.
+    # The template has one placeholder per image, which the processor replaces by the tokens of the image.
     return [
         length + (image_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
         for length, size in zip(lengths, sizes, strict=True)
@@ -109,13 +109,13 @@ def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: An
 
 
 def image_tokens(size: tuple[int, int], processor: Any) -> int:
-    """Tokens that an image of (width, height) pixels becomes: patches after resizing over merge_size squared.
+    """Tokens of an image of (width, height) pixels: patches after resizing, divided by merge_size squared.
 
     Raises:
-        UserError: the model takes no images.
+        UserError: if the model takes no images.
     """
-    rules = getattr(processor, "image_processor", None)
-    if rules is None:
-        raise UserError("the data set has images and this model is shown none; take a Qwen-VL checkpoint")
+    image_processor = getattr(processor, "image_processor", None)
+    if image_processor is None:
+        raise UserError("the data set has images and this model takes none; use a Qwen-VL checkpoint")
     width, height = size
-    return rules.get_number_of_image_patches(height, width, images_kwargs={}) // rules.merge_size**2
+    return image_processor.get_number_of_image_patches(height, width, images_kwargs={}) // image_processor.merge_size**2

@@ -1,4 +1,4 @@
-"""The questions of a training run: the sets that the flags name as rows, with what was left out and what overlaps."""
+"""Load the questions of a training run: rows of all data sets, with a report of skipped and overlapping ones."""
 
 import hashlib
 from typing import Any
@@ -12,7 +12,7 @@ from open_r1.data.rows import Dropped
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.recovery.resume import RUN_FILE
-from open_r1.training.setup.prompt_check import Checked, check_prompts
+from open_r1.training.setup.prompt_check import PromptCheck, check_prompts
 from open_r1.vocabulary.labels import Split
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
@@ -21,20 +21,19 @@ from open_r1.vocabulary.prompts import build_messages
 def load_training_rows(
     script: QuestionArguments, processor: Any, mode: Mode, split: Split = "train"
 ) -> tuple[Dataset, dict[str, Any], list[int]]:
-    """Rows ready for the trainer, with the prompt written on the fly and the image still undecoded.
+    """Rows for the trainer, with prompts made on the fly and undecoded images.
 
     Args:
         script: the flags.
-        processor: the model's own.
-        mode: whose prompt is asked.
-        split: `test` for the questions that are asked while training.
+        processor: of the checkpoint.
+        mode: answer form of the prompt.
+        split: `test` for evaluation during training.
 
     Returns:
-        The rows, what to report about them (counts, the rows left out with their reasons, one line for people), and
-        the tokens of each row's prompt.
+        The rows, a report (counts, skipped rows with reasons, a log line), and the tokens of each prompt.
 
     Raises:
-        UserError: if no row is left, or a prompt is too long and `--overlong_prompts refuse` was given.
+        UserError: if no row is usable, or a prompt is too long with `--overlong_prompts refuse`.
     """
     names = script.eval_dataset_name or script.dataset_name if split == "test" else script.dataset_name
     rows, dropped, sets = load_sets(names, script.image_root, split)
@@ -43,16 +42,20 @@ def load_training_rows(
         name, length = max(checked.too_long, key=lambda item: item[1])
         raise UserError(
             f"{len(checked.too_long)} of {len(rows)} prompts are longer than --max_prompt_length "
-            f"{script.max_prompt_length} (row {name}: {length} tokens); a prompt is never cut, because that cuts "
-            "image tokens: raise the limit, lower --max_pixels, or use --overlong_prompts drop"
+            f"{script.max_prompt_length} (row {name}: {length} tokens), and a prompt is never cut, because that would "
+            "cut image tokens: raise the limit, lower --max_pixels, or use --overlong_prompts drop"
         )
-    if not checked.kept:
+    if not checked.usable:
         raise UserError(
-            f"no question of the {split} split is left: {len(checked.too_long)} of {len(rows)} prompts are longer than "
-            f"--max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} images do not open or fit"
-            + (f" (first: {checked.unreadable[0][1]})" if checked.unreadable else "; raise it or lower --max_pixels")
+            f"no question of the {split} split is usable: {len(checked.too_long)} of {len(rows)} prompts are longer "
+            f"than --max_prompt_length {script.max_prompt_length} and {len(checked.unreadable)} images cannot be used"
+            + (
+                f" (first: {checked.unreadable[0][1]})"
+                if checked.unreadable
+                else "; raise the limit or lower --max_pixels"
+            )
         )
-    kept = rows.select(checked.kept) if len(checked.kept) < len(rows) else rows
+    usable = rows.select(checked.usable) if len(checked.usable) < len(rows) else rows
 
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         with_images = [image is not None for image in batch["image"]]
@@ -62,27 +65,27 @@ def load_training_rows(
         ]
         return {**batch, "prompt": prompts}
 
-    ids = kept["id"][:]
-    for each in sets:
-        each["prompts"] = len(each.pop("ids").intersection(ids))
-    return kept.with_transform(add_prompt), _data_report(sets, ids, dropped, checked), checked.lengths
+    ids = usable["id"][:]
+    for data_set in sets:
+        data_set["prompts"] = len(data_set.pop("ids").intersection(ids))
+    return usable.with_transform(add_prompt), _data_report(sets, ids, dropped, checked), checked.lengths
 
 
 def load_evaluation_rows(
-    script: QuestionArguments, training: Any, processor: Any, mode: Mode, trained: Dataset, report: dict[str, Any]
+    script: QuestionArguments, training: Any, processor: Any, mode: Mode, training_rows: Dataset, report: dict[str, Any]
 ) -> Dataset | None:
-    """The questions that `--eval_strategy` asks while training; None without it.
+    """The questions of evaluation during training; None without `--eval_strategy`.
 
     Args:
         script: the flags.
-        training: whose `eval_strategy` and `seed` count; its batch may become smaller.
-        processor: the model's own.
-        mode: whose prompt is asked.
-        trained: the rows that are trained on.
-        report: gets `evaluation`: what was loaded, and how much of it is trained on.
+        training: training arguments; their evaluation batch may become smaller.
+        processor: of the checkpoint.
+        mode: answer form of the prompt.
+        training_rows: rows of the training.
+        report: gets an entry `evaluation` with the report of these questions and their overlap with the training.
 
     Raises:
-        UserError: there is no test split, or all its questions are trained on.
+        UserError: if there is no test split, or all its questions are training questions.
     """
     if training.eval_strategy == "no":
         if script.eval_dataset_name or script.max_eval_samples:
@@ -91,18 +94,19 @@ def load_evaluation_rows(
             )
         return None
     rows, about, _ = load_training_rows(script, processor, mode, "test")
-    known = set(trained.with_format(None)["id"][:])
-    shared = sum(name in known for name in rows.with_format(None)["id"][:])
+    training_ids = set(training_rows.with_format(None)["id"][:])
+    shared = sum(name in training_ids for name in rows.with_format(None)["id"][:])
     if shared == len(rows):
         raise UserError(
-            f"--eval_strategy {training.eval_strategy}: all {shared} questions to be asked while training are trained "
-            "on, so nothing would be learnt from them; name another set with --eval_dataset_name"
+            f"--eval_strategy {training.eval_strategy}: all {shared} questions for evaluation are also training "
+            "questions, so results would be meaningless; name another data set with --eval_dataset_name"
         )
     count = min(script.max_eval_samples or len(rows), len(rows))
     if isinstance(training, GRPOTrainingConfig):
         count = training.filled_evaluation(count)
-    line = f"asked while training: {count} of {len(rows)} questions of {', '.join(e['path'] for e in about['sets'])}"
-    about["line"] = line + (f"; {shared} of all are trained on too" if shared else "")
+    line = f"evaluation during training: {count} of {len(rows)} questions of "
+    line += ", ".join(data_set["path"] for data_set in about["sets"])
+    about["line"] = line + (f"; {shared} of all are training questions too" if shared else "")
     report["evaluation"] = about | {"asked": count, "trained_on_too": shared}
     return rows if count == len(rows) else rows.shuffle(seed=training.seed).select(range(count))
 
@@ -110,46 +114,46 @@ def load_evaluation_rows(
 def load_sets(
     paths: list[str], image_root: str | None, split: Split = "train"
 ) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
-    """The train (or test) splits of one or several data sets as one; a question that two sets hold counts once.
+    """Join the train (or test) splits of data sets; a question that is in two of them is kept once.
 
     Returns:
-        The rows set after set, those that cannot be used, and for each set its path, manifest, ids, and whether all,
-        some or none of its questions have an image.
+        The rows, the unusable rows, and for each data set its path, manifest, ids, and whether all, some or none of its
+        questions have an image.
 
     Raises:
         UserError: as `load_rows`.
     """
-    parts, dropped, sets = [], [], []
-    seen: set[str] = set()
+    datasets, dropped, sets = [], [], []
+    earlier_ids: set[str] = set()
     for path in paths:
         rows, unusable = load_rows(path, split, image_root)
         ids = rows["id"][:]
-        fresh = [place for place, name in enumerate(ids) if name not in seen]
+        fresh = [index for index, name in enumerate(ids) if name not in earlier_ids]
         dropped += unusable
-        for name in seen.intersection(ids):
+        for name in earlier_ids.intersection(ids):
             dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
-        parts.append(rows if len(fresh) == len(rows) else rows.select(fresh))
-        without = rows.data.column("image").null_count  # rows that are dropped may count too
-        images = "none" if without == rows.data.num_rows else "some" if without else "all"
-        kept_ids = {ids[place] for place in fresh}
-        sets.append({"path": path, "pictures": images, "manifest": read_manifest(path), "ids": kept_ids})
-        seen.update(ids)
-    return concatenate_datasets(parts) if len(parts) > 1 else parts[0], dropped, sets
+        datasets.append(rows if len(fresh) == len(rows) else rows.select(fresh))
+        text_rows = rows.data.column("image").null_count  # may include dropped rows
+        images = "none" if text_rows == rows.data.num_rows else "some" if text_rows else "all"
+        fresh_ids = {ids[index] for index in fresh}
+        sets.append({"path": path, "pictures": images, "manifest": read_manifest(path), "ids": fresh_ids})
+        earlier_ids.update(ids)
+    return concatenate_datasets(datasets) if len(datasets) > 1 else datasets[0], dropped, sets
 
 
 def _data_report(
-    sets: list[dict[str, Any]], ids: list[str], dropped: list[Dropped], checked: Checked
+    sets: list[dict[str, Any]], ids: list[str], dropped: list[Dropped], checked: PromptCheck
 ) -> dict[str, Any]:
-    kinds = {each["pictures"] for each in sets}
+    kinds = {data_set["pictures"] for data_set in sets}
     images = kinds.pop() if len(kinds) == 1 else "some"
-    left_out = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
-    left_out.append((len(checked.unreadable), "with an image that does not open or is not taken"))
-    details = [f"{count} {why}" for count, why in left_out if count]
-    names = ", ".join(f"{each['path']} ({each['prompts']})" if len(sets) > 1 else each["path"] for each in sets)
-    line = f"data: {len(ids)} prompts from {names}, longest {checked.longest} tokens"
+    skipped = [(len(dropped), "unusable"), (len(checked.too_long), "over the prompt limit")]
+    skipped.append((len(checked.unreadable), "with an image that cannot be used"))
+    details = [f"{count} {reason}" for count, reason in skipped if count]
+    names = [f"{data_set['path']} ({data_set['prompts']})" if len(sets) > 1 else data_set["path"] for data_set in sets]
+    line = f"data: {len(ids)} prompts from {', '.join(names)}, longest {checked.longest} tokens"
     return {
-        "line": line + (f"; left out: {', '.join(details)} ({RUN_FILE} names them)" if details else ""),
-        # one path as before; of several none is what the run was trained on
+        "line": line + (f"; skipped: {', '.join(details)} (listed in {RUN_FILE})" if details else ""),
+        # None for several data sets: no single path is what the run was trained on
         "path": sets[0]["path"] if len(sets) == 1 else None,
         "sets": sets,
         "pictures": images,
@@ -165,10 +169,10 @@ def _data_report(
 
 
 def require_one_step(prompts: int, training: GRPOTrainingConfig) -> None:
-    """Refuse a data set smaller than one generation batch: TRL would train zero steps without a word."""
-    needed = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
-    if prompts < needed:
+    """Refuse a data set smaller than one generation batch, on which TRL would silently train zero steps."""
+    batch = int(training.generation_batch_size or 0) // int(training.num_generations or 1)
+    if prompts < batch:
         raise UserError(
-            f"{prompts} prompts are fewer than the {needed} of one generation batch, so not one step would be made; "
+            f"{prompts} prompts are fewer than the {batch} of one generation batch, so no step would be made; "
             "lower --per_device_train_batch_size or --gradient_accumulation_steps"
         )

@@ -1,8 +1,8 @@
-"""The model that a training starts from, whole, with the weights that the flags train.
+"""Load the model that a training starts from, and set which weights train.
 
-A LoRA adapter is merged with its base into a folder of its own within `--output_dir`, for as long as the trainer is
-built: TRL loads the frozen reference of the KL term from the disk, ZeRO-3 spreads weights while they are read, and
-`--load_in_4bit` packs them then. All three so get the model that training starts from and not the adapter's base.
+A LoRA adapter is merged with its base into a temporary folder in `--output_dir` while the trainer is built. TRL loads
+the reference model of the KL term from disk, ZeRO-3 shards weights and `--load_in_4bit` quantizes them while reading:
+all three need the merged weights, not the adapter's base.
 """
 
 import os
@@ -32,31 +32,31 @@ def starting_model(
     script: QuestionArguments,
     training: Any,
     model_config: ModelConfig,
-    packed: BitsAndBytesConfig | None,
+    quantization: BitsAndBytesConfig | None,
     say: Callable[[str], object],
 ) -> Iterator[tuple[Any, LoraConfig | None]]:
-    """The model of `--model_name_or_path` and the settings of new adapters, None without `--use_peft`.
+    """Yield the model of `--model_name_or_path` and the settings of new adapters (None without `--use_peft`).
 
-    Build the trainer within the block.
+    The trainer must be built within the block.
 
     Args:
         script: the flags; `freeze_vision_tower` if there is one.
-        training: whose `output_dir` is held.
+        training: training arguments.
         model_config: the checkpoint and how to load it.
-        packed: how to pack the weights to 4 bits.
-        say: told of what this machine lacks.
+        quantization: settings of 4-bit weights, or None.
+        say: prints a line if the attention implementation is not available.
 
     Raises:
-        UserError: the checkpoint does not load, or nothing of it would train.
+        UserError: if the checkpoint cannot be loaded, or no weight would train.
     """
     name = str(model_config.model_name_or_path)
     dtype = torch_dtype(model_config.dtype)
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
-    with _whole(name, training, dtype) as folder:
-        model = load_model(folder, dtype=dtype, attn_implementation=attention, quantization=packed)
-        # PEFT writes it into adapter_config.json as the base of new adapters
+    with _merged_folder(name, training, dtype) as folder:
+        model = load_model(folder, dtype=dtype, attn_implementation=attention, quantization=quantization)
+        # PEFT writes this name into adapter_config.json as the base of new adapters
         model.name_or_path = recorded_name(name)
         train_all(model)
         if getattr(script, "freeze_vision_tower", False):
@@ -65,28 +65,28 @@ def starting_model(
 
 
 def recorded_name(name: str) -> str:
-    """A checkpoint's name as it is understood in any folder: that on the hub, or the folder's whole path."""
+    """A checkpoint's name that is valid in any working directory: the name on the hub, or the absolute path."""
     folder = local_source(name)
     return name if folder is None else os.path.abspath(folder)
 
 
 @contextmanager
-def _whole(name: str, training: Any, dtype: Any) -> Iterator[Path]:
-    """The checkpoint's folder; of a LoRA adapter one with the merged weights, which is removed in the end."""
+def _merged_folder(name: str, training: Any, dtype: Any) -> Iterator[Path]:
+    """The folder of a checkpoint; for a LoRA adapter a temporary folder with the merged weights."""
     source, merged = model_source(name), Path(training.output_dir) / MERGED
     if not is_adapter(source):
         yield source
         return
 
     def merge() -> None:
-        shutil.rmtree(merged, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
         with unsharded_loading(), full_disk_in_one_line(merged):
             load_model(source, dtype=resolve_dtype(dtype)).save_pretrained(merged)
 
     try:
         on_first_process(merge, training.device)
         yield merged
-        stop_everywhere(None, training.device)  # all have read it
+        stop_everywhere(None, training.device)  # waits until all have read it
     finally:
         if training.process_index == 0:
             shutil.rmtree(merged, ignore_errors=True)
