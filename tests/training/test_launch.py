@@ -193,7 +193,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
         ("--use_peft --lora_on both --lora_target_modules q_proj", "leave one out"),
         ("--tokens_per_micro_batch 0", "is not a number of tokens"),
         ("--resample_dead_groups 2 --shared_prefix false", "need the shared prefix"),
-        ("--resample_dead_groups 2 --reward_funcs format", "add the accuracy reward"),
+        ("--resample_dead_groups 2 --reward_funcs format", "needs the accuracy reward"),
         ("--resume_from_checkpoint output/x/checkpoint-2", "is not a folder"),
     ],
 )
