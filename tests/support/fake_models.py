@@ -10,7 +10,7 @@ from fake_cuda import DEVICE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from trl.trainer.utils import add_fused_lm_head
 
-from open_r1.modeling.prompt_batch import PromptBatch
+from open_r1.modeling.prompt_batch import PromptBatch, upload
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.training.grpo.packed_scoring import score_groups
 
@@ -130,9 +130,10 @@ def fake_prompts(model: Any, count: int = 1, text: int = 114, grid: tuple[int, i
         vision = {
             "pixel_values": torch.randn(patches, features, device=DEVICE),
             "image_grid_thw": torch.tensor([list(grid)] * count),
-            "mm_token_type_ids": (ids == config.image_token_id).long().to(DEVICE),
+            "mm_token_type_ids": (ids == config.image_token_id).long(),
         }
-    return PromptBatch(ids.to(DEVICE), mask.to(DEVICE), [0 if grid is None else 1] * count, vision)
+    images = [0 if grid is None else 1] * count
+    return PromptBatch(upload(ids, DEVICE), upload(mask, DEVICE), images, vision, mask.sum(1).tolist())
 
 
 @dataclass

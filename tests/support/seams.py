@@ -151,6 +151,7 @@ READS = (
     Seam("argparse:", "_StoreAction", None, "kinds of TRL's flags"),
     Seam("argparse:", "_StoreFalseAction", None, "kinds of TRL's flags"),
     Seam("transformers.configuration_utils:PreTrainedConfig", "_attn_implementation", None, "of the vision tower"),
+    Seam("torch:ops.aten", "_flash_attention_backward", None, "merged attention of long completions"),
     Seam("torch:", "_assert_async", None, "image tokens and features are compared on the GPU"),
     *(
         Seam(f"{module}:{tower}", name, None, "attention of the vision tower in two calls a layer")

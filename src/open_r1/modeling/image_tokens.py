@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from open_r1.modeling.prompt_batch import PromptBatch
+from open_r1.modeling.prompt_batch import PromptBatch, upload
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ def encode_prompts(
             )
             for text, prompt_images in zip(texts, images, strict=True)
         ]
-    encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt").to(device)
+    encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt")
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
     vision = {}
     if all_images:
         vision = {
-            "pixel_values": torch.cat([image.values.to(device) for image in all_images]),
+            "pixel_values": upload(torch.cat([image.values for image in all_images]), device),
             "image_grid_thw": torch.stack([image.grid for image in all_images]).cpu(),
-            "mm_token_type_ids": (encoded["input_ids"] == processor.image_token_id).to(encoded["input_ids"].dtype),
+            "mm_token_type_ids": (ids == processor.image_token_id).to(ids.dtype),
         }
-    images_per_prompt = [len(prompt_images) for prompt_images in images]
-    return PromptBatch(encoded["input_ids"], encoded["attention_mask"], images_per_prompt, vision)
+    counts, lengths = [len(prompt_images) for prompt_images in images], mask.sum(1).tolist()
+    return PromptBatch(upload(ids, device), upload(mask, device), counts, vision, lengths)
 
 
 def repeat_placeholders(text: str, placeholder: str, counts: list[int]) -> str:

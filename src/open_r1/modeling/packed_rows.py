@@ -9,6 +9,7 @@ Shapes: B prompts, G completions per prompt, P prompt tokens (left padded), C co
 L = P - 1 + G * C. Prior work: Prefix Grouper (arXiv 2506.05433), with another layout.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,9 @@ class PackedRows:
     """(B, L) token ids."""
     position_ids: torch.Tensor
     """(B, L), or (3, B, L) for models with M-RoPE."""
-    attention_mask: torch.Tensor | None
-    """(B, 1, L, L) bool, true where a query (row) attends to a key (column); None if `segments` is set."""
+    attention_mask: torch.Tensor
+    """(B, 1, L, L) bool, true where a query (row) attends to a key (column); (1, 1, 1, 1) if `segments` is set, since
+    transformers makes an L x L mask where it gets none, and passes on what has four dimensions."""
     segments: "Segments | None"
     """For long completions: input of `attend_by_segment`, instead of a mask that grows with L squared."""
     labels: torch.Tensor
@@ -57,6 +59,7 @@ def pack(
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
     by_segment: bool = False,
+    prompt_lengths: Sequence[int] | None = None,
 ) -> PackedRows:
     """Lay B groups out as B rows.
 
@@ -67,16 +70,22 @@ def pack(
         completion_ids: (B, G, C) right-padded completions.
         completion_mask: (B, G, C) 1 where a completion token is scored.
         by_segment: attend segment by segment (the model must use `ATTENTION`) instead of with one 4D mask.
+        prompt_lengths: sums of `prompt_mask` where the host knows them; for None it waits for them.
     """
     batch, group, length = completion_ids.shape
     opening = prompt_ids[:, -1:, None].expand(batch, group, 1)
     segments = torch.cat([opening, completion_ids[:, :, :-1]], dim=2)  # (B, G, C)
     scored = completion_ids.masked_fill(completion_mask == 0, IGNORED)
+    layout = None
+    if by_segment:
+        layout = Segments(prompt_mask, tuple(prompt_lengths or prompt_mask.sum(1).tolist()), group, length)
     return PackedRows(
         input_ids=torch.cat([prompt_ids[:, :-1], segments.flatten(1)], dim=1),
         position_ids=packed_positions(prompt_positions, group, length),
-        attention_mask=None if by_segment else packed_mask(prompt_mask, group, length),
-        segments=Segments.of(prompt_mask, group, length) if by_segment else None,
+        attention_mask=prompt_mask.new_ones(1, 1, 1, 1, dtype=torch.bool)
+        if by_segment
+        else packed_mask(prompt_mask, group, length),
+        segments=layout,
         labels=scored.flatten(1),
     )
 

@@ -10,7 +10,9 @@ _IMAGE_NAMES = ("pixel_values", "image_grid_thw")
 
 def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on `device`; with a GPU the host does not wait for what the GPU is doing, as it does in `to`."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @dataclass
@@ -24,10 +26,16 @@ class PromptBatch:
     images_per_prompt: list[int]
     """B counts; 0 for a text-only prompt."""
     vision: dict[str, torch.Tensor] = field(default_factory=dict)
-    """`pixel_values` (patches, patch values), `image_grid_thw` (images, 3) on the CPU, `mm_token_type_ids` (B, P);
-    none for text.
+    """`pixel_values` (patches, patch values), `image_grid_thw` (images, 3), `mm_token_type_ids` (B, P); none for text.
 
-    With a frozen vision tower `pixel_values` holds its features, (tokens, hidden)."""
+    The latter two are on the CPU, where positions are computed. With a frozen vision tower `pixel_values` holds its
+    features, (tokens, hidden)."""
+    lengths: list[int] = field(default_factory=list)
+    """Real tokens of each prompt, known to the host; if left out it waits for them."""
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            self.lengths = self.mask.sum(1).tolist()
 
     def slice(self, start: int, stop: int) -> "PromptBatch":
         """Prompts `start` to `stop` with their images."""
@@ -42,7 +50,8 @@ class PromptBatch:
             vision["pixel_values"] = values[start_value:end_value]
             vision["image_grid_thw"] = grid[first_image:end_image]
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][start:stop]
-        return PromptBatch(self.ids[start:stop], self.mask[start:stop], self.images_per_prompt[start:stop], vision)
+        part = slice(start, stop)
+        return PromptBatch(self.ids[part], self.mask[part], self.images_per_prompt[part], vision, self.lengths[part])
 
     def select(self, indices: list[int]) -> "PromptBatch":
         """The prompts at `indices` with their images."""
@@ -52,15 +61,17 @@ class PromptBatch:
         vision = {name: torch.cat([prompt.vision[name] for prompt in with_images]) for name in names}
         if with_images:
             vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][indices]
-        return PromptBatch(self.ids[indices], self.mask[indices], [self.images_per_prompt[i] for i in indices], vision)
+        counts, lengths = [self.images_per_prompt[i] for i in indices], [self.lengths[i] for i in indices]
+        return PromptBatch(self.ids[indices], self.mask[indices], counts, vision, lengths)
 
     def trimmed(self) -> "PromptBatch":
         """The same prompts without the columns that are padding in all of them."""
-        first_column = int(self.mask.argmax(dim=1).min())
+        first_column = self.ids.size(1) - max(self.lengths)
         vision = dict(self.vision)
         if vision:
             vision["mm_token_type_ids"] = vision["mm_token_type_ids"][:, first_column:]
-        return PromptBatch(self.ids[:, first_column:], self.mask[:, first_column:], self.images_per_prompt, vision)
+        ids, mask = self.ids[:, first_column:], self.mask[:, first_column:]
+        return PromptBatch(ids, mask, self.images_per_prompt, vision, self.lengths)
 
     @classmethod
     def join(cls, batches: list["PromptBatch"], pad_id: int) -> "PromptBatch":
@@ -73,7 +84,10 @@ class PromptBatch:
         vision: dict[str, torch.Tensor] = {}
         with_images = [batch for batch in batches if batch.vision]
         if with_images:
-            token_types = [batch.vision.get("mm_token_type_ids", torch.zeros_like(batch.ids)) for batch in batches]
+            token_types = [
+                batch.vision.get("mm_token_type_ids", batch.ids.new_zeros(batch.ids.shape, device="cpu"))
+                for batch in batches
+            ]
             vision = {name: torch.cat([batch.vision[name] for batch in with_images]) for name in _IMAGE_NAMES}
             vision["mm_token_type_ids"] = torch.cat([padded(type_ids, 0) for type_ids in token_types])
         return cls(
@@ -81,6 +95,7 @@ class PromptBatch:
             torch.cat([padded(batch.mask, 0) for batch in batches]),
             [count for batch in batches for count in batch.images_per_prompt],
             vision,
+            [length for batch in batches for length in batch.lengths],
         )
 
     def model_inputs(self) -> dict[str, torch.Tensor]:
@@ -107,13 +122,19 @@ def prompt_positions(model: Any, prompts: PromptBatch) -> tuple[torch.Tensor, to
         return text_positions, None
     if "image_grid_thw" not in prompts.vision:
         return text_positions[None].expand(3, -1, -1), torch.zeros_like(prompts.ids[:, :1])
+    token_types = prompts.vision["mm_token_type_ids"].cpu()
+    mask = prompts.mask
+    if mask.device.type != "cpu":  # padded on the left
+        width = token_types.size(1)
+        mask = (torch.arange(width) >= width - torch.tensor(prompts.lengths)[:, None]).long()
     positions, offset = inner.get_rope_index(
-        prompts.ids,
-        mm_token_type_ids=prompts.vision["mm_token_type_ids"],
-        image_grid_thw=prompts.vision["image_grid_thw"],
-        attention_mask=prompts.mask,
+        token_types,  # in place of the ids, of which only the number matters, and which may be on a GPU
+        mm_token_type_ids=token_types,
+        image_grid_thw=prompts.vision["image_grid_thw"].cpu(),
+        attention_mask=mask,
     )
-    return positions, offset
+    device = prompts.ids.device
+    return upload(positions, device), upload(offset, device)
 
 
 def completion_lengths(tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:

@@ -40,7 +40,7 @@ class Spans:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
         """Attention within each span; all (L, H, D)."""
-        if varlen_serves(query):
+        if varlen_serves(query.device, query.dtype):
             bounds, longest = self.bounds, self.longest
             return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scale)  # type: ignore
         if min(self.lengths) == self.longest:
@@ -122,11 +122,11 @@ class Gathered(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def varlen_serves(query: torch.Tensor) -> bool:
-    """Whether torch's varlen attention takes these: half precision on an NVIDIA GPU that flash attention runs on."""
-    if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
+def varlen_serves(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's varlen attention serves: half precision on an NVIDIA GPU that flash attention runs on."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _attend_in_rows(

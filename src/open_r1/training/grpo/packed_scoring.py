@@ -115,7 +115,8 @@ def score_groups(
         with torch.no_grad():
             positions, _ = prompt_positions(accelerator.unwrap_model(model), chunk)
             by_segment = group * length > LONG_SEGMENTS
-            packed = pack(chunk.ids, chunk.mask, positions, completions[start:stop], mask[start:stop], by_segment)
+            segments = completions[start:stop], mask[start:stop]
+            packed = pack(chunk.ids, chunk.mask, positions, *segments, by_segment, chunk.lengths)
         with accelerator.autocast():
             extra_inputs = {"touch_vision": True} if touch_vision and not chunk.vision else {}
             outputs = model(**packed.model_inputs(), **chunk.model_inputs(), **extra_inputs)

@@ -19,7 +19,7 @@ class StepMeter:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, float | torch.Tensor] = defaultdict(float)
         self.total: dict[str, float] = defaultdict(float)
         """Seconds by phase (rollout, reward, train) over all steps so far."""
 
@@ -35,6 +35,7 @@ class StepMeter:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Measure nothing within a block, such as a check that does not belong to the step."""
+        saved: list[tuple[dict[str, Any], dict[str, Any]]]
         saved = [(totals, dict(totals)) for totals in (self._seconds, self._counts)]
         try:
             yield
@@ -43,9 +44,9 @@ class StepMeter:
                 totals.clear()
                 totals.update(values)
 
-    def count(self, name: str, amount: float) -> None:
-        """Add to a counter of this step."""
-        self._counts[name] += amount
+    def count(self, name: str, amount: float | torch.Tensor) -> None:
+        """Add to a counter of this step. What a GPU knows is asked for at the end of the step, not in every pass."""
+        self._counts[name] = self._counts[name] + amount
 
     def count_pass(self, model: Any, prompts: PromptBatch, completion_mask: torch.Tensor) -> None:
         """Count the tokens of one pass over groups, and those that a row per completion would need.
@@ -56,18 +57,17 @@ class StepMeter:
             completion_mask: (B, G, C) 1 where a token is real.
         """
         backward = torch.is_grad_enabled()
-        prefix = prompts.mask.sum(dim=1) - 1  # (B,)
-        completions = completion_mask.sum(dim=(1, 2))  # (B,)
-        group = completion_mask.size(1)
-        computed = float((prefix + completions).sum())
+        tokens, count, group = sum(prompts.lengths), len(prompts.lengths), completion_mask.size(1)
+        completions = completion_mask.sum()
+        computed = tokens - count + completions
         self.count("computed", computed)
-        self.count("stock", float((group * (prefix + 1) + completions).sum()))
+        self.count("stock", group * tokens + completions)
         if backward:
-            self.count("prompts", len(prompts.ids))
-            self.count("completions", len(prompts.ids) * group)
+            self.count("prompts", count)
+            self.count("completions", count * group)
         if torch.cuda.is_available():
             patches = float(prompts.vision["image_grid_thw"].prod(dim=-1).sum()) if prompts.vision else 0.0
-            self.count("flops", useful_flops(model, computed, float(completions.sum()), patches, backward))
+            self.count("flops", useful_flops(model, computed, completions, patches, backward))
 
     def flush(self, peak_flops: float | None = None) -> dict[str, float]:
         """Return the metrics of the step that ends here, and start the next one.
@@ -78,14 +78,15 @@ class StepMeter:
         """
         step = self._seconds["step"]
         rollout, reward = self._seconds["rollout"], self._seconds["reward"]  # rewards are computed within the rollout
+        counts = defaultdict(float, {name: float(amount) for name, amount in self._counts.items()})
         metrics = {"seconds/rollout": rollout - reward, "seconds/reward": reward, "seconds/train": step - rollout}
         if step:
-            metrics["prompts_per_second"] = self._counts["prompts"] / step
-            metrics["completions_per_second"] = self._counts["completions"] / step
+            metrics["prompts_per_second"] = counts["prompts"] / step
+            metrics["completions_per_second"] = counts["completions"] / step
         for name in ("computed", "stock"):
-            metrics[f"tokens/{name}"] = self._counts[name]
+            metrics[f"tokens/{name}"] = counts[name]
         if peak_flops and step:
-            metrics["mfu"] = self._counts["flops"] / step / peak_flops
+            metrics["mfu"] = counts["flops"] / step / peak_flops
         if torch.cuda.is_available():
             metrics["gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         for phase in ("rollout", "reward", "train"):
@@ -107,7 +108,7 @@ def peak_flops() -> float | None:
     return next((peak for word, peak in PEAK_FLOPS.items() if word in name), None)
 
 
-def useful_flops(model: Any, tokens: float, scored: float, patches: float, backward: bool) -> float:
+def useful_flops(model: Any, tokens: Any, scored: Any, patches: float, backward: bool) -> Any:
     """FLOPs that the tokens need: 2 per weight and token forward, 4 more backward (Kaplan et al. 2020, section 2.1).
 
     Weights of the language model are counted per token, of the head per scored token, of the vision tower per patch;
@@ -119,9 +120,12 @@ def useful_flops(model: Any, tokens: float, scored: float, patches: float, backw
         scored: completion tokens, which reach the head.
         patches: image patches in the vision tower.
         backward: whether a backward pass follows.
+
+    Returns:
+        A number, or a tensor where `tokens` and `scored` are tensors.
     """
     factor = 6 if backward else 2
-    vision = sum(p.numel() for name, p in model.named_parameters() if ".visual." in f".{name}")
-    language = sum(p.numel() for name, p in model.named_parameters() if "layers." in name)
+    vision = float(sum(p.numel() for name, p in model.named_parameters() if ".visual." in f".{name}"))
+    language = float(sum(p.numel() for name, p in model.named_parameters() if "layers." in name))
     head = model.get_output_embeddings().weight.numel()
     return factor * (language * tokens + head * scored + vision * patches)

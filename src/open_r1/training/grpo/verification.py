@@ -32,7 +32,7 @@ def stock_rows(
     rows_mask = torch.cat([prompt.mask.expand(group, -1), mask], dim=1)
     images: dict[str, Any] = {name: torch.cat([value] * group) for name, value in prompt.vision.items()}
     if images:
-        token_types = images["mm_token_type_ids"]
+        token_types = images["mm_token_type_ids"].to(completions.device)
         images["mm_token_type_ids"] = torch.cat([token_types, token_types.new_zeros(group, length)], dim=1)
         images["num_images"] = prompt.images_per_prompt * group
     return rows, rows_mask, images
