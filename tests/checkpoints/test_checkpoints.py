@@ -415,6 +415,10 @@ def test_flash_attention_that_cannot_be_had_becomes_sdpa_with_one_line(tiny, cap
     chosen, note = attention_or_fallback("flash_attention_2")
     assert chosen == "sdpa"
     assert "not installed (`bash setup.sh --gpu`" in str(note)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", None)
+    chosen, note = attention_or_fallback("flash_attention_4")
+    assert chosen == "sdpa"
+    assert "flash_attn.cute is not installed (`pip install flash-attn-4" in str(note)
     monkeypatch.undo()
     model = load_model(tiny["qwen2_5_vl"], attn_implementation="flash_attention_2", device="cpu")
     assert model.config._attn_implementation == "sdpa"

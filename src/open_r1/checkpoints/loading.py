@@ -330,6 +330,14 @@ def resolve_dtype(dtype: "str | torch.dtype", device: "str | torch.device | None
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
 
 
+# What an attention implementation of transformers imports, and how to get it.
+FLASH_MODULES = {
+    "flash_attention_2": ("flash_attn", "`bash setup.sh --gpu` builds it"),
+    "flash_attention_3": ("flash_attn_interface", "it is built from the sources of flash-attention, folder hopper"),
+    "flash_attention_4": ("flash_attn.cute", "`pip install flash-attn-4==4.0.0b36`, without a compiler"),
+}
+
+
 def attention_or_fallback(requested: str | None, device: "str | torch.device | None" = None) -> tuple[str, str | None]:
     """(implementation, note): the requested one if it is available here, otherwise "sdpa" and a line that says why.
 
@@ -343,14 +351,14 @@ def attention_or_fallback(requested: str | None, device: "str | torch.device | N
     if requested not in ALL_ATTENTION_FUNCTIONS:
         names = ", ".join(["eager", *sorted(ALL_ATTENTION_FUNCTIONS.keys())])
         raise UserError(f"there is no attention implementation {requested!r}; known are: {names}")
-    module = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(requested)
-    problem = _why_not(module, device) if module else None
+    module, remedy = FLASH_MODULES.get(requested, (None, ""))
+    problem = _why_not(module, remedy, device) if module else None
     if problem is None:
         return requested, None
     return "sdpa", f"{requested}: {problem}; using sdpa instead, which computes the same"
 
 
-def _why_not(module: str, device: "str | torch.device | None") -> str | None:
+def _why_not(module: str, remedy: str, device: "str | torch.device | None") -> str | None:
     import torch
 
     if not (torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"):
@@ -358,7 +366,7 @@ def _why_not(module: str, device: "str | torch.device | None") -> str | None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed (`bash setup.sh --gpu` installs it)"
-        return f"{module} is installed but does not load ({one_line(error)}; `bash setup.sh --gpu` builds it anew)"
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            return f"{module} is not installed ({remedy})"
+        return f"{module} is installed but does not load ({one_line(error)}; {remedy})"
     return None

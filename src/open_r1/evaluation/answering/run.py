@@ -261,7 +261,7 @@ def _answer_share(
     )
     try:
         with bar:
-            for results in answer_rows(answer, job.encoder, rows, settings.batch_size, job.training):
+            for results in answer_rows(answer, job.encoder, rows, settings.questions_at_once, job.training):
                 _write(writer, results)
                 bar.update(len(results))
     except torch.cuda.OutOfMemoryError as error:

@@ -100,6 +100,14 @@ class InferenceSettings:
         _ = self.sampling
 
     @property
+    def questions_at_once(self) -> int:
+        """How many questions the backend is given at a time; vLLM makes its own batches of them.
+
+        Results are written after each lot, so with vLLM a kill loses the answers to 1,024 questions at most.
+        """
+        return max(self.batch_size, 1024) if self.backend == "vllm" else self.batch_size
+
+    @property
     def sampling(self) -> Sampling:
         """How completions are drawn; the default temperature of several samples is 1, as in training."""
         default = 1.0 if self.samples > 1 else 0.0

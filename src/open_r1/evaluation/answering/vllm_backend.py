@@ -5,7 +5,8 @@ completions may differ between the backends, and the manifest names the backend.
 (`pip install '.[vllm]'`) and is imported only here.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class VllmGenerator:
         has_file = (folder / "generation_config.json").is_file()
         config = GenerationConfig.from_pretrained(folder) if has_file else None
         self._end_tokens = end_tokens(config, encoder.tokenizer)
+        use_own_gpu(os.environ)
         self._model = LLM(**engine(settings, folder, encoder))
 
     def __call__(self, encoded: Encoded) -> list[list[Completion]]:
@@ -110,6 +112,14 @@ class VllmGenerator:
             Completion(output.text, len(output.token_ids), output.finish_reason == "length") for output in outputs
         ]
         return [completions[start : start + count] for start in range(0, len(completions), count)]
+
+
+def use_own_gpu(environment: MutableMapping[str, str]) -> None:
+    """Under torchrun, let vLLM see only the GPU of this process: by itself it would take the first one in each."""
+    if int(environment.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return
+    rank, visible = int(environment["LOCAL_RANK"]), environment.get("CUDA_VISIBLE_DEVICES")
+    environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
 
 
 def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[str, Any]:

@@ -88,6 +88,14 @@ class ImageFeed:
         """The images of each row, opened but not processed."""
         return list(self._pool.map(self._open_row, rows))
 
+    def add_to(self, rows: list[Row], group: int) -> list[Row]:
+        """Rows of whole groups, each with its prompt's decoded images, as stock TRL needs them."""
+        images = self.images(rows[::group])
+        text_rows = without_images(rows)
+        if not any(images):
+            return text_rows
+        return [{**row, "images": images[i // group]} for i, row in enumerate(text_rows)]
+
     def __call__(self, rows: Sequence[Row]) -> list[list[ProcessedImage]]:
         """The processed images of each row."""
         keys = [index if self._key is None else self._key(row) for index, row in enumerate(rows)]

@@ -27,6 +27,8 @@ class GroupPass:
     """Indices of the groups to compute, None for all: a group whose advantages are all zero needs no pass."""
     filler: torch.Tensor | None = None
     """(B, G, C) log-probabilities to use for groups that are not computed; None for zeros."""
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    """The B rows that they were made of; none where completions are only scored."""
     rewards: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """(completions of all processes, reward functions); empty before rewards are computed."""
 

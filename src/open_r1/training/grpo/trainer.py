@@ -30,6 +30,7 @@ from open_r1.training.grpo.resampling import CORRECTNESS_REWARDS, further_rows, 
 from open_r1.training.grpo.rollout import sample_groups
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
 from open_r1.training.grpo.verification import active_dropout, evaluating, require_agreement, stock_rows
+from open_r1.training.grpo.vllm_sampling import changes_odds, prepare_vllm, repeated_images, report_sampler
 from open_r1.training.recovery.epoch_sampler import EpochOrder, OrderedSampler, order_of
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.setup.readable_rows import ReadableRows
@@ -98,12 +99,15 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
+        self._verify_sampler = verify and self.use_vllm and not changes_odds(self.args)
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
         image_processor = getattr(self.processing_class, "image_processor", None)
         self.images = ImageFeed(open_images, image_key, image_processor, self.accelerator.device)
         self.readable = ReadableRows(self.images)
         require_compatible(self)
-        if not self.use_vllm:
+        if self.use_vllm:
+            prepare_vllm(self)
+        else:
             suppressed = (self.args.generation_kwargs or {}).get("suppress_tokens") or []
             self.generation_config.suppress_tokens = [*forbidden_token_ids(self.model.config), *suppressed]
         if self.shared_prefix:
@@ -138,6 +142,11 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return self.shared_prefix and self._may_share_rollout
 
     @property
+    def _shares_prompts(self) -> bool:
+        """Whether a group's prompt is encoded once, for sampling too."""
+        return self.share_rollout or (self.shared_prefix and self.use_vllm and self.vllm_mode == "colocate")
+
+    @property
     def _vision_is_shared(self) -> bool:
         """Whether other processes wait for this process to call the vision tower."""
         if self.accelerator.num_processes == 1 or not hasattr(inner_model(self.model), "visual"):
@@ -165,7 +174,8 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         """TRL's step for B * G rows; returns group-major tensors, (B, G, ...), so that groups are never split."""
         with self.meter.phase("rollout"):
             if not self.shared_prefix:
-                return super()._generate_and_score_completions(self._with_images(self._replace_unreadable(inputs)))
+                inputs = self.images.add_to(self._replace_unreadable(inputs), self._group_size)
+                return super()._generate_and_score_completions(inputs)
             return self._generate_and_score_groups(inputs)
 
     def _replace_unreadable(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -190,9 +200,11 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         inputs = self._replace_unreadable(inputs)
         questions = inputs[::group]
         assert all(row["prompt"] == questions[i // group]["prompt"] for i, row in enumerate(inputs)), "group was split"
-        rows = without_images(inputs) if self.share_rollout else self._with_images(inputs)
-        with self._set_pass(GroupPass(self._encode_rows(questions))) as current:
+        rows = without_images(inputs) if self._shares_prompts else self.images.add_to(inputs, group)
+        with self._set_pass(GroupPass(self._encode_rows(questions), questions=questions)) as current:
             scored = super()._generate_and_score_completions(rows)
+        if self._verify_sampler:
+            self._verify_sampler = not report_sampler(self.accelerator, scored, self.model.dtype)
         other_keys = ("prompt_ids", "prompt_mask", "num_items_in_batch", *IMAGE_TENSORS)
         values = {
             name: value.reshape(len(questions), group, *value.shape[1:])
@@ -248,15 +260,6 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         gathered = self.accelerator.gather(torch.tensor([float(number)], device=self.accelerator.device))
         return (gathered.max() if reduction == "max" else gathered.mean()).item()
 
-    def _with_images(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows with decoded images, as stock TRL needs them."""
-        group = self._group_size
-        images = self.images.images(rows[::group])
-        text_rows = without_images(rows)
-        if not any(images):
-            return text_rows
-        return [{**row, "images": images[i // group]} for i, row in enumerate(text_rows)]
-
     def _encode_rows(self, rows: list[dict[str, Any]]) -> PromptBatch:
         """Tokenize every prompt and process every image once."""
         options = cast(dict[str, Any], self.chat_template_kwargs)
@@ -288,7 +291,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
     # --- sampling: one prefill per prompt ------------------------------------------------------------------------
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], list | None, dict[str, Any]]:
-        if not self.share_rollout:
+        if not self._shares_prompts:
             return super()._tokenize_prompts(prompts)
         encoded = self._current.prompts
         tokens = [row[mask.bool()].tolist() for row, mask in zip(encoded.ids, encoded.mask, strict=True)]
@@ -298,9 +301,10 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ) -> tuple[list[list[int]], list | None]:
         if not self.share_rollout:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+            if self._shares_prompts:
+                images = repeated_images(self.images.images(self._current.questions), self._group_size)
+            arguments = prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            return super()._generate_single_turn(*arguments)
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
