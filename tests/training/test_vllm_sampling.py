@@ -1,4 +1,4 @@
-"""What stands between TRL and vLLM, without vLLM; tests/vllm runs the real one."""
+"""What stands between TRL and vLLM, without vLLM; tests/vllm_cpu runs the real one."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -4,7 +4,10 @@ import logging
 import os
 import warnings
 
-_MESSAGES = ("Setting accelerator to CPU",)  # DeepSpeed 0.19, wherever there is no GPU
+_MESSAGES = (
+    "Setting accelerator to CPU",  # DeepSpeed 0.19, wherever there is no GPU
+    "Failed to load CPU gemm_4bit_forward",  # bitsandbytes 0.50, which computes without that kernel
+)
 _WARNINGS = (r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",)  # transformers, called by TRL 1.16
 
 
@@ -16,7 +19,8 @@ def leave_out_library_messages() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message, FutureWarning)
-    logging.getLogger("DeepSpeed").addFilter(_matters)
+    for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(library).addFilter(_matters)
 
 
 def _matters(record: logging.LogRecord) -> bool:

@@ -99,6 +99,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
         self.shared_prefix = shared_prefix and not self.windowed
         self._may_share_rollout = share_rollout and not self.use_vllm
+        self._may_share_prompts = self._may_share_rollout or (self.use_vllm and self.vllm_mode == "colocate")
         self._verify_sampler = verify and self.use_vllm and not changes_odds(self.args)
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
         image_processor = getattr(self.processing_class, "image_processor", None)
@@ -140,11 +141,6 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
     def share_rollout(self) -> bool:
         """Whether the completions of a group are sampled from one prefill."""
         return self.shared_prefix and self._may_share_rollout
-
-    @property
-    def _shares_prompts(self) -> bool:
-        """Whether a group's prompt is encoded once, for sampling too."""
-        return self.share_rollout or (self.shared_prefix and self.use_vllm and self.vllm_mode == "colocate")
 
     @property
     def _vision_is_shared(self) -> bool:
@@ -200,7 +196,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         inputs = self._replace_unreadable(inputs)
         questions = inputs[::group]
         assert all(row["prompt"] == questions[i // group]["prompt"] for i, row in enumerate(inputs)), "group was split"
-        rows = without_images(inputs) if self._shares_prompts else self.images.add_to(inputs, group)
+        rows = without_images(inputs) if self._may_share_prompts else self.images.add_to(inputs, group)
         with self._set_pass(GroupPass(self._encode_rows(questions), questions=questions)) as current:
             scored = super()._generate_and_score_completions(rows)
         if self._verify_sampler:
@@ -291,7 +287,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
     # --- sampling: one prefill per prompt ------------------------------------------------------------------------
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], list | None, dict[str, Any]]:
-        if not self._shares_prompts:
+        if not (self.shared_prefix and self._may_share_prompts):
             return super()._tokenize_prompts(prompts)
         encoded = self._current.prompts
         tokens = [row[mask.bool()].tolist() for row, mask in zip(encoded.ids, encoded.mask, strict=True)]
@@ -301,7 +297,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ) -> tuple[list[list[int]], list | None]:
         if not self.share_rollout:
-            if self._shares_prompts:
+            if self.shared_prefix and self._may_share_prompts:
                 images = repeated_images(self.images.images(self._current.questions), self._group_size)
             arguments = prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             return super()._generate_single_turn(*arguments)

@@ -55,7 +55,7 @@ def run(place: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 
 
 def train(place: Path, repository: Path, family: str, output: str, **environment: str) -> subprocess.CompletedProcess:
-    launcher = str(repository / "tests" / "vllm" / "train_on_cpu.py")
+    launcher = str(repository / "tests" / "vllm_cpu" / "train_on_cpu.py")
     script, data = ("grpo.py", "riddles") if family == "qwen2" else ("grpo_vqa_nothink.py", "CT")
     words = [launcher, str(repository / "src" / "open_r1" / script), "--model_name_or_path", family]
     words += ["--dataset_name", data]
