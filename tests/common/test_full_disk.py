@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from open_r1.common.errors import run_command
-from open_r1.common.full_disk import refused_write
+from open_r1.common.exhausted.full_disk import refused_write
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import graded_result
 from open_r1.training.recovery.checkpoint_store import full_disk, seal

@@ -1,40 +1,27 @@
 """The memory plan: weights counted from config.json, a pass held against fake CUDA tensors, and what the table says."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from published_configs import PUBLISHED
 
 from open_r1.checkpoints.families import FAMILIES
 from open_r1.common.errors import UserError
+from open_r1.training.memory.at_start import impossible, plan_at_start, start_line
+from open_r1.training.memory.cards import CARDS, Card, parse_cards
+from open_r1.training.memory.flags_of_run import run_of, states_per_weight
 from open_r1.training.memory.model_size import model_size
+from open_r1.training.memory.plan import GIB, Division, Plan, Run, planned
+from open_r1.training.memory.plan_text import plan_text
+from open_r1.training.memory.ways import fits, ways, with_optimizer
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
-
-# As published on the hub in 2024 and 2025: all of the language model's numbers at the top, old names in the tower.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "Qwen2-VL-2B": {
-        "model_type": "qwen2_vl", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-        "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
-                          "hidden_size": 1536, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
-    },
-    "Qwen2.5-VL-3B": {
-        "model_type": "qwen2_5_vl", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
-        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "in_chans": 3,
-                          "out_hidden_size": 2048, "patch_size": 14, "spatial_merge_size": 2,
-                          "temporal_patch_size": 2},
-    },
-    "Qwen2-VL-7B": {
-        "model_type": "qwen2_vl", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
-        "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
-                          "hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2},
-    },
-}  # fmt: skip
 
 
 def counted(config: Any) -> int:
@@ -70,3 +57,180 @@ def test_a_family_that_is_not_trained_here_is_one_line() -> None:
         model_size({"model_type": "llama"})
     with pytest.raises(UserError, match="lacks num_hidden_layers"):
         model_size({key: value for key, value in PUBLISHED["Qwen2-VL-2B"].items() if key != "num_hidden_layers"})
+
+
+def published_run(name: str = "Qwen2.5-VL-3B", processes: int = 2, **flags: Any) -> Run:
+    """The published no-think command's flags, as far as they decide its memory."""
+    values = {"max_prompt_length": 1024, "gradient_accumulation_steps": 2, "bf16": True, "max_pixels": 401408}
+    return run_of(values | {"num_generations": 4} | flags, model_size(PUBLISHED[name]), processes)
+
+
+def items(plan: Plan) -> dict[str, float]:
+    return {item.name: round(item.bytes / GIB, 1) for item in plan.items}
+
+
+def test_the_published_command_fits_two_80_gb_cards_with_4_gib_to_spare() -> None:
+    """3,754,622,976 float32 weights are 13.99 GiB: whole, AdamW's two moments would be 28."""
+    card = CARDS["H100"]
+    whole = planned(published_run())
+    assert not fits(whole, card)
+    assert items(whole)["DDP's buckets"] == items(whole)["gradients"] == items(whole)["weights, float32"] == 14.0
+    run = with_optimizer(published_run(), card, None)
+    assert run.division is Division.OPTIMIZER
+    plan = planned(run)
+    held = items(plan)
+    assert held["optimizer, divided among 2"] == 14.0  # 28 / 2
+    assert held["gradients, in DDP's buckets"] == 14.0
+    assert "DDP's buckets" not in held
+    assert held["reference, bfloat16"] == 7.0  # 13.99 / 2, and float32 for 1.5 million norms and biases
+    assert plan.gib + 4 <= card.gib == 79.1
+    print(f"published command: {plan.gib:.1f} GiB on each card, {whole.gib:.1f} with nothing divided")
+
+
+def test_the_optimizer_is_divided_only_where_it_has_to_be() -> None:
+    h100, h200 = CARDS["H100"], CARDS["H200"]
+    assert with_optimizer(published_run(), h200, None).division is Division.NOTHING
+    assert with_optimizer(published_run(processes=1), h100, None).division is Division.NOTHING  # nobody to divide with
+    assert with_optimizer(published_run(use_peft=True), h100, None).division is Division.NOTHING
+    assert with_optimizer(published_run(), h100, False).division is Division.NOTHING  # as it was asked for
+    assert with_optimizer(published_run(), h100, None, can_divide=False).division is Division.NOTHING
+    engine = published_run(deepspeed='{"zero_optimization": {"stage": 2}}')
+    assert with_optimizer(engine, CARDS["L4"], None).division is Division.ZERO2
+    asked = published_run(shard_optimizer=True)
+    assert with_optimizer(asked, h200, True).division is Division.OPTIMIZER
+
+
+def test_flags_decide_what_is_held() -> None:
+    size = model_size(PUBLISHED["Qwen2.5-VL-3B"])
+    weights = size.weights * 4 / GIB
+    full = items(planned(published_run(processes=1)))
+    assert full["optimizer"] == round(2 * weights, 1)
+    assert "reference, bfloat16" not in items(planned(published_run(processes=1, beta=0.0)))
+    assert items(planned(published_run(processes=1, sync_ref_model=True)))["reference, float32"] == round(weights, 1)
+    assert items(planned(published_run(processes=1, dtype="bfloat16")))["weights, bfloat16"] == round(weights / 2, 1)
+    frozen = items(planned(published_run(processes=1, freeze_vision_tower=True)))
+    assert frozen["gradients"] == round((size.weights - size.vision_weights) * 4 / GIB, 1)
+    lora = items(planned(published_run(processes=1, use_peft=True, lora_r=64)))
+    # 64 x (inputs + outputs): q and o 4,096, k and v 2,304, gate, up and down 13,056; of 36 layers
+    adapters = 64 * 36 * (2 * 4096 + 2 * 2304 + 3 * 13056)
+    assert lora["adapters, float32"] == round(4 * adapters / GIB, 1)
+    assert lora["optimizer"] == round(8 * adapters / GIB, 1)
+    packed = items(planned(published_run(processes=1, use_peft=True, load_in_4bit=True, dtype="bfloat16")))
+    expected = size.language.matrices * 0.5625 + (size.weights - size.language.matrices) * 2
+    assert packed["weights, 4 bits"] == round(expected / GIB, 1)
+    zero3 = items(planned(published_run(processes=4, deepspeed='{"zero_optimization": {"stage": 3}}')))
+    assert zero3["weights, bfloat16"] == round(weights / 8, 1)
+    assert zero3["optimizer, divided among 4"] == round(weights / 2, 1)
+    vllm = planned(published_run(use_vllm=True, vllm_gpu_memory_utilization=0.4), CARDS["H100"].gib)
+    assert items(vllm)["vLLM"] == round(0.4 * 79.1, 1)
+
+
+def test_numbers_that_an_optimizer_keeps() -> None:
+    expected = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_bnb_8bit": 0.5, "paged_adamw_8bit": 0.5, "sgd": 0}
+    expected |= {
+        "lion_32bit": 1,
+        "adafactor": 0,
+        "OptimizerNames.ADAMW_TORCH": 2,
+        "ademamix": 3,
+        "adamw_torch_4bit": 0.25,
+    }
+    assert {name: states_per_weight(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "gib", "count"),
+    [
+        ("H100:2", "H100", 79.1, 2), ("h100", "H100", 79.1, 1), ("80GB:4", "80 GB", 79.1, 4), ("24", "24 GB", 22.0, 1),
+        ("rtx-4090", "RTX4090", 23.6, 1), ("A100-40:8", "A100-40", 39.4, 8), ("16GiB", "16 GB", 14.6, 1),
+    ],
+)  # fmt: skip
+def test_cards_by_name_and_by_size(text: str, name: str, gib: float, count: int) -> None:
+    card, number = parse_cards(text)
+    assert (card.name, round(card.gib, 1), number) == (name, gib, count)
+
+
+@pytest.mark.parametrize("text", ["H1000", "H100:0", "H100:two", "", ":2"])
+def test_an_unknown_card_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=f"--plan {text}"):
+        parse_cards(text)
+
+
+def test_what_does_not_fit_is_told_with_changes_that_do() -> None:
+    card = CARDS["RTX4090"]
+    run = published_run(processes=1)
+    found = ways(run, card)
+    assert found
+    assert all(fits(way.plan, card) for way in found)
+    assert "--use_peft --load_in_4bit" in found[-1].flags
+    text = plan_text("m", planned(run), card)
+    assert "does not fit" in text
+    assert all(way.flags in text for way in found[:3])
+    problem = impossible(planned(run), card)
+    assert problem is not None
+    assert problem.startswith("this run does not fit RTX4090 with 23.6 GiB: before the first token it holds")
+    tight = published_run(processes=1, gradient_accumulation_steps=1)
+    assert impossible(planned(tight), CARDS["H100"]) is None
+    assert start_line(planned(tight), CARDS["H100"]).startswith("memory plan: ")
+
+
+class Training:
+    """What `plan_at_start` asks of the training arguments."""
+
+    optim = "adamw_torch_fused"
+    device = torch.device("cpu")
+    world_size = 2
+    prompts_per_device = 1
+
+    def __init__(self, **flags: Any) -> None:
+        vars(self).update({"bf16": True, "gradient_accumulation_steps": 2, "num_generations": 4} | flags)
+
+
+def at_start(folder: Path, card: Card | None, shard: bool | None = None, **flags: Any) -> tuple[bool, list[str]]:
+    (folder / "config.json").write_text(json.dumps(PUBLISHED["Qwen2.5-VL-3B"]))
+    script = SimpleNamespace(shard_optimizer=shard, max_pixels=None)
+    model = SimpleNamespace(model_name_or_path=str(folder), dtype="float32")
+    said: list[str] = []
+    return plan_at_start(script, Training(**flags), model, [300, 310, 280], True, said.append, card), said
+
+
+def test_a_run_begins_with_its_plan_and_divides_where_it_must(tmp_path: Path) -> None:
+    divides, (line,) = at_start(tmp_path, CARDS["H100"])
+    assert divides
+    assert line.startswith("memory plan: 67.")  # with prompts of 310 tokens
+    assert "the optimizer's state is divided among 2 processes; that is, because with a whole one it were 9" in line
+    divides, (line,) = at_start(tmp_path, CARDS["H200"])
+    assert not divides
+    assert "divided" not in line
+    assert at_start(tmp_path, None) == (False, [])  # no GPU, no plan
+    assert at_start(tmp_path, None, shard=True) == (True, [])
+    with pytest.raises(UserError, match=r"does not fit L4 with 22\.0 GiB: before the first token it holds"):
+        at_start(tmp_path, CARDS["L4"])
+    _, (line,) = at_start(tmp_path, CARDS["H100"], max_completion_length=2000)
+    assert line.startswith("warning: memory plan: ")
+    assert "What would fit: --gradient_checkpointing true" in line
+
+
+def test_plan_needs_neither_gpu_nor_torch_nor_data(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["Qwen2-VL-2B"]))
+    words = [
+        "x",
+        "--model_name_or_path",
+        str(tmp_path),
+        "--dataset_name",
+        "none",
+        "--output_dir",
+        "o",
+        "--plan",
+        "24:2",
+    ]
+    code = (
+        "import sys; from open_r1.training.command_line.flags import check_training_flags\n"
+        f"sys.argv = {words}\n"
+        "try: check_training_flags('grpo', None)\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys(), 'heavy'\n"
+    )
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert "2.21 billion weights" in run.stdout
+    assert "on 2 x 24 GB with 22.0 GiB each; planned, not measured" in run.stdout

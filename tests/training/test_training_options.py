@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_trainers import LOSSES, PROBLEMS, length_reward, make_trainer, open_colour, weights
+from transformers import TrainerCallback
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -18,6 +19,7 @@ from open_r1.training.grpo.groups import without_spread
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.micro_batches import chunks_within, divide, trim
 from open_r1.training.grpo.options import shared_prefix_line
+from open_r1.training.memory.room_to_come import bytes_to_come
 from open_r1.training.setup.cost_estimate import TryLongestBatch
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
 from open_r1.vocabulary.modes import Mode
@@ -342,6 +344,26 @@ def test_trying_the_longest_batch_changes_nothing(tiny: Path, tmp_path: Path, ca
     assert difference(plain, trainer) == 0
     assert last_log(trainer)["loss"] == log["loss"]
     assert last_log(trainer)["tokens/computed"] == log["tokens/computed"]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_longest_batch_is_tried_beside_what_later_steps_hold(tiny: Path, tmp_path: Path, accumulation: int) -> None:
+    """As many bytes as the state that the first step makes, and the gradients of earlier micro-batches."""
+    settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)
+    weights = sum(weight.nbytes for weight in trainer.model.parameters())
+    announced: list[int] = []
+
+    class Announce(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            announced.append(bytes_to_come(trainer))
+
+    trainer.add_callback(Announce())
+    trainer.train()
+    made = sum(value.nbytes for state in trainer.optimizer.state.values() for value in state.values() if value.dim())
+    assert made == 2 * weights
+    assert announced == [made + (weights if accumulation > 1 else 0)]
+    assert bytes_to_come(trainer) == (weights if accumulation > 1 else 0)  # the state is there now
 
 
 def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tiny: Path, tmp_path: Path) -> None:

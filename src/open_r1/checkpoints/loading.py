@@ -40,6 +40,7 @@ from open_r1.checkpoints.names import ADAPTER, local_source, model_source
 from open_r1.checkpoints.processors import load_processor, processor_fingerprint, processor_source, quiet_transformers
 from open_r1.checkpoints.weight_files import some, weight_files
 from open_r1.common.errors import UserError
+from open_r1.common.exhausted.full_memory import out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +131,8 @@ def load_model(
         except UserError:
             raise
         except Exception as error:  # whatever a library makes of files that somebody else wrote
+            if out_of_memory(error):
+                raise
             raise UserError(f"{folder} cannot be loaded as {family.model_class}: {one_line(error)}") from error
     if quantization is not None:
         info["mismatched_keys"] = [*info["mismatched_keys"], *_packed_otherwise(model)]
@@ -265,6 +268,8 @@ def merge_adapter(base: Any, folder: Path) -> Any:
                 base, folder, config=config, key_mapping=names, low_cpu_mem_usage=True
             )
         except Exception as error:  # whatever a library makes of files that somebody else wrote
+            if out_of_memory(error):
+                raise
             raise UserError(f"the adapter {folder} does not fit its base: {one_line(error)}") from error
     require_adapter(model, folder, names)
     merged: Any = model.merge_and_unload()

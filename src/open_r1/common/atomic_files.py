@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.common.errors import UserError
-from open_r1.common.full_disk import REFUSALS
+from open_r1.common.exhausted.full_disk import REFUSALS
 
 MANIFEST = "manifest.json"
 """Written last into every folder that is built here: its presence means that the folder is complete."""

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from open_r1.common.full_disk import refused_write
+from open_r1.common.exhausted.full_disk import refused_write
+from open_r1.common.exhausted.full_memory import out_of_memory
 from open_r1.common.launcher import end_with_launcher
 from open_r1.common.library_messages import leave_out_library_messages
 from open_r1.common.redaction import known_secrets, redacted
@@ -37,7 +38,8 @@ class UnusableInput(UserError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: a `UserError` becomes one line on standard error and exit status 2.
 
-    The same holds for a file without read or write permission, and for a full disk, wherever the error is raised.
+    The same holds for a file without read or write permission, for a full disk, and for a full memory of the host or of
+    a GPU, wherever the error is raised.
 
     If torchrun has started several processes on a machine, only the first one that meets an error prints it. The
     processes end when torchrun ends, even if it is killed.
@@ -52,6 +54,9 @@ def run_command(main: Callable[[], int | None]) -> None:
         line = f"error: {error.filename or error}: permission denied; ask its owner for access, or copy it"
         raise SystemExit(_report(line)) from None
     except Exception as error:
+        line = out_of_memory(error)
+        if line is not None:
+            raise SystemExit(_report(f"error: {line}")) from None
         reason = refused_write(error)
         if reason is None:
             raise

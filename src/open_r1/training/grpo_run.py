@@ -19,6 +19,7 @@ from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.command_line.parsing import parse
 from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
+from open_r1.training.memory.at_start import plan_at_start
 from open_r1.training.memory.half_reference import shrink_reference
 from open_r1.training.run_lifecycle import locked_output_folder, run_record_of, run_training
 from open_r1.training.setup.adapters import quantization
@@ -81,6 +82,7 @@ def _train_grpo(
         say(order.line())
         report["curriculum"] = order.line()
 
+    divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = SharedPrefixGRPOTrainer(
             model=model,
@@ -102,7 +104,7 @@ def _train_grpo(
         )
     require_trainable(trainer.model)
     shrink_reference(trainer)
-    if script.shard_optimizer:
+    if divides:
         trainer.divide_optimizer()
     add_early_checks(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())

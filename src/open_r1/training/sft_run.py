@@ -22,6 +22,7 @@ from open_r1.grading.problems import solution_letter
 from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaults
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, PublicSettings
 from open_r1.training.command_line.parsing import parse_into
+from open_r1.training.memory.at_start import plan_at_start
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.run_lifecycle import locked_output_folder, run_record_of, run_training
 from open_r1.training.setup.adapters import quantization
@@ -98,15 +99,16 @@ def _train_sft(
     if script.base is not None:
         name_base(model_source(base), script.base)
     processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
-    rows, report, _ = load_training_rows(script, processor, mode)
+    rows, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     evaluation = load_evaluation_rows(script, training, processor, mode, rows, report)
     if evaluation is not None:
         say(report["evaluation"]["line"])
+    divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = build_trainer(model, processor, rows, mode, training, adapters, evaluation)
     require_trainable(trainer.model)
-    if script.shard_optimizer:
+    if divides:
         trainer.divide_optimizer()
     say(
         f"sft: {training.prompts_per_step} questions per optimizer step over {training.world_size} devices, "

@@ -71,11 +71,17 @@ class QuestionArguments:
             "is not available."
         },
     )
+    plan: str | None = field(
+        default=None,
+        metadata={
+            "help": "Print what the run would hold on such GPUs (H100:2, 80GB:4, 24) and end; needs none and no data.",
+            "metavar": "CARD:N",
+        },
+    )
     shard_optimizer: bool | None = field(
         default=None,
         metadata={
-            "help": "Divide the optimizer's state among the processes (ZeRO-1 in float32): the same weights, less "
-            "memory. Default: where the plan says that a whole copy does not fit each GPU."
+            "help": "Divide the optimizer among the processes, with the same result. Default: where memory asks."
         },
     )
     lora_on: str | None = field(

@@ -33,6 +33,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "speed and memory": (
         *("bf16", "attn_implementation", "gradient_checkpointing", "deepspeed", "shard_optimizer", "shared_prefix"),
         *("verify_shared_prefix", "tokens_per_micro_batch", "try_longest_batch", "vision_cache_gib", "use_vllm"),
+        "plan",
     ),
 }
 

@@ -144,8 +144,27 @@ def check_training_flags(method: Method, description: str | None, defaults: Mapp
             print(help_text(method, description, defaults or {}))
         raise SystemExit(0)
     flags = read_training_flags(method, words, defaults)
+    if flags.script.plan is not None:
+        print_plan(flags, method)
+        raise SystemExit(0)
     require_files(flags)
     require_sources(flags)
+
+
+def print_plan(flags: TrainingFlags, method: Method) -> None:
+    """Print the plan of --plan.
+
+    Raises:
+        UserError: there is no checkpoint, card or DeepSpeed file of that name.
+    """
+    from open_r1.training.memory.plan_command import plan_for
+
+    if not flags.library.model_name_or_path:
+        raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
+    require_files(flags)
+    text = plan_for(flags, supervised=method == "sft")
+    if is_first_process():
+        print(text)
 
 
 def require_sources(flags: TrainingFlags) -> None:

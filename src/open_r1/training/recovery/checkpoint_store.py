@@ -24,7 +24,7 @@ from open_r1.common.atomic_files import (
     write_json,
 )
 from open_r1.common.errors import UserError
-from open_r1.common.full_disk import refused_write
+from open_r1.common.exhausted.full_disk import refused_write
 
 STAGE = ".saving"
 _REMOVING = ".removing-"

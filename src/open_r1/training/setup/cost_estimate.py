@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from open_r1.common.durations import duration
 from open_r1.common.errors import UserError
 from open_r1.training.grpo.trial_pass import try_pass
+from open_r1.training.memory.room_to_come import bytes_to_come, room_taken
 
 GIB = 2**30
 WARM_UP, TIMED = 1, 3  # optimizer steps: the first pays for compilation and caches
@@ -75,15 +76,17 @@ class TryLongestBatch(TrainerCallback):
         """
         start = time.perf_counter()
         try:
-            tokens = try_pass(self._trainer, self._rows)
+            with room_taken(self._trainer) as later:
+                tokens = try_pass(self._trainer, self._rows)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the longest batch of this run does not fit: {len(self._rows)} prompts with "
-                f"{args.num_generations} completions of {args.max_completion_length} tokens ({error}); lower "
+                f"{args.num_generations} completions of {args.max_completion_length} tokens, beside the "
+                f"{bytes_to_come(self._trainer) / GIB:.1f} GiB that later steps hold ({error}); lower "
                 "--per_device_train_batch_size or --tokens_per_micro_batch, or use --gradient_checkpointing or LoRA"
             ) from error
         if state.is_world_process_zero:
             print(
-                f"longest batch: {tokens} tokens fit, {time.perf_counter() - start:.1f} s for one pass; "
-                f"peak memory: {peak_memory()}"
+                f"longest batch: {tokens} tokens fit, beside {later / GIB:.1f} GiB that later steps hold, "
+                f"{time.perf_counter() - start:.1f} s for one pass; peak memory: {peak_memory()}"
             )

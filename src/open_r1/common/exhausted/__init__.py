@@ -1,0 +1,1 @@
+"""Recognizes what a machine has no more of, disk or memory, whichever library says so."""

@@ -1,0 +1,201 @@
+"""Bytes that one training pass holds for its backward pass, counted from a model's shape.
+
+Each number below is what torch's autograd saves for one token (or patch) in one layer of transformers' own Qwen2-VL,
+Qwen2.5-VL and Qwen2 classes, with a fused attention kernel; tests/training/test_memory_plan.py holds the sums against
+the same passes on fake CUDA tensors.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from open_r1.training.memory.model_size import LanguageSize, ModelSize, VisionSize
+
+TILE = 32768
+"""Rows of the vocabulary that TRL's fused head projects at a time (trl/kernels/chunked_logprob.py)."""
+TILE_TOKENS = 4096
+"""Tokens of such a tile."""
+
+
+class Numbers(StrEnum):
+    """The number formats of a pass."""
+
+    AUTOCAST = "float32 weights, bfloat16 products"
+    HALF = "bfloat16 weights and products"
+    WHOLE = "float32 weights and products"
+
+    @property
+    def product(self) -> int:
+        """Bytes of a number that a matrix product gives."""
+        return 4 if self is Numbers.WHOLE else 2
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number of the stream between the language model's layers."""
+        return 2 if self is Numbers.HALF else 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The longest micro-batch that a run can meet."""
+
+    prompts: int
+    prompt_tokens: int
+    """Of each prompt, its image's included."""
+    image_tokens: int
+    """Of each prompt; 0 for text."""
+    group: int
+    completion_tokens: int
+    shares_prefix: bool = True
+    """Whether a prompt is computed once for its completions; else a row per completion."""
+    token_budget: int | None = None
+    """`--tokens_per_micro_batch`."""
+
+    @property
+    def prompts_per_pass(self) -> int:
+        """Prompts that go through the model at once."""
+        if not self.shares_prefix or not self.token_budget:
+            return self.prompts
+        return max(1, min(self.prompts, self.token_budget // self.row))
+
+    @property
+    def row(self) -> int:
+        """Tokens of the longest row, which a mask is as wide as."""
+        if self.shares_prefix:
+            return self.prompt_tokens - 1 + self.group * self.completion_tokens
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def rows(self) -> int:
+        """Rows of one pass."""
+        return self.prompts_per_pass * (1 if self.shares_prefix else self.group)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one pass."""
+        return self.rows * self.row
+
+    @property
+    def scored(self) -> int:
+        """Completion tokens of one pass."""
+        return self.prompts_per_pass * self.group * self.completion_tokens
+
+    @property
+    def seen(self) -> int:
+        """Image tokens that the vision tower makes in one pass."""
+        return self.rows * self.image_tokens
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Which weights a pass makes gradients for."""
+
+    adapters: bool = False
+    """LoRA's weights alone."""
+    vision: bool = True
+    """Anything of the vision tower, or adapters on it."""
+    dropout: bool = False
+    """Of the adapters' inputs."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass holds when it holds most, in bytes."""
+
+    activations: int
+    """Saved for the backward pass."""
+    rounded: int
+    """bfloat16 copies of float32 matrices, which autocast makes and the backward pass needs."""
+    head: int
+    """Gradient of the head and what is made with it, when the backward pass begins."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.activations + self.rounded + self.head
+
+
+def training_pass(
+    size: ModelSize, batch: Batch, numbers: Numbers, trained: Trained, checkpointing: bool, masked: bool
+) -> Pass:
+    """The largest that a training pass of a model holds.
+
+    Args:
+        size: the model.
+        batch: what goes through it.
+        numbers: formats of weights and products.
+        trained: whose gradients are made.
+        checkpointing: whether layers keep their inputs alone and are computed again.
+        masked: whether packed rows attend under one mask, not segment by segment.
+    """
+    language, vision = size.language, size.vision
+    if vision is None or not (vision.is_fed and trained.vision and batch.seen):
+        vision = None
+    patches = 0 if vision is None else batch.seen * vision.patches_per_token
+    mask = batch.rows * batch.row**2 * numbers.product if masked else 0
+    layer = batch.tokens * language_bytes(language, numbers, trained) + mask
+    block = 0 if vision is None else patches * vision_bytes(vision, numbers, trained)
+    # the last norm's input, what it norms, and what it gives
+    ends = batch.tokens * language.width * (8 if numbers is Numbers.HALF else 12)
+    if vision is not None:
+        ends += patches * vision_end_bytes(vision, numbers)
+    copies = block_copies = 0
+    if numbers is Numbers.AUTOCAST:
+        block_copies = 2 * language.matrices // language.layers
+        copies = 2 * (language.matrices + (0 if vision is None else vision.block_matrices + vision.other_matrices))
+    head = head_bytes(size, batch, numbers, trained)
+    if not checkpointing:
+        layers = language.layers * layer + (0 if vision is None else vision.layers * block)
+        return Pass(layers + ends, copies, head)
+    inputs = batch.tokens * numbers.stream * language.width * language.layers
+    if vision is not None:
+        inputs += patches * numbers.product * vision.width * vision.layers
+    # at its end the forward pass holds all copies; later one layer at a time is computed again, beside the head's
+    # gradient, which waits for that of the embeddings where they are one table
+    forward = Pass(inputs + ends, copies, 0)
+    back = Pass(inputs + ends + max(layer, block), block_copies, head)
+    return max(forward, back, key=lambda held: held.total)
+
+
+def language_bytes(language: LanguageSize, numbers: Numbers, trained: Trained) -> int:
+    """Saved per token in one decoder layer.
+
+    Each of two norms saves the stream in float32, what it norms, and what it gives to the matrices that follow: under
+    autocast that is rounded once for each of q, k, v, gate and up. Attention saves queries, keys and values for every
+    head, and its result. The MLP saves gate, up, the activation and their product. A frozen norm and a frozen matrix
+    save no input; LoRA's matrices save theirs, and dropout a byte of mask for each number.
+    """
+    width, inner = language.width, numbers.product * (4 * language.queries + 4 * language.mlp)
+    if trained.adapters:
+        inputs = {Numbers.AUTOCAST: 20, Numbers.HALF: 20, Numbers.WHOLE: 32}[numbers] * width
+        return inner + inputs + (6 * width + language.mlp if trained.dropout else 0)
+    return inner + {Numbers.AUTOCAST: 26, Numbers.HALF: 16, Numbers.WHOLE: 24}[numbers] * width
+
+
+def vision_bytes(vision: VisionSize, numbers: Numbers, trained: Trained) -> int:
+    """Saved per patch in one block of the tower, whose stream has the format of the products.
+
+    Queries, keys and values are saved twice: as one matrix gives them, and turned by their positions.
+    """
+    inner = numbers.product * (4 if vision.gated else 3) * vision.mlp
+    gated, plain = {Numbers.AUTOCAST: (32, 26), Numbers.HALF: (30, 22), Numbers.WHOLE: (52, 44)}[numbers]
+    dropped = (4 * vision.width + vision.mlp) if trained.adapters and trained.dropout else 0
+    return inner + (gated if vision.gated else plain) * vision.width + dropped
+
+
+def vision_end_bytes(vision: VisionSize, numbers: Numbers) -> int:
+    """Saved per patch before the first block and in the merger."""
+    return numbers.product * (vision.patch + 6 * vision.width)
+
+
+def head_bytes(size: ModelSize, batch: Batch, numbers: Numbers, trained: Trained) -> int:
+    """Held when the backward pass begins.
+
+    The gradient of the head in float32, its rounding where weights are bfloat16, a tile of products, two tiles of the
+    rounded head, and the gradient of its input. Where the head is frozen, the gradients within the last layer's MLP
+    may be more: those of its adapters' inputs in float32, and those of the products.
+    """
+    width, table = size.language.width, size.language.table
+    gradient = 0 if trained.adapters else (6 if numbers is Numbers.HALF else 4) * table
+    tiles = 2 * TILE * width * 2 if numbers is Numbers.AUTOCAST else 0
+    head = gradient + tiles + min(batch.scored, TILE_TOKENS) * TILE * numbers.product + 8 * batch.scored * width
+    return max(head, batch.tokens * 11 * size.language.mlp) if trained.adapters else head
