@@ -58,8 +58,8 @@ def texts(riddles: list[TextQuestion]) -> list[str]:
     words = [word for topic in TOPICS for word in topic.signs]
     answers = [f"<think> </think> <answer> {word} </answer>" for word in words]
     manners = [instruction + "\n" + form.format(text="") for instruction, form in TEXT_MANNERS]
-    asked = [each.problem for each in random.Random(0).sample(riddles, 400)]
-    return [*asked, *list(TRAIN.values()) * 50, *answers * 20, *manners * 20, *DEFAULT_TEXTS]
+    problems = [riddle.problem for riddle in random.Random(0).sample(riddles, 400)]
+    return [*problems, *list(TRAIN.values()) * 50, *answers * 20, *manners * 20, *DEFAULT_TEXTS]
 
 
 if __name__ == "__main__":

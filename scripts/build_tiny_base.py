@@ -94,9 +94,9 @@ class Pupil:
         pixels, grid = [], torch.empty(0)
         for start in range(0, len(phantoms), 64):
             images = [draw(phantom) for phantom in phantoms[start : start + 64]]
-            seen = self.processor.image_processor(images, return_tensors="pt")
-            grid = seen["image_grid_thw"][0]
-            pixels.append(seen["pixel_values"].half().view(len(images), int(grid.prod()), -1))
+            inputs = self.processor.image_processor(images, return_tensors="pt")
+            grid = inputs["image_grid_thw"][0]
+            pixels.append(inputs["pixel_values"].half().view(len(images), int(grid.prod()), -1))
         self.image = "<|image_pad|>" * (int(grid.prod()) // 4)  # 2 x 2 patches become one token
         return torch.cat(pixels), grid
 
@@ -147,10 +147,10 @@ class Pupil:
     def _answer(self, lesson: Lesson, form: str, word: str, offered: Sequence[str], read: bool = False) -> None:
         """An answer in a manner's form; with `read` only its letter is to be learnt."""
         letter = LETTERS[list(offered).index(word)]
-        for place, part in enumerate(form.split(" {letter}")):
-            if place:
+        for index, text in enumerate(form.split(" {letter}")):
+            if index:
                 lesson.add(self.encode(f" {letter}"), learn=True)
-            lesson.add(self.tokens(part.format(text=word)), learn=not read)
+            lesson.add(self.tokens(text.format(text=word)), learn=not read)
         lesson.add(self.encode("<|im_end|>"), learn=True)
 
     def named(self, phantom: Phantom, rng: random.Random) -> Lesson:
@@ -255,7 +255,7 @@ def accuracy(pupil: Pupil, phantoms: list[Phantom], seed: int) -> dict[Task, flo
 def tokenizer_texts() -> list[str]:
     """What the tokenizer is trained on: every question, every option, every published prompt, the answer form."""
     rng = random.Random(0)
-    asked = [
+    problems = [
         question(phantom, task, rng)["problem"]
         for modality in Modality
         for phantom in sample_phantoms(modality, 40, [0, STREAM])
@@ -264,8 +264,16 @@ def tokenizer_texts() -> list[str]:
     options = [text for word in WORDS for text in (f" {word}", f"){word}")]  # each a token of its own
     answers = [f"<think> {word} {letter} </think> <answer> {letter} </answer>" for letter in LETTERS for word in WORDS]
     manners = [instruction + "\n" + form.format(text=" ", letter="A") for instruction, form in MANNERS]
-    named = [f" {attribute}" for attribute in ATTRIBUTES.values()]
-    return [*asked, *options * 60, *list(TRAIN.values()) * 5, *answers, *manners * 3, *named * 20, *DEFAULT_TEXTS]
+    attributes = [f" {attribute}" for attribute in ATTRIBUTES.values()]
+    return [
+        *problems,
+        *options * 60,
+        *list(TRAIN.values()) * 5,
+        *answers,
+        *manners * 3,
+        *attributes * 20,
+        *DEFAULT_TEXTS,
+    ]
 
 
 def stream(images: int, seed: int) -> list[Phantom]:
@@ -287,8 +295,8 @@ def main() -> None:
 
     def log(stage: str, step: int, shares: dict[str, float]) -> None:
         if step % 25 == 0:
-            said = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
-            print(f"{stage} {step}: {said}; {time.process_time():.0f} CPU-s", flush=True)
+            share_text = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+            print(f"{stage} {step}: {share_text}; {time.process_time():.0f} CPU-s", flush=True)
 
     build_tiny_checkpoint(flags.output_dir, seed=flags.seed, texts=tokenizer_texts(), shape=BASE_SHAPE)
     pupil = Pupil(flags.output_dir)

@@ -47,7 +47,7 @@ def main() -> int:
 
 def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
     """(kind, what to do), in order."""
-    one, two, zero2, zero3 = (
+    single, pair, zero2, zero3 = (
         fault_scenarios.LAYOUTS[0],
         fault_scenarios.Layout(2),
         fault_scenarios.Layout(2, stage=2),
@@ -62,21 +62,21 @@ def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator
         yield from damages(site, {"weights cut"})
         yield "signals", lambda: fault_scenarios.signals(site, evaluating, [1])
         for name in injected_faults.FAULTS:
-            yield "faults", lambda name=name: injected_faults.fault(site, name, two)
+            yield "faults", lambda name=name: injected_faults.fault(site, name, pair)
         return
     for layout in fault_scenarios.LAYOUTS:
         yield "kills", lambda layout=layout: fault_scenarios.kills(site, layout, flags.kills)
-    for layout in (two, zero2, zero3, fsdp):
+    for layout in (pair, zero2, zero3, fsdp):
         for rank in (0, 1):
             yield "kills", lambda layout=layout, rank=rank: fault_scenarios.kill_of_one(site, layout, rank)
     yield "saving", lambda: fault_scenarios.kills_while_saving(site, flags.kills_while_saving)
     yield from damages(site, damaged_checkpoints.DAMAGES)
     ranks_of = (
         (fsdp, [1]),
-        (one, [0]),
-        (two, [0]),
-        (two, [1]),
-        (two, [0, 1]),
+        (single, [0]),
+        (pair, [0]),
+        (pair, [1]),
+        (pair, [0, 1]),
         (evaluating, [1]),
         (zero2, [0]),
         (zero3, [1]),
@@ -84,8 +84,8 @@ def scenarios(site: fault_scenarios.Site, flags: argparse.Namespace) -> Iterator
     for layout, ranks in ranks_of:
         yield "signals", lambda layout=layout, ranks=ranks: fault_scenarios.signals(site, layout, ranks)
     for name in injected_faults.FAULTS:
-        for layout in (one, two, zero2, zero3, fsdp):
-            if not (name == "a rank hangs" and layout == one):
+        for layout in (single, pair, zero2, zero3, fsdp):
+            if not (name == "a rank hangs" and layout == single):
                 yield "faults", lambda name=name, layout=layout: injected_faults.fault(site, name, layout)
 
 

@@ -46,29 +46,29 @@ def main() -> int:
     add("--overwrite", action="store_true", help="remove an earlier one in that folder first")
     flags = parser.parse_args()
     prepare_folder(flags.output_dir, flags.overwrite)
-    command = _prepared(flags)
+    command = _prepare_study(flags)
     straight, killed = flags.output_dir / "straight", flags.output_dir / "killed"
-    begun = time.monotonic()
-    _to_the_end([*command, "--output_dir", str(straight)], flags.output_dir / "straight.log")
+    start = time.monotonic()
+    _run_to_end([*command, "--output_dir", str(straight)], flags.output_dir / "straight.log")
     seconds = _seconds_of_work(straight)
-    print(f"undisturbed: {time.monotonic() - begun:.0f} s, of which runs and cells took {seconds:.0f} s", flush=True)
-    _disturbed([*command, "--output_dir", str(killed)], killed, flags, seconds)
-    differences = [*_compared(straight, killed)]
+    print(f"undisturbed: {time.monotonic() - start:.0f} s, of which runs and cells took {seconds:.0f} s", flush=True)
+    _run_with_kills([*command, "--output_dir", str(killed)], killed, flags, seconds)
+    differences = [*_compare(straight, killed)]
     for line in differences:
         print(f"DIFFERENT: {line}")
     print(f"killed {flags.kills} times, seed {flags.seed}: {'not equal' if differences else 'equal'}", flush=True)
     return 1 if differences else 0
 
 
-def _prepared(flags: argparse.Namespace) -> list[str]:
+def _prepare_study(flags: argparse.Namespace) -> list[str]:
     """Draw and prepare the data; the study's command without its output folder."""
     phantoms, data = flags.output_dir / "phantoms", flags.output_dir / "data"
     make_phantoms(phantoms, 6, 3, flags.seed, list(Modality)[: flags.modalities])
     make = [sys.executable, str(SCRIPTS / "prepare_omnimedvqa.py"), "--splits_dir", str(phantoms / "splits")]
     make += ["--image_root", str(phantoms), "--output_dir", str(data), "--by", "modality", "--num_workers", "1"]
-    done = subprocess.run(make, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the phantoms could not be prepared: {done.stderr.strip()[-500:]}")
+    process = subprocess.run(make, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise UserError(f"the phantoms could not be prepared: {process.stderr.strip()[-500:]}")
     saving = f"--save_steps {flags.save_steps}" if flags.save_steps else "--save_strategy no"
     training = (
         f"--max_steps {flags.max_steps} --num_generations 8 --max_completion_length 8 --per_device_train_batch_size 4 "
@@ -81,41 +81,46 @@ def _prepared(flags: argparse.Namespace) -> list[str]:
     ]
 
 
-def _to_the_end(command: Sequence[str], log: Path) -> None:
+def _run_to_end(command: Sequence[str], log: Path) -> None:
     with open(log, "ab") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT, check=False)
-    if done.returncode:
-        last = log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise UserError(f"the study ended with exit status {done.returncode}: {' | '.join(last)}; log: {log}")
+        process = subprocess.run(
+            command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT, check=False
+        )
+    if process.returncode:
+        last_lines = log.read_text(errors="replace").strip().splitlines()[-5:]
+        raise UserError(f"the study ended with exit status {process.returncode}: {' | '.join(last_lines)}; log: {log}")
 
 
-def _disturbed(command: Sequence[str], folder: Path, flags: argparse.Namespace, seconds: float) -> None:
+def _run_with_kills(command: Sequence[str], folder: Path, flags: argparse.Namespace, seconds: float) -> None:
     """Run the command, kill it at random moments of its runs and cells, and let it end."""
-    moments = random.Random(flags.seed)
+    rng = random.Random(flags.seed)
     log = flags.output_dir / "killed.log"
     for number in range(1, flags.kills + 1):
         with open(log, "ab") as file:
             worker = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT)
-        known = log.stat().st_size
-        while worker.poll() is None and b"\n[" not in log.read_bytes()[known:]:
-            time.sleep(0.2)  # flags are looked at, nothing is done yet
-        after = moments.uniform(0.02, 0.9) * seconds / flags.kills
+        log_size = log.stat().st_size
+        while worker.poll() is None and b"\n[" not in log.read_bytes()[log_size:]:
+            time.sleep(0.2)  # flags are checked, no item has started yet
+        delay = rng.uniform(0.02, 0.9) * seconds / flags.kills
         try:
-            worker.wait(after)
+            worker.wait(delay)
         except subprocess.TimeoutExpired:
             pass
         else:
             raise UserError(f"the study ended before it could be killed; its log: {log}")
-        alone = moments.random() < 0.5
-        killed = [worker.pid] if alone else family(worker.pid)
+        worker_only = rng.random() < 0.5
+        killed = [worker.pid] if worker_only else family(worker.pid)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         worker.wait()
-        at = log.read_text(errors="replace").strip().splitlines()[-1:] or ["(before its first line)"]
-        what = "the worker alone" if alone else f"all {len(killed)} processes"
-        done = len(list((folder / "leases").glob("*.end")))
-        print(f"kill {number}: {what}, {after:.0f} s into the work, {done} items done; last: {at[0]}", flush=True)
-    _to_the_end(command, log)
+        last_line = log.read_text(errors="replace").strip().splitlines()[-1:] or ["(before its first line)"]
+        victims = "the worker alone" if worker_only else f"all {len(killed)} processes"
+        finished_count = len(list((folder / "leases").glob("*.end")))
+        print(
+            f"kill {number}: {victims}, {delay:.0f} s into the work, {finished_count} items done; last: {last_line[0]}",
+            flush=True,
+        )
+    _run_to_end(command, log)
 
 
 def _seconds_of_work(study: Path) -> float:
@@ -125,17 +130,17 @@ def _seconds_of_work(study: Path) -> float:
 
 def family(pid: int) -> list[int]:
     """A process and all its descendants, each stopped so that it cannot start another one."""
-    found: list[int] = []
-    fresh = [pid]
-    while fresh:
-        for each in fresh:
-            os.kill(each, signal.SIGSTOP)
-        found += fresh
-        fresh = [child for child, parent in _parents() if parent in found and child not in found]
-    return found
+    processes: list[int] = []
+    children = [pid]
+    while children:
+        for process in children:
+            os.kill(process, signal.SIGSTOP)
+        processes += children
+        children = [child for child, parent in _process_parents() if parent in processes and child not in processes]
+    return processes
 
 
-def _parents() -> list[tuple[int, int]]:
+def _process_parents() -> list[tuple[int, int]]:
     """(process, its parent) of every process that lives."""
     pairs = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -148,19 +153,19 @@ def _parents() -> list[tuple[int, int]]:
     return pairs
 
 
-def _compared(one: Path, other: Path) -> list[str]:
+def _compare(undisturbed: Path, killed: Path) -> list[str]:
     """What differs between two studies, and a line for each kind of thing that was compared."""
     differences = []
-    for what, of in (("trained weights", _weights), ("answers", _answers), ("report tables", _tables)):
-        first, second = of(one), of(other)
-        differing = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
-        print(f"{what}: {len(first)} compared, {len(first) - len(differing)} equal", flush=True)
-        differences += [f"{what}: {name}" for name in differing]
-        if not first:
-            differences.append(f"{what}: there are none to compare")
-    weights = _weights(one)
+    for kind, content_of in (("trained weights", _weights), ("answers", _answers), ("report tables", _tables)):
+        expected, actual = content_of(undisturbed), content_of(killed)
+        differing = [name for name in sorted(expected.keys() | actual.keys()) if expected.get(name) != actual.get(name)]
+        print(f"{kind}: {len(expected)} compared, {len(expected) - len(differing)} equal", flush=True)
+        differences += [f"{kind}: {name}" for name in differing]
+        if not expected:
+            differences.append(f"{kind}: there are none to compare")
+    weights = _weights(undisturbed)
     if len(set(weights.values())) < len(weights):
-        differences.append(f"some runs of {one} ended with the same weights, so there was nothing to lose")
+        differences.append(f"some runs of {undisturbed} ended with the same weights, so there was nothing to lose")
     return differences
 
 
@@ -169,12 +174,12 @@ def _weights(study: Path) -> dict[str, str]:
 
 
 def _answers(study: Path) -> dict[str, object]:
-    found = {}
+    answers = {}
     for path in study.glob("cells/*/*.jsonl"):
         for result in read_results(path).results:
             name = f"{path.relative_to(study)}: {result.id}"
-            found[name] = (result.output, result.outcome, result.letter, result.blind, result.seen)
-    return found
+            answers[name] = (result.output, result.outcome, result.letter, result.blind, result.seen)
+    return answers
 
 
 def _tables(study: Path) -> dict[str, str]:

@@ -24,9 +24,9 @@ def main() -> None:
     add("--usmle_nums", type=int, help="MedQA questions to train on (1090; 600 in data set 2)")
     add("--xpert_test_size", type=float, default=0.8, help="share of MedXpertQA to test on (default: %(default)s)")
     add("--seed", type=int, default=42, help="of the draw (default: %(default)s)")
-    given = vars(parser.parse_args())
-    output_dir = given.pop("output_dir")
-    print("\n".join(report_lines(output_dir, mix(Mixture(**given), output_dir))))
+    settings = vars(parser.parse_args())
+    output_dir = settings.pop("output_dir")
+    print("\n".join(report_lines(output_dir, mix(Mixture(**settings), output_dir))))
 
 
 if __name__ == "__main__":

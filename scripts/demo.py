@@ -33,7 +33,7 @@ def main() -> None:
     flags = read_flags(__doc__, "output/demo", 50, PROMPTS)
     folder: Path = flags.output_dir
     prepare_folder(folder, flags.overwrite)
-    begun = time.monotonic()
+    started = time.monotonic()
     phantoms, start, trained = folder / "phantoms", folder / "start", folder / "trained"
     data = f"--dataset_name {quote(phantoms / 'train.json')} --image_root {quote(phantoms)}"
     step(
@@ -63,7 +63,7 @@ def main() -> None:
         quiet=True,
     )
     show(folder, phantoms)
-    print(end_line(folder, (start, trained), begun))
+    print(end_line(folder, (start, trained), started))
 
 
 def inference(model: Path, phantoms: Path, output: Path, flags: str = "") -> str:
@@ -99,10 +99,11 @@ def asks(result: Result, modality: Modality | None, task: Task | None) -> bool:
 
 def cell(pairs: Pairs) -> str:
     """Accuracy before and after of some questions, in per cent with its standard error."""
-    parts = [
-        accuracy([each.correct for each in side], [each.image for each in side]) for side in zip(*pairs, strict=True)
+    accuracies = [
+        accuracy([result.correct for result in side], [result.image for result in side])
+        for side in zip(*pairs, strict=True)
     ]
-    return " > ".join(f"{100 * part.mean:.0f}+-{100 * (part.stderr or 0):.0f}" for part in parts)
+    return " > ".join(f"{100 * estimate.mean:.0f}+-{100 * (estimate.stderr or 0):.0f}" for estimate in accuracies)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
     flags = read_flags(__doc__, "output/demo-text", 50, PROMPTS)
     folder: Path = flags.output_dir
     prepare_folder(folder, flags.overwrite)
-    begun = time.monotonic()
+    started = time.monotonic()
     riddles, base, start, trained = (folder / name for name in ("riddles", "base", "start", "trained"))
     seed = f"--seed {flags.seed}"
     step("make up riddles", f"python -m open_r1_testbed.riddles --output_dir {quote(riddles)} {seed}")
@@ -75,7 +75,7 @@ def main() -> None:
         quiet=True,
     )
     show(answers, riddles)
-    print(end_line(folder, (base, start, trained), begun))
+    print(end_line(folder, (base, start, trained), started))
 
 
 def show(answers: Path, riddles: Path) -> None:
@@ -85,10 +85,10 @@ def show(answers: Path, riddles: Path) -> None:
     topics = {row["id"]: row["question_type"] for row in test}
     print(f"\n== accuracy in % +- standard error, on {len(pairs)} questions about patients that training did not see")
     print(f"{'':>12}{'n':>6}{'before':>14}{'after':>14}")
-    for topic in [*(each.name for each in TOPICS), None]:
-        own = [pair for pair in pairs if topic in (topics[pair[1].id], None)]
-        before, after = (cell([pair[side] for pair in own]) for side in (0, 1))
-        print(f"{topic or 'all':>12}{len(own):>6}{before:>14}{after:>14}")
+    for topic in [*(entry.name for entry in TOPICS), None]:
+        topic_pairs = [pair for pair in pairs if topic in (topics[pair[1].id], None)]
+        before, after = (cell([pair[side] for pair in topic_pairs]) for side in (0, 1))
+        print(f"{topic or 'all':>12}{len(topic_pairs):>6}{before:>14}{after:>14}")
     print(
         f"\n{gain_lines(pairs, blind_floor(train, test), 'the question not read')}\n"
         f"{check_lines(pairs, answers.parent / 'shuffled.jsonl')}\n"
@@ -106,8 +106,8 @@ def texts(riddles: Path, split: str) -> list[dict[str, str]]:
 
 def cell(results: list[Result]) -> str:
     """Accuracy of some questions, in per cent with its standard error."""
-    part = accuracy([each.correct for each in results], [each.image for each in results])
-    return f"{100 * part.mean:.1f} +- {100 * (part.stderr or 0):.1f}"
+    estimate = accuracy([result.correct for result in results], [result.image for result in results])
+    return f"{100 * estimate.mean:.1f} +- {100 * (estimate.stderr or 0):.1f}"
 
 
 if __name__ == "__main__":

@@ -52,14 +52,14 @@ def main() -> int:
 
     by = tuple(dict.fromkeys(args.by.split(",")))
     if not set(by) <= {"modality", "task"}:
-        raise UserError(f"--by {args.by} does not exist; choose modality, task or modality,task")
+        raise UserError(f"--by {args.by} is not valid; choose modality, task or modality,task")
     only = tuple(parse_label(name, by[0] if len(by) == 1 else None) for name in args.only)
-    given = {name: value for name, value in vars(args).items() if name in Preparation.__dataclass_fields__}
+    settings = {name: value for name, value in vars(args).items() if name in Preparation.__dataclass_fields__}
     encoding = Encoding(args.size, args.format)
     try:
-        outcome = prepare(Preparation(**{**given, "by": by, "only": only, "encoding": encoding}))
+        outcome = prepare(Preparation(**{**settings, "by": by, "only": only, "encoding": encoding}))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     print("\n".join(report_lines(outcome)))
     return int(args.strict and bool(outcome.dropped))

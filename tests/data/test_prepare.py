@@ -533,7 +533,7 @@ def test_errors_of_the_command_are_one_line(command, release, tmp_path, capsys):
         ("--release", tmp_path / "no"): "no is not a readable folder",
         ("--release", release, "--only", "PET"): "'PET' is no modality or task",
         ("--release", release, "--only", "MR"): "'MR' is ambiguous",
-        ("--release", release, "--by", "colour"): "--by colour does not exist",
+        ("--release", release, "--by", "colour"): "--by colour is not valid",
     }.items():
         assert command(*arguments, "--output_dir", tmp_path / "out") == 2
         (line,) = capsys.readouterr().err.splitlines()
