@@ -9,8 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from open_r1.modeling.cascade_attention import Spans, attend_in_cascade
+from open_r1.modeling.gpu_kernels import varlen_serves
 from open_r1.modeling.prompt_batch import inner_model
-from open_r1.modeling.vision_attention import adapt_vision, varlen_serves
+from open_r1.modeling.vision_attention import adapt_vision
 
 ATTENTION = "shared_prefix"
 """Name of `attend_by_segment` as an attention implementation; without a `segments` argument it is SDPA."""

@@ -18,6 +18,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
+from open_r1.modeling.gpu_kernels import varlen_serves
 from open_r1.modeling.prompt_batch import upload
 
 LAYOUTS = 64
@@ -120,13 +121,6 @@ class Gathered(torch.autograd.Function):
         if unused is not None:
             gradient.masked_fill_(unused.view(-1, *[1] * (gradient.ndim - 1)), 0)
         return gradient, None, None, None
-
-
-def varlen_serves(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's varlen attention serves: half precision on an NVIDIA GPU that flash attention runs on."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _attend_in_rows(

@@ -38,6 +38,7 @@ from open_r1.evaluation.scoring.statistics import clustered_stderr, pass_at_k
 from open_r1.evaluation.scoring.train_overlap import TrainingSet, find_training_set
 from open_r1.grading.grader import Outcome, grade
 from open_r1.grading.problems import options_in, solution_letter
+from open_r1.modeling.gpu_kernels import choose_attention_kernels
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
 
@@ -280,6 +281,7 @@ def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer
         from open_r1.evaluation.answering.vllm_backend import VllmGenerator
 
         return VllmGenerator(settings, job.folder, job.encoder)
+    choose_attention_kernels()
     torch.manual_seed(settings.seed)  # for models that draw from it; our own sampling does not
     model = load_model(job.folder, settings.dtype, settings.attn_implementation, device)
     return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)

@@ -25,7 +25,7 @@ from transformers import Trainer
 from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
 from open_r1.common.redaction import public_copy
-from open_r1.modeling.agreement import all_finite, stop_everywhere
+from open_r1.modeling.agreement import all_finite, on_any_process, stop_everywhere
 from open_r1.training.memory.sharded_optimizer import DividesOptimizer, part_names
 from open_r1.training.recovery.checkpoint_store import (
     STAGE,
@@ -82,7 +82,9 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         self._evaluation_is_due = False
         self._start_time: float | None = None
         self._earlier_seconds = 0.0
+        self._losses: list[torch.Tensor] = []
         super().__init__(*arguments, **options)
+        self.args.logging_nan_inf_filter = False  # it looks at every loss; one that is not finite stops the run anyway
         device = self.accelerator.device
         self.signals = StopOnSignal(device, self._can_resume_here, self._save_in_full)
         self.add_callback(self.signals)
@@ -319,11 +321,10 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """As in TRL; stops all processes if the loss of one is not finite."""
+        """As in TRL. The loss is checked together with the gradient: a look at it makes the host wait for the GPU."""
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.model.training:
-            loss = result[0] if isinstance(result, tuple) else result
-            self._require_finite("loss", loss.detach())
+            self._losses.append((result[0] if isinstance(result, tuple) else result).detach())
         return result
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
@@ -336,8 +337,8 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and norm is not None:
-            self._require_finite("gradient", torch.as_tensor(norm))
+        is_true_norm = self.accelerator.scaler is None and norm is not None
+        self._require_finite([torch.as_tensor(norm)] if is_true_norm else [])
         return norm
 
     def _guard_engine(self) -> None:
@@ -352,18 +353,22 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
             gradients = [
                 gradient for group in groups if group is not None for gradient in group if gradient is not None
             ]
-            self._require_finite("gradient", *gradients)
+            self._require_finite(gradients)
             return engine.open_r1_step(*arguments, **options)
 
         engine.step = step
 
-    def _require_finite(self, quantity: str, *values: torch.Tensor) -> None:
-        problem = None
-        if not all_finite(values):
-            checkpoint = f"checkpoint-{self._saved_at}" if self._saved_at >= 0 else "none yet"
+    def _require_finite(self, gradients: list[torch.Tensor]) -> None:
+        """Stop all processes if a loss of this step, or one of the gradients, is not finite on any."""
+        losses, self._losses = self._losses, []
+        device = self.accelerator.device
+        if not on_any_process(not (all_finite(losses) and all_finite(gradients)), device):
+            return
+        checkpoint = f"checkpoint-{self._saved_at}" if self._saved_at >= 0 else "none yet"
+        for quantity, values in (("loss", losses), ("gradient", gradients)):
             problem = (
                 f"the {quantity} of step {self.state.global_step + 1} is not finite; stopped before the update, so "
                 f"the weights are unchanged (last checkpoint: {checkpoint}). Lower --learning_rate or --max_grad_norm, "
                 "check the logged rewards, or train in float32"
             )
-        stop_everywhere(problem, self.accelerator.device)
+            stop_everywhere(None if all_finite(values) else problem, device)

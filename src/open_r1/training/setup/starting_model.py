@@ -20,6 +20,7 @@ from open_r1.checkpoints.folder import is_adapter
 from open_r1.checkpoints.loading import attention_or_fallback, load_model, resolve_dtype, torch_dtype, unsharded_loading
 from open_r1.checkpoints.names import local_source, model_source
 from open_r1.modeling.agreement import on_first_process, stop_everywhere
+from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.recovery.resumable_trainer import full_disk_in_one_line
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_config, train_all
@@ -54,6 +55,7 @@ def starting_model(
     attention, note = attention_or_fallback(model_config.attn_implementation)
     if note:
         say(note)
+    choose_attention_kernels()
     with _merged_folder(name, training, dtype) as folder:
         model = load_model(folder, dtype=dtype, attn_implementation=attention, quantization=quantization)
         # PEFT writes this name into adapter_config.json as the base of new adapters
