@@ -2,8 +2,9 @@
 
 Tensors are torch's fake ones on device `cuda`: they have shapes, types and a device and no values, so that a model of
 three billion weights is built and run in seconds. A tensor on the wrong device raises as it does on a GPU. Integers and
-booleans made without floats (token ids, masks, positions, lengths) keep their values beside them, so that code that
-looks at them goes the way it goes on a GPU; the look is counted. Sampled tokens are all 0.
+booleans made without floats (token ids, masks, positions, lengths) keep their values beside them, and so does what is
+on the CPU, so that code that looks at them goes the way it goes on a GPU; a look at a GPU is counted. Sampled tokens
+are all 0.
 
     with fake_gpu() as gpu:
         model = ...                    # tests/support/fake_models.py
@@ -16,7 +17,6 @@ What is counted is torch operations that are no views, which is about what a GPU
 kernels counts once. Written for torch 2.13.
 """
 
-import heapq
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from fake_engine import backward as backward
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -37,7 +38,7 @@ GIB = 2**30
 ALLOCATION = 512
 """Bytes that every allocation on a GPU is rounded up to (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize)."""
 VALUES_UP_TO = 2**22
-"""Elements of the largest integer tensor whose values are computed."""
+"""Elements of the largest tensor whose values are computed."""
 
 aten = torch.ops.aten
 
@@ -135,6 +136,8 @@ class FakeGpu(TorchDispatchMode):
         else:
             if name in ("index", "index_put", "index_put_"):
                 args = self._without_masks(args)
+                on_cpu = [index for index in args[1] if index is not None and index.device.type == "cpu"]
+                self.cost.syncs.update({"upload": len(on_cpu)} if on_gpu and on_cpu else {})
             out = func(*args, **kwargs)
             self._remember(func, name, args, kwargs, out)
         self._count(func, name, args, kwargs, out, on_gpu)
@@ -243,7 +246,9 @@ class FakeGpu(TorchDispatchMode):
 
 
 def _keeps_values(leaf: Any) -> bool:
-    return isinstance(leaf, FakeTensor) and not leaf.is_floating_point() and leaf.numel() <= VALUES_UP_TO
+    if not isinstance(leaf, FakeTensor) or (leaf.is_floating_point() and leaf.device.type != "cpu"):
+        return False
+    return leaf.numel() <= VALUES_UP_TO
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -360,64 +365,3 @@ def fake_gpu() -> Iterator[FakeGpu]:
         for mode in (fake, gpu, _GpuFunctions(gpu)):
             stack.enter_context(mode)
         yield gpu
-
-
-def backward(loss: torch.Tensor) -> None:
-    """Back-propagate a scalar, as `loss.backward()`, which asks a driver for the streams of a GPU and fails without.
-
-    Nodes run in the reverse order of their creation, as in torch's engine; none is held longer than there: let go of
-    what else holds the graph (outputs, the loss) for a peak that a GPU would see. Hooks on tensors are not run.
-    """
-    root = loss.grad_fn
-    assert root is not None, "the loss has no gradient"
-    heap: list[tuple[int, int, Any]] = []
-    pending: dict[int, list[Any]] = {}
-    with torch.no_grad():
-        _send(heap, pending, root, loss.output_nr, torch.ones_like(loss))
-        loss.detach_()
-        del root
-        while heap:
-            _, number, node = heapq.heappop(heap)
-            gradients = pending.pop(number)
-            edges = node.next_functions
-            written_in_python = isinstance(node, torch.autograd.function.BackwardCFunction)
-            results = node.apply(*_materialized(node, gradients)) if written_in_python else node(*gradients)
-            del node, gradients
-            results = results if isinstance(results, tuple) else (results,)
-            for (target, place), gradient in zip(edges, results, strict=False):
-                if target is not None and gradient is not None:
-                    _send(heap, pending, target, place, gradient)
-            del edges, results
-
-
-def _send(heap: list[Any], pending: dict[int, list[Any]], node: Any, place: int, gradient: torch.Tensor) -> None:
-    """Add a gradient to what waits for a node; at a leaf, to the leaf's own."""
-    wanted = node._input_metadata[place]
-    if gradient.shape != wanted.shape:
-        gradient = gradient.sum_to_size(wanted.shape)
-    if gradient.dtype != wanted.dtype:
-        gradient = gradient.to(wanted.dtype)
-    if hasattr(node, "variable"):
-        leaf = node.variable
-        if leaf.grad is None:
-            leaf.grad = gradient
-        else:
-            leaf.grad += gradient
-        return
-    number = node._sequence_nr()
-    if number not in pending:
-        pending[number] = [None] * len(node._input_metadata)
-        heapq.heappush(heap, (-number, number, node))
-    waiting = pending[number]
-    waiting[place] = gradient if waiting[place] is None else waiting[place] + gradient
-
-
-def _materialized(node: Any, gradients: list[Any]) -> list[Any]:
-    if not getattr(node, "materialize_grads", True):
-        return gradients
-    filled = []
-    for gradient, wanted in zip(gradients, node._input_metadata, strict=True):
-        if gradient is None and wanted.dtype.is_floating_point:
-            gradient = torch.zeros(wanted.shape, dtype=wanted.dtype, device=wanted.device)
-        filled.append(gradient)
-    return filled

@@ -15,6 +15,11 @@ def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device)
 
 
+def rows_at(values: torch.Tensor, indices: list[int]) -> torch.Tensor:
+    """`values[indices]`, for which the host would wait until a GPU has the list."""
+    return torch.stack([values[index] for index in indices])
+
+
 @dataclass
 class PromptBatch:
     """B tokenized prompts with their images, as one processor call returns them."""
@@ -60,9 +65,9 @@ class PromptBatch:
         names = _IMAGE_NAMES if with_images else ()
         vision = {name: torch.cat([prompt.vision[name] for prompt in with_images]) for name in names}
         if with_images:
-            vision["mm_token_type_ids"] = self.vision["mm_token_type_ids"][indices]
+            vision["mm_token_type_ids"] = rows_at(self.vision["mm_token_type_ids"], indices)
         counts, lengths = [self.images_per_prompt[i] for i in indices], [self.lengths[i] for i in indices]
-        return PromptBatch(self.ids[indices], self.mask[indices], counts, vision, lengths)
+        return PromptBatch(rows_at(self.ids, indices), rows_at(self.mask, indices), counts, vision, lengths)
 
     def trimmed(self) -> "PromptBatch":
         """The same prompts without the columns that are padding in all of them."""

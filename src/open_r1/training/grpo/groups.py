@@ -27,6 +27,12 @@ class ScoredGroups:
         values = {name: value[indices] for name, value in self.values.items()}
         return ScoredGroups(self.prompts.select(indices), values, self.rewards[indices])
 
+    def host_copies(self) -> Values:
+        """(B, G) lengths of the completions and advantages on the CPU, so that no micro-batch waits for them."""
+        lengths = self.values["completion_mask"].sum(dim=2)
+        fetched = torch.stack([lengths.float(), self.values["advantages"].float()]).cpu()
+        return {"lengths_on_host": fetched[0], "advantages_on_host": fetched[1]}
+
     @classmethod
     def join(cls, groups: "ScoredGroups", more_groups: "ScoredGroups", pad_id: int) -> "ScoredGroups":
         """The groups of both rollouts, completions padded on the right to the longest."""

@@ -16,7 +16,8 @@ def trim(values: Values) -> Values:
     """The completions without the columns that are padding in all of them."""
     mask = values["completion_mask"]
     width = mask.size(2)
-    length = max(1, int(mask.flatten(0, 1).sum(dim=1).max()))
+    lengths = values["lengths_on_host"] if "lengths_on_host" in values else mask.sum(dim=2)
+    length = max(1, int(lengths.max()))
     return {
         name: value[:, :, :length] if value.ndim == 3 and value.size(2) == width else value
         for name, value in values.items()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from open_r1.modeling.packed_rows import pack
-from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
+from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions, rows_at, upload
 
 # Groups with more completion tokens attend segment by segment. On a CPU one 4D mask is fast at 160 tokens; at 16 x 128
 # a pass took 875 ms with it and 278 ms by segment (benchmarks/grpo_step.py).
@@ -34,7 +34,7 @@ class GroupPass:
 
     def live(self, values: torch.Tensor) -> torch.Tensor:
         """Select the groups to compute from (B, ...) values."""
-        return values if self.live_groups is None else values[self.live_groups]
+        return values if self.live_groups is None else rows_at(values, self.live_groups)
 
     def live_prompts(self) -> PromptBatch:
         """The prompts of the groups to compute."""
@@ -50,7 +50,7 @@ class GroupPass:
         Returns:
             (B * G, C).
         """
-        index = torch.tensor(self.live_groups, device=values.device)
+        index = upload(torch.tensor(self.live_groups), values.device)
         return filler.clone().index_copy(0, index, values.view(len(index), *filler.shape[1:])).flatten(0, 1)
 
     def spread_scores(

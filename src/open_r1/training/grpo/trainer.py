@@ -187,8 +187,8 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
             total = self.accelerator.gather(groups.values["completion_mask"].sum()).sum()
         # The prompts stay here, and TRL's buffer holds their numbers, so that images need no shuffling and splitting.
         self._buffered_prompts[mode] = groups.prompts
-        numbers = torch.arange(len(groups.prompts.ids), device=groups.prompts.ids.device)
-        return groups.values | {"prompt_number": numbers, "num_items_in_batch": total}
+        numbers = torch.arange(len(groups.prompts.ids))
+        return groups.values | groups.host_copies() | {"prompt_number": numbers, "num_items_in_batch": total}
 
     def _sample_and_score(self, inputs: list[dict[str, Any]]) -> tuple[ScoredGroups, torch.Tensor]:
         """TRL's rollout of B prompts, from B * G rows, and the number of completion tokens of all processes."""
@@ -367,7 +367,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         rows = {name: value.flatten(0, 1) for name, value in values.items()}
         rows["prompt_ids"] = prompts.ids.repeat_interleave(group, dim=0)
         rows["prompt_mask"] = prompts.mask.repeat_interleave(group, dim=0)
-        live = self._live_groups(values["advantages"])
+        live = self._live_groups(values.get("advantages_on_host", values["advantages"]))
         with self._set_pass(GroupPass(prompts, live, values.get("old_per_token_logps"))):
             return super()._compute_loss(model, rows | {"num_items_in_batch": total})
 
