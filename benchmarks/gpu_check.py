@@ -87,7 +87,7 @@ def kernels(work: Callable[[], object]) -> Row:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
-    events = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    events = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
     return {"kernels": len(events), "gpu_busy_ms": round(sum(event.device_time for event in events) / 1e3, 2)}
 
 
@@ -129,13 +129,13 @@ def rollout(setting: Setting) -> list[Row]:
 
     from open_r1.checkpoints.loading import load_model
     from open_r1.checkpoints.processors import load_processor
-    from open_r1.training.grpo.rollout import sample_groups
+    from open_r1.training.grpo.rollout import GroupSampler
 
     model: Any = load_model(setting.checkpoint, dtype=setting.dtype).to(setting.device).eval()
     prompts, group = encode(load_processor(setting.checkpoint), 4, setting.device), 8
     short, long = (8, 64) if setting.on_gpu else (3, 6)
     rows = []
-    for name, sample in (("ours", sample_groups), ("stock", stock)):
+    for name, sample in (("ours", GroupSampler()), ("stock", stock)):
 
         def run(length: int, sample: Any = sample) -> Callable[[], object]:
             return lambda: sample(model, prompts, group, sampling_of(model, length))

@@ -136,7 +136,7 @@ def test_the_reference_of_a_run_from_an_adapter_is_where_it_started(first_stage,
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--lora_target_modules", "query"], "linear layers are called down_proj, gate_proj, k_proj"),
+        (["--lora_target_modules", "query"], "linear layers are down_proj, gate_proj, k_proj"),
         (["--lora_target_modules", "input_layernorm"], "input_layernorm not found"),
         (["--lora_r", "0"], "positive"),
     ],

@@ -103,7 +103,7 @@ def test_a_source_that_is_there_already_keeps_no_other_of_its_file_from_being_wr
     (tmp_path / "eval.json").write_text(json.dumps({"First": [row], "Second": [row]}))
     (tmp_path / "sets" / "First").mkdir(parents=True)
     (tmp_path / "sets" / "First" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"First .*something else.*; written: .*Second"):
+    with pytest.raises(UserError, match=r"First .*was not made by this command.*; written: .*Second"):
         prepare_benchmark(Benchmark("huatuo", tmp_path / "eval.json"), tmp_path / "sets")
     assert (tmp_path / "sets" / "Second" / "manifest.json").is_file()
     assert (tmp_path / "sets" / "First" / "notes.txt").read_text() == "mine"

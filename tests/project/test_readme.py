@@ -174,6 +174,9 @@ def test_the_messages_that_troubleshooting_explains_are_said() -> None:
     """By their pieces between names and numbers, which are in capitals or quotes there."""
     said = "\n".join(text for path in (REPOSITORY / "src/open_r1").rglob("*.py") for text in texts_in(path))
     said += (REPOSITORY / "setup.sh").read_text()
+    torchrun = importlib.util.find_spec("torch.distributed.run")
+    assert torchrun is not None
+    said += Path(str(torchrun.origin)).read_text()
     cells = re.findall(r"^\| (`.*?) \| ", prose("docs/troubleshooting.md"), re.MULTILINE)
     pieces = [
         piece.strip(" ,:")

@@ -127,6 +127,7 @@ OVERRIDES = (
 )
 
 READS = (
+    Seam("transformers.training_args:TrainingArguments", "_setup_devices", None, "loading an optimizer on a CPU"),
     Seam(TRAINER, "_tr_loss", None, "sum behind the next logged line"),
     Seam(TRAINER, "_total_loss_scalar", None, "sum behind the next logged line"),
     Seam(TRAINER, "_globalstep_last_logged", None, "sum behind the next logged line"),

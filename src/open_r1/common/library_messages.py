@@ -1,7 +1,6 @@
 """Lines of libraries that say nothing about a run: commands leave them out; importing open_r1 changes nothing."""
 
 import logging
-import os
 import warnings
 
 _MESSAGES = (
@@ -12,11 +11,7 @@ _WARNINGS = (r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",
 
 
 def leave_out_library_messages() -> None:
-    """Leave them out in this process; the commands call it before they load a library.
-
-    transformers' progress bars about loading and saving weights go too, unless HF_HUB_DISABLE_PROGRESS_BARS is set.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
+    """Leave them out in this process; the commands call it before they load a library."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message, FutureWarning)
     for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):

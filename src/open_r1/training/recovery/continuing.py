@@ -89,6 +89,10 @@ class CheckpointRestorer(_Trainer):
 
         transformers 5.17 keeps the saved rate until after the first step: zero at the end of a linear schedule.
         """
+        if (
+            self.args.device.type == "cpu"
+        ):  # transformers 5.17 asks torch.load for "cpu:0", which torch 2.13 does not know
+            self.args._setup_devices = torch.device("cpu")
         super()._load_optimizer_and_scheduler(checkpoint)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         if checkpoint is None or not isinstance(scheduler, LambdaLR):

@@ -22,6 +22,7 @@ from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from transformers import Trainer
 
+from open_r1.checkpoints.processors import quiet_transformers
 from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
 from open_r1.common.redaction import public_copy
@@ -165,7 +166,8 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         """As in transformers; training_args.bin, a pickle of `args`, contains no secrets."""
         original, self.args = self.args, public_copy(self.args)
         try:
-            super()._save(*arguments, **options)
+            with quiet_transformers():
+                super()._save(*arguments, **options)
         finally:
             self.args = original
 

@@ -19,6 +19,7 @@ from trl import ModelConfig
 from open_r1.checkpoints.folder import is_adapter
 from open_r1.checkpoints.loading import attention_or_fallback, load_model, resolve_dtype, torch_dtype, unsharded_loading
 from open_r1.checkpoints.names import local_source, model_source
+from open_r1.checkpoints.processors import quiet_transformers
 from open_r1.modeling.agreement import on_first_process, stop_everywhere
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.training.command_line.arguments import QuestionArguments
@@ -82,7 +83,7 @@ def _merged_folder(name: str, training: Any, dtype: Any) -> Iterator[Path]:
 
     def merge() -> None:
         shutil.rmtree(merged, ignore_errors=True)  # left by a killed run
-        with unsharded_loading(), full_disk_in_one_line(merged):
+        with unsharded_loading(), full_disk_in_one_line(merged), quiet_transformers():
             load_model(source, dtype=resolve_dtype(dtype)).save_pretrained(merged)
 
     try:
