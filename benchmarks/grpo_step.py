@@ -33,6 +33,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
+from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.vocabulary.modes import Mode
@@ -98,7 +99,7 @@ class Bench:
     """One model in one trainer, which can take either way: the ways differ by a switch and nothing else."""
 
     def __init__(self, checkpoint: Path, group: int, length: int, prompts: int, folder: Path, bf16: bool) -> None:
-        self.group, self.length, self.prompts = group, length, prompts
+        self.group, self.length, self.prompts, self.stock_micro_batches = group, length, prompts, 1
         image = Image.effect_noise((384, 384), 60).convert("RGB")
         rows = Dataset.from_dict({"problem": [PROBLEM] * 64, "image": list(range(64))})
 
@@ -129,9 +130,9 @@ class Bench:
         self.trainer.model.to(self.trainer.accelerator.device)
         self.rows = [row for row in self.trainer.train_dataset.select(range(prompts)) for _ in range(group)]
 
-    def resize(self, group: int, length: int, prompts: int) -> None:
-        """Go on with another size, so that a large model is loaded once."""
-        trainer = self.trainer
+    def resize(self, group: int, length: int, prompts: int, stock_micro_batches: int = 1) -> None:
+        """Go on with another size, so that a large model is loaded once; what fits at once differs by the way."""
+        trainer, self.stock_micro_batches = self.trainer, stock_micro_batches
         self.group, self.length, self.prompts = group, length, prompts
         trainer.num_generations = trainer.num_generations_eval = trainer.args.num_generations = group
         trainer.args.per_device_train_batch_size = trainer.args.generation_batch_size = group * prompts
@@ -142,6 +143,15 @@ class Bench:
     def use(self, shared: bool) -> None:
         """Take our way or stock TRL's."""
         self.trainer.shared_prefix = shared
+        for name in ("steps_per_generation", "gradient_accumulation_steps"):
+            setattr(self.trainer.args, name, self.micro_batches)
+        self.trainer.current_gradient_accumulation_steps = self.micro_batches
+        self.trainer._step, self.trainer._buffered_inputs = 0, None
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a step in the way that is in use."""
+        return 1 if self.trainer.shared_prefix else self.stock_micro_batches
 
     def batch(self, shared: bool) -> dict[str, Any]:
         """A scored micro-batch in the layout of one way, with the same completions for both."""
@@ -149,26 +159,40 @@ class Bench:
         torch.manual_seed(0)
         return self.trainer._generate_and_score_completions(self.rows)
 
+    def micro_batches_of(self, shared: bool) -> list[dict[str, Any]]:
+        """The scored micro-batches of a step in the layout of one way."""
+        self.use(shared)
+        self.trainer._prepare_inputs(self.rows)
+        return self.trainer._buffered_inputs
+
     def loss(self, shared: bool, batch: dict[str, Any]) -> torch.Tensor:
         """Forward of one micro-batch."""
         self.use(shared)
         return self.trainer._compute_loss(self.trainer.model, batch)
 
-    def training_pass(self, shared: bool, batch: dict[str, Any]) -> None:
-        """Forward and backward of one micro-batch."""
+    def training_pass(self, shared: bool, *batches: dict[str, Any]) -> None:
+        """Forward and backward of all micro-batches."""
         self.trainer.model.zero_grad(set_to_none=False)
-        self.loss(shared, batch).backward()
+        for batch in batches:
+            self.loss(shared, batch).backward()
 
     def step(self, shared: bool) -> None:
         """A whole optimizer step from raw rows."""
         self.use(shared)
-        self.trainer._step, self.trainer._buffered_inputs = 0, None
-        self.trainer.training_step(self.trainer.model, self.rows, None)
+        for _ in range(self.micro_batches):
+            self.trainer.training_step(self.trainer.model, self.rows, None)
         self.trainer.optimizer.step()
         self.trainer.optimizer.zero_grad()
 
     def agreement(self) -> dict[str, float]:
-        """Both ways on the same completions: difference of the losses, and 1 - cosine of the gradients."""
+        """Both ways on the same completions: difference of the losses, and 1 - cosine of the gradients.
+
+        The completions are drawn at random: sampled ones may differ by a token, since the ways round differently.
+        """
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(1000, 100_000, (len(self.rows), self.length), generator=generator)
+        drawn %= self.trainer.model.get_input_embeddings().num_embeddings // 2
+        self.trainer._generate_single_turn = lambda *_, **__: (drawn.tolist(), None)
         passes = []
         for shared in (False, True):
             batch = self.batch(shared)
@@ -177,6 +201,7 @@ class Bench:
             loss.backward()
             grads = [p.grad.flatten().double().cpu() for p in self.trainer.model.parameters() if p.grad is not None]
             passes.append((loss.item(), torch.cat(grads)))
+        del self.trainer._generate_single_turn
         (stock_loss, stock), (our_loss, ours) = passes
         return {
             "loss_difference": abs(stock_loss - our_loss),
@@ -258,6 +283,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; torchrun gives each process one")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
+    choose_attention_kernels()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bf16 = torch.cuda.is_available()

@@ -46,6 +46,7 @@ from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.grader import grade
 from open_r1.grading.problems import options_in
+from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.vocabulary.labels import Modality
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
@@ -287,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processor", type=Path, help="folder with the processor for --config")
     flags = parser.parse_args(arguments)
     torch.set_num_threads(flags.threads)
+    choose_attention_kernels()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_phantoms(root / "phantoms", train=1, test=-(-flags.questions // min(flags.per_image) // len(Modality)))

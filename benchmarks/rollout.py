@@ -22,6 +22,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
+from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
 from open_r1.training.grpo.rollout import sample_groups
 from open_r1.vocabulary.modes import Mode
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write everything to this JSON file")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
+    choose_attention_kernels()
     with tempfile.TemporaryDirectory() as name:
         checkpoint = Path(name) / "checkpoint"
         if flags.config:

@@ -16,7 +16,7 @@ from open_r1.training.grpo.vllm_sampling import ColocatedLLM
 
 
 def keep_weights(layer: torch.nn.Module, remove_weight: bool) -> None:
-    layer.cpu_linear = torch.nn.functional.linear
+    layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # as vLLM itself does
 
 
 layers.dispatch_cpu_unquantized_gemm = keep_weights
