@@ -42,9 +42,15 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(settings) + settings.get("loss_type", ""))
 def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """In float64: in float32 a gradient that is zero but for rounding moves its weight by Adam's full step.
+
+    Two float32 runs therefore have different weights after their first step, and their next gradients differ by 2e-5.
+    """
     results = []
     for shared in (True, False):
-        trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 1], shared_prefix=shared, **settings)
+        model = load_model(checkpoint, dtype=torch.float64)
+        options = settings | {"shared_prefix": shared, "model": model}
+        trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 1], **options)
         start = weights(trainer)
         trainer.train()
         steps = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
@@ -55,14 +61,14 @@ def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, setti
     assert our_update.norm() > 0
     assert ours["completions/mean_length"] == stock["completions/mean_length"]
     assert ours["reward"] == pytest.approx(stock["reward"])
-    assert ours["loss"] == pytest.approx(stock["loss"], abs=1e-6)
-    assert ours["entropy"] == pytest.approx(stock["entropy"], abs=1e-5)
-    # Observed: 1.8e-5 in the second of two steps, below 1e-5 in the first. The vision towers differ by rounding.
-    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)
     cosine = torch.cosine_similarity(our_update, stock_update, dim=0).item()
     print(f"{list(settings)}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
-    # Adam divides by the gradient's size, so a gradient that is rounding noise moves its weight by a full step.
-    assert cosine > 1 - 1e-6
+    # What the libraries compute and log in float32 remains. Observed: 1.5e-7, 1e-6 (two float32 steps at 6.2) and, of
+    # the gradient's norm, 3.1e-7 in the second of two steps, 2e-9 in a first; 1 - cosine 3.6e-11.
+    assert ours["loss"] == pytest.approx(stock["loss"], abs=5e-7)
+    assert ours["entropy"] == pytest.approx(stock["entropy"], abs=3e-6)
+    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-6)
+    assert cosine > 1 - 1e-9
 
 
 def sparse_reward(completions: list[Any], **_: Any) -> list[float]:
