@@ -42,10 +42,10 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
     )
     add_fields(parser, InferenceSettings)
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    names, output, data = given.pop("model_path"), given.pop("output_path"), given.pop("prompt_path")
+    flags = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    names, output, data = flags.pop("model_path"), flags.pop("output_path"), flags.pop("prompt_path")
     return [
-        InferenceSettings(model_path=name, prompt_path=path, output_path=file, **given)
+        InferenceSettings(model_path=name, prompt_path=path, output_path=file, **flags)
         for name, place in checkpoint_outputs(names, output, len(data))
         for path, file in data_set_outputs(data, place)
     ]

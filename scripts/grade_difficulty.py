@@ -39,13 +39,13 @@ def main() -> int:
     add("--hard_to", type=float, default=Thresholds.hard_to, help="hard: this pass rate or less (%(default)s)")
     add("--split", help="train (default) or test")
     add_fields(parser, InferenceSettings, SHARED_FLAGS)
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    output: Path = given.pop("output_path")
-    thresholds = Thresholds(given.pop("easy_from"), given.pop("hard_to"))
-    if given["samples"] < 2:
-        raise UserError(f"--samples {given['samples']}: a pass rate needs at least 2 samples of each question")
+    flags = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    output: Path = flags.pop("output_path")
+    thresholds = Thresholds(flags.pop("easy_from"), flags.pop("hard_to"))
+    if flags["samples"] < 2:
+        raise UserError(f"--samples {flags['samples']}: a pass rate needs at least 2 samples of each question")
     answers = output.with_name(output.name + ".answers.jsonl")
-    settings = InferenceSettings(**{"split": "train", **given}, output_path=str(answers))
+    settings = InferenceSettings(**{"split": "train", **flags}, output_path=str(answers))
     local_source(settings.model_path)
     require_data("--prompt_path", settings.prompt_path)
     from open_r1.evaluation.answering.run import infer  # which loads torch
@@ -54,7 +54,7 @@ def main() -> int:
     if status == 0 and int(os.environ.get("RANK", "0")) == 0:
         graded = grade_answers(answers, output, thresholds)
         shares = ", ".join(f"{count} {label}" for label, count in counts(graded).items())
-        mean = sum(each.pass_rate for each in graded) / len(graded)
+        mean = sum(question.pass_rate for question in graded) / len(graded)
         print(f"{output}: {shares}; mean pass rate {mean:.3f} of {len(graded)} questions")
     return status
 

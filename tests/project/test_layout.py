@@ -79,16 +79,16 @@ def test_the_table_names_every_folder() -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_a_folder_imports_only_what_the_table_allows(path: Path) -> None:
-    own = folder_of(".".join(path.relative_to(ROOT / "src").with_suffix("").parts))
-    if own is None:
+    folder = folder_of(".".join(path.relative_to(ROOT / "src").with_suffix("").parts))
+    if folder is None:
         return
     for name, when_imported in imports(path):
         top = name.partition(".")[0]
         assert top != "open_r1_testbed", "the product never imports what tests and demos are made with"
         if top == "open_r1":
-            assert folder_of(name) in {own, *MAY_IMPORT[own]}, f"{own} may not import {name}"
+            assert folder_of(name) in {folder, *MAY_IMPORT[folder]}, f"{folder} may not import {name}"
         if when_imported:
-            assert top not in NOT_WHEN_IMPORTED.get(own, set()), f"{own} may not load {top} when imported"
+            assert top not in NOT_WHEN_IMPORTED.get(folder, set()), f"{folder} may not load {top} when imported"
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if folder_of("open_r1." + p.parts[-2]) == "data"], ids=name_of)
@@ -144,8 +144,8 @@ LIGHT = (
 def test_it_loads_without_any_library(name: str) -> None:
     heavy = sorted(LIBRARIES | {"numpy", "PIL"})
     code = f"import sys\nimport {name}\nprint(sorted(set({heavy!r}) & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_no_module_or_folder_bears_the_name_of_a_library() -> None:

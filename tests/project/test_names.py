@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+REPOSITORY = Path(__file__).resolve().parents[2]
 VAGUE = {
     *("found", "each", "one", "own", "told", "kept", "asked", "known", "begun"),
     *("given", "held", "made", "taken", "seen", "shown", "said", "done", "others"),
@@ -26,9 +26,9 @@ def bindings(tree: ast.Module) -> Iterator[str]:
             yield node.name
 
 
-@pytest.mark.parametrize("package", ["open_r1_testbed"])
-def test_variables_say_what_they_hold(package: str) -> None:
-    by_file = {path: list(bindings(ast.parse(path.read_text()))) for path in (SOURCE / package).rglob("*.py")}
+@pytest.mark.parametrize("folder", ["src/open_r1", "src/open_r1_testbed", "tests"])
+def test_variables_say_what_they_hold(folder: str) -> None:
+    by_file = {path: list(bindings(ast.parse(path.read_text()))) for path in (REPOSITORY / folder).rglob("*.py")}
     total = sum(map(len, by_file.values()))
     vague = Counter(f"{path.name}: {name}" for path, names in by_file.items() for name in names if name in VAGUE)
     assert total > 1000

@@ -24,13 +24,13 @@ SUBJECTS = (
 
 def commands(page: str) -> list[str]:
     """The lines of the page's shell blocks, continuation lines joined, comments left out."""
-    found = []
+    commands = []
     for block in re.findall(r"```(?:bash|sh)\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                found.append(shlex.join(words))
-    return found
+                commands.append(shlex.join(words))
+    return commands
 
 
 ALL = [(page, command) for page in PAGES for command in commands(page)]
@@ -84,9 +84,11 @@ def test_command_exists(
     assert all((REPOSITORY / script).is_file() for script in scripts), command
     assert all(importlib.util.find_spec(module) is not None for module in modules), command
     if scripts and scripts[0].endswith(".py") and not scripts[0].startswith("docs/"):
-        own = [word for word in words[words.index(scripts[0]) :] if " " not in word]  # quoted flags are another's
-        given = {word.split("=")[0] for word in own if word.startswith("--")}
-        assert given <= flags_of(scripts[0], monkeypatch, capsys), command
+        script_words = [
+            word for word in words[words.index(scripts[0]) :] if " " not in word
+        ]  # quoted flags are another's
+        used_flags = {word.split("=")[0] for word in script_words if word.startswith("--")}
+        assert used_flags <= flags_of(scripts[0], monkeypatch, capsys), command
 
 
 def prose(page: str) -> str:
@@ -131,10 +133,10 @@ def test_the_flags_that_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> 
     """In prose too; of the training commands those of the pages that are about nothing else."""
     with pytest.raises(SystemExit):
         parsing.parse(["--help_all"])
-    known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--config", "--help", "--help_all"}
+    known_flags = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--config", "--help", "--help_all"}
     for page in ("docs/training.md", "docs/rewards.md", "docs/gpus.md"):
-        others = set() if page != "docs/gpus.md" else {"--gpu", "--backend"}
-        assert set(re.findall(r"(?<![\w-])--[a-z]\w+", prose(page))) - known - others == set(), page
+        other_scripts_flags = set() if page != "docs/gpus.md" else {"--gpu", "--backend"}
+        assert set(re.findall(r"(?<![\w-])--[a-z]\w+", prose(page))) - known_flags - other_scripts_flags == set(), page
 
 
 def test_the_table_of_folders_is_the_one_that_is_tested() -> None:
@@ -172,11 +174,11 @@ def texts_in(path: Path) -> Iterator[str]:
 
 def test_the_messages_that_troubleshooting_explains_are_said() -> None:
     """By their pieces between names and numbers, which are in capitals or quotes there."""
-    said = "\n".join(text for path in (REPOSITORY / "src/open_r1").rglob("*.py") for text in texts_in(path))
-    said += (REPOSITORY / "setup.sh").read_text()
+    source_texts = "\n".join(text for path in (REPOSITORY / "src/open_r1").rglob("*.py") for text in texts_in(path))
+    source_texts += (REPOSITORY / "setup.sh").read_text()
     torchrun = importlib.util.find_spec("torch.distributed.run")
     assert torchrun is not None
-    said += Path(str(torchrun.origin)).read_text()
+    source_texts += Path(str(torchrun.origin)).read_text()
     cells = re.findall(r"^\| (`.*?) \| ", prose("docs/troubleshooting.md"), re.MULTILINE)
     pieces = [
         piece.strip(" ,:")
@@ -186,7 +188,7 @@ def test_the_messages_that_troubleshooting_explains_are_said() -> None:
     ]
     long = [piece for piece in pieces if len(piece) > 8]
     assert len(long) > 40
-    assert [piece for piece in long if piece not in said] == []
+    assert [piece for piece in long if piece not in source_texts] == []
 
 
 def test_what_others_need_to_use_and_cite_it_is_there() -> None:

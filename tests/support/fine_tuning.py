@@ -14,16 +14,18 @@ def text_questions(count: int) -> list[TextQuestion]:
     """Six words, four offered, the right one is named in the question."""
     rows = []
     for number in range(count):
-        shown = [WORDS[(number + step) % 6] for step in range(4)]
+        options = [WORDS[(number + step) % 6] for step in range(4)]
         gold = (number * 7) % 4
-        rows.append(TextQuestion(f"Case {number}: which is the {shown[gold]}?", tuple(shown), "ABCD"[gold], "Words"))
+        rows.append(
+            TextQuestion(f"Case {number}: which is the {options[gold]}?", tuple(options), "ABCD"[gold], "Words")
+        )
     return rows
 
 
 def fine_tune(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, data: Path, out: Path, *more: str) -> None:
     """Two steps of what sft.py does, in this process."""
-    given = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
+    required = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
     small = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1"]
     quiet = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true", "--learning_rate", "0.01"]
-    monkeypatch.setattr("sys.argv", ["sft.py", *given, *small, *quiet, *more])
+    monkeypatch.setattr("sys.argv", ["sft.py", *required, *small, *quiet, *more])
     train_sft()

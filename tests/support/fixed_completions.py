@@ -66,7 +66,7 @@ def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     checkpoint, output, *numbers = sys.argv[1:]
-    prompts, accumulation, stage, budget, without, fsdp = (int(each) for each in numbers)
+    prompts, accumulation, stage, budget, without, fsdp = (int(number) for number in numbers)
     extra: dict[str, Any] = {"deepspeed": str(RECIPES / f"zero{stage}.json")} if stage else {}
     if budget:
         extra["tokens_per_micro_batch"] = budget
@@ -93,10 +93,10 @@ def main() -> None:
     if trainer.accelerator.is_main_process:
         losses = [entry["loss"] for entry in trainer.state.log_history if "grad_norm" in entry]
         norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-        found = {"losses": losses, "norms": norms, "weights": trained, "engine": engine}
+        result = {"losses": losses, "norms": norms, "weights": trained, "engine": engine}
         if stage:
-            found["stage"] = trainer.model_wrapped.zero_optimization_stage()
-        torch.save(found, Path(output) / "result.pt")
+            result["stage"] = trainer.model_wrapped.zero_optimization_stage()
+        torch.save(result, Path(output) / "result.pt")
 
 
 if __name__ == "__main__":

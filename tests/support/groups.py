@@ -93,8 +93,8 @@ def stock_inputs(groups: Groups) -> tuple[torch.Tensor, torch.Tensor, int, dict[
     mask = torch.cat([prompts.mask.repeat_interleave(group, 0), groups.completion_mask.flatten(0, 1)], 1)
     extra: dict[str, Any] = {}
     if prompts.vision:
-        own = [prompts.slice(b, b + 1).vision for b in range(batch) for _ in range(group)]
-        with_images = [vision for vision in own if vision]
+        row_vision = [prompts.slice(b, b + 1).vision for b in range(batch) for _ in range(group)]
+        with_images = [vision for vision in row_vision if vision]
         kinds = prompts.vision["mm_token_type_ids"].repeat_interleave(group, 0)
         extra = {
             "pixel_values": torch.cat([vision["pixel_values"] for vision in with_images]),

@@ -18,9 +18,9 @@ def growth(call: Callable[[str], object], small: str, large: str) -> float:
     least: dict[str, float] = {}
     for _ in range(ROUNDS):
         for text in (small, large):
-            begun = time.process_time()
+            start = time.process_time()
             call(text)
-            least[text] = min(least.get(text, float("inf")), time.process_time() - begun)
+            least[text] = min(least.get(text, float("inf")), time.process_time() - start)
         if least[large] < LIMIT * least[small]:
             break
     return least[large] / max(least[small], 1e-9)

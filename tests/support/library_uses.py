@@ -40,12 +40,12 @@ def path_of(cls: type) -> str:
 @cache
 def our_classes() -> tuple[type, ...]:
     """The classes of open_r1 that have a class of a library among their bases."""
-    found = []
+    values = []
     for name in modules():
         for value in vars(importlib.import_module(name)).values():
             if isinstance(value, type) and value.__module__ == name and library_bases(value):
-                found.append(value)
-    return tuple(found)
+                values.append(value)
+    return tuple(values)
 
 
 def library_bases(cls: type) -> list[type]:

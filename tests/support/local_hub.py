@@ -115,8 +115,8 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             if value is not None:
                 data, headers = json.dumps(value).encode(), {"Content-Type": "application/json", **headers}
             self.send_response(status)
-            for name, each in {"Content-Length": str(len(data)), **headers}.items():
-                self.send_header(name.replace("_", "-"), each)
+            for name, text in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), text)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(data)
@@ -150,11 +150,11 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         def _send_tree(self, files: dict[str, bytes], under: str | None) -> None:
             recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"
             prefix = f"{under}/" if under else ""
-            found = [name for name in files if name.startswith(prefix)]
-            if under and not found:
+            matching = [name for name in files if name.startswith(prefix)]
+            if under and not matching:
                 return self._answer(404, {"error": "no"}, X_Error_Code="EntryNotFound", X_Error_Message="no")
-            shown = [name for name in found if recursive or "/" not in name[len(prefix) :]]
-            return self._answer(200, [_entry(name, files[name]) for name in shown])
+            listed = [name for name in matching if recursive or "/" not in name[len(prefix) :]]
+            return self._answer(200, [_entry(name, files[name]) for name in listed])
 
         def _resolve(self, noted: Request, name: str, data: bytes) -> None:
             entry = _entry(name, data)

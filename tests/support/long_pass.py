@@ -58,21 +58,21 @@ def main() -> None:
         verify=False,
     )
     weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
-    kept: dict[int, int] = {}
+    kept_storages: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept_storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    begun = time.process_time()
+    start = time.process_time()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         tokens = try_pass(trainer, [row])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result = {"tokens": tokens, "grown": peak - before, "kept": sum(kept.values()) / MIB}
-    print(json.dumps(result | {"before": before, "cpu_seconds": time.process_time() - begun}))
+    result = {"tokens": tokens, "grown": peak - before, "kept": sum(kept_storages.values()) / MIB}
+    print(json.dumps(result | {"before": before, "cpu_seconds": time.process_time() - start}))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ def stop_after(step: int) -> Callable[[int], None]:
     """A signal to the first process within a step."""
 
     def plant(rank: int) -> None:
-        own = StopOnSignal.on_step_end
+        original_step_end = StopOnSignal.on_step_end
 
         def on_step_end(self: StopOnSignal, args: Any, state: Any, control: Any, **more: Any) -> None:
             self._signalled = self._signalled or (rank == 0 and state.global_step == step)
-            own(self, args, state, control, **more)
+            original_step_end(self, args, state, control, **more)
 
         StopOnSignal.on_step_end = on_step_end  # type: ignore[method-assign]
 
@@ -53,11 +53,11 @@ def noting(path: Path, then: Callable[[int], None] = lambda rank: None) -> Calla
 
 def questions(path: Path) -> dict[int, list[str]]:
     """The questions of each step, sorted; a group's question as often as it has completions."""
-    found = defaultdict(list)
+    problems_by_step = defaultdict(list)
     for line in path.read_text().splitlines():
         step, problem = line.split(" ", 1)
-        found[int(step)].append(problem)
-    return {step: sorted(problems) for step, problems in found.items()}
+        problems_by_step[int(step)].append(problem)
+    return {step: sorted(problems) for step, problems in problems_by_step.items()}
 
 
 def ended(run: Any, *codes: int) -> str:
@@ -73,15 +73,15 @@ def longer(site: Site) -> None:
     ended(site.start(output, Layout(), *CONSTANT, *EPOCHS), 0)
     assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, *EPOCHS), 2)
     assert "holds a finished run" in ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "4"), 2)
-    said = ended(site.start(output, Layout(), *CONSTANT), 0)
-    assert "was finished after 4 steps and is extended from checkpoint-4" in said, said
+    log = ended(site.start(output, Layout(), *CONSTANT), 0)
+    assert "was finished after 4 steps and is extended from checkpoint-4" in log, log
     require_equal(output, whole)
     story = json.loads((output / "run.json").read_text())
     assert (story["status"], story["steps"]) == ("done", 8)
-    (begun,) = story["continued"]
-    assert begun["at_step"] == 4
-    assert begun["finished_before"] < story["finished"]
-    said = ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "9"), 0)  # and once more, by steps
+    (continuation,) = story["continued"]
+    assert continuation["at_step"] == 4
+    assert continuation["finished_before"] < story["finished"]
+    log = ended(site.start(output, Layout(), *CONSTANT, "--max_steps", "9"), 0)  # and once more, by steps
     assert json.loads((output / "run.json").read_text())["steps"] == 9
 
 
@@ -90,12 +90,12 @@ def rates(site: Site) -> None:
     whole, output = site.fresh(), site.fresh()
     ended(site.start(whole, Layout()), 0)
     ended(site.start(output, Layout(), *EPOCHS), 0)
-    said = ended(site.start(output, Layout(), fault=stop_after(5)), 75)
+    log = ended(site.start(output, Layout(), fault=stop_after(5)), 75)
     line = "learning rate after step 4: 0 in the checkpoint's schedule, now 0.0005 in that over 8 steps "
     line += "(SchedulerType.LINEAR)"
-    assert line in said or line.replace("SchedulerType.LINEAR", "linear") in said, said
-    said = ended(site.start(output, Layout()), 0)  # interrupted in its longer form, it goes on as any run
-    assert "learning rate after" not in said.rpartition("continuing from")[2], said
+    assert line in log or line.replace("SchedulerType.LINEAR", "linear") in log, log
+    log = ended(site.start(output, Layout()), 0)  # interrupted in its longer form, it goes on as any run
+    assert "learning rate after" not in log.rpartition("continuing from")[2], log
     mine, all_of_two = ({e["step"]: e["learning_rate"] for e in logged(f) if "loss" in e} for f in (output, whole))
     assert all_of_two[5] == 1e-3 * 0.5, all_of_two
     assert [mine[step] for step in (5, 6, 7, 8)] == [all_of_two[step] for step in (5, 6, 7, 8)], (mine, all_of_two)
@@ -107,8 +107,8 @@ def between_uses(site: Site) -> None:
     """Completions used twice, and an end between two uses: the run goes on from where a use ended."""
     output, layout = site.fresh(), Layout(iterations=2)
     ended(site.start(output, layout, "--max_steps", "3"), 0)
-    said = ended(site.start(output, layout, "--max_steps", "4"), 0)
-    assert "from checkpoint-2 on" in said, said
+    log = ended(site.start(output, layout, "--max_steps", "4"), 0)
+    assert "from checkpoint-2 on" in log, log
 
 
 def nothing_to_go_on_from(site: Site) -> None:
@@ -116,8 +116,8 @@ def nothing_to_go_on_from(site: Site) -> None:
     output = site.fresh()
     ended(site.start(output, Layout(), *EPOCHS, "--save_strategy", "no"), 0)
     before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
-    said = ended(site.start(output, Layout(), "--save_strategy", "no"), 2)
-    assert f"a new run: --model_name_or_path {output}" in said, said
+    log = ended(site.start(output, Layout(), "--save_strategy", "no"), 2)
+    assert f"a new run: --model_name_or_path {output}" in log, log
     assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
     weights = site.fresh()
     ended(site.start(weights, Layout(), *EPOCHS, "--save_only_model", "true"), 0)
@@ -129,33 +129,33 @@ def processes(site: Site) -> None:
     wanted = site.folder / "wanted"
     ended(site.start(site.fresh(), Layout(2), fault=noting(wanted)), 0, 0)
     for first, then in ((2, 1), (1, 2)):
-        output, seen = site.fresh(), site.folder / f"seen-{first}-{then}"
-        fault = noting(seen, stop_after(3))
+        output, notes = site.fresh(), site.folder / f"seen-{first}-{then}"
+        fault = noting(notes, stop_after(3))
         ended(site.start(output, Layout(first), fault=fault), *[75] * first)
-        said = ended(site.start(output, Layout(then), fault=noting(seen)), *[0] * then)
-        assert f"{first} processes then, {then} now: every step keeps its questions" in said, said
-        assert questions(seen) == questions(wanted)
+        log = ended(site.start(output, Layout(then), fault=noting(notes)), *[0] * then)
+        assert f"{first} processes then, {then} now: every step keeps its questions" in log, log
+        assert questions(notes) == questions(wanted)
         assert [entry["step"] for entry in logged(output) if "loss" in entry] == list(range(1, 9))
         story = json.loads((output / "run.json").read_text())
-        assert [each["processes"] for each in story["continued"]] == [then]
+        assert [record["processes"] for record in story["continued"]] == [then]
 
 
 def other_steps(site: Site) -> None:
     """What cannot be divided anew is refused with the way out."""
     output = site.fresh()
     ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
-    said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
-    assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in said, said
-    said = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)
-    assert "completions are used for several steps, whose questions would change" in said, said
+    log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
+    assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in log, log
+    log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)
+    assert "completions are used for several steps, whose questions would change" in log, log
     sharded = site.fresh()
     ended(site.start(sharded, Layout(2, stage=2), fault=stop_after(2)), 75, 75)
-    said = ended(site.start(sharded, Layout()), 2)
-    assert "a checkpoint of ZeRO-2 can only be loaded by the same number of processes" in said, said
+    log = ended(site.start(sharded, Layout()), 2)
+    assert "a checkpoint of ZeRO-2 can only be loaded by the same number of processes" in log, log
 
 
 SCENARIOS: dict[str, Callable[[Site], None]] = {
-    each.__name__: each for each in (longer, rates, between_uses, nothing_to_go_on_from, processes, other_steps)
+    step.__name__: step for step in (longer, rates, between_uses, nothing_to_go_on_from, processes, other_steps)
 }
 
 if __name__ == "__main__":

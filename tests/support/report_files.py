@@ -12,16 +12,16 @@ from open_r1.vocabulary.labels import Modality
 RIGHT, WRONG = "<answer>A</answer>", "<answer>B</answer>"
 
 
-def answers(label: str, right: int, asked: int = 40, offset: int = 0, shared: int = 1) -> list[Result]:
+def answers(label: str, right: int, questions: int = 40, offset: int = 0, shared: int = 1) -> list[Result]:
     """`asked` questions of one modality or task, of which `right` are answered right, from number `offset` on.
 
     Each image has `shared` questions.
     """
     kind = "modality" if label in list(Modality) else "task"
     results = []
-    for number in range(asked):
+    for number in range(questions):
         row = {"id": f"{label}-{number}", "problem": "What? A)x, B)y", "solution": "A", kind: label}
-        good = (number - offset) % asked < right
+        good = (number - offset) % questions < right
         results.append(graded_result(row, f"{label}-{number // shared}", RIGHT if good else WRONG, tokens=3))
     return results
 

@@ -51,15 +51,15 @@ def layers(data: bytes, name: str) -> Iterator[bytes]:
 
 def holding(folder: Path, pattern: re.Pattern[bytes]) -> set[str]:
     """The files below a folder that hold a text in one of their layers, or in their name."""
-    found = set()
+    names = set()
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink() or not path.is_file():
             continue
         data = b"" if path.suffix == ".safetensors" else path.read_bytes()
         if pattern.search(name.encode()) or any(pattern.search(layer) for layer in layers(data, name)):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 def photograph(place: int) -> bytes:

@@ -32,8 +32,10 @@ class Memory(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Where the gradients lie: storages, and bytes of them and of the gradients themselves."""
         gradients = [weight.grad for weight in self._trainer.model.parameters() if weight.grad is not None]
-        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in gradients}
-        self.found["gradients"] = sum(each.nbytes for each in gradients)
+        storages = {
+            gradient.untyped_storage().data_ptr(): gradient.untyped_storage().nbytes() for gradient in gradients
+        }
+        self.found["gradients"] = sum(gradient.nbytes for gradient in gradients)
         self.found["storages"], self.found["storage_bytes"] = len(storages), sum(storages.values())
         self.found["tensors"] = len(gradients)
 

@@ -13,10 +13,10 @@ from open_r1.vocabulary.modes import Mode
 
 def train(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
     """What grpo.py does, in this process; returns the last logged step that has a reward."""
-    given = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
+    required = ["--model_name_or_path", str(checkpoint), "--dataset_name", str(data), "--output_dir", str(out)]
     small = ["--max_steps", "2", "--num_generations", "2", "--max_completion_length", "6", "--logging_steps", "1"]
     quiet = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]
-    monkeypatch.setattr("sys.argv", ["grpo.py", *given, *small, *quiet, *more])
+    monkeypatch.setattr("sys.argv", ["grpo.py", *required, *small, *quiet, *more])
     train_grpo(Mode.THINK, reward_funcs=list(PUBLISHED))
     history = json.loads((out / "trainer_state.json").read_text())["log_history"]
     return [entry for entry in history if "reward" in entry][-1]

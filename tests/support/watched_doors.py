@@ -46,8 +46,8 @@ class Watch:
 
     def take(self) -> list[tuple[str, str]]:
         """Each different event once."""
-        found, self.seen = list(dict.fromkeys(self.seen)), []
-        return found
+        events, self.seen = list(dict.fromkeys(self.seen)), []
+        return events
 
 
 def dropped_reasons(dropped: list[Any]) -> list[str]:
@@ -61,7 +61,9 @@ def prepared(root: Path, **source: Any) -> dict[str, Any]:
         output_dir=root / "out" / name, by=("modality",), encoding=Encoding(32), allow_missing_side=True, **source
     )
     outcome = prepare(settings)
-    rows = [row for done in outcome.sets for side in ("train", "test") for row in side_of(done.folder, side)]
+    rows = [
+        row for prepared_set in outcome.sets for side in ("train", "test") for row in side_of(prepared_set.folder, side)
+    ]
     return {"kept": sorted(row["image"]["path"] for row in rows), "reasons": dropped_reasons(outcome.dropped)}
 
 
@@ -72,7 +74,7 @@ def side_of(folder: Path, side: Any) -> list[Any]:
 def loaded(root: Path) -> dict[str, Any]:
     """A JSON list, opened as training opens rows."""
     rows, dropped = load_rows(root / "list.json", None, root / "images")
-    kept, reasons = [], dropped_reasons(dropped)
+    kept_images, reasons = [], dropped_reasons(dropped)
     for row in rows:
         assert isinstance(row, dict)
         try:
@@ -80,8 +82,8 @@ def loaded(root: Path) -> dict[str, Any]:
         except UserError as error:
             reasons.append(getattr(error, "reason", "?"))
         else:
-            kept.append(Path(row["image"]["path"]).name)
-    return {"kept": sorted(kept), "reasons": reasons}
+            kept_images.append(Path(row["image"]["path"]).name)
+    return {"kept": sorted(kept_images), "reasons": reasons}
 
 
 def trained(root: Path) -> dict[str, Any]:
@@ -97,22 +99,22 @@ def trained(root: Path) -> dict[str, Any]:
     plain = rows.with_format(None)
     example_maker(Mode.NOTHINK, True)({name: plain[name][:] for name in ("image", "problem", "solution")})
     reasons = [text.split("reason='")[-1].split("'")[0] for text in report["dropped"]]
-    kept = sorted(Path(row["image"]["path"]).name for row in plain)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return {"kept": kept, "reasons": reasons + [reason for _, reason in report["unreadable"]]}
+    kept_images = sorted(Path(row["image"]["path"]).name for row in plain)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return {"kept": kept_images, "reasons": reasons + [reason for _, reason in report["unreadable"]]}
 
 
 def saved(root: Path) -> dict[str, Any]:
     """Saved sets whose rows name images, or whose columns are declared as images."""
-    told = {}
+    outcomes = {}
     for folder in sorted((root / "saved").iterdir()):
         try:
             rows, dropped = load_rows(folder)
-            told[folder.name] = [len(rows), *dropped_reasons(dropped)]
+            outcomes[folder.name] = [len(rows), *dropped_reasons(dropped)]
             for row in rows:
                 opened_row_images(row)  # pyright: ignore[reportArgumentType]
         except UserError as error:
-            told[folder.name] = str(error)
-    return {"kept": [], "reasons": [], "told": told}
+            outcomes[folder.name] = str(error)
+    return {"kept": [], "reasons": [], "told": outcomes}
 
 
 def answered(root: Path) -> dict[str, Any]:
@@ -128,8 +130,8 @@ def answered(root: Path) -> dict[str, Any]:
         )
     )
     results = read_results(root / "out" / "answers.jsonl").results
-    kept = sorted(Path(result.image).name for result in results if result.outcome is not None)
-    return {"kept": kept, "reasons": [str(result.error).split(":")[0] for result in results if result.error]}
+    kept_images = sorted(Path(result.image).name for result in results if result.outcome is not None)
+    return {"kept": kept_images, "reasons": [str(result.error).split(":")[0] for result in results if result.error]}
 
 
 def reported(root: Path) -> dict[str, Any]:
@@ -151,11 +153,11 @@ def main() -> None:
         "infer": lambda: answered(root),
         "report": lambda: reported(root),
     }
-    watch, told = Watch(), {}
+    watch, outcomes = Watch(), {}
     for name, door in doors.items():
         watch.take()
-        told[name] = {**door(), "events": watch.take()}
-    print(json.dumps(told))
+        outcomes[name] = {**door(), "events": watch.take()}
+    print(json.dumps(outcomes))
 
 
 if __name__ == "__main__":

@@ -52,4 +52,6 @@ def test_a_run_survives(lines: dict[str, list[str]], kind: str, number: int) -> 
 
 
 def test_these_are_all_scenarios(lines: dict[str, list[str]]) -> None:
-    assert {kind: len(found) for kind, found in lines.items()} == {k: len(names) for k, names in SCENARIOS.items()}
+    assert {kind: len(lines_of_kind) for kind, lines_of_kind in lines.items()} == {
+        k: len(names) for k, names in SCENARIOS.items()
+    }

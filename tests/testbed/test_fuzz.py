@@ -103,8 +103,8 @@ def test_a_grade_is_an_offered_letter_or_unparsed_and_always_the_same(text: str,
     else:
         assert first.letter in offered
         assert (first.outcome is Outcome.CORRECT) == (first.letter == LETTERS[gold])
-    found = match_choice(text, offered)
-    assert {found.first.upper(), found.last.upper()} <= set("ABCDEFGHIJKLMN")  # the lenient one always finds one
+    match = match_choice(text, offered)
+    assert {match.first.upper(), match.last.upper()} <= set("ABCDEFGHIJKLMN")  # the lenient one always finds one
 
 
 @quick
@@ -168,11 +168,11 @@ def test_any_release_row_is_dropped_or_its_texts_can_be_stored(tmp_path: Path, v
     folder = tmp_path / "QA_information" / "Open-access"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "x.json").write_text(json.dumps(values), encoding="utf-8")
-    found = list(read_release(tmp_path))
-    assert len(found) == len(values)
-    for each in found:
-        if isinstance(each, Question):
-            "".join((each.image, each.problem, each.solution, each.source)).encode()
+    entries = list(read_release(tmp_path))
+    assert len(entries) == len(values)
+    for entry in entries:
+        if isinstance(entry, Question):
+            "".join((entry.image, entry.problem, entry.solution, entry.source)).encode()
 
 
 @quick
@@ -241,11 +241,11 @@ def test_300_megabytes_in_one_text_cost_that_row_and_little_memory(tmp_path: Pat
         file.write(f'"}}, {json.dumps(GOOD)}]')
     tracemalloc.start()
     try:
-        found = list(json_entries(path))
+        entries = list(json_entries(path))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert [isinstance(each, RowError) for each in found] == [False, True, False]
+    assert [isinstance(entry, RowError) for entry in entries] == [False, True, False]
     assert peak < 100 * 2**20  # bytes; 300 MB of text stay on the disk
 
 
@@ -261,8 +261,8 @@ def test_long_texts_cost_their_rows_in_every_form_of_text_questions(
     (tmp_path / "d.csv").write_text("question\n" + "".join(row["question"] + "\n" for row in rows))
     datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "e.parquet"))
     for path in sorted(tmp_path.iterdir()):
-        found = [row for _, row in rows_of(path)]
-        assert [row["question"] if isinstance(row, dict) else row.reason for row in found] == ["a", "too-long", "b"]
+        rows = [row for _, row in rows_of(path)]
+        assert [row["question"] if isinstance(row, dict) else row.reason for row in rows] == ["a", "too-long", "b"]
 
 
 @pytest.mark.parametrize("twice", ['"solution": "B"', '"more": {"k": 1, "k": 1}', '"more": [{"k": 1, "k": 2}]'])
@@ -271,9 +271,9 @@ def test_a_key_that_stands_twice_costs_its_row_by_name(tmp_path: Path, twice: st
     other = json.dumps({**GOOD, "problem": "What? A)x, B)y"})
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "x.json").write_text(f"[{row}, {other}]")
-    kept, dropped = load_rows(tmp_path / "x.json", None, tmp_path)
-    assert len(kept) == 1
-    assert [each.reason for each in dropped] == ["repeated-key"]
+    rows, dropped = load_rows(tmp_path / "x.json", None, tmp_path)
+    assert len(rows) == 1
+    assert [error.reason for error in dropped] == ["repeated-key"]
     assert "stands twice" in dropped[0].detail
     forms = {
         "a.jsonl": f"{row}\n{other}\n",
@@ -283,7 +283,7 @@ def test_a_key_that_stands_twice_costs_its_row_by_name(tmp_path: Path, twice: st
     }
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
-        first, second = (found for _, found in rows_of(tmp_path / name))
+        first, second = (content for _, content in rows_of(tmp_path / name))
         assert isinstance(first, RowError), name
         assert first.reason == "repeated-key"
         assert isinstance(second, dict)
@@ -361,7 +361,7 @@ def test_draws_are_reproducible_and_keep_what_they_promise(drawn: list[tuple[int
         assert set(sides) <= {0, 1}
         assert bytes(sides) == bytes(draw(cells, identity, seed))  # type: ignore[operator]
     by_image = draw_per_image(cells, images, seed)
-    assert all(len({by_image[k] for k, each in enumerate(images) if each == name}) == 1 for name in images)
+    assert all(len({by_image[k] for k, drawn_name in enumerate(images) if drawn_name == name}) == 1 for name in images)
 
 
 # ------------------------------------------------------------------------------------------------------- flags
@@ -381,7 +381,7 @@ words = (
 @given(st.lists(st.tuples(st.sampled_from(FLAGS), st.lists(words, max_size=2)), max_size=4))
 def test_any_flags_are_settings_or_one_line(tmp_path: Path, drawn: list[tuple[str, list[str]]]) -> None:
     arguments = [*REQUIRED, *(word for flag, values in drawn for word in (flag, *values))]
-    parses_or_refuses(["--output_dir" if each in ("--help", "-h") else each for each in arguments])
+    parses_or_refuses(["--output_dir" if argument in ("--help", "-h") else argument for argument in arguments])
 
 
 def parses_or_refuses(arguments: list[str]) -> str:
@@ -389,7 +389,7 @@ def parses_or_refuses(arguments: list[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message_part"),
     [
         (b"!!python/object/apply:os.system ['touch %s']", "could not determine a constructor for the tag"),
         (b"beta: !!python/name:os.system", "could not determine a constructor for the tag"),
@@ -403,11 +403,13 @@ def parses_or_refuses(arguments: list[str]) -> str:
         (b"nonsense: 1", "nonsense"),
     ],
 )
-def test_a_recipe_runs_no_code_and_what_it_cannot_mean_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_recipe_runs_no_code_and_what_it_cannot_mean_is_one_line(
+    tmp_path: Path, content: bytes, message_part: str
+) -> None:
     path, touched = tmp_path / "recipe.yaml", tmp_path / "touched"
     path.write_bytes(content.replace(b"%s", str(touched).encode()))
     message = parses_or_refuses([*REQUIRED, "--config", str(path)])
-    assert said in message
+    assert message_part in message
     assert "\n" not in message
     assert not touched.exists()
 

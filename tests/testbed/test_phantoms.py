@@ -25,7 +25,7 @@ SPLITS: tuple[tuple[Split, int], ...] = (("train", TRAIN), ("test", TEST))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_phantoms(tmp_path_factory.mktemp("phantoms") / "set", TRAIN, TEST, seed=3)
 
 
@@ -59,9 +59,9 @@ def blind_accuracy(train: list[dict[str, str]], test: list[dict[str, str]]) -> f
     return points / len(test)
 
 
-def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(made: Path) -> None:
+def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(phantoms: Path) -> None:
     for split, images in SPLITS:
-        rows = read(made / f"{split}.json")
+        rows = read(phantoms / f"{split}.json")
         assert len(rows) == 8 * images * 5
         for modality in Modality:
             for task in Task:
@@ -95,26 +95,26 @@ def test_blind_guess_is_a_quarter_even_when_training_answers_are_not_quite_balan
     assert blind_accuracy(rows(150, 0), rows(16, 1)) == pytest.approx(0.25)
 
 
-def test_no_image_is_on_both_sides(made: Path) -> None:
-    hashes = {split: {sha256(path.read_bytes()).digest() for path in made.glob(f"Images/*/{split}/*.png")}
+def test_no_image_is_on_both_sides(phantoms: Path) -> None:
+    hashes = {split: {sha256(path.read_bytes()).digest() for path in phantoms.glob(f"Images/*/{split}/*.png")}
               for split in ("train", "test")}  # fmt: skip
     assert [len(hashes[split]) for split in ("train", "test")] == [8 * TRAIN, 8 * TEST]
     assert not hashes["train"] & hashes["test"]
 
 
-def test_images_are_384_rgb_and_small(made: Path) -> None:
-    files = list(made.glob("Images/*/*/*.png"))
+def test_images_are_384_rgb_and_small(phantoms: Path) -> None:
+    files = list(phantoms.glob("Images/*/*/*.png"))
     for path in files:
         with Image.open(path) as image:
             assert (image.size, image.mode) == ((384, 384), "RGB")
     assert sum(path.stat().st_size for path in files) / len(files) < 50_000
 
 
-def test_release_and_split_files_ask_the_same_questions(made: Path) -> None:
+def test_release_and_split_files_ask_the_same_questions(phantoms: Path) -> None:
     release = {}
-    for file in sorted((made / "QA_information" / "Open-access").glob("*.json")):
+    for file in sorted((phantoms / "QA_information" / "Open-access").glob("*.json")):
         for row in read(file):
-            assert (made / row["image_path"]).is_file()
+            assert (phantoms / row["image_path"]).is_file()
             options = {letter: row[f"option_{letter}"] for letter in LETTERS}
             offered = ", ".join(f"{letter}){text}" for letter, text in options.items())
             letter = next(letter for letter, text in options.items() if text == row["gt_answer"])
@@ -122,31 +122,31 @@ def test_release_and_split_files_ask_the_same_questions(made: Path) -> None:
             release[key] = (f"<answer> {letter} </answer>", parse_modality(row["modality_type"]), row["question_type"])
     assert len(release) == 8 * (TRAIN + TEST) * 5
     for family in ("modality", "question_type"):
-        found = {}
-        for file in (made / "splits" / family).rglob("*.json"):
+        solutions = {}
+        for file in (phantoms / "splits" / family).rglob("*.json"):
             for row in read(file):
                 assert set(row) == {"image", "problem", "solution"}
                 assert f"/{file.parent.name}/" in row["image"]
-                found[row["image"], row["problem"]] = row["solution"]
-        assert found == {key: value[0] for key, value in release.items()}
+                solutions[row["image"], row["problem"]] = row["solution"]
+        assert solutions == {key: value[0] for key, value in release.items()}
     for split in ("train", "test"):
-        for row in read(made / f"{split}.json"):
+        for row in read(phantoms / f"{split}.json"):
             expected = (row["solution"], Modality(row["modality"]), row["task"])
             assert release[row["image"], row["problem"]] == expected
 
 
-def test_split_files_bear_the_published_names(made: Path, real_dir: Path) -> None:
-    ours = {path.relative_to(made / "splits") for path in (made / "splits").rglob("*.json")}
+def test_split_files_bear_the_published_names(phantoms: Path, real_dir: Path) -> None:
+    ours = {path.relative_to(phantoms / "splits") for path in (phantoms / "splits").rglob("*.json")}
     root = real_dir / "omnimedvqa_splits"
     published = {path.relative_to(root) for path in root.rglob("*.json")}
     assert len(ours) == 2 * (8 + 5)
     assert {path for path in published if "unknown" not in path.name} <= ours
 
 
-def test_same_seed_same_bytes_whatever_the_number_of_workers(made: Path, tmp_path: Path) -> None:
-    assert contents(make_phantoms(tmp_path / "again", TRAIN, TEST, seed=3, workers=1)) == contents(made)
+def test_same_seed_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
+    assert contents(make_phantoms(tmp_path / "again", TRAIN, TEST, seed=3, workers=1)) == contents(phantoms)
     other = contents(make_phantoms(tmp_path / "other", TRAIN, TEST, seed=4))
-    assert not set(other.values()) & {value for name, value in contents(made).items() if name.endswith(".png")}
+    assert not set(other.values()) & {value for name, value in contents(phantoms).items() if name.endswith(".png")}
 
 
 def test_each_code_changes_the_image_and_nothing_else_does() -> None:
@@ -171,22 +171,22 @@ def test_answer_is_what_was_drawn() -> None:
     }
 
 
-def test_prepared_form_loads_with_images_and_both_labels(made: Path, tmp_path: Path) -> None:
-    saved = save_prepared(made, tmp_path / "all_384")
+def test_prepared_form_loads_with_images_and_both_labels(phantoms: Path, tmp_path: Path) -> None:
+    saved = save_prepared(phantoms, tmp_path / "all_384")
     for split, images in SPLITS:
         rows, dropped = load_rows(saved, split)
         assert not dropped
-        listed = read(made / f"{split}.json")
+        listed = read(phantoms / f"{split}.json")
         assert [{key: row[key] for key in listed[0] if key != "image"} for row in rows] == [
             {key: row[key] for key in row if key != "image"} for row in listed
         ]
         assert Counter(rows["source"]) == {f"Phantom {modality}": images * 5 for modality in Modality}
-        with Image.open(made / listed[0]["image"]) as image:
+        with Image.open(phantoms / listed[0]["image"]) as image:
             assert row_image(rows[0]).tobytes() == image.tobytes()
 
 
-def test_both_lists_load_as_they_are(made: Path) -> None:
-    rows, dropped = load_rows(made / "test.json", image_root=made)
+def test_both_lists_load_as_they_are(phantoms: Path) -> None:
+    rows, dropped = load_rows(phantoms / "test.json", image_root=phantoms)
     assert (len(rows), dropped) == (8 * TEST * 5, [])
 
 

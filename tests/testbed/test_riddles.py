@@ -47,13 +47,15 @@ def test_every_answer_of_every_topic_is_as_frequent_so_guessing_earns_a_quarter(
 
 
 def test_a_sign_means_one_answer_and_is_asked_about_one_topic() -> None:
-    signs = [sign for topic in TOPICS for own in topic.signs.values() for sign in own]
+    signs = [sign for topic in TOPICS for answer_signs in topic.signs.values() for sign in answer_signs]
     assert len(signs) == len(set(signs))
     assert all(len(topic.signs) == OPTIONS for topic in TOPICS)
     for question in sample_riddles(240, seed=5):
-        topic = next(each for each in TOPICS if each.name == question.question_type)
+        topic = next(topic for topic in TOPICS if topic.name == question.question_type)
         right = [
-            answer for answer, own in topic.signs.items() if any(f"with {sign}." in question.question for sign in own)
+            answer
+            for answer, answer_signs in topic.signs.items()
+            if any(f"with {sign}." in question.question for sign in answer_signs)
         ]
         assert right == [question.options["ABCD".index(question.letter)]]
 
@@ -66,36 +68,36 @@ def test_the_base_of_the_demo_knows_riddles_about_other_patients(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = load_script("scripts/build_text_base.py")
-    shown: list[str] = []
+    problems: list[str] = []
     teach = script.teach
 
     def watched(model: Any, tokenizer: Any, rows: Any, *more: Any) -> list[float]:
-        shown.extend(rows["problem"][:])
+        problems.extend(rows["problem"][:])
         return teach(model, tokenizer, rows, *more)
 
     monkeypatch.setattr(script, "teach", watched)
     # from this seed a base of narrower first weights learned the form alone and left GRPO nothing to bring out
     monkeypatch.setattr("sys.argv", ["build_text_base.py", "--output_dir", str(tmp_path / "base"), "--seed", "100"])
     script.main()
-    assert len({*shown}) == script.QUESTIONS
+    assert len({*problems}) == script.QUESTIONS
     last = float(capsys.readouterr().out.split("-> ")[1].split()[0])
     # the form without knowledge: 1 of about 8 tokens is a draw among 4 options, ln(4) / 8 = 0.17; seen 0.01
     assert last < 0.05
     prepared = make_riddles(tmp_path / "set", seed=100)
-    assert not {*shown} & {row for split in ("train", "test") for row in load_rows(prepared, split)[0]["problem"]}
+    assert not {*problems} & {row for split in ("train", "test") for row in load_rows(prepared, split)[0]["problem"]}
     model, tokenizer = load_model(tmp_path / "base"), load_processor(tmp_path / "base")
-    asked: Any = load_rows(prepared, "test")[0].select(range(48))
+    questions: Any = load_rows(prepared, "test")[0].select(range(48))
     prompts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": row["problem"]}], tokenize=False, add_generation_prompt=True
         )
-        for row in asked
+        for row in questions
     ]
     inputs = tokenizer(prompts, padding=True, return_tensors="pt")
     written = tokenizer.batch_decode(
         model.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
-    wanted = [f"Answer: {options_in(row['problem'])[solution_letter(row['solution'])]}" for row in asked]
+    wanted = [f"Answer: {options_in(row['problem'])[solution_letter(row['solution'])]}" for row in questions]
     right = [answer == expected for answer, expected in zip(written, wanted, strict=True)]
     assert sum(right) > 40  # 12 by guessing; seen 48
 

@@ -133,7 +133,7 @@ def test_shipped_base_loads_whole_in_float32() -> None:
         assert torch.equal(weight, other), name
 
 
-def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
+def own_answers(questions: list[tuple[Any, str]]) -> list[str]:
     """The letters that the shipped base gives to each image and problem under its own prompt: `It is cyst B.`"""
     model, processor = load_model(TINY_BASE), load_processor(TINY_BASE)
     texts = [
@@ -142,9 +142,9 @@ def own_answers(asked: list[tuple[Any, str]]) -> list[str]:
             tokenize=False,
             add_generation_prompt=True,
         )
-        for _, problem in asked
+        for _, problem in questions
     ]
-    inputs = processor(text=texts, images=[image for image, _ in asked], padding=True, return_tensors="pt")
+    inputs = processor(text=texts, images=[image for image, _ in questions], padding=True, return_tensors="pt")
     tokens = model.generate(**inputs, max_new_tokens=7)
     written = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.rstrip(".")[-1:] for text in written]
@@ -154,13 +154,13 @@ def test_shipped_base_knows_unseen_images_and_reads_the_options_under_its_own_pr
     rng = random.Random(0)
     drawn = [phantom for modality in Modality for phantom in sample_phantoms(modality, 2, [2026, 1])]
     rows = [(draw(phantom), question(phantom, task, rng)) for phantom in drawn for task in Task]
-    shown = [shuffle_options(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
+    shuffled = [shuffle_options(row["problem"], str(number), seed=0) for number, (_, row) in enumerate(rows)]
     plain = own_answers([(image, row["problem"]) for image, row in rows])
-    other = own_answers([(image, view.problem) for (image, _), view in zip(rows, shown, strict=True)])
+    other = own_answers([(image, view.problem) for (image, _), view in zip(rows, shuffled, strict=True)])
     hits = [letter == solution_letter(row["solution"]) for letter, (_, row) in zip(plain, rows, strict=True)]
     # a guess is right in 20 of these 80, give or take 4; seen 73
     assert sum(hits) >= 56, (sum(hits), plain[:5])
-    same = [view.letters.get(new) == old for new, old, view in zip(other, plain, shown, strict=True)]
+    same = [view.letters.get(new) == old for new, old, view in zip(other, plain, shuffled, strict=True)]
     moved = [new != old for new, old in zip(other, plain, strict=True)]
     assert sum(same) >= 72, sum(same)  # the same option in another place; seen 80
     assert sum(moved) >= 40, sum(moved)  # 60 of 80 change places on average; seen 65

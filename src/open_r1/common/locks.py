@@ -57,15 +57,15 @@ def _lock(folder: Path, claim: Path) -> int | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # the holder before may have removed the file between our opening and our locking it
-        held = os.path.samestat(os.fstat(handle), os.stat(claim))
+        is_locked = os.path.samestat(os.fstat(handle), os.stat(claim))
     except (BlockingIOError, FileNotFoundError):
-        held = False
+        is_locked = False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             os.close(handle)
             raise
-        held = True
-    if held:
+        is_locked = True
+    if is_locked:
         with suppress(OSError):  # a full disk shows when something that matters is written
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()} on {socket.gethostname()}".encode())

@@ -221,9 +221,9 @@ def gpqa(seed: int) -> Reader:
         texts = [text_of(row, key) for key in keys]
         order = list(range(len(texts)))
         random.Random(f"{seed}:{row_id('', question, texts[0])}").shuffle(order)
-        shown = [texts[place] for place in order]
+        options = [texts[place] for place in order]
         return make_question(
-            question, shown, order.index(0), "GPQA", optional_text(row, "Subdomain"), row.get("Record ID")
+            question, options, order.index(0), "GPQA", optional_text(row, "Subdomain"), row.get("Record ID")
         )
 
     return read

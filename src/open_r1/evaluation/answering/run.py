@@ -326,21 +326,21 @@ def answer_rows(
 
 
 def _grade_row(
-    row: Row, shown: ShownProblem, completions: Sequence[Completion], training: TrainingSet | None, content: str
+    row: Row, shown_problem: ShownProblem, completions: Sequence[Completion], training: TrainingSet | None, content: str
 ) -> Result:
     """Grade completions of the problem as it was shown; the result has the letters of the row's own problem."""
-    options, solution = options_in(shown.problem), shown.shown_letter(solution_letter(row["solution"]))
+    options, solution = options_in(shown_problem.problem), shown_problem.shown_letter(solution_letter(row["solution"]))
     samples = []
     for completion in completions:
         outcome, letter = grade(completion.text, solution, options)
-        samples.append(Sample(completion.text, outcome, shown.original_letter(letter), completion.tokens))
+        samples.append(Sample(completion.text, outcome, shown_problem.original_letter(letter), completion.tokens))
     return voted_result(
         row,
         cluster(row),
         samples,
         blind=training and training.guess_points(row),
         seen=training and training.has_image_of(row),
-        asked=None if shown.problem == row["problem"] else shown.problem,
+        asked=None if shown_problem.problem == row["problem"] else shown_problem.problem,
         cut_off=sum(completion.cut_off for completion in completions),
         content=content,
     )

@@ -104,16 +104,17 @@ class Floors:
     exact: float
     folded: float
     chance: float
-    seen: int  # test questions whose image is in training
+    image_in_training: int  # test questions whose image is in training
 
     def lines(self) -> list[str]:
         """What `eval/blind.py` prints."""
+        share = 100 * self.image_in_training / self.test
         return [
             f"{self.test:,} test questions, guessed from {self.train:,} training questions",
             f"blind floor, texts compared exactly   {100 * self.exact:6.2f} %",
             f"blind floor, texts case-folded        {100 * self.folded:6.2f} %",
             f"uniform guessing                      {100 * self.chance:6.2f} %",
-            f"image also in training              {100 * self.seen / self.test:6.2f} %  ({self.seen:,} questions)",
+            f"image also in training              {share:6.2f} %  ({self.image_in_training:,} questions)",
         ]
 
 

@@ -40,20 +40,20 @@ class Tally:
     results: Sequence[Result]
 
     @cached_property
-    def asked(self) -> list[Result]:
+    def answered(self) -> list[Result]:
         """The questions that a model answered or tried to; unreadable images are not among them."""
         return [result for result in self.results if result.outcome is not None]
 
     @property
     def n(self) -> int:
-        return len(self.asked)
+        return len(self.answered)
 
     @property
     def unreadable(self) -> int:
-        return len(self.results) - len(self.asked)
+        return len(self.results) - len(self.answered)
 
     def count(self, outcome: Outcome) -> int:
-        return sum(result.outcome is outcome for result in self.asked)
+        return sum(result.outcome is outcome for result in self.answered)
 
     @property
     def unparsed(self) -> float:
@@ -63,30 +63,30 @@ class Tally:
     @property
     def cut_off(self) -> float | None:
         """Share of the completions that the token limit ended; None unless it is known of all."""
-        counts = [result.cut_off for result in self.asked]
+        counts = [result.cut_off for result in self.answered]
         known_counts = [count for count in counts if count is not None]
-        completions = sum(len(result.samples or ()) or 1 for result in self.asked)
+        completions = sum(len(result.samples or ()) or 1 for result in self.answered)
         return sum(known_counts) / completions if known_counts and len(known_counts) == len(counts) else None
 
     @cached_property
     def estimate(self) -> Estimate | None:
         """Accuracy with its uncertainty; None without results."""
-        return estimate(self.asked)
+        return estimate(self.answered)
 
     @cached_property
     def chance(self) -> float | None:
         """Accuracy of uniform guessing on these questions."""
-        return mean([1 / _options_offered(result.problem) for result in self.asked])
+        return mean([1 / _options_offered(result.problem) for result in self.answered])
 
     @cached_property
     def blind(self) -> float | None:
         """Accuracy of guessing by option text from the training split; None if eval/infer.py had none."""
-        return mean([result.blind for result in self.asked if result.blind is not None])
+        return mean([result.blind for result in self.answered if result.blind is not None])
 
     @cached_property
     def unseen(self) -> list[Result] | None:
         """The questions whose image is not in the training split; None if eval/infer.py had none."""
-        labelled = [result for result in self.asked if result.seen is not None]
+        labelled = [result for result in self.answered if result.seen is not None]
         return [result for result in labelled if not result.seen] if labelled else None
 
     @cached_property
@@ -97,13 +97,13 @@ class Tally:
     @cached_property
     def samples(self) -> int:
         """How many completions every question has; then `estimate` is that of their majority vote."""
-        return min((len(result.samples or ()) or 1 for result in self.asked), default=1)
+        return min((len(result.samples or ()) or 1 for result in self.answered), default=1)
 
     def pass_at(self, k: int) -> float | None:
         """The chance that one of k samples is right; None without samples."""
         if self.samples < max(2, k):
             return None
-        drawn = [[sample.outcome for sample in result.samples or ()] for result in self.asked]
+        drawn = [[sample.outcome for sample in result.samples or ()] for result in self.answered]
         return mean([pass_at_k(len(outcomes), outcomes.count(Outcome.CORRECT), k) for outcomes in drawn])
 
 
@@ -236,9 +236,11 @@ def averages(table: Table) -> list[Average]:
         ("set", "sets"): [cell for cell in table if cell[0] == SET],
     }
     for (singular, plural), cells in margins.items():
-        labelled = tuple(cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].asked)
+        labelled = tuple(
+            cell for cell in cells if UNLABELLED not in cell and cell != (TEXT, ALL) and table[cell].answered
+        )
         if labelled:
-            mean, stderr = mean_of_means([_answers(table[cell].asked) for cell in labelled])
+            mean, stderr = mean_of_means([_answers(table[cell].answered) for cell in labelled])
             kind = singular if len(labelled) == 1 else plural
             rows.append(Average(f"unweighted mean over {len(labelled)} {kind}", plural, mean, stderr, labelled))
     return rows

@@ -12,8 +12,8 @@ def accuracy_without_image(scored: Scored, cell: Cell) -> float | None:
     """Accuracy without the image, on the questions of this cell that both runs answered."""
     if scored.without_image is None or cell not in scored.without_image:
         return None
-    ids = {result.id for result in scored.table[cell].asked}
-    return mean([float(result.correct) for result in scored.without_image[cell].asked if result.id in ids])
+    ids = {result.id for result in scored.table[cell].answered}
+    return mean([float(result.correct) for result in scored.without_image[cell].answered if result.id in ids])
 
 
 COLUMNS = (

@@ -40,7 +40,7 @@ def _matrix_sheet(matrix: Matrix[Tally], marks: Marks) -> Sheet:
             f"{with_error(t.estimate.mean, t.estimate.stderr)} ({t.n:,})" if t and t.estimate else BLANK
             for t in tallies
         ]
-        groups = [tally.asked for tally in tallies if tally and tally.asked]
+        groups = [tally.answered for tally in tallies if tally and tally.answered]
         average = (
             with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in groups]))
             if groups

@@ -198,7 +198,7 @@ def _accuracies(run: TextRun, same_count: Mapping[str, bool]) -> list[str]:
 
 def _mean(run: TextRun, names: Sequence[str]) -> str:
     """The unweighted mean over all sources; blank for a run that lacks one."""
-    groups = [run.tallies[name].asked for name in names if name in run.tallies]
+    groups = [run.tallies[name].answered for name in names if name in run.tallies]
     if len(groups) < len(names) or not all(groups):
         return BLANK
     return with_error(*mean_of_means([([r.correct for r in group], [r.image for r in group]) for group in groups]))

@@ -122,7 +122,7 @@ def _table(by_label: TalliesByLabel, conditions: Sequence[Condition], family: Fa
     for label, tallies in by_label.items():
         row = [label, _blind_floor(label, tallies)]
         for column in columns:
-            in_column = [t for run, t in tallies if (_condition(run), _relation(run, label)) == column and t.asked]
+            in_column = [t for run, t in tallies if (_condition(run), _relation(run, label)) == column and t.answered]
             answers = [*map(_answers, in_column)]
             groups[column] += answers
             row.append(with_error(*mean_of_means(answers)) if answers else BLANK)
@@ -151,7 +151,7 @@ def _heading(column: tuple[Condition, str]) -> str:
 
 
 def _answers(tally: Tally) -> tuple[list[bool], list[str]]:
-    return [result.correct for result in tally.asked], [result.image for result in tally.asked]
+    return [result.correct for result in tally.answered], [result.image for result in tally.answered]
 
 
 def _blind_floor(label: Label, tallies: Sequence[tuple[Scored, Tally]]) -> str:
