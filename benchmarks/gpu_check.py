@@ -133,12 +133,12 @@ def rollout(setting: Setting) -> list[Row]:
 
     from open_r1.checkpoints.loading import load_model
     from open_r1.checkpoints.processors import load_processor
-    from open_r1.training.grpo.rollout import sample_groups
+    from open_r1.training.grpo.rollout import GroupSampler
 
     model: Any = load_model(setting.checkpoint, dtype=setting.dtype).to(setting.device).eval()
     prompts, group = encode(load_processor(setting.checkpoint), 4, setting.device), 8
     short, long = (8, 40) if setting.on_gpu else (3, 6)
-    for name, sample in (("ours", sample_groups), ("stock", stock)):
+    for name, sample in (("ours", GroupSampler().sample_groups), ("stock", stock)):
 
         def run(length: int, sample: Any = sample) -> Callable[[], object]:
             return lambda: sample(model, prompts, group, sampling_of(model, length))

@@ -24,7 +24,7 @@ from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
-from open_r1.training.grpo.rollout import sample_groups
+from open_r1.training.grpo.rollout import GroupSampler
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -61,6 +61,7 @@ def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: i
     """Agreement and time of one setting."""
     config = sampling_of(model, length)
     drawn = []
+    sample_groups = GroupSampler().sample_groups
     for way in (stock, sample_groups):
         torch.manual_seed(0)
         drawn.append(way(model, prompts, group, config))

@@ -13,7 +13,7 @@ from trl.trainer.utils import add_fused_lm_head
 from open_r1.modeling.packed_rows import IGNORED, pack, packed_mask, packed_positions, tokens_computed
 from open_r1.modeling.prompt_batch import completion_lengths
 from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
-from open_r1.training.grpo.rollout import sample_groups
+from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
 IDS = {
@@ -223,7 +223,7 @@ def test_group_sampling_gives_the_tokens_of_stock_generation(model: Any, sampled
         torch.manual_seed(5)
         stock = model.generate(**inputs, generation_config=config)[:, ids.size(1) - length :]
     torch.manual_seed(5)
-    ours = sample_groups(model, groups.prompts, 3, config)
+    ours = GroupSampler().sample_groups(model, groups.prompts, 3, config)
     assert len({tuple(row) for row in ours.tolist()}) > 1
     assert stock.tolist() == ours.tolist()
 

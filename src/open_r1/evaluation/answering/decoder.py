@@ -2,11 +2,11 @@
 
 In these data several questions ask about one image, and a prompt begins with the image. So the vision tower and the
 language model's pass over "system turn, image" run once per image, all its questions reuse the cache, and only the
-text after it is computed per question. Several samples of one question share the whole prompt. Finished rows leave the
-batch. `generate` of transformers does none of this; a test checks that the tokens are the same.
+text after it is computed per question. Several samples of one question share the whole prompt. `generate` of
+transformers does none of this; a test checks that the tokens are the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ import torch
 from transformers import DynamicCache
 
 from open_r1.checkpoints.families import windowed_layers
-from open_r1.modeling.preallocated_cache import preallocated_cache
+from open_r1.modeling.decoding.loop import DecodingLoop, Pick
+from open_r1.modeling.decoding.steps import Prefilled
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.vision_attention import adapt_vision
-
-Pick = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""((N, V) logits, (N,) row indices, step) -> (N,) tokens."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +63,6 @@ class _Span:
     stop: int
 
 
-@dataclass
-class _State:
-    """The N rows that are not finished."""
-
-    cache: DynamicCache
-    logits: torch.Tensor  # (N, V) for the next token
-    positions: torch.Tensor  # (..., N, 1) of the next token
-    mask: torch.Tensor  # (N, S) 1 where the cache holds a real token, with room for all tokens to come
-    used: int  # columns of the cache in use
-
-
 class Decoder:
     """Continues prompts until an end token.
 
@@ -88,53 +75,34 @@ class Decoder:
 
     def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, max_new_tokens: int) -> None:
         self.model, self.pad_token, self.max_new_tokens = model, pad_token, max_new_tokens
-        self.end_tokens = torch.tensor(list(end_tokens), device=model.device)
+        self._continue = DecodingLoop(model, end_tokens, pad_token)
         adapt_vision(inner_model(model))
 
     @torch.inference_mode()
     def __call__(self, prompts: Prompts, pick: Pick, samples: int = 1) -> torch.Tensor:
         """(B * samples, C) tokens, the samples of a prompt next to each other, padded after the end token."""
-        state = self._prefill(prompts)
-        if samples > 1:
-            _repeat_rows(state, samples)
-        count, device = len(prompts.tokens) * samples, self.model.device
-        written = torch.full((count, self.max_new_tokens), self.pad_token, device=device)
-        rows, step = torch.arange(count, device=device), 0
-        while True:
-            chosen = pick(state.logits.float(), rows, step)
-            written[rows, step] = chosen
-            step += 1
-            unfinished = ~torch.isin(chosen, self.end_tokens)
-            if step == self.max_new_tokens or not bool(unfinished.any()):
-                return written[:, :step]
-            if not bool(unfinished.all()):
-                rows, chosen = rows[unfinished], chosen[unfinished]
-                _select_rows(state, unfinished)
-            self._advance(state, chosen)
+        return self._continue(self._prefill(prompts, samples), pick, self.max_new_tokens)
 
-    def _prefill(self, prompts: Prompts) -> _State:
+    def _prefill(self, prompts: Prompts, samples: int) -> Prefilled:
+        order = torch.arange(len(prompts.tokens), device=self.model.device).repeat_interleave(samples)
         if windowed_layers(self.model.config):
-            return self._prefill_separately(prompts)
+            return self._prefill_separately(prompts, order)
         prefixes, prefix_of = _shared_prefixes(prompts)
         layout = self._lay_out(prompts, prefixes, prefix_of)
         prefix_mask = torch.zeros(len(prefix_of), 0, dtype=torch.long, device=self.model.device)
-        starts, room = [0] * len(prefix_of), self.max_new_tokens
-        cache = preallocated_cache(self.model.config, room)
+        starts = [0] * len(prefix_of)
+        cache = DynamicCache(config=self.model.config)
         if len(prefixes) < len(prefix_of):
-            room += layout.ids.size(1) - min(prefix.stop for prefix in prefixes)
-            cache = preallocated_cache(self.model.config, room)
             _, mask = self._run(layout, prefixes, prefix_mask[: len(prefixes)], cache, prompts)
-            order = torch.tensor(prefix_of, device=self.model.device)
-            cache.batch_select_indices(order)
-            prefix_mask = mask[order]
+            prefix_rows = torch.tensor(prefix_of, device=self.model.device)
+            cache.batch_select_indices(prefix_rows)
+            prefix_mask = mask[prefix_rows]
             starts = [prefixes[index].stop for index in prefix_of]
         suffixes = [_Span(b, start, len(prompts.tokens[b])) for b, start in enumerate(starts)]
         hidden, mask = self._run(layout, suffixes, prefix_mask, cache, prompts)
-        mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
-        used = mask.size(1) - self.max_new_tokens
-        return _State(cache, self.model.lm_head(hidden), layout.following.to(self.model.device), mask, used)
+        return Prefilled(cache, mask, self.model.lm_head(hidden), layout.following.to(self.model.device), order)
 
-    def _prefill_separately(self, prompts: Prompts) -> _State:
+    def _prefill_separately(self, prompts: Prompts, order: torch.Tensor) -> Prefilled:
         """Compute each whole prompt, padded on the left.
 
         A layer with a window counts columns, so a row must not have padding between its tokens. Its cache drops what
@@ -148,8 +116,7 @@ class Decoder:
         hidden = inner_model(self.model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )[0]
-        mask = torch.cat([mask, mask.new_ones(len(mask), self.max_new_tokens)], 1)
-        return _State(cache, self.model.lm_head(hidden[:, -1]), positions[:, -1:] + 1, mask, width)
+        return Prefilled(cache, mask, self.model.lm_head(hidden[:, -1]), positions[:, -1:] + 1, order)
 
     def _lay_out(self, prompts: Prompts, prefixes: list[_Span], prefix_of: list[int]) -> _Layout:
         """The model computes the positions of the prefixes; the text after a prefix continues from its end."""
@@ -205,19 +172,6 @@ class Decoder:
         )[0]
         return hidden[torch.arange(len(spans), device=device), real.sum(1).to(device) - 1], mask
 
-    def _advance(self, state: _State, chosen: torch.Tensor) -> None:
-        """Feed the model one more token of each row."""
-        state.used += 1
-        hidden = inner_model(self.model)(
-            input_ids=chosen[:, None],
-            attention_mask=state.mask[:, : state.used],
-            position_ids=state.positions,
-            past_key_values=state.cache,
-            use_cache=True,
-        )[0]
-        state.logits = self.model.lm_head(hidden[:, -1])
-        state.positions = state.positions + 1
-
 
 def _shared_prefixes(prompts: Prompts) -> tuple[list[_Span], list[int]]:
     """The prefixes that prompts share, and for each prompt the index of its prefix.
@@ -242,17 +196,3 @@ def _common_length(tokens_a: list[int], tokens_b: list[int]) -> int:
     """The length in tokens of the common prefix of two prompts."""
     pairs = enumerate(zip(tokens_a, tokens_b, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(tokens_a), len(tokens_b)))
-
-
-def _repeat_rows(state: _State, times: int) -> None:
-    state.cache.batch_repeat_interleave(times)
-    state.logits = state.logits.repeat_interleave(times, 0)
-    state.mask = state.mask.repeat_interleave(times, 0)
-    state.positions = state.positions.repeat_interleave(times, -2)
-
-
-def _select_rows(state: _State, unfinished: torch.Tensor) -> None:
-    """Drop the finished rows."""
-    state.cache.batch_select_indices(unfinished)
-    state.mask = state.mask[unfinished]
-    state.positions = state.positions[..., unfinished, :]

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -20,14 +19,14 @@ from open_r1.modeling.image_tokens import accept_features, encode_prompts
 from open_r1.modeling.packed_rows import use_small_tiles_without_gpu
 from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner_model
 from open_r1.modeling.segment_attention import prepare_model
-from open_r1.modeling.sharding import uses_fsdp, weights_are_sharded
+from open_r1.modeling.sharding import weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
 from open_r1.training.grpo.image_feed import ImageFeed, ImageKey, OpenImages, encode_image, without_images
 from open_r1.training.grpo.micro_batches import backward_only, divide, loss_weights, merge_metrics, token_shares, trim
 from open_r1.training.grpo.options import require_compatible, require_supported
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
 from open_r1.training.grpo.resampling import CORRECTNESS_REWARDS, further_rows, replace_dead_groups
-from open_r1.training.grpo.rollout import sample_groups
+from open_r1.training.grpo.rollout import GroupSampler
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
 from open_r1.training.grpo.verification import active_dropout, evaluating, require_agreement, stock_rows
 from open_r1.training.grpo.vllm_sampling import changes_odds, prepare_vllm, repeated_images, report_sampler
@@ -102,6 +101,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self._may_share_prompts = self._may_share_rollout or (self.use_vllm and self.vllm_mode == "colocate")
         self._verify_sampler = verify and self.use_vllm and not changes_odds(self.args)
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
+        self._group_sampler = GroupSampler(in_step=weights_are_sharded() and self.accelerator.num_processes > 1)
         image_processor = getattr(self.processing_class, "image_processor", None)
         self.images = ImageFeed(open_images, image_key, image_processor, self.accelerator.device)
         self.readable = ReadableRows(self.images)
@@ -311,13 +311,8 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
             ) as unwrapped,
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            tokens = sample_groups(
-                cast(PreTrainedModel, unwrapped),
-                self._current.prompts,
-                self._group_size,
-                self.generation_config,
-                in_step=uses_fsdp() and self.accelerator.num_processes > 1,
-            )
+            prompts, group = self._current.prompts, self._group_size
+            tokens = self._group_sampler.sample_groups(unwrapped, prompts, group, self.generation_config)
         forbidden = torch.tensor(self.generation_config.suppress_tokens or [], device=tokens.device)
         assert not torch.isin(tokens, forbidden).any(), "an image token was sampled"
         lengths = completion_lengths(tokens, self.eos_token_ids)
