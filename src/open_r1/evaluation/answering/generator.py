@@ -13,7 +13,7 @@ from open_r1.evaluation.answering.encoder import Encoded
 from open_r1.evaluation.answering.sampling import draw, uniforms
 from open_r1.evaluation.answering.settings import Sampling
 from open_r1.modeling.decoding.loop import Pick
-from open_r1.modeling.prompt_batch import completion_lengths
+from open_r1.modeling.prompt_batch import completion_lengths, upload
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Generator:
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
         self.sampling = sampling or Sampling()
         self.forbidden = forbidden_token_ids(model.config)
-        self._forbidden = torch.tensor(self.forbidden, dtype=torch.long, device=model.device)
         self.end_tokens = end_tokens(model.generation_config, tokenizer)
         self._decode = Decoder(model, self.end_tokens, tokenizer.pad_token_id, max_new_tokens)
 
@@ -63,15 +62,17 @@ class Generator:
         return self._decode(prompts, self._picker(names), self.sampling.count)
 
     def _picker(self, names: Sequence[str]) -> Pick:
+        forbidden = upload(torch.tensor(self.forbidden, dtype=torch.long), self.model.device)
+
         def greedy(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
-            return logits.index_fill(1, self._forbidden, -torch.inf).argmax(-1)
+            return logits.index_fill(1, forbidden, -torch.inf).argmax(-1)
 
         if self.sampling.is_greedy:
             return greedy
         numbers = uniforms(self.sampling, names, self.max_new_tokens).to(self.model.device)
 
         def sample(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
-            logits = logits.index_fill(1, self._forbidden, -torch.inf)
+            logits = logits.index_fill(1, forbidden, -torch.inf)
             return draw(logits, self.sampling.temperature, numbers[:, step].index_select(0, rows))
 
         return sample

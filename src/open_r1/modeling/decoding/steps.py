@@ -20,7 +20,7 @@ from open_r1.modeling.decoding.fixed_cache import FixedCache, states_of
 logger = logging.getLogger(__name__)
 
 COLUMNS = 256
-"""On a GPU the columns that attention reads are a multiple of this."""
+"""The columns that attention reads are a multiple of this where steps are recorded."""
 KEPT = 2 * 2**30
 """Largest cache in bytes whose memory and graphs are kept until the next call; training needs the rest of the GPU."""
 
@@ -51,6 +51,7 @@ class FixedSteps:
 
     def __init__(self, model: Any, recorded: bool) -> None:
         self._model, self._recorded = model, recorded
+        self._block = COLUMNS if recorded else 1
         self._cache: FixedCache | None = None
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._ran: set[tuple[int, int]] = set()
@@ -127,7 +128,7 @@ class FixedSteps:
             self._release()
 
     def _bucket(self, columns: int) -> int:
-        return -(-columns // COLUMNS) * COLUMNS if self._recorded else columns
+        return -(-columns // self._block) * self._block
 
     def _allocate(self, prefilled: Prefilled, rows: int, columns: int) -> None:
         self._release()
