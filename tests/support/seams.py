@@ -24,7 +24,8 @@ class Seam(NamedTuple):
 PARSER = "argparse:ArgumentParser"
 TRAINER = "transformers.trainer:Trainer"
 CALLBACK = "transformers.trainer_callback:TrainerCallback"
-LAYER = "transformers.cache_utils:DynamicLayer"
+LAYER = "transformers.cache_utils:CacheLayerMixin"
+GENERATION = "transformers.generation.utils:GenerationMixin"
 TRACKERS = "transformers.integrations.integration_utils"
 BASE = "trl.trainer.base_trainer:_BaseTrainer"
 GRPO = "trl.trainer.grpo_trainer:GRPOTrainer"
@@ -92,9 +93,11 @@ OVERRIDES = (
     Seam(CALLBACK, "on_step_end", EVENT, "event"),
     Seam(CALLBACK, "on_log", EVENT, "event"),
     Seam("transformers.training_args:TrainingArguments", "to_dict", "self", "trackers get no secrets"),
-    Seam(LAYER, "update", "self, key_states, value_states, *args, **kwargs", "writes into a larger tensor"),
-    Seam(LAYER, "batch_repeat_interleave", "self, repeats", "the same"),
-    Seam(LAYER, "batch_select_indices", "self, indices", "the same"),
+    Seam(LAYER, "update", "self, key_states, value_states, *args, **kwargs", "writes a token into memory that stays"),
+    Seam(LAYER, "lazy_initialization", "self, key_states, value_states", "the memory is there"),
+    Seam(LAYER, "get_seq_length", "self", "columns in use"),
+    Seam(LAYER, "get_mask_sizes", "self, query_length", "columns in use"),
+    Seam(LAYER, "get_max_length", "self", "columns that there is memory for"),
     # TRL: a prompt is computed once per group
     Seam(BASE, "create_model_card", "self, model_name=, dataset_name=, tags=", "our own model card"),
     Seam(BASE, "_send_telemetry", "self", "a run sends nothing unasked"),
@@ -151,7 +154,15 @@ READS = (
     Seam(PARSER, "_subparsers", None, "unknown flags"),
     Seam("argparse:", "_StoreAction", None, "kinds of TRL's flags"),
     Seam("argparse:", "_StoreFalseAction", None, "kinds of TRL's flags"),
-    Seam("transformers.configuration_utils:PreTrainedConfig", "_attn_implementation", None, "of the vision tower"),
+    Seam(GENERATION, "_prepare_generation_config", None, "settings of a rollout are those of `generate`"),
+    Seam(GENERATION, "_prepare_special_tokens", None, "settings of a rollout are those of `generate`"),
+    Seam(GENERATION, "_get_logits_processor", None, "settings of a rollout are those of `generate`"),
+    Seam(
+        "transformers.configuration_utils:PreTrainedConfig",
+        "_attn_implementation",
+        None,
+        "of tower and text",
+    ),
     Seam("torch:ops.aten", "_flash_attention_backward", None, "merged attention of long completions"),
     Seam("torch:", "_assert_async", None, "image tokens and features are compared on the GPU"),
     *(

@@ -75,7 +75,7 @@ class Decoder:
 
     def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, max_new_tokens: int) -> None:
         self.model, self.pad_token, self.max_new_tokens = model, pad_token, max_new_tokens
-        self._continue = DecodingLoop(model, end_tokens, pad_token)
+        self._continue = DecodingLoop(model, end_tokens, pad_token, windowed=windowed_layers(model.config) > 0)
         adapt_vision(inner_model(model))
 
     @torch.inference_mode()

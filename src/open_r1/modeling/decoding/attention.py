@@ -8,6 +8,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from open_r1.modeling.segment_attention import use_attention
+
 ATTENTION = "one_token"
 """Name of `attend_one_token` as an attention implementation."""
 
@@ -53,10 +55,10 @@ AttentionInterface.register(ATTENTION, attend_one_token)
 @contextmanager
 def one_token_attention(model: Any) -> Iterator[None]:
     """Within the block the language model attends by `attend_one_token`."""
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = base.config.get_text_config()._attn_implementation
+    use_attention(base, ATTENTION)
     try:
         yield
     finally:
-        config._attn_implementation = before
+        use_attention(base, before)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from open_r1.checkpoints.families import windowed_layers
 from open_r1.modeling.decoding.steps import FixedSteps, GrowingSteps, Prefilled
 
 LOOK_EVERY = 8
@@ -28,15 +27,18 @@ class DecodingLoop:
         pad_token: id after the end token.
         together: every process makes as many model calls as the one with the longest completion, because weights are
             sharded over the processes.
+        windowed: whether layers attend to the last tokens only.
     """
 
-    def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, together: bool = False) -> None:
+    def __init__(
+        self, model: Any, end_tokens: Sequence[int], pad_token: int, together: bool = False, windowed: bool = False
+    ) -> None:
         self._device = model.device
         self._end_tokens = torch.tensor(list(end_tokens), device=self._device)
         self._pad_token, self._together = pad_token, together
         self._on_gpu = self._device.type == "cuda"
         recorded = self._on_gpu and not together
-        self._steps = GrowingSteps(model) if windowed_layers(model.config) else FixedSteps(model, recorded)
+        self._steps = GrowingSteps(model) if windowed else FixedSteps(model, recorded)
 
     def __call__(self, prefilled: Prefilled, pick: Pick, max_new_tokens: int) -> torch.Tensor:
         """(N, C) tokens, padded after the end token; C is at most `max_new_tokens`.
