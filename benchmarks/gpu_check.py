@@ -108,7 +108,7 @@ def ceilings(setting: Setting) -> list[Row]:
 
 
 def correctness(setting: Setting) -> list[Row]:
-    """Ours against stock TRL on a tiny model: losses and gradients of the same completions, short and by segment."""
+    """Ours against stock TRL on a tiny model: gradients of the same completions, and completions of the same seed."""
     from grpo_step import TINY, Bench
 
     from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -123,7 +123,32 @@ def correctness(setting: Setting) -> list[Row]:
             if not row["one_minus_cosine"] < limit:
                 raise SystemExit(f"gradients differ from stock TRL's: {row}, 1 - cosine may be {limit} at most")
             print(MARK + json.dumps(row), flush=True)
-    return []
+    return [same_tokens(setting, tiny)]
+
+
+def same_tokens(setting: Setting, checkpoint: Path) -> Row:
+    """Share of tokens that are those of `generate`, drawn with the same seed in float32 at the third call."""
+    from grpo_step import sampling_of
+    from rollout import encode, stock
+
+    from open_r1.checkpoints.loading import load_model
+    from open_r1.checkpoints.processors import load_processor
+    from open_r1.training.grpo.rollout import GroupSampler
+
+    model: Any = load_model(checkpoint, dtype=torch.float32).to(setting.device).eval()
+    prompts, config = encode(load_processor(checkpoint), 4, setting.device), sampling_of(model, 40)
+    config.min_new_tokens = 9  # then rows end at any time
+    config.eos_token_id = list(range(20, 50))
+    sampler = GroupSampler()
+    for _ in range(3):
+        torch.manual_seed(0)
+        drawn = sampler.sample_groups(model, prompts, 8, config)
+    torch.manual_seed(0)
+    width = min(drawn.size(1), (expected := stock(model, prompts, 8, config)).size(1))
+    share = (drawn[:, :width] == expected[:, :width]).float().mean().item()
+    if share < 0.98:
+        raise SystemExit(f"only {share:.1%} of the tokens are those of transformers")
+    return {"same_tokens": round(share, 4), "tokens": expected.numel()}
 
 
 def rollout(setting: Setting) -> list[Row]:

@@ -74,11 +74,9 @@ class FixedCache(Cache):
         for layer in source.layers:
             # Under autocast rotary embedding leaves keys in float32; products are computed in the values' type.
             keys, values = states_of(layer)
-            memory = [
-                states.new_zeros(rows, states.size(1), columns, states.size(3), dtype=values.dtype)
-                for states in (keys, values)
-            ]
-            layers.append(FixedLayer(*memory, self.column))
+            size = rows, values.size(1), columns
+            key_memory = values.new_zeros(*size, keys.size(3))
+            layers.append(FixedLayer(key_memory, values.new_zeros(*size, values.size(3)), self.column))
         super().__init__(layers=layers)
         self.rows, self.columns = rows, columns
 
