@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +17,7 @@ from published_configs import PUBLISHED, published_config
 from open_r1.training.memory.activations import Batch, Numbers, Trained, training_pass
 from open_r1.training.memory.half_reference import store_in_half
 from open_r1.training.memory.model_size import model_size
-from open_r1.training.memory.plan import CONTEXT, Run, planned
+from open_r1.training.memory.plan import BY_MASK_UP_TO, CONTEXT, Run, planned
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets
 
 TEXT = 114
@@ -40,7 +42,7 @@ def held_by_a_pass(model: Any, gpu: Any, batch: Batch, grid: tuple[int, int, int
     for weight in model.parameters():
         if weight.requires_grad:
             weight.grad = torch.zeros_like(weight)
-    prompts = fake_prompts(model, batch.prompts, TEXT, grid)
+    prompts = fake_prompts(model, batch.prompts, batch.prompt_tokens - batch.image_tokens, grid)
     before = gpu.live
     with gpu.measured() as cost:
         log_probs = packed_log_probs(model, prompts, batch.group, batch.completion_tokens, bf16)
@@ -55,27 +57,50 @@ def batch_of(grid: tuple[int, int, int] | None, prompts: int = 1, group: int = 4
     return Batch(prompts, TEXT + image, image, group, length)
 
 
-CASES = [
-    (FLOAT32, True, GRID, {}, {}),
-    (FLOAT32, True, None, {}, {}),
-    (FLOAT32, True, (1, 40, 48), {"length": 10}, {}),
-    (FLOAT32, True, GRID, {"prompts": 3, "group": 8, "length": 20}, {}),
-    (FLOAT32, True, GRID, {}, {"frozen": True}),
-    (FLOAT32, True, GRID, {}, {"checkpointing": True}),
-    (FLOAT32, True, GRID, {}, {"lora": True}),
-    (BFLOAT16, True, GRID, {}, {"lora": True}),
-    (BFLOAT16, False, GRID, {}, {}),
-    (BFLOAT16, False, GRID, {}, {"checkpointing": True}),
-    (FLOAT32, False, GRID, {}, {}),
+LONGEST = Batch(prompts=1, prompt_tokens=1024, image_tokens=512, group=4, completion_tokens=256)
+"""Of the published no-think command: `--max_prompt_length 1024 --max_pixels 401408 --num_generations 4`."""
+LONGEST_GRID = (1, 32, 64)
+"""512 image tokens of 28 x 28 pixels are 401,408."""
+
+
+def case(
+    batch: Batch, grid: Any = GRID, dtype: torch.dtype = FLOAT32, bf16: bool = True, **how: bool
+) -> tuple[Any, ...]:
+    return batch, grid, dtype, bf16, how
+
+
+AT_THE_LONGEST = [
+    case(LONGEST, LONGEST_GRID),
+    case(LONGEST, LONGEST_GRID, BFLOAT16, lora=True),
 ]
+MORE = [
+    case(LONGEST, LONGEST_GRID, BFLOAT16, bf16=False),
+    case(LONGEST, LONGEST_GRID, bf16=False),
+    case(LONGEST, LONGEST_GRID, lora=True),
+    case(LONGEST, LONGEST_GRID, checkpointing=True),
+    case(LONGEST, LONGEST_GRID, BFLOAT16, lora=True, checkpointing=True),
+    case(replace(LONGEST, prompts=2), LONGEST_GRID),
+    case(replace(LONGEST, prompts=8), LONGEST_GRID, checkpointing=True),
+    case(batch_of(GRID)),
+    case(batch_of(None), None),
+    case(batch_of((1, 40, 48), length=10), (1, 40, 48)),
+    case(batch_of(GRID, prompts=3, group=8, length=20)),
+    case(batch_of(GRID), frozen=True),
+    case(batch_of(GRID), checkpointing=True),
+    case(batch_of(GRID), lora=True),
+    case(batch_of(GRID), GRID, BFLOAT16, lora=True),
+    case(batch_of(GRID), GRID, BFLOAT16, bf16=False),
+    case(batch_of(GRID), GRID, BFLOAT16, bf16=False, checkpointing=True),
+    case(batch_of(GRID), bf16=False),
+]
+CASES = [*AT_THE_LONGEST, *(pytest.param(*entry, marks=pytest.mark.slow) for entry in MORE)]
 
 
 @pytest.mark.parametrize("name", ["Qwen2-VL-2B", "Qwen2.5-VL-3B"])
-@pytest.mark.parametrize(("dtype", "bf16", "grid", "sizes", "how"), CASES)
+@pytest.mark.parametrize(("batch", "grid", "dtype", "bf16", "how"), CASES)
 def test_a_pass_of_a_few_layers_holds_what_was_counted(
-    name: str, dtype: torch.dtype, bf16: bool, grid: Any, sizes: dict[str, int], how: dict[str, bool]
+    name: str, batch: Batch, grid: Any, dtype: torch.dtype, bf16: bool, how: dict[str, bool]
 ) -> None:
-    batch = batch_of(grid, **sizes)
     config = published_config(name, layers=4)
     with gpu_like_a_gpu() as gpu:
         model = fake_model(config, dtype)
@@ -87,14 +112,13 @@ def test_a_pass_of_a_few_layers_holds_what_was_counted(
             model = with_adapters(model)
         held = held_by_a_pass(model, gpu, batch, grid, bf16)
     numbers = Numbers.HALF if dtype == BFLOAT16 else Numbers.AUTOCAST if bf16 else Numbers.WHOLE
-    lora = how.get("lora", False)
+    lora, masked = how.get("lora", False), batch.group * batch.completion_tokens <= BY_MASK_UP_TO
     trained = Trained(adapters=lora, vision=not (lora or how.get("frozen")), dropout=lora)
-    checkpointing = how.get("checkpointing", False)
-    counted = training_pass(model_size(config.to_dict()), batch, numbers, trained, checkpointing, True)
-    print(f"{name} {numbers} {sizes} {how}: {held / GIB:.3f} GiB held, {counted.total / GIB:.3f} counted")
-    # torch's engine holds the gradient of a tied head until the embeddings' comes, beside the layer that is computed
-    # again; the fake one does not
-    assert counted.total == pytest.approx(held, rel=0.1 if checkpointing else 0.02)
+    size = model_size(config.to_dict())
+    counted = training_pass(size, batch, numbers, trained, how.get("checkpointing", False), masked)
+    difference = counted.total / held - 1
+    print(f"{name} {numbers} {batch} {how}: {held / GIB:.3f} GiB held, {counted.total / GIB:.3f} ({difference:+.1%})")
+    assert abs(difference) < 0.05  # seen: -1.0 % to +3.2 %
 
 
 def with_adapters(model: Any) -> Any:
@@ -106,23 +130,53 @@ def with_adapters(model: Any) -> Any:
         return get_peft_model(model, settings, autocast_adapter_dtype=False).train()
 
 
+PARTS = {
+    "weights": ("weights, float32",),
+    "gradients": ("gradients",),
+    "optimizer": ("optimizer",),
+    "reference": ("reference, bfloat16",),
+    "pass": ("activations", "bfloat16 copies of the matrices", "gradient of the head"),
+}
+"""Lines of a plan by what is made, in this order."""
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Qwen2-VL-2B", "Qwen2.5-VL-3B"])
 def test_a_whole_run_holds_what_was_planned(name: str) -> None:
-    """All layers: weights, gradients, AdamW, the reference in bfloat16, and the longest pass beside them."""
-    batch, config = batch_of(GRID), published_config(name)
+    """All layers: weights, gradients, AdamW, the reference in bfloat16, and the published command's longest pass."""
+    config = published_config(name)
     with gpu_like_a_gpu() as gpu:
+        live = [gpu.live]
         model = fake_model(config, FLOAT32)
+        live.append(gpu.live)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, foreach=False)
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
-            state = optimizer.state[weight]
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        live.append(gpu.live)
+        for weight in model.parameters():
+            optimizer.state[weight] = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+        live.append(gpu.live)
         reference = fake_model(config, FLOAT32).requires_grad_(False)
         store_in_half(reference)
-        fixed = gpu.live
-        held = fixed + held_by_a_pass(model, gpu, batch, GRID, True)
-        assert gpu.live == pytest.approx(fixed, rel=0.01)
-    plan = planned(Run(model_size(PUBLISHED[name]), batch))
-    difference = plan.gib - CONTEXT - held / GIB
-    print(f"{name}: {held / GIB:.2f} GiB held, {plan.gib - CONTEXT:.2f} planned ({difference / held * GIB:+.2%})")
-    assert plan.gib - CONTEXT == pytest.approx(held / GIB, rel=0.02)
+        live.append(gpu.live)
+        held = held_by_a_pass(model, gpu, LONGEST, LONGEST_GRID, True)
+        assert gpu.live == pytest.approx(live[-1], rel=0.01)
+    planned_items = {item.name: item.bytes for item in planned(Run(model_size(PUBLISHED[name]), LONGEST)).items}
+    measured = [*(after - before for before, after in pairwise(live)), held]
+    for (part, lines), held_bytes in zip(PARTS.items(), measured, strict=True):
+        planned_bytes = sum(planned_items[line] for line in lines)
+        difference = planned_bytes / held_bytes - 1
+        print(f"{name} {part}: {held_bytes / GIB:.2f} GiB held, {planned_bytes / GIB:.2f} planned ({difference:+.2%})")
+        assert abs(difference) < 0.05
+
+
+def test_plans_meet_what_an_h100_measured() -> None:
+    """`benchmarks/gpu_check.py`, 3B with random weights in bfloat16: the reference too, AdamW's state from the first
+    step on. The 8 prompts were measured before it, 1 prompt after it; torch's peak leaves CUDA's own part out.
+    """
+    size = model_size(PUBLISHED["Qwen2.5-VL-3B"])
+    for prompts, group, states, measured in ((8, 8, 0.0, 49.8), (1, 4, 2.0, 40.3)):
+        run = Run(size, batch_of(GRID, prompts, group, 10), half_weights=True, states=states)
+        gib = planned(run).gib - CONTEXT
+        print(f"{prompts} x {group}: {measured} GiB measured, {gib:.1f} planned ({gib / measured - 1:+.1%})")
+        assert gib == pytest.approx(measured, rel=0.05)  # seen: -0.4 % and -1.0 %

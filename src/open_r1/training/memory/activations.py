@@ -29,6 +29,11 @@ class Numbers(StrEnum):
         return 4 if self is Numbers.WHOLE else 2
 
     @property
+    def weight(self) -> int:
+        """Bytes of a weight and of its gradient."""
+        return 2 if self is Numbers.HALF else 4
+
+    @property
     def stream(self) -> int:
         """Bytes of a number of the stream between the language model's layers."""
         return 2 if self is Numbers.HALF else 4
@@ -131,8 +136,9 @@ def training_pass(
     if vision is None or not (vision.is_fed and trained.vision and batch.seen):
         vision = None
     patches = 0 if vision is None else batch.seen * vision.patches_per_token
-    mask = batch.rows * batch.row**2 * numbers.product if masked else 0
-    layer = batch.tokens * language_bytes(language, numbers, trained) + mask
+    layer = batch.tokens * language_bytes(language, numbers, trained) + attention_bytes(
+        language, batch, numbers, masked
+    )
     block = 0 if vision is None else patches * vision_bytes(vision, numbers, trained)
     # the last norm's input, what it norms, and what it gives
     ends = batch.tokens * language.width * (8 if numbers is Numbers.HALF else 12)
@@ -143,32 +149,63 @@ def training_pass(
         block_copies = 2 * language.matrices // language.layers
         copies = 2 * (language.matrices + (0 if vision is None else vision.block_matrices + vision.other_matrices))
     head = head_bytes(size, batch, numbers, trained)
+    # torch holds the gradient of a head that is the embeddings' table until theirs has come, which is as large
+    waits = language.table * numbers.weight if language.tied and not trained.adapters else 0
+    last_layer = waits + gradients_in_layer(language, batch, numbers, trained)
+    end = Pass(0, 0, 2 * waits)
     if not checkpointing:
         layers = language.layers * layer + (0 if vision is None else vision.layers * block)
-        return Pass(layers + ends, copies, head)
+        moments = [Pass(layers + ends, copies, head), Pass(layers, copies, last_layer), end]
+        return max(moments, key=lambda held: held.total)
     inputs = batch.tokens * numbers.stream * language.width * language.layers
     if vision is not None:
         inputs += patches * numbers.product * vision.width * vision.layers
-    # at its end the forward pass holds all copies; later one layer at a time is computed again, beside the head's
-    # gradient, which waits for that of the embeddings where they are one table
-    forward = Pass(inputs + ends, copies, 0)
-    back = Pass(inputs + ends + max(layer, block), block_copies, head)
-    return max(forward, back, key=lambda held: held.total)
+    # the forward pass makes all copies, and in each layer products that it does not keep; later one layer at a time
+    # is computed again
+    passing = batch.tokens * numbers.product * language.mlp * (5 if trained.adapters else 3)
+    moments = [
+        Pass(inputs + ends + passing, copies, 0),
+        Pass(inputs + ends, 0, head),
+        Pass(inputs + ends + max(layer, block), block_copies, last_layer),
+        end,
+    ]
+    return max(moments, key=lambda held: held.total)
 
 
 def language_bytes(language: LanguageSize, numbers: Numbers, trained: Trained) -> int:
-    """Saved per token in one decoder layer.
+    """Saved per token in one decoder layer, without attention.
 
     Each of two norms saves the stream in float32, what it norms, and what it gives to the matrices that follow: under
-    autocast that is rounded once for each of q, k, v, gate and up. Attention saves queries, keys and values for every
-    head, and its result. The MLP saves gate, up, the activation and their product. A frozen norm and a frozen matrix
-    save no input; LoRA's matrices save theirs, and dropout a byte of mask for each number.
+    autocast that is rounded once for each of q, k, v, gate and up. The MLP saves gate, up, the activation and their
+    product. A frozen norm and a frozen matrix save no input; LoRA's matrices save theirs, and dropout a byte of mask
+    for each number.
     """
-    width, inner = language.width, numbers.product * (4 * language.queries + 4 * language.mlp)
+    width, inner = language.width, numbers.product * 4 * language.mlp
     if trained.adapters:
         inputs = {Numbers.AUTOCAST: 20, Numbers.HALF: 20, Numbers.WHOLE: 32}[numbers] * width
         return inner + inputs + (6 * width + language.mlp if trained.dropout else 0)
     return inner + {Numbers.AUTOCAST: 26, Numbers.HALF: 16, Numbers.WHOLE: 24}[numbers] * width
+
+
+def attention_bytes(language: LanguageSize, batch: Batch, numbers: Numbers, masked: bool) -> int:
+    """Saved by the attention of one decoder layer.
+
+    Under one mask: queries, keys and values for every head, the result, and the mask. By segment in half precision:
+    queries, keys, values, the result and a float32 sum for every head. By segment in float32, which has no fused
+    kernel for grouped heads: the weights of the prefix over itself and of each segment over prefix and segment, and
+    keys and values for every head as often as they are looked at.
+    """
+    product, rows, tokens = numbers.product, batch.rows, batch.tokens
+    if masked or not batch.shares_prefix:
+        mask = rows * batch.row**2 if masked else 0
+        return product * (4 * language.queries * tokens + mask)
+    if numbers is not Numbers.WHOLE:
+        return tokens * (2 * product * (language.queries + language.keys) + 4 * language.heads)
+    prefix, segments = batch.prompt_tokens - 1, batch.group * batch.completion_tokens
+    visible = batch.prompt_tokens - 1 + batch.completion_tokens
+    weights = language.heads * (prefix**2 + segments * visible)
+    states = 2 * language.queries * (batch.row + prefix + batch.group * visible)
+    return product * rows * (weights + states)
 
 
 def vision_bytes(vision: VisionSize, numbers: Numbers, trained: Trained) -> int:
@@ -187,15 +224,23 @@ def vision_end_bytes(vision: VisionSize, numbers: Numbers) -> int:
     return numbers.product * (vision.patch + 6 * vision.width)
 
 
+def gradients_in_layer(language: LanguageSize, batch: Batch, numbers: Numbers, trained: Trained) -> int:
+    """What the backward pass of a decoder layer holds beside what is saved.
+
+    Gradients of the MLP's products and of the stream; those of adapters' inputs are float32.
+    """
+    width, mlp = language.width, language.mlp
+    return batch.tokens * (11 * mlp + 12 * width if trained.adapters else numbers.product * mlp + 4 * width)
+
+
 def head_bytes(size: ModelSize, batch: Batch, numbers: Numbers, trained: Trained) -> int:
     """Held when the backward pass begins.
 
     The gradient of the head in float32, its rounding where weights are bfloat16, a tile of products, two tiles of the
-    rounded head, and the gradient of its input. Where the head is frozen, the gradients within the last layer's MLP
-    may be more: those of its adapters' inputs in float32, and those of the products.
+    rounded head, and the gradient of its input. Where the head is frozen, the gradients within the last layer may be
+    more.
     """
     width, table = size.language.width, size.language.table
     gradient = 0 if trained.adapters else (6 if numbers is Numbers.HALF else 4) * table
     tiles = 2 * TILE * width * 2 if numbers is Numbers.AUTOCAST else 0
-    head = gradient + tiles + min(batch.scored, TILE_TOKENS) * TILE * numbers.product + 8 * batch.scored * width
-    return max(head, batch.tokens * 11 * size.language.mlp) if trained.adapters else head
+    return gradient + tiles + min(batch.scored, TILE_TOKENS) * TILE * numbers.product + 8 * batch.scored * width

@@ -19,6 +19,8 @@ class LanguageSize:
     layers: int
     width: int
     """Numbers per token between layers."""
+    heads: int
+    """Query heads of a layer."""
     queries: int
     """Numbers per token of all query heads of a layer."""
     keys: int
@@ -141,6 +143,7 @@ def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
     return LanguageSize(
         layers=text["num_hidden_layers"],
         width=width,
+        heads=heads,
         queries=queries,
         keys=keys,
         mlp=text["intermediate_size"],
