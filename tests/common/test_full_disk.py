@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from tqdm import tqdm
 
-from open_r1.common.errors import run_command
+from open_r1.common.errors import UserError, run_command
 from open_r1.common.exhausted.full_disk import refused_write
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import graded_result
@@ -129,6 +130,23 @@ def test_an_error_that_is_none_of_the_users_keeps_its_trace() -> None:
 
     with pytest.raises(RuntimeError, match="of ours"):
         run_command(main)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_begins_a_line_beside_an_open_progress_bar(
+    rank: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A bar of this process is closed; one of the first process, which others cannot close, is left by a new line."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+
+    def main() -> int:
+        bars.append(tqdm(total=2, disable=rank == "1"))
+        raise UserError("no such folder")
+
+    bars: list[Any] = []  # held open, as by the error's traceback
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert capfd.readouterr().err.endswith("\nerror: no such folder\n")
 
 
 def test_what_is_left_after_a_full_disk_is_told_as_it_is(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 # A reward that tells random completions apart: the longer a wrong answer the less, and some end before others.
-MOVES = ["--reward_funcs", "cosine", "--max_completion_length", "200"]
+# One of qwen2's 504 tokens ends a completion: all 8 of a step reach 200 tokens with probability
+# (503 / 504) ** 1600 = 0.04, those of both steps with 0.002.
+MOVES = ["--reward_funcs", "cosine", "--num_generations", "8", "--max_completion_length", "200"]
 
 
 def moved(run: Path) -> bool:

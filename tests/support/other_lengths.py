@@ -108,7 +108,7 @@ def between_uses(site: Site) -> None:
     output, layout = site.fresh(), Layout(iterations=2)
     ended(site.start(output, layout, "--max_steps", "3"), 0)
     log = ended(site.start(output, layout, "--max_steps", "4"), 0)
-    assert "from checkpoint-2 on" in log, log
+    assert "was finished after 3 steps and is extended from checkpoint-2" in log, log
 
 
 def nothing_to_go_on_from(site: Site) -> None:

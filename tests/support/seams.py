@@ -130,6 +130,7 @@ OVERRIDES = (
 )
 
 READS = (
+    Seam("tqdm.std:tqdm", "_instances", None, "progress bars that an error left open"),
     Seam("transformers.training_args:TrainingArguments", "_setup_devices", None, "loading an optimizer on a CPU"),
     Seam(TRAINER, "_tr_loss", None, "sum behind the next logged line"),
     Seam(TRAINER, "_total_loss_scalar", None, "sum behind the next logged line"),

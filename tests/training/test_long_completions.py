@@ -24,7 +24,7 @@ GROUP, LENGTH = 2, 2000
 
 
 @pytest.fixture(scope="module")
-def taken(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> dict[str, float]:
+def memory(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> dict[str, float]:
     """What one pass over 2 completions of 2,000 tokens took in a process of its own, in MiB."""
     command = [
         sys.executable,
@@ -51,5 +51,5 @@ def test_autograd_keeps_what_is_linear_in_tokens_and_one_mask(memory: dict[str, 
     mask = 4 * LENGTH * (prefix + LENGTH) / 2**20  # 17 MiB
     # Two layers of hidden 64, MLP 128, 4 + 2 + 2 heads of 16: seen 11.2 KiB a token, at 500-token completions too.
     # A bool mask would be kept as a float one by every layer for every completion: 51 MiB more.
-    assert memory["kept"] < mask + 12 * memory["tokens"] / 1024, taken
-    assert memory["kept"] > mask, taken
+    assert memory["kept"] < mask + 12 * memory["tokens"] / 1024, memory
+    assert memory["kept"] > mask, memory

@@ -235,12 +235,24 @@ def quiet_transformers() -> Iterator[None]:
     """Hides progress bars and load reports of transformers; the problems they report are raised as errors here."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Hides progress bars of transformers (reading and writing weights) and of downloads from the hub."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

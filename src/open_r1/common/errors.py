@@ -10,7 +10,7 @@ from pathlib import Path
 from open_r1.common.exhausted.full_disk import refused_write
 from open_r1.common.exhausted.full_memory import out_of_memory
 from open_r1.common.launcher import end_with_launcher
-from open_r1.common.library_messages import leave_out_library_messages
+from open_r1.common.library_messages import closing_progress_bars, leave_out_library_messages
 from open_r1.common.redaction import known_secrets, redacted
 
 EXIT_INTERRUPTED = 75
@@ -47,7 +47,8 @@ def run_command(main: Callable[[], int | None]) -> None:
     end_with_launcher()
     leave_out_library_messages()
     try:
-        code = main()
+        with closing_progress_bars():
+            code = main()
     except UserError as error:
         raise SystemExit(_report(f"error: {error}")) from None
     except PermissionError as error:
@@ -78,7 +79,8 @@ def _report(line: str) -> int:
     is_early = "torch" not in sys.modules
     name = hashlib.sha256(line.encode(errors="replace")).hexdigest()[:16]
     if shared_folder is None or not other_count or _create(shared_folder / f"{name}.printed"):
-        print(line, file=sys.stderr, flush=True)
+        beside_bar = not is_early and not is_first_process()  # the first process's progress bar may be open
+        print(f"\n{line}" if beside_bar else line, file=sys.stderr, flush=True)
         deadline = time.monotonic() + _WAIT
         while (
             shared_folder

@@ -1,7 +1,13 @@
-"""Lines of libraries that say nothing about a run: commands leave them out; importing open_r1 changes nothing."""
+"""What libraries print while a command runs; importing open_r1 changes nothing of it.
+
+Commands leave out lines that say nothing about a run, and close progress bars before they print an error.
+"""
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _MESSAGES = (
     "Setting accelerator to CPU",  # DeepSpeed 0.19, wherever there is no GPU
@@ -16,6 +22,17 @@ def leave_out_library_messages() -> None:
         warnings.filterwarnings("ignore", message, FutureWarning)
     for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
         logging.getLogger(library).addFilter(_matters)
+
+
+@contextmanager
+def closing_progress_bars() -> Iterator[None]:
+    """At the end of the block closes progress bars that an error left open: the next line is a line of its own."""
+    try:
+        yield
+    finally:
+        tqdm = sys.modules.get("tqdm.std")
+        for bar in [] if tqdm is None else list(tqdm.tqdm._instances):  # a private name of tqdm 4
+            bar.close()
 
 
 def _matters(record: logging.LogRecord) -> bool:

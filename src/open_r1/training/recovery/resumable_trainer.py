@@ -22,7 +22,7 @@ from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from open_r1.checkpoints.processors import quiet_transformers
+from open_r1.checkpoints.processors import no_progress_bars, quiet_transformers
 from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
 from open_r1.common.redaction import public_copy
@@ -84,7 +84,8 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         self._start_time: float | None = None
         self._earlier_seconds = 0.0
         self._losses: list[torch.Tensor] = []
-        super().__init__(*arguments, **options)
+        with no_progress_bars():  # TRL reads the reference model's weights
+            super().__init__(*arguments, **options)
         self.args.logging_nan_inf_filter = False  # it looks at every loss; one that is not finite stops the run anyway
         device = self.accelerator.device
         self.signals = StopOnSignal(device, self._can_resume_here, self._save_in_full)
