@@ -1,6 +1,7 @@
 """The memory plan: weights counted from config.json, a pass held against fake CUDA tensors, and what the table says."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,21 @@ from published_configs import PUBLISHED
 
 from open_r1.checkpoints.families import FAMILIES
 from open_r1.common.errors import UserError
+from open_r1.modeling.decoding import steps
+from open_r1.training.command_line.flags import read_training_flags
+from open_r1.training.grpo.packed_scoring import LONG_SEGMENTS
+from open_r1.training.memory import plan as plans
 from open_r1.training.memory.at_start import impossible, plan_at_start, start_line
 from open_r1.training.memory.cards import CARDS, Card, parse_cards
 from open_r1.training.memory.flags_of_run import run_of, states_per_weight
 from open_r1.training.memory.model_size import model_size
 from open_r1.training.memory.plan import GIB, Division, Plan, Run, planned
+from open_r1.training.memory.plan_command import plan_for
 from open_r1.training.memory.plan_text import plan_text
 from open_r1.training.memory.ways import fits, ways, with_optimizer
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def counted(config: Any) -> int:
@@ -85,6 +93,24 @@ def test_the_published_command_fits_two_80_gb_cards_with_4_gib_to_spare() -> Non
     assert held["reference, bfloat16"] == 7.0  # 13.99 / 2, and float32 for 1.5 million norms and biases
     assert plan.gib + 4 <= card.gib == 79.1
     print(f"published command: {plan.gib:.1f} GiB on each card, {whole.gib:.1f} with nothing divided")
+
+
+def test_the_published_command_word_for_word_fits_two_80_gb_cards(tmp_path: Path) -> None:
+    """As the README has it, with the model's folder in place of the checkpoint's."""
+    page = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
+    words = shlex.split(next(line for line in page.splitlines() if line.startswith("torchrun")))
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["Qwen2.5-VL-3B"]))
+    words[words.index("--model_name_or_path") + 1] = str(tmp_path)
+    assert "--nproc_per_node=2" in words
+    flags = words[words.index("src/open_r1/grpo_vqa_nothink.py") + 1 :]
+    text = plan_for(read_training_flags("grpo", [*flags, "--plan", "H100:2"]), supervised=False)
+    spare = float(text.partition("fits, ")[2].partition(" to spare")[0])
+    print(text)
+    assert spare >= 4
+
+
+def test_limits_are_those_of_packing_and_decoding() -> None:
+    assert (plans.BY_MASK_UP_TO, plans.KEPT_CACHE, plans.COLUMNS) == (LONG_SEGMENTS, steps.KEPT, steps.COLUMNS)
 
 
 def test_the_optimizer_is_divided_only_where_it_has_to_be() -> None:

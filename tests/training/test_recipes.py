@@ -72,6 +72,26 @@ def test_every_deepspeed_file_is_of_its_stage_and_takes_its_numbers_from_the_fla
     assert read_training_flags("grpo", [*base, "--deepspeed", str(path)]).library.deepspeed == str(path)
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_reads_its_file_with_numbers_in_place_of_auto(stage):
+    """DeepSpeed's own class, for a process with 2 prompts of 4 completions and 3 micro-batches a step."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    settings = json.loads((RECIPES / "deepspeed" / f"zero{stage}.json").read_text())
+    numbers = {"train_batch_size": 24, "train_micro_batch_size_per_gpu": 8, "gradient_accumulation_steps": 3}
+    numbers |= {"gradient_clipping": 1.0}
+    assert all(settings[name] == "auto" for name in numbers)
+    sizes = {name: 4096 for name, value in settings["zero_optimization"].items() if value == "auto"}
+    filled = settings | numbers | {"bf16": {"enabled": True}, "fp16": {"enabled": False}}
+    filled["zero_optimization"] = settings["zero_optimization"] | sizes
+    assert "auto" not in json.dumps(filled)
+    config = DeepSpeedConfig(filled)
+    assert config.zero_optimization_stage == stage
+    assert (config.train_batch_size, config.gradient_accumulation_steps) == (24, 3)  # 8 x 3
+    assert config.bfloat16_config.enabled
+    assert config.gradient_clipping == 1.0
+
+
 def test_zero3_shards_everything_and_offloads():
     config = load_config_from_file(str(RECIPES / "accelerate_configs" / "zero3.yaml"))
     assert isinstance(config, ClusterConfig)

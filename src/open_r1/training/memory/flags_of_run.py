@@ -48,7 +48,7 @@ def run_of(
     method = Method.FULL
     if value("use_peft", False):
         method = Method.QLORA if value("load_in_4bit", False) else Method.LORA
-    towers = value("lora_on", "language")
+    towers, accumulation = value("lora_on", "language"), int(value("gradient_accumulation_steps", 1))
     division, offloads = _division(values, processes)
     sees = has_images and size.vision is not None and size.vision.is_fed
     colocates = value("use_vllm", False) and value("vllm_mode", "colocate") == "colocate"
@@ -64,7 +64,8 @@ def run_of(
         rounds_reference=bool(value("bf16", False))
         and not (value("sync_ref_model", False) or value("cast_lm_head_to_fp32", False)),
         states=states_per_weight(str(value("optim", "adamw_torch_fused"))),
-        accumulates=int(value("gradient_accumulation_steps", 1)) > 1,
+        accumulates=accumulation > 1,
+        sampled_at_once=int(value("steps_per_generation", accumulation)),
         checkpointing=bool(value("gradient_checkpointing", False)),
         vision_trains=not value("freeze_vision_tower", False),
         adapters=Adapters(

@@ -25,6 +25,11 @@ BUCKET = 2 * 10**8
 BY_MASK_UP_TO = 256
 """Completion tokens of a group up to which it attends under one mask (`packed_scoring.LONG_SEGMENTS`)."""
 
+KEPT_CACHE = 2 * GIB
+"""Largest memory of sampled keys and values that stays beside a training pass (`decoding.steps.KEPT`)."""
+COLUMNS = 256
+"""Its columns are a multiple of this (`decoding.steps.COLUMNS`)."""
+
 
 class Method(StrEnum):
     """What trains."""
@@ -91,6 +96,8 @@ class Run:
     """Numbers that the optimizer keeps for each trained weight, in the weight's format."""
     accumulates: bool = True
     """Whether a step has several micro-batches, so that gradients lie there beside activations."""
+    sampled_at_once: int = 1
+    """Micro-batches whose completions are sampled together; TRL samples those of a whole step."""
     checkpointing: bool = False
     vision_trains: bool = True
     adapters: Adapters = Adapters()
@@ -226,6 +233,7 @@ def _in_training(run: Run) -> list[Item]:
     items = [
         *_gradients(run),
         *_gathered(run, sampling=False),
+        Item("keys and values kept from sampling", _kept_states(run), False),
         Item("bfloat16 copies of the matrices", held.rounded, False),
         Item("activations", held.activations, False),
         Item("gradient of the head", held.head, False),
@@ -255,22 +263,33 @@ def longest_pass(run: Run) -> Pass:
 
 
 def _in_sampling(run: Run) -> list[Item]:
-    """Keys and values of all completions of a micro-batch, beside what is gathered or rounded for the pass."""
-    size, batch = run.size, run.batch
+    """Keys and values of all completions that are sampled, beside what is gathered or rounded for the pass."""
+    size = run.size
     keeps_buckets = run.division is Division.OPTIMIZER or (run.division is Division.NOTHING and run.processes > 1)
     trained = run.trained_weights * (4 if run.method is not Method.FULL else run.weight_bytes)
-    # turned by positions that are float32 under autocast, keys are float32 beside bfloat16 values
-    per_token = size.language.layers * size.language.keys * (6 if run.numbers is Numbers.AUTOCAST else 4)
-    per_token = per_token * (2 if run.numbers is Numbers.WHOLE else 1)
-    rows = batch.prompts * batch.group
-    cache = 0 if run.vllm_share else rows * (batch.prompt_tokens + batch.completion_tokens) * per_token
     rounds = run.numbers is Numbers.AUTOCAST and run.method is not Method.QLORA
     return [
         Item("DDP's buckets", trained if keeps_buckets else 0),
         *_gathered(run, sampling=True),
         Item("bfloat16 copies of the matrices", 2 * size.language.matrices if rounds else 0, False),
-        Item("keys and values of the completions", cache, False),
+        Item("keys and values of the completions", _sampled_states(run), False),
     ]
+
+
+def _sampled_states(run: Run) -> int:
+    """Keys and values of all completions that are sampled together."""
+    if run.vllm_share:
+        return 0
+    batch, language = run.batch, run.size.language
+    rows = run.sampled_at_once * batch.prompts * batch.group
+    columns = -(-(batch.prompt_tokens + batch.completion_tokens) // COLUMNS) * COLUMNS
+    return rows * columns * language.layers * language.keys * 2 * run.numbers.product
+
+
+def _kept_states(run: Run) -> int:
+    """What of them stays until the next sampling: all if they are few, and no call waits for another process."""
+    states = _sampled_states(run)
+    return 0 if run.division.weights or states > KEPT_CACHE else states
 
 
 def _gathered(run: Run, sampling: bool) -> Iterator[Item]:
