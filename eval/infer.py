@@ -1,9 +1,11 @@
-"""Let a checkpoint answer the test questions of a data set; every answer goes to a JSON lines file at once.
+"""Evaluate a checkpoint: it answers the test questions of a data set, and each answer is graded.
 
-python eval/infer.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path output/CT.jsonl --batch_size 64
-torchrun --nproc_per_node=8 eval/infer.py ...   shares the questions among 8 processes; any number may continue
+    python eval/infer.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path output/CT.jsonl
+    torchrun --nproc_per_node=8 eval/infer.py ...     8 processes share the questions, one GPU each
 
-Several checkpoints, several data sets, or both: one after the other, a result file for each in a folder.
+Each batch of answers is written to the result file (JSON lines) as soon as it is graded. After an interruption the same
+command continues where it stopped, also with another number of processes. With several checkpoints or data sets,
+--output_path is a folder, and each combination gets a result file in it. eval/report.py makes a report of result files.
 """
 
 import os

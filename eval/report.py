@@ -1,29 +1,31 @@
-"""A report of result files: tables, heatmaps, training curves, and on demand a page with every question and answer.
+"""Write a report about the result files of eval/infer.py: accuracy tables, heatmaps, comparisons, training curves.
 
     python eval/report.py OUT.jsonl... --output_dir DIR
     python eval/report.py NOTHINK.jsonl... --against THINK.jsonl... --output_dir DIR
+    python eval/report.py STUDY/*.jsonl --overview --output_dir DIR
 
-DIR/report.html shows everything and needs no network; summary.md, tables.tex, CSV files and the heatmaps as PNG and SVG
-lie beside it. Questions, answers and images stand in the page only with --with_items, because a page is passed on and
-they may tell of patients; DIR/results.json, the published form, holds questions and answers.
+The report is DIR/report.html, a page that needs no network. Beside it are summary.md, tables.tex, the tables as CSV,
+the heatmaps as PNG and SVG, and results.json, which holds every question and answer in the form that Med-R1 published.
+The page itself shows questions, answers and images only with --with_items, because a page is easily passed on and these
+may identify patients.
 
-Files belong together by what their manifests say. Those of one checkpoint over several sets, asked in the same way, are
-one run: one map of modality x task, with weighted and unweighted means. The first table (runs.csv) has a row for each
-run, and those on the same questions stand together. One run: all in DIR itself. Several: what belongs to one of them in
-DIR/<its name>. Exactly two without --against: DIR also holds the difference second minus first, question by question.
+Runs. The manifest in a result file says which checkpoint answered which data set, and how. Files of one checkpoint with
+the same settings are one run, with one heatmap of modality x task and its weighted and unweighted mean. runs.csv has a
+row per run. Several runs: the tables of each are in DIR/<name of the run>. Exactly two runs without --against: the
+report also compares them question by question (second minus first).
 
-Several runs give maps of accuracy by what was trained on and tested on. With --against each run is compared with that
-of the second list that has the same questions and was trained on the same, or not trained at all, and the maps show the
-differences: no-think minus think, GRPO minus SFT, after minus before. Without it, trained runs are compared with the
-untrained one among them. A run whose questions came without their images stands beside the run with them.
+Comparisons. With --against, each run is compared with the run of the second list that answered the same questions and
+has the same training data, or no training. The heatmaps then show differences: no-think minus think, GRPO minus SFT,
+after minus before training. Without --against, trained runs are compared with the untrained one. A run that answered
+without the images is shown beside the run with them.
 
-Text questions stand in one table, a row per checkpoint and a column per benchmark, whether the benchmarks of a
-checkpoint are in one file or in several. --grader huatuo matches the stored answers anew as HuatuoGPT-o1's evaluation
-does, for comparison with old numbers; every title says so, and the result files stay as they are.
+Text questions are in one table with a row per checkpoint and a column per benchmark. --grader huatuo grades the stored
+answers again by the more lenient rules of HuatuoGPT-o1's evaluation, to compare with published numbers; every title
+says so, and the result files do not change.
 
---overview is for the many files of a study: one table of what was trained and tested on the same, a map of accuracy per
-mode, and every comparison that they offer (no-think minus think, GRPO minus zero-shot, GRPO minus SFT), each with its
-tests; no part for each file, and the page shows the questions that runs disagree about.
+--overview is for the many files of a study. It shows what was trained and tested, a heatmap of accuracy per mode, and
+every comparison that the files allow (no-think minus think, GRPO minus zero-shot, GRPO minus SFT) with its statistical
+tests. Instead of a section per file, the page lists the questions on which runs disagree.
 """
 
 from pathlib import Path

@@ -1,10 +1,12 @@
-"""Find out how hard each question of a data set is for a checkpoint, for training with --curriculum.
+"""Measure how difficult each training question is for a checkpoint, as training with --curriculum needs it.
 
-python scripts/grade_difficulty.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path CT.difficulty
-torchrun --nproc_per_node=8 scripts/grade_difficulty.py ...   shares the questions among 8 processes
+    python scripts/grade_difficulty.py --model_path CHECKPOINT --prompt_path data/VQA/CT_384 --output_path CT.difficulty
+    torchrun --nproc_per_node=8 scripts/grade_difficulty.py ...     8 processes share the questions, one GPU each
 
-Every question of the train split is answered --samples times; its pass rate is the share of right answers. The
-answers are in OUTPUT.answers.jsonl at once and the same command goes on where it ends; other thresholds cost nothing.
+The checkpoint answers every question of the train split --samples times. The pass rate of a question is the share of
+right answers; with --easy_from and --hard_to it makes the question easy, medium or hard. Answers are saved at once to
+OUTPUT.answers.jsonl, so the same command continues after an interruption. A second run with other thresholds grades the
+saved answers and needs no new ones.
 """
 
 import os

@@ -40,7 +40,7 @@ def test_a_card_says_what_was_trained_on_what_and_how() -> None:
     assert "Left out: 2 unusable, 1 over the prompt limit. Longest prompt: 310 tokens." in text
     assert f"| CT_384/train/data.arrow | {'d1' * 32} | 12,345 |" in text
     assert "grpo_vqa_nothink.py --dataset_name CT_384 --output_dir=./output/CT --beta 0.04\n" in text
-    assert "torch 2.15.0, trl 1.16.0" in text
+    assert "torch 2.13.0, trl 1.16.0" in text
     assert "It is no medical device" in text
     assert "Not measured yet." in text
 

@@ -19,7 +19,7 @@ STORY: dict[str, Any] = {
     "completions_per_step": 16,
     "steps": 100,
     "hardware": "8 x H200",
-    "packages": {"trl": "1.16.0", "torch": "2.15.0"},
+    "packages": {"trl": "1.16.0", "torch": "2.13.0"},
     "commit": "abc",
     "started": "2026-11-21T12:00:00+00:00",
     "data": {

@@ -1,7 +1,7 @@
 """Every method of a library that a class of ours overrides, and every private name of a library that we use.
 
 A library may change these without notice. `tests/project/test_seams.py` compares the table with the installed versions
-and with the source, so an upgrade fails there and not in somebody's run. Written for torch 2.15, transformers 5.23,
+and with the source, so an upgrade fails there and not in somebody's run. Written for torch 2.13, transformers 5.17,
 TRL 1.16, accelerate 1.15 and DeepSpeed 0.19. After an upgrade a failing test prints the new signature: read what has
 changed in the library, adapt the code, and correct the line.
 """

@@ -1,9 +1,9 @@
 """Downloads a checkpoint's files from the hub; an interrupted download continues where it stopped.
 
 Only safetensors, JSON, text and chat template files are fetched: no pickles, optimizer states or code. huggingface_hub
-2.4 resumes a file within one process, but starts it again after a kill, because each process names its unfinished files
-differently. Therefore the weights are fetched here, with the hub's client, into files named after their SHA-256, which
-is checked. `snapshot_download` fetches the other files and finds the weights in place.
+1.33 resumes a file within one download, but a new download starts it again: each names its unfinished file at random.
+Therefore the weights are fetched here, with the hub's client, into files named after their SHA-256, which is checked.
+`snapshot_download` fetches the other files and finds the weights in place.
 """
 
 import errno

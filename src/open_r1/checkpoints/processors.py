@@ -211,7 +211,7 @@ def _set_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | 
         raise UserError(f"--max_pixels {largest} is less than one token's {side} x {side} = {side * side} pixels")
     if smallest > largest or smallest < 1:
         raise UserError(f"--min_pixels {smallest} must lie between 1 and --max_pixels {largest}")
-    image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}  # areas, in spite of their names (5.23)
+    image_processor.size = {"shortest_edge": smallest, "longest_edge": largest}  # areas, in spite of their names
 
 
 def image_refusal(size: tuple[int, int], processor: Any) -> str | None:
