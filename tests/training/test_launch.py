@@ -83,6 +83,19 @@ def test_libraries_print_nothing_that_a_user_can_do_nothing_about(published_run:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("script", ["sft_vqa.py", "grpo_vqa_nothink.py --shared_prefix false --num_generations 2"])
+def test_two_processes_do_not_search_for_weights_that_are_all_used(script: str, workplace: Path) -> None:
+    flags = (
+        "--model_name_or_path ./checkpoints/Qwen2.5-VL-3B-Instruct --dataset_name ./data/VQA/CT_384 "
+        f"--output_dir ./output/{script[:4]} --max_steps 1 --per_device_train_batch_size 1 "
+        "--gradient_accumulation_steps 1 --save_strategy no"
+    )
+    process = run(workplace, *f"src/open_r1/{script} {flags}".split(), launcher="--standalone --nproc_per_node=2")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "find_unused_parameters" not in process.stdout + process.stderr
+
+
+@pytest.mark.slow
 def test_files_have_the_permissions_of_other_files(published_run: Any, workplace: Path) -> None:
     """A library that writes weights through a temporary file of 0600 keeps them from the group."""
     umask = os.umask(0)

@@ -28,7 +28,11 @@ from open_r1.training.setup.curriculum import Curriculum, Order, training_order
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows, require_one_step
 from open_r1.training.setup.starting_model import starting_model
 from open_r1.training.setup.tracking import CompletionsAsText, MetricsLog
-from open_r1.training.setup.trainable_parts import require_trainable, trainable_table
+from open_r1.training.setup.trainable_parts import (
+    require_trainable,
+    search_only_where_weights_are_unused,
+    trainable_table,
+)
 from open_r1.vocabulary.modes import Mode
 
 
@@ -83,6 +87,7 @@ def _train_grpo(
         report["curriculum"] = order.line()
 
     divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
+    search = training.ddp_find_unused_parameters  # TRL sets it
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = SharedPrefixGRPOTrainer(
             model=model,
@@ -103,6 +108,7 @@ def _train_grpo(
             publish_completions=script.log_completions_publicly,
         )
     require_trainable(trainer.model)
+    search_only_where_weights_are_unused(trainer, report["pictures"], search)
     shrink_reference(trainer)
     if divides:
         trainer.divide_optimizer()

@@ -31,7 +31,11 @@ from open_r1.training.setup.adapters import quantization
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows
 from open_r1.training.setup.starting_model import starting_model
 from open_r1.training.setup.tracking import MetricsLog
-from open_r1.training.setup.trainable_parts import require_trainable, trainable_table
+from open_r1.training.setup.trainable_parts import (
+    require_trainable,
+    search_only_where_weights_are_unused,
+    trainable_table,
+)
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
@@ -107,9 +111,11 @@ def _train_sft(
     if evaluation is not None:
         say(report["evaluation"]["line"])
     divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
+    search = training.ddp_find_unused_parameters  # TRL sets it
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = build_trainer(model, processor, rows, mode, training, adapters, evaluation)
     require_trainable(trainer.model)
+    search_only_where_weights_are_unused(trainer, report["pictures"], search)
     if divides:
         trainer.divide_optimizer()
     say(

@@ -121,6 +121,23 @@ def _is_vision(name: str) -> bool:
     return any(f".{module}." in f".{name}" for module in VISION)
 
 
+def search_only_where_weights_are_unused(trainer: Any, images: str, flag: bool | None) -> None:
+    """Turn off DDP's search for weights without a gradient where every pass reaches all weights that train.
+
+    TRL turns it on for every vision model, because a batch without images does not reach the tower. DDP then searches
+    in each step and prints a warning if it finds none.
+
+    Args:
+        trainer: not trained yet.
+        images: whether all, some or none of the training rows have an image.
+        flag: `--ddp_find_unused_parameters` of the command line; unless it is None, it holds.
+    """
+    handler = trainer.accelerator.ddp_handler
+    trains_vision = any(weight.requires_grad and _is_vision(name) for name, weight in trainer.model.named_parameters())
+    if flag is None and handler is not None and (images == "all" or not trains_vision):
+        handler.find_unused_parameters = False
+
+
 def trainable_table(model: Any) -> str:
     """Table of all and trainable weights by component of the model."""
     counts: dict[str, list[int]] = {"vision tower": [0, 0], "language model": [0, 0], "embeddings and head": [0, 0]}
