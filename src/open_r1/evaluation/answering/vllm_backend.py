@@ -56,7 +56,7 @@ def decoding(
         "repetition_penalty": 1.0,
         "stop_token_ids": ends,
         "logit_bias": dict.fromkeys(forbidden, NEVER) or None,
-        "skip_special_tokens": True,
+        "detokenize": False,
     }
     if sampling.is_greedy:
         return [dict(common) for _ in names]
@@ -96,7 +96,8 @@ class VllmGenerator:
         self._forbidden = forbidden_token_ids(AutoConfig.from_pretrained(folder))
         has_file = (folder / "generation_config.json").is_file()
         config = GenerationConfig.from_pretrained(folder) if has_file else None
-        self._end_tokens = end_tokens(config, encoder.tokenizer)
+        self._tokenizer = encoder.tokenizer
+        self._end_tokens = end_tokens(config, self._tokenizer)
         use_own_gpu(os.environ)
         self._model = LLM(**engine(settings, folder, encoder))
 
@@ -108,8 +109,12 @@ class VllmGenerator:
         arguments = decoding(self._sampling, names, self._max_new_tokens, self._end_tokens, self._forbidden)
         requests = self._model.generate(prompts, [self._parameters(**kwargs) for kwargs in arguments], use_tqdm=False)
         outputs = [request.outputs[0] for request in requests]
+        # Not vLLM's text: it leaves out a last character of which some bytes are missing.
+        rows = [list(output.token_ids) for output in outputs]
+        texts = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
         completions = [
-            Completion(output.text, len(output.token_ids), output.finish_reason == "length") for output in outputs
+            Completion(text, len(row), output.finish_reason == "length")
+            for text, row, output in zip(texts, rows, outputs, strict=True)
         ]
         return [completions[start : start + count] for start in range(0, len(completions), count)]
 
