@@ -171,7 +171,7 @@ def rollout(setting: Setting) -> list[Row]:
         def run(length: int, sample: Any = sample) -> Callable[[], object]:
             return lambda: sample(model, prompts, group, sampling_of(model, length))
 
-        few, many = milliseconds(run(short), 1), milliseconds(run(long), 1)
+        few, many = milliseconds(run(short), 2), milliseconds(run(long), 2)
         token = (many - few) / (long - short)
         row = {"way": name, "prompts": 4, "group": group, "prompt_tokens": prompts.ids.size(1)}
         row |= {"ms_per_token": round(token, 2), "prefill_ms": round(few - short * token, 1)}
@@ -192,6 +192,8 @@ def step(setting: Setting) -> list[Row]:
         print(MARK + json.dumps(one_step(bench)), flush=True)  # what is measured stays, if the next size is cut off
         bench.trainer.model.zero_grad(set_to_none=True)
         gc.collect()
+        if setting.on_gpu:
+            torch.cuda.empty_cache()
     return []
 
 
@@ -203,28 +205,34 @@ def one_step(bench: Any) -> Row:
 
     row: Row = {"group": bench.group, "length": bench.length, "prompts": bench.prompts}
     row["stock_micro_batches"] = bench.stock_micro_batches
-    try:
-        stock, ours = bench.micro_batches_of(False), bench.micro_batches_of(True)
+    ours = bench.micro_batches_of(True)
 
-        def run_ours() -> None:
-            bench.training_pass(True, *ours)
+    def run_ours() -> None:
+        bench.training_pass(True, *ours)
+
+    row |= {
+        "ours_pass_ms": round(milliseconds(run_ours, 2), 1),
+        "ours_peak_gib": peak_gib(run_ours),
+        **kernels(run_ours),
+    }
+    meter = bench.trainer.meter
+    meter.flush()
+    with meter.phase("step"):
+        timed(run_ours)
+    row |= {name: round(value, 3) for name, value in meter.flush(peak_flops()).items() if name == "mfu"}
+    try:
+        stock = bench.micro_batches_of(False)
 
         def run_stock() -> None:
             bench.training_pass(False, *stock)
 
-        timing = in_turn(run_stock, run_ours, 2)
-        row |= {"pass_ratio": round(timing["ratio"], 2), "ours_pass_ms": round(timing["ours_ms"], 1)}
-        row |= {"ours_peak_gib": peak_gib(run_ours), "stock_peak_gib": peak_gib(run_stock), **kernels(run_ours)}
-        meter = bench.trainer.meter
-        meter.flush()
-        with meter.phase("step"):
-            timed(run_ours)
-        row |= {name: round(value, 3) for name, value in meter.flush(peak_flops()).items() if name == "mfu"}
+        row["pass_ratio"] = round(in_turn(run_stock, run_ours, 2)["ratio"], 2)
+        row["stock_peak_gib"] = peak_gib(run_stock)
         if bench.length <= 10:
             whole = in_turn(lambda: bench.step(False), lambda: bench.step(True), 2)
             row |= {"step_ratio": round(whole["ratio"], 2), "ours_step_ms": round(whole["ours_ms"], 1)}
     except torch.cuda.OutOfMemoryError as error:
-        row["out_of_memory"] = str(error)[:120]
+        row["stock_out_of_memory"] = str(error)[:200]
     return row
 
 
@@ -275,7 +283,7 @@ def vllm(setting: Setting) -> list[Row]:
 PARTS: dict[str, tuple[Callable[[Setting], list[Row]], int]] = {
     "ceilings": (ceilings, 30),
     "correctness": (correctness, 60),
-    "rollout": (rollout, 55),
+    "rollout": (rollout, 70),
     "step": (step, 130),
     "evaluation": (evaluation, 80),
     "vllm": (vllm, 120),
