@@ -57,4 +57,4 @@ def test_every_command_fits_its_cards(tables: Any) -> None:
 
 def test_plans_are_near_what_was_measured(tables: Any) -> None:
     for entry in tables.MEASURED:
-        assert tables.measured_plan(entry) == pytest.approx(entry.gib, rel=0.05)  # seen: +1.9 % and -0.8 %
+        assert tables.measured_plan(entry) == pytest.approx(entry.gib, rel=0.05)  # seen: -5.0 % and -0.3 %, measured before lean layers

@@ -17,6 +17,7 @@ What is counted is torch operations that are no views, which is about what a GPU
 kernels counts once. Written for torch 2.13.
 """
 
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -345,11 +346,13 @@ def fake_gpu() -> Iterator[FakeGpu]:
     """A fake GPU within the block: tensors made there are fake, those on the CPU too."""
     fake = _Mode(allow_non_fake_inputs=True)
     gpu = FakeGpu(fake)
-    with ExitStack() as stack:
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         for target, stand_in in (
             ("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
             ("torch.cuda.is_bf16_supported", lambda *_, **__: True),
             ("torch.cuda._lazy_init", lambda: None),
+            ("torch.cuda.is_current_stream_capturing", lambda: False),
             ("torch.cuda.get_device_capability", lambda *_: (9, 0)),  # an H100's
             # its Triton kernel cannot be run on fake tensors; in torch's operations, the tiles are a CPU's
             ("trl.kernels.chunked_logprob._use_triton", lambda _: False),

@@ -148,6 +148,7 @@ READS = (
     Seam("transformers.integrations.deepspeed:", "_hf_deepspeed_config_weak_ref", None, "loads whole weights"),
     Seam("transformers.initialization:", "no_init_weights", "", "counts the weights of a config.json"),
     Seam("accelerate.state:PartialState", "_shared_state", None, "FSDP on CPUs"),
+    Seam("torch._C:TensorBase", "_version", None, "whether a weight is newer than its copy in bfloat16"),
     Seam("deepspeed.ops:", "__compatible_ops__", None, "no compiling on CPUs"),
     Seam(ZERO3, "averaged_gradients", None, "a gradient that is not finite stops the run"),
     Seam("argparse:_ActionsContainer", "_actions", None, "kinds of TRL's flags"),

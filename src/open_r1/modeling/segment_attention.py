@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from open_r1.modeling.cascade_attention import Spans, attend_in_cascade
 from open_r1.modeling.gpu_kernels import varlen_serves
+from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import inner_model
 from open_r1.modeling.vision_attention import adapt_vision
 
@@ -173,13 +174,14 @@ def _blank_features(backbone: Any) -> torch.Tensor:
 
 
 def prepare_model(model: Any) -> None:
-    """Adapt a model to packed rows: the attention of its language model, and the positions that reach its head."""
+    """Adapt a model to packed rows: attention, the positions that reach its head, and layers with few operations."""
     if model is None:
         return
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     inner = getattr(inner, "module", inner)
     use_attention(inner, ATTENTION)
     adapt_backbone(inner_model(inner))
+    adapt_layers(model)
 
 
 def use_attention(model: Any, name: str) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from open_r1.modeling.gpu_kernels import varlen_serves
+from open_r1.modeling.lean_layers import rotate, signed
+from open_r1.modeling.products import hold_copies, multiply
 from open_r1.modeling.prompt_batch import upload
 
 LAYOUTS = 64
@@ -250,11 +252,13 @@ def _embed_patches_by_matrix(embedding: Any) -> None:
     projection = embedding.proj
     assert projection.bias is None
     assert projection.kernel_size == projection.stride
+    hold_copies(projection)
+    embedding.forward = MethodType(_embed, embedding)
 
-    def embed(patches: torch.Tensor) -> torch.Tensor:
-        return linear(patches.to(projection.weight.dtype), projection.weight.flatten(1))
 
-    embedding.forward = embed
+def _embed(self: Any, patches: torch.Tensor) -> torch.Tensor:
+    """Forward of the patches' embedding, (L, patch values) to (L, hidden)."""
+    return multiply(self.proj, patches.to(self.proj.weight.dtype))
 
 
 def _attention_forward(
@@ -266,27 +270,32 @@ def _attention_forward(
 ) -> torch.Tensor:
     """Forward of a tower's attention layer, (L, hidden) to (L, hidden); see `adapt_tower`."""
     states = self.qkv(hidden_states).unflatten(1, (3, self.num_heads, -1))  # (L, 3, H, D)
-    query, key = rotate(states[:, :2], *position_embeddings).unbind(1)
-    return self.proj(cu_seqlens.attend(query, key, states[:, 2], self.scaling).flatten(1))
+    tables = [table[:, None, None] for table in position_embeddings]
+    query, key, value = RotatedStates.apply(states, *tables)  # type: ignore[misc]
+    return self.proj(cu_seqlens.attend(query, key, value, self.scaling).flatten(1))
 
 
 def _sign_the_sine(_module: Any, _args: Any, output: tuple[torch.Tensor, torch.Tensor]) -> Any:
-    """Put the minus sign of `rotate_half` into the table of sines, once for all layers."""
-    cos, sin = output
-    half = sin.size(-1) // 2
-    return cos, torch.cat([-sin[:, :half], sin[:, half:]], -1)
+    """Tables as `rotate` takes them, once for all layers."""
+    return signed(*output)
 
 
-def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of queries and keys together, (L, 2, H, D), computed in float32.
+class RotatedStates(torch.autograd.Function):
+    """Rotary position embedding of the queries and keys among (L, 3, H, D), computed in float32."""
 
-    The sums of transformers' `apply_rotary_pos_emb_vision`, x * cos + rotate_half(x) * sin, in three operations.
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, all (L, H, D); the tables are (L, 1, 1, D)."""
+        ctx.save_for_backward(cos, sin)
+        query, key = rotate(states[:, :2], cos, sin).unbind(1)
+        return query, key, states[:, 2]
 
-    Args:
-        states: (L, 2, H, D).
-        cos: (L, D) float32.
-        sin: (L, D) float32, its first half with the other sign.
-    """
-    x = states.float()
-    swapped = x.roll(x.size(-1) // 2, -1)
-    return torch.addcmul(x * cos[:, None, None], swapped, sin[:, None, None]).to(states.dtype)
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # pyright: ignore
+        """Gradient of all states."""
+        total = gradients[0].new_empty(len(gradients[0]), 3, *gradients[0].shape[1:])
+        rotate(torch.stack(gradients[:2], 1), *ctx.saved_tensors, out=total[:, :2], back=True)
+        total[:, 2] = gradients[2]
+        return total, None, None

@@ -19,6 +19,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.row_images import opened_row_images
 from open_r1.grading.problems import solution_letter
+from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import inner_model
 from open_r1.modeling.vision_attention import adapt_vision
 from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaults
@@ -165,6 +166,7 @@ def build_trainer(
         return Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
 
     adapt_vision(inner_model(model))
+    adapt_layers(model)
     return ResumableSFTTrainer(
         model=model.train(),
         args=training,

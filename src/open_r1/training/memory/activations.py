@@ -1,8 +1,8 @@
 """Bytes that one training pass holds for its backward pass, counted from a model's shape.
 
-Each number below is what torch's autograd saves for one token (or patch) in one layer of transformers' own Qwen2-VL,
-Qwen2.5-VL and Qwen2 classes, with a fused attention kernel; tests/training/test_memory_plan.py holds the sums against
-the same passes on fake CUDA tensors.
+Each number below is what torch's autograd saves for one token (or patch) in one layer of Qwen2-VL, Qwen2.5-VL and Qwen2
+with the operations of `modeling/lean_layers.py` and a fused attention kernel. The sums are held against the same passes
+on fake CUDA tensors in tests/training/test_memory_on_fake_cuda.py.
 """
 
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class Pass:
     activations: int
     """Saved for the backward pass."""
     rounded: int
-    """bfloat16 copies of float32 matrices, which autocast makes and the backward pass needs."""
+    """bfloat16 copies of float32 matrices, which products are made from (`modeling/products.py`)."""
     head: int
     """Gradient of the head and what is made with it, when the backward pass begins."""
 
@@ -136,23 +136,20 @@ def training_pass(
     if vision is None or not (vision.is_fed and trained.vision and batch.seen):
         vision = None
     patches = 0 if vision is None else batch.seen * vision.patches_per_token
-    layer = batch.tokens * language_bytes(language, numbers, trained) + attention_bytes(
-        language, batch, numbers, masked
-    )
+    mask = batch.rows * batch.row**2 * numbers.product if masked else 0
+    layer = batch.tokens * language_bytes(language, numbers, trained)
+    layer += attention_bytes(language, batch, numbers, masked)
     block = 0 if vision is None else patches * vision_bytes(vision, numbers, trained)
-    # the last norm's input, what it norms, and what it gives
-    ends = batch.tokens * language.width * (8 if numbers is Numbers.HALF else 12)
+    # the last norm's input and what it gives, and the mask, which all layers share
+    ends = batch.tokens * language.width * (4 if numbers is Numbers.HALF else 8) + mask
     if vision is not None:
         ends += patches * vision_end_bytes(vision, numbers)
-    copies = block_copies = 0
-    if numbers is Numbers.AUTOCAST:
-        block_copies = 2 * language.matrices // language.layers
-        copies = 2 * (language.matrices + (0 if vision is None else vision.block_matrices + vision.other_matrices))
+    copies = copied_bytes(size, batch, numbers)
     head = head_bytes(size, batch, numbers, trained)
     # torch holds the gradient of a head that is the embeddings' table until theirs has come, which is as large
     waits = language.table * numbers.weight if language.tied and not trained.adapters else 0
     last_layer = waits + gradients_in_layer(language, batch, numbers, trained)
-    end = Pass(0, 0, 2 * waits)
+    end = Pass(0, copies, 2 * waits)
     if not checkpointing:
         layers = language.layers * layer + (0 if vision is None else vision.layers * block)
         moments = [Pass(layers + ends, copies, head), Pass(layers, copies, last_layer), end]
@@ -160,45 +157,52 @@ def training_pass(
     inputs = batch.tokens * numbers.stream * language.width * language.layers
     if vision is not None:
         inputs += patches * numbers.product * vision.width * vision.layers
-    # the forward pass makes all copies, and in each layer products that it does not keep; later one layer at a time
-    # is computed again
+    # the forward pass makes in each layer products that it does not keep; later one layer at a time is computed again
     passing = batch.tokens * numbers.product * language.mlp * (5 if trained.adapters else 3)
     moments = [
         Pass(inputs + ends + passing, copies, 0),
-        Pass(inputs + ends, 0, head),
-        Pass(inputs + ends + max(layer, block), block_copies, last_layer),
+        Pass(inputs + ends, copies, head),
+        Pass(inputs + ends + max(layer, block), copies, last_layer),
         end,
     ]
     return max(moments, key=lambda held: held.total)
 
 
+def copied_bytes(size: ModelSize, batch: Batch, numbers: Numbers) -> int:
+    """Of the copies that products are made from: those of float32 matrices, and those with a width of more zeros."""
+    vision = size.vision if size.vision is not None and size.vision.is_fed and batch.seen else None
+    if numbers is Numbers.AUTOCAST:
+        return 2 * (size.language.matrices + (0 if vision is None else vision.block_matrices + vision.other_matrices))
+    if numbers is Numbers.WHOLE or vision is None or vision.mlp % 8 == 0:
+        return 0
+    return 2 * vision.layers * (3 if vision.gated else 2) * vision.width * vision.mlp
+
+
 def language_bytes(language: LanguageSize, numbers: Numbers, trained: Trained) -> int:
     """Saved per token in one decoder layer, without attention.
 
-    Each of two norms saves the stream in float32, what it norms, and what it gives to the matrices that follow: under
-    autocast that is rounded once for each of q, k, v, gate and up. The MLP saves gate, up, the activation and their
-    product. A frozen norm and a frozen matrix save no input; LoRA's matrices save theirs, and dropout a byte of mask
-    for each number.
+    Each of two norms saves the stream, and the products after it save what it gives, which is rounded once for all of
+    them. The MLP saves gate, up, the activation and their product. A frozen norm and a frozen matrix save no input;
+    LoRA's matrices save theirs, and dropout a byte of mask for each number.
     """
     width, inner = language.width, numbers.product * 4 * language.mlp
     if trained.adapters:
         inputs = {Numbers.AUTOCAST: 20, Numbers.HALF: 20, Numbers.WHOLE: 32}[numbers] * width
         return inner + inputs + (6 * width + language.mlp if trained.dropout else 0)
-    return inner + {Numbers.AUTOCAST: 26, Numbers.HALF: 16, Numbers.WHOLE: 24}[numbers] * width
+    return inner + {Numbers.AUTOCAST: 12, Numbers.HALF: 8, Numbers.WHOLE: 16}[numbers] * width
 
 
 def attention_bytes(language: LanguageSize, batch: Batch, numbers: Numbers, masked: bool) -> int:
     """Saved by the attention of one decoder layer.
 
-    Under one mask: queries, keys and values for every head, the result, and the mask. By segment in half precision:
+    Under one mask: queries, keys and values for every head, and the result. By segment in half precision:
     queries, keys, values, the result and a float32 sum for every head. By segment in float32, which has no fused
     kernel for grouped heads: the weights of the prefix over itself and of each segment over prefix and segment, and
     keys and values for every head as often as they are looked at.
     """
     product, rows, tokens = numbers.product, batch.rows, batch.tokens
     if masked or not batch.shares_prefix:
-        mask = rows * batch.row**2 if masked else 0
-        return product * (4 * language.queries * tokens + mask)
+        return product * 4 * language.queries * tokens
     if numbers is not Numbers.WHOLE:
         return tokens * (2 * product * (language.queries + language.keys) + 4 * language.heads)
     prefix, segments = batch.prompt_tokens - 1, batch.group * batch.completion_tokens
@@ -211,12 +215,12 @@ def attention_bytes(language: LanguageSize, batch: Batch, numbers: Numbers, mask
 def vision_bytes(vision: VisionSize, numbers: Numbers, trained: Trained) -> int:
     """Saved per patch in one block of the tower, whose stream has the format of the products.
 
-    Queries, keys and values are saved twice: as one matrix gives them, and turned by their positions.
+    Queries and keys are saved twice: as one matrix gives them, beside the values, and turned by their positions.
     """
     inner = numbers.product * (4 if vision.gated else 3) * vision.mlp
-    gated, plain = {Numbers.AUTOCAST: (32, 26), Numbers.HALF: (30, 22), Numbers.WHOLE: (52, 44)}[numbers]
+    stream = {Numbers.AUTOCAST: 24, Numbers.HALF: 20, Numbers.WHOLE: 40}[numbers] * vision.width
     dropped = (4 * vision.width + vision.mlp) if trained.adapters and trained.dropout else 0
-    return inner + (gated if vision.gated else plain) * vision.width + dropped
+    return inner + stream + dropped
 
 
 def vision_end_bytes(vision: VisionSize, numbers: Numbers) -> int:

@@ -234,7 +234,7 @@ def _in_training(run: Run) -> list[Item]:
         *_gradients(run),
         *_gathered(run, sampling=False),
         Item("keys and values kept from sampling", _kept_states(run), False),
-        Item("bfloat16 copies of the matrices", held.rounded, False),
+        Item("bfloat16 copies of the matrices", held.rounded + _head_copy(run)),
         Item("activations", held.activations, False),
         Item("gradient of the head", held.head, False),
     ]
@@ -264,14 +264,13 @@ def longest_pass(run: Run) -> Pass:
 
 def _in_sampling(run: Run) -> list[Item]:
     """Keys and values of all completions that are sampled, beside what is gathered or rounded for the pass."""
-    size = run.size
     keeps_buckets = run.division is Division.OPTIMIZER or (run.division is Division.NOTHING and run.processes > 1)
     trained = run.trained_weights * (4 if run.method is not Method.FULL else run.weight_bytes)
-    rounds = run.numbers is Numbers.AUTOCAST and run.method is not Method.QLORA
+    copies = longest_pass(run).rounded + _head_copy(run)
     return [
         Item("DDP's buckets", trained if keeps_buckets else 0),
         *_gathered(run, sampling=True),
-        Item("bfloat16 copies of the matrices", 2 * size.language.matrices if rounds else 0, False),
+        Item("bfloat16 copies of the matrices", copies),
         Item("keys and values of the completions", _sampled_states(run), False),
     ]
 
@@ -290,6 +289,11 @@ def _kept_states(run: Run) -> int:
     """What of them stays until the next sampling: all if they are few, and no call waits for another process."""
     states = _sampled_states(run)
     return 0 if run.division.weights or states > KEPT_CACHE else states
+
+
+def _head_copy(run: Run) -> int:
+    """The bfloat16 copy of the head, which sampling makes; a training pass rounds it in tiles."""
+    return 0 if run.vllm_share or run.numbers is not Numbers.AUTOCAST else 2 * run.size.language.table
 
 
 def _gathered(run: Run, sampling: bool) -> Iterator[Item]:
