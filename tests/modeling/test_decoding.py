@@ -189,7 +189,7 @@ def cost_of_tokens(config: Any, rows: int) -> tuple[int, float, int]:
         model = fake_model(config, torch.bfloat16)
         prompts = fake_prompts(model, 4)
         costs = {}
-        for length in (2, 3, 8):
+        for length in (2, 2, 3, 8):  # the first call makes copies of weights
             options = GenerationConfig(
                 do_sample=True, top_k=0, max_new_tokens=length, pad_token_id=0, eos_token_id=5, suppress_tokens=[7]
             )
@@ -205,7 +205,7 @@ def cost_of_tokens(config: Any, rows: int) -> tuple[int, float, int]:
 @pytest.mark.slow
 def test_a_token_of_32_rows_of_the_3b_in_launches_bytes_and_waits() -> None:
     launches, written, waits = cost_of_tokens(published_config("qwen2_5_vl_3b"), 32)
-    assert launches <= 1500
+    assert launches <= 900
     assert written <= 0.8
     assert waits == 0
 

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from open_r1.checkpoints.families import windowed_layers
 from open_r1.modeling.decoding.loop import DecodingLoop, Pick
 from open_r1.modeling.decoding.steps import Prefilled
+from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.vision_attention import adapt_vision
 
@@ -77,6 +78,7 @@ class Decoder:
         self.model, self.pad_token, self.max_new_tokens = model, pad_token, max_new_tokens
         self._continue = DecodingLoop(model, end_tokens, pad_token, windowed=windowed_layers(model.config) > 0)
         adapt_vision(inner_model(model))
+        adapt_layers(model)
 
     @torch.inference_mode()
     def __call__(self, prompts: Prompts, pick: Pick, samples: int = 1) -> torch.Tensor:
