@@ -45,11 +45,11 @@ def sampled_in_earnest(trainer: Any) -> None:
     """
     prompts = trainer._encode_rows([trainer.train_dataset[trainer.accelerator.process_index]])
     config = trainer.generation_config
-    before = config.max_new_tokens
-    config.max_new_tokens = 2 + 3 * trainer.accelerator.process_index
+    config.max_new_tokens = 20
+    if trainer.accelerator.process_index == 0:  # every token ends a completion
+        config.eos_token_id = list(range(trainer.model.get_input_embeddings().num_embeddings))
     with trainer._set_pass(GroupPass(prompts)):
         trainer._generate_single_turn([], None, {}, None)
-    config.max_new_tokens = before
 
 
 def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
