@@ -56,6 +56,5 @@ def test_every_command_fits_its_cards(tables: Any) -> None:
 
 
 def test_plans_are_near_what_was_measured(tables: Any) -> None:
-    """Measured with transformers' own layers, which hold more than those that are planned."""
     for entry in tables.MEASURED:
-        assert tables.measured_plan(entry) == pytest.approx(entry.gib, rel=0.05)  # seen: -5.0 % and -0.3 %
+        assert tables.measured_plan(entry) == pytest.approx(entry.gib, rel=0.05)  # seen: -3.4 % and -3.1 %
