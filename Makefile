@@ -10,7 +10,7 @@ help:
 	@echo "make demo    draw phantoms, train the tiny base with GRPO, evaluate before and after"
 	@echo "make demo-text   the same with a tiny text model and made-up questions without images"
 	@echo "make test    run the tests"
-	@echo "make test-fast   those that start no process (two to three minutes on two cores)"
+	@echo "make test-fast   those that start no process and take a few seconds at most"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"

@@ -257,6 +257,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", BOMBS)
 def test_a_template_that_computes_without_end_is_stopped(folder, template):
     (folder / "chat_template.jinja").write_text(template)

@@ -92,6 +92,7 @@ def test_a_second_lora_stage_keeps_the_first(first_stage, text_folder, text_chec
     assert "| base | A, itself a LoRA adapter on tiny |" in card
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_has_the_mode_of_the_umask(text_folder, text_checkpoint, tmp_path, monkeypatch):
     before = os.umask(0o027)
     try:
@@ -105,6 +106,7 @@ def test_every_file_of_a_run_has_the_mode_of_the_umask(text_folder, text_checkpo
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}
 
 
+@pytest.mark.slow
 def test_full_training_from_an_adapter_trains_every_weight(first_stage, text_folder, tmp_path, monkeypatch, capsys):
     fine_tune(monkeypatch, first_stage, text_folder, tmp_path / "sft")
     assert " train (100.00%)" in capsys.readouterr().out.split("  all ")[1].splitlines()[0]
@@ -211,6 +213,7 @@ def test_a_folder_that_holds_something_else_ends_the_run_and_stays(
         fine_tune(monkeypatch, start, text_folder, tmp_path / "run", *flags)
 
 
+@pytest.mark.slow
 def test_without_room_for_a_second_copy_the_files_are_compared(
     text_checkpoint, text_folder, tmp_path, monkeypatch, capsys
 ):
@@ -239,6 +242,7 @@ def test_names_of_files_follow_from_names_in_memory_in_every_family(tmp_path):
                 assert torch.equal(weight, saved), (family, name)
 
 
+@pytest.mark.slow
 def test_a_packed_base_is_compared_too(first_stage, text_folder, text_checkpoint, tmp_path, monkeypatch, capsys):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install '.[quant]')")
     packed = (*LORA, "--load_in_4bit", "--bnb_4bit_quant_type", "nf4", "--use_bnb_nested_quant")

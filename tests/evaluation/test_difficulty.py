@@ -17,6 +17,8 @@ from open_r1.vocabulary.modes import Mode
 from open_r1_testbed.riddles import make_riddles
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # a checkpoint is trained until its answers differ
+
 
 @pytest.fixture(scope="module")
 def riddles(tmp_path_factory: pytest.TempPathFactory) -> Path:

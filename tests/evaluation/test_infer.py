@@ -515,6 +515,7 @@ def test_flags_and_defaults_of_the_command(repository, monkeypatch):
         flags.read_flags(["--model_path", "m", "--output_path", "o"])
 
 
+@pytest.mark.slow
 def test_real_images_and_the_real_vocabulary(settings, real_dir, tmp_path):
     """Photographs, radiographs and ultrasound in grey, palette and RGB, through the real Qwen processor."""
     checkpoint = build_tiny_checkpoint(tmp_path / "real", processor=real_dir / "qwen2_5_vl_processor")

@@ -135,6 +135,7 @@ def test_the_command_refuses_what_an_overview_cannot_take(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_curves_of_many_runs_are_drawn_by_how_they_were_trained(tmp_path: Path) -> None:
     files = []
     labels = ["CT", "MRI", "X-Ray", "US", "Der", "FP", "OCT", "Micro", "DD"]

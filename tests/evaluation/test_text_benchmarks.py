@@ -109,6 +109,7 @@ def test_a_source_that_is_there_already_keeps_no_other_of_its_file_from_being_wr
     assert (tmp_path / "sets" / "First" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_six_benchmarks_go_from_raw_files_to_one_table(
     tmp_path: Path, load_script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, repository: Path
 ):

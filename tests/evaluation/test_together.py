@@ -174,6 +174,7 @@ def four(tmp_path: Path) -> list[list[Path]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("against", [True, False])
 def test_four_checkpoints_stand_in_one_table_at_the_top_with_their_differences(tmp_path, four, against):
     base, *trained = four
@@ -214,6 +215,7 @@ def test_four_checkpoints_stand_in_one_table_at_the_top_with_their_differences(t
     assert by_modality[3][:3] == ["step-200", "50.0 ± 18.9", "25.0 ± 16.4"]
 
 
+@pytest.mark.slow
 def test_runs_on_other_questions_do_not_stand_among_those_on_the_same(tmp_path, four):
     base, run_a, run_b, _ = four
     summary = write_report([*base, *run_a, *run_b[:3]], tmp_path / "out")

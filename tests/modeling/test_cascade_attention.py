@@ -122,6 +122,7 @@ def test_transformers_makes_no_mask_where_segments_say_what_is_visible(family: s
     assert masks == []
 
 
+@pytest.mark.slow
 def test_on_a_gpu_long_completions_attend_in_two_calls_without_a_mask() -> None:
     with fake_gpu() as gpu:
         model = fake_model(published_config("qwen2_5_vl_3b", layers=2))

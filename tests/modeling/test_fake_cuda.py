@@ -125,6 +125,7 @@ def test_the_sizes_are_those_of_the_published_config(name: str, real_dir: Path) 
     }
 
 
+@pytest.mark.slow
 def test_a_packed_pass_of_a_published_model_runs_whole() -> None:
     with fake_gpu() as gpu:
         model = fake_model(published_config("qwen2_5_vl_3b", layers=2))

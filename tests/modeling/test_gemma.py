@@ -95,6 +95,7 @@ def test_the_recipes_adapt_the_language_model_alone(gemma, repository, recipe):
     assert all(".language_model." in name for name in adapted)
 
 
+@pytest.mark.slow
 def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
     gemma, questions, tmp_path, monkeypatch, capsys
 ):

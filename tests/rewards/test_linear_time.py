@@ -56,6 +56,7 @@ def assert_linear(judge: Judge, pieces: tuple[str, ...], frames: tuple[tuple[str
     print(f"a megabyte takes at most {max(ratios):.2f} times as long as a quarter of it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", FRAMES, ids=["bare", "in a block", "after a claim", "before a claim"])
 def test_the_grader_is_linear(frame: tuple[str, str]) -> None:
     # a quarter of the pieces each; tests/grading/test_answers.py takes a megabyte of many more
@@ -82,6 +83,7 @@ def test_medical_accuracy_is_linear_in_a_long_answer_block() -> None:
     assert_linear(reward("medical_accuracy"), ("chest tube ", "(", "a\u0301", "\u0130", "$", "<"), (FRAMES[1],))
 
 
+@pytest.mark.slow
 def test_the_lenient_matching_is_linear() -> None:
     pieces = (
         "answer is ",

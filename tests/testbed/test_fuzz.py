@@ -424,6 +424,7 @@ def test_any_text_is_a_recipe_or_one_line(tmp_path: Path, text: str) -> None:
 # ------------------------------------------------------------------------------------------------- whole files
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_a_line_or_a_result_and_lose_no_good_row(
     tmp_path: Path,
 ) -> None:

@@ -61,6 +61,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     return [entry for entry in log if "eval_loss" in entry]
 
 
+@pytest.mark.slow
 def test_an_evaluation_changes_nothing_of_the_training(train: Train) -> None:
     without, evaluated = train("without"), train("evaluated", *EVALUATING)
     assert sha256_file(evaluated / "model.safetensors") == sha256_file(without / "model.safetensors")
@@ -73,6 +74,7 @@ def test_an_evaluation_changes_nothing_of_the_training(train: Train) -> None:
     assert sum("eval_reward" in entry for entry in logged) == 3
 
 
+@pytest.mark.slow
 def test_the_shared_prefix_evaluates_as_stock_rows_do(train: Train) -> None:
     ours, stock = (
         evaluations(train(f"shared-{way}", *EVALUATING, "--shared_prefix", way, "--eval_on_start", "true"))[0]
@@ -83,6 +85,7 @@ def test_the_shared_prefix_evaluates_as_stock_rows_do(train: Train) -> None:
     assert ours["eval_loss"] == pytest.approx(stock["eval_loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_questions_can_be_asked(train: Train) -> None:
     folder = train("part", *EVALUATING, "--max_eval_samples", "2")  # fewer than the 3 of a batch
     assert json.loads((folder / "run.json").read_text())["data"]["evaluation"]["asked"] == 2
@@ -91,6 +94,7 @@ def test_a_part_of_the_questions_can_be_asked(train: Train) -> None:
     assert per_second == pytest.approx([3, 2], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_loaded_whole(train: Train) -> None:
     # the accuracy of a random model is 0 after each step, and the first of equals is the best
     flags = ["--load_best_model_at_end", "true", "--metric_for_best_model", "completions/mean_length"]

@@ -89,6 +89,7 @@ def test_the_vision_tower_and_the_head_stay_whole(tmp_path):
     assert kinds["model.language_model.layers.0.mlp.up_proj.weight"] == torch.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "gemma3"])
 def test_adapters_train_on_a_packed_base_and_answer_on_the_whole_one(family, questions, tmp_path, monkeypatch):
     packing()

@@ -176,6 +176,7 @@ def test_a_continued_run_is_one_wandb_run(train: Any, workplace: Path) -> None:
     assert other_id != story["trackers"]["wandb"]
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_one_tensorboard_run_without_steps_that_are_made_again(train: Any) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

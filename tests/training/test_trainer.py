@@ -40,7 +40,11 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(settings) + settings.get("loss_type", ""))
+@pytest.mark.parametrize(
+    "settings",
+    [*SETTINGS[:1], *(pytest.param(settings, marks=pytest.mark.slow) for settings in SETTINGS[1:])],
+    ids=lambda settings: ",".join(settings) + settings.get("loss_type", ""),
+)
 def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """In float64: in float32 a gradient that is zero but for rounding moves its weight by Adam's full step.
 
