@@ -120,10 +120,11 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     written = generator.tokens(encoder(listed(rows)).prompts, rows["id"])
     end = Counter(written[:, 1:4].flatten().tolist()).most_common(1)[0][0]
-    ends = torch.tensor([end])
-    generator.end_tokens, generator._decode.end_tokens = [end], ends
-    together = [completions[0] for completions in generator(encoder(listed(rows)))]
-    assert together == [generator(encoder([row]))[0][0] for row in listed(rows)]
+    generator.model.generation_config.eos_token_id = end
+    ending = Generator(generator.model, encoder.tokenizer, generator.max_new_tokens)
+    assert end in ending.end_tokens
+    together = [completions[0] for completions in ending(encoder(listed(rows)))]
+    assert together == [ending(encoder([row]))[0][0] for row in listed(rows)]
     assert len({completion.tokens for completion in together}) > 1
 
 

@@ -20,7 +20,7 @@ class GroupSampler:
 
     def __init__(self, in_step: bool = False) -> None:
         self._in_step = in_step
-        self._loop: tuple[Any, DecodingLoop] | None = None
+        self._loop: tuple[tuple[Any, ...], DecodingLoop] | None = None
 
     @torch.no_grad()
     def sample_groups(
@@ -76,10 +76,11 @@ class GroupSampler:
         return Prefilled(cache, prompts.mask, logits, positions[..., -1:] + 1, order)  # a prompt ends with text
 
     def _loop_for(self, model: Any, config: GenerationConfig) -> DecodingLoop:
-        if self._loop is None or self._loop[0] is not model:
-            end = config.eos_token_id
-            end_tokens = end if isinstance(end, list) else [end]
-            self._loop = model, DecodingLoop(model, end_tokens, config.pad_token_id, self._in_step)
+        """The loop of an earlier call where model and end tokens are the same."""
+        end_tokens = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        key = model, end_tokens, config.pad_token_id
+        if self._loop is None or self._loop[0][0] is not model or self._loop[0][1:] != key[1:]:
+            self._loop = key, DecodingLoop(model, end_tokens, config.pad_token_id, self._in_step)
         return self._loop[1]
 
 
