@@ -3,8 +3,8 @@
 python benchmarks/rollout.py                        # a tiny Qwen2.5-VL on the CPU, one thread
 python benchmarks/rollout.py --config CONFIG_DIR --processor CHECKPOINT    # full size, random weights, on a GPU
 
-Both ways are transformers' `generate` with the same settings; before anything is timed, both must sample the same
-tokens from the same seed (in float32; in bfloat16 the share that agrees is printed).
+Ours is the sampler of training, stock is transformers' `generate` with the same settings. Before anything is timed,
+both must sample the same tokens from the same seed (in float32; in bfloat16 the share that agrees is printed).
 """
 
 import json

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_cuda import DEVICE, GIB, backward, fake_gpu
 from fake_models import fake_model, fake_prompts, packed_log_probs, published_config
-from groups import make_groups, packed_logps
+from groups import IDS, make_groups, packed_logps
 from reference_flash import ReferenceKernel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from trl.trainer.utils import add_fused_lm_head
@@ -17,15 +17,6 @@ from open_r1.modeling.packed_rows import packed_mask
 from open_r1.modeling.segment_attention import ATTENTION, prepare_model
 from open_r1_testbed.tiny_models import Shape, build_model
 
-IDS = {
-    "<|endoftext|>": 300,
-    "<|im_start|>": 301,
-    "<|im_end|>": 302,
-    "<|vision_start|>": 303,
-    "<|vision_end|>": 304,
-    "<|image_pad|>": 305,
-    "<|video_pad|>": 306,
-}
 PROMPTS = {"one prompt": [9], "equal prompts": [6, 6], "padded prompts": [4, 9, 2]}
 
 

@@ -7,22 +7,13 @@ import pytest
 import torch
 from fake_cuda import fake_gpu
 from fake_models import fake_model, fake_prompts, published_config
-from groups import make_groups, stock_inputs
+from groups import IDS, make_groups, stock_inputs
 from transformers import GenerationConfig
 
 from open_r1.modeling.decoding.steps import COLUMNS, FixedSteps
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
-IDS = {
-    "<|endoftext|>": 300,
-    "<|im_start|>": 301,
-    "<|im_end|>": 302,
-    "<|vision_start|>": 303,
-    "<|vision_end|>": 304,
-    "<|image_pad|>": 305,
-    "<|video_pad|>": 306,
-}
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
 GROUP = 3
 NEW = 24

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fake_cuda import DEVICE, Cost, FakeGpu, backward, fake_gpu
 from fake_models import fake_model, fake_prompts, packed_log_probs, published_config
+from groups import IDS
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
@@ -18,15 +19,6 @@ from open_r1_testbed.tiny_models import Shape, build_model
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
 GRIDS = torch.tensor([[1, 12, 16], [1, 8, 8]])
-IDS = {
-    "<|endoftext|>": 300,
-    "<|im_start|>": 301,
-    "<|im_end|>": 302,
-    "<|vision_start|>": 303,
-    "<|vision_end|>": 304,
-    "<|image_pad|>": 305,
-    "<|video_pad|>": 306,
-}
 
 
 def tiny_model(family: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from groups import Groups, make_groups, packed_logps, stock_inputs, stock_logps
+from groups import IDS, Groups, make_groups, packed_logps, stock_inputs, stock_logps
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
@@ -16,15 +16,6 @@ from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_at
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
-IDS = {
-    "<|endoftext|>": 300,
-    "<|im_start|>": 301,
-    "<|im_end|>": 302,
-    "<|vision_start|>": 303,
-    "<|vision_end|>": 304,
-    "<|image_pad|>": 305,
-    "<|video_pad|>": 306,
-}
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
 CASES = {
     "one prompt, lengths 1 to 10": ([[(1, 28, 28)]], [80], [[3, 10, 7, 10, 1, 5, 9, 4]]),

@@ -12,6 +12,16 @@ from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
 
 PATCH_FEATURES = 3 * 2 * 14 * 14
 Grid = tuple[int, int, int]
+IDS = {
+    "<|endoftext|>": 300,
+    "<|im_start|>": 301,
+    "<|im_end|>": 302,
+    "<|vision_start|>": 303,
+    "<|vision_end|>": 304,
+    "<|image_pad|>": 305,
+    "<|video_pad|>": 306,
+}
+"""Special tokens of the tiny models of 320 tokens that the tests of `modeling` build."""
 
 
 @dataclass
