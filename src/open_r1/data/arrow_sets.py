@@ -125,3 +125,19 @@ FEATURES = datasets.Features(
     }
 )
 """The columns of a prepared set. `image.path` is the image's path in the release."""
+
+QUESTION_FEATURES = datasets.Features(
+    {
+        "images": datasets.List(datasets.Image()),
+        "problem": datasets.Value("string"),
+        "solution": datasets.Value("string"),
+        "answer_type": datasets.Value("string"),
+        "aliases": datasets.List(datasets.Value("string")),
+        "id": datasets.Value("string"),
+        "source": datasets.Value("string"),
+        "modality": datasets.Value("string"),
+        "task": datasets.Value("string"),
+        "subject": datasets.Value("string"),
+    }
+)
+"""The columns of a set with any number of images and any type of answer."""
