@@ -45,9 +45,9 @@ def main() -> int:
     """Prepare, print the report; 0 if all is well, 1 with --strict if a question was dropped."""
     args = parser().parse_args()
     from open_r1.common.errors import UserError
-    from open_r1.data.omnimedvqa.encoded_images import Encoding
     from open_r1.data.omnimedvqa.prepare import Preparation, prepare
     from open_r1.data.omnimedvqa.summary import report_lines
+    from open_r1.data.preparation.encoded_images import Encoding
     from open_r1.vocabulary.labels import parse_label
 
     by = tuple(dict.fromkeys(args.by.split(",")))

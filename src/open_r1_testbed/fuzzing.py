@@ -25,8 +25,8 @@ from open_r1.common.atomic_files import object_of, parse_json, repeated_key
 from open_r1.common.command_line import CommandParser
 from open_r1.data.images import ImageError
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
+from open_r1.data.preparation.encoded_images import Encoding
 from open_r1.data.row_images import opened_row_images
 from open_r1.data.text.files import rows_of
 from open_r1.evaluation.answering.run import infer

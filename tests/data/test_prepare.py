@@ -20,12 +20,12 @@ from open_r1.common.atomic_files import DiskError, read_manifest, sha256_file
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa import encoded_images
-from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.omnimedvqa.summary import report_lines
+from open_r1.data.preparation import encoded_images
+from open_r1.data.preparation.encoded_images import Encoding
 from open_r1.data.rows import leak
 from open_r1.vocabulary.labels import Modality, Task
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
+from open_r1.data.preparation.encoded_images import Encoding
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantoms import make_phantoms

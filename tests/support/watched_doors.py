@@ -15,8 +15,8 @@ from typing import Any
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
-from open_r1.data.omnimedvqa.encoded_images import Encoding
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
+from open_r1.data.preparation.encoded_images import Encoding
 from open_r1.data.row_images import opened_row_images
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings

@@ -10,32 +10,29 @@ import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from open_r1.common.atomic_files import (
-    MANIFEST,
-    DiskError,
-    disk_errors,
-    publish_folder,
-    read_manifest,
-    refuse_foreign,
-    sha256_file,
-    write_json,
-)
+from open_r1.common.atomic_files import DiskError, disk_errors, publish_folder, sha256_file, write_json
 from open_r1.common.errors import UserError
 from open_r1.common.locks import claimed
 from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
 from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
-from open_r1.data.omnimedvqa.encoded_images import Encoding, Job, Pack
-from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, digest_of, format_of, number_of, size_of
+from open_r1.data.omnimedvqa.prepared_files import FORMAT_VERSION, format_of, number_of
 from open_r1.data.omnimedvqa.source import release_files, split_files
 from open_r1.data.omnimedvqa.splits import draw_per_image, draw_per_question
 from open_r1.data.omnimedvqa.summary import REPORT, Outcome, Prepared, set_report
+from open_r1.data.preparation.encoded_images import Encoding, Job, Pack
+from open_r1.data.preparation.finished_sets import (
+    digest_of,
+    finished_manifest,
+    refuse_differences,
+    size_of,
+    write_manifest,
+)
 from open_r1.data.rows import Dropped
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 
@@ -254,8 +251,7 @@ class _Build:
     def _finished(self, label: Label, inputs: dict[str, str]) -> Prepared | None:
         """The set if it is complete; None if it is to be built."""
         folder = self.preparation.folder(label)
-        refuse_foreign(folder)
-        manifest = read_manifest(folder)
+        manifest = finished_manifest(folder)
         if manifest is None:
             return None
         expected = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
@@ -264,19 +260,7 @@ class _Build:
             **manifest.get("settings", {}),
             **manifest.get("inputs", {}),
         }
-        differences = [
-            f"{key} (was {recorded.get(key)!s:.20}, is {value!s:.20})"
-            for key, value in expected.items()
-            if recorded.get(key) != value
-        ]
-        if differences:
-            raise UserError(
-                f"{folder} was made with other settings or inputs: {', '.join(differences)}; remove it to build "
-                "it anew, or choose another --output_dir"
-            )
-        for name, stored in manifest["outputs"].items():
-            if not (folder / name).is_file() or (folder / name).stat().st_size != stored["bytes"]:
-                raise UserError(f"{folder} is damaged ({name}); remove it to build it anew")
+        refuse_differences(folder, expected, recorded)
         return Prepared(folder, False, manifest["report"])
 
     # ---- images
@@ -335,7 +319,9 @@ class _Build:
         write_dict(stage, [*sides])
         report = set_report(label, self.questions, used, pack.content, dropped)
         write_json(stage / REPORT, report)
-        self._write_manifest(stage, label, inputs, report, hashes)
+        settings = self.preparation.settings()
+        content = {"version": FORMAT_VERSION, "label": label, "settings": settings, "inputs": inputs, "report": report}
+        write_manifest(stage, content, hashes)
         publish_folder(stage, final)
         return Prepared(final, True, report)
 
@@ -362,28 +348,6 @@ class _Build:
                 "modality": modality,
                 "task": task,
             }
-
-    def _write_manifest(
-        self, stage: Path, label: Label, inputs: dict[str, str], report: dict[str, Any], hashes: dict[Path, str]
-    ) -> None:
-        outputs = {
-            str(path.relative_to(stage)): {
-                "sha256": hashes.get(path) or sha256_file(path),
-                "bytes": path.stat().st_size,
-            }
-            for path in sorted(stage.rglob("*"))
-            if path.is_file()
-        }
-        manifest = {
-            "version": FORMAT_VERSION,
-            "label": label,
-            "settings": self.preparation.settings(),
-            "inputs": inputs,
-            "report": report,
-            "packages": {name: metadata.version(name) for name in ("pillow", "pyarrow", "datasets")},
-            "outputs": outputs,
-        }
-        write_json(stage / MANIFEST, manifest)
 
     def _of_no_set(self) -> list[dict[str, Any]]:
         """Dropped rows without a label, which belong to no set."""

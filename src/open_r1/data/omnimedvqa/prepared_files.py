@@ -1,12 +1,7 @@
-"""Version, size and digest of the files of a prepared set."""
+"""The format version of a prepared OmniMedVQA set."""
 
 import hashlib
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
-
-from open_r1.data.images import ImageError, resolve
 
 FORMAT_VERSION = 2
 """Increased when the same inputs and settings give other bytes. 2 reads answers that 1 dropped."""
@@ -20,19 +15,3 @@ def format_of(manifest: dict[str, Any]) -> Any:
 
 def number_of(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
-
-
-def digest_of(lines: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def size_of(reference: str, root: Path) -> int:
-    try:
-        return os.stat(resolve(reference, root)).st_size
-    except ImageError:
-        return -1
-    except OSError:
-        return -1

@@ -1,4 +1,4 @@
-"""Encode thousands of images as 384 x 384 PNG or JPEG, each once, in several processes, resumable after a kill.
+"""Encode thousands of images as PNG or JPEG, each once, in several processes, resumable after a kill.
 
 A pack is a folder: every worker process appends encoded images to its own file, and an index holds their positions.
 The index is written after the images, so every image in it exists; a run that was killed resumes from the index. An
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import PIL
+from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.data.images import SIZE, ImageError, decode, read_file, resolve
@@ -39,27 +40,61 @@ _NOT_THERE = 2**16 - 1
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are stored."""
+    """Every image as a square of one size, whatever its proportions, as the published data was made."""
 
     size: int = SIZE  # pixels of each side
     format: str = "PNG"  # or JPEG
 
     def __post_init__(self):
-        if self.format not in ("PNG", "JPEG"):
-            raise UserError(f"--format {self.format} is not supported; choose PNG or JPEG")
+        _check_format(self.format)
         if not 28 <= self.size <= 4096:
             raise UserError(f"--size {self.size} is out of range; give a side of 28 to 4096 pixels")
 
     def encode(self, data: bytes, name: str) -> bytes:
         """Bytes of any image file -> bytes of the stored form. Raises `ImageError`."""
-        image = decode(data, (self.size, self.size), name)
-        buffer = BytesIO()
-        if self.format == "PNG":
-            # Level 1 costs 8 ms and level 6 42 ms, for files that are 14 % smaller.
-            image.save(buffer, "PNG", compress_level=1)
-        else:
-            image.save(buffer, "JPEG", quality=95, subsampling=0)
-        return buffer.getvalue()
+        return _saved(decode(data, (self.size, self.size), name), self.format)
+
+
+MAX_SIDE = 768
+"""Pixels of the longer side: 768 x 768 are 729 image tokens of Qwen2-VL, which leave room for a question in the
+published prompt length of 1,024. A scan of 512 x 512 stays as it is."""
+
+
+@dataclass(frozen=True)
+class BoundedEncoding:
+    """Images keep their size and proportions; only one with a longer side than `max_side` is made smaller."""
+
+    max_side: int = MAX_SIDE  # pixels
+    format: str = "PNG"  # or JPEG
+
+    def __post_init__(self):
+        _check_format(self.format)
+        if not 28 <= self.max_side <= 8000:
+            raise UserError(f"--max_side {self.max_side} is out of range; give 28 to 8000 pixels")
+
+    def encode(self, data: bytes, name: str) -> bytes:
+        """Bytes of any image file -> bytes of the stored form. Raises `ImageError`."""
+        image = decode(data, None, name)
+        share = self.max_side / max(image.size)
+        if share < 1:
+            width, height = (max(1, round(side * share)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return _saved(image, self.format)
+
+
+def _check_format(name: str) -> None:
+    if name not in ("PNG", "JPEG"):
+        raise UserError(f"--format {name} is not supported; choose PNG or JPEG")
+
+
+def _saved(image: Image.Image, name: str) -> bytes:
+    buffer = BytesIO()
+    if name == "PNG":
+        # Level 1 costs 8 ms and level 6 42 ms, for files that are 14 % smaller.
+        image.save(buffer, "PNG", compress_level=1)
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
 
 
 class Stored(NamedTuple):
@@ -83,7 +118,7 @@ class Job(NamedTuple):
 class Pack:
     """Encoded images on disk, addressed by their index in `references`."""
 
-    def __init__(self, folder: Path, image_root: Path, references: Sequence[str], encoding: Encoding):
+    def __init__(self, folder: Path, image_root: Path, references: Sequence[str], encoding: Encoding | BoundedEncoding):
         """Open a pack in `folder`, which is created, or resumed if it matches the encoding and the files."""
         self.folder, self.image_root, self.references, self.encoding = folder, image_root, references, encoding
         count = len(references)
@@ -209,7 +244,7 @@ class Pack:
 
 # --------------------------------------------------------------------------------------- worker processes
 
-_Work = tuple[str, str, Encoding]
+_Work = tuple[str, str, Encoding | BoundedEncoding]
 _Chunk = tuple[Job, ...]
 _Results = list[Stored | ImageError]
 
@@ -265,7 +300,7 @@ def _do(work: _Work, chunk: _Chunk) -> _Results:
     return [_do_one(folder, image_root, encoding, job) for job in chunk]
 
 
-def _do_one(folder: str, image_root: str, encoding: Encoding, job: Job) -> Stored | ImageError:
+def _do_one(folder: str, image_root: str, encoding: Encoding | BoundedEncoding, job: Job) -> Stored | ImageError:
     try:
         data = read_file(resolve(job.reference, image_root), resolved=True)
         content = hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What the preparations of image sets share: encoding thousands of images, and finished folders."""
