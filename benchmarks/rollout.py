@@ -3,8 +3,9 @@
 python benchmarks/rollout.py                        # a tiny Qwen2.5-VL on the CPU, one thread
 python benchmarks/rollout.py --config CONFIG_DIR --processor CHECKPOINT    # full size, random weights, on a GPU
 
-Ours is the sampler of training, stock is transformers' `generate` with the same settings. Before anything is timed,
-both must sample the same tokens from the same seed (in float32; in bfloat16 the share that agrees is printed).
+Ours is the sampler of training on a model as the trainer prepares it, stock is transformers' `generate` with the same
+settings. Before anything is timed, both must sample the same tokens from the same seed (in float32; in bfloat16 the
+share that agrees is printed).
 """
 
 import json
@@ -24,6 +25,7 @@ from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
+from open_r1.modeling.segment_attention import prepare_model
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
@@ -57,19 +59,30 @@ def stock(model: Any, prompts: PromptBatch, group: int, config: GenerationConfig
     return tokens[:, repeated.ids.size(1) :]
 
 
-def measure(model: Any, prompts: PromptBatch, group: int, length: int, rounds: int) -> dict[str, Any]:
-    """Agreement and time of one setting."""
+def measure(models: dict[str, Any], prompts: PromptBatch, group: int, length: int, rounds: int) -> dict[str, Any]:
+    """Agreement and time of one setting.
+
+    Args:
+        models: the model as transformers built it ("stock"), and as the trainer prepares it ("ours").
+        prompts: B prompts.
+        group: completions per prompt.
+        length: tokens of a completion.
+        rounds: how often each is timed.
+    """
+    model = models["stock"]
     config = sampling_of(model, length)
     drawn = []
     sample_groups = GroupSampler().sample_groups
-    for way in (stock, sample_groups):
+    for name, way in (("stock", stock), ("ours", sample_groups)):
         torch.manual_seed(0)
-        drawn.append(way(model, prompts, group, config))
+        drawn.append(way(models[name], prompts, group, config))
     agreement = (drawn[0] == drawn[1]).float().mean().item()
     if model.dtype == torch.float32 and agreement < 1:
         raise SystemExit(f"error: only {agreement:.1%} of the sampled tokens agree: the speeds are not comparable")
     times = in_turn(
-        lambda: stock(model, prompts, group, config), lambda: sample_groups(model, prompts, group, config), rounds
+        lambda: stock(model, prompts, group, config),
+        lambda: sample_groups(models["ours"], prompts, group, config),
+        rounds,
     )
     return {"group": group, "length": length, "same_tokens": agreement, **times}
 
@@ -95,7 +108,8 @@ def main() -> None:
             build_tiny_checkpoint(checkpoint, "qwen2_5_vl", shape=TINY)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        model = load_model(checkpoint, dtype=dtype).to(device).eval()
+        models = {name: load_model(checkpoint, dtype=dtype).to(device).eval() for name in ("stock", "ours")}
+        prepare_model(models["ours"])
         prompts = encode(load_processor(checkpoint), flags.prompts, device)
         print(f"{hardware()}, {torch.get_num_threads()} threads, prompt of {prompts.ids.size(1)} tokens")
         print(json.dumps(package_versions()))
@@ -103,7 +117,7 @@ def main() -> None:
         results = []
         for length in flags.lengths:
             for group in flags.groups:
-                result = measure(model, prompts, group, length, flags.rounds)
+                result = measure(models, prompts, group, length, flags.rounds)
                 results.append(result)
                 print(
                     f"{group:>4} {length:>6} {result['same_tokens']:>5.0%} {result['ratio']:>8.2f}x "

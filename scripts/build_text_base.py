@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 
 from open_r1.checkpoints.loading import load_model
-from open_r1.checkpoints.processors import load_processor
+from open_r1.checkpoints.processors import load_processor, no_progress_bars
 from open_r1.common.atomic_files import staged_folder
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
@@ -48,7 +48,8 @@ def main() -> None:
             flags.batch_size,
             flags.learning_rate,
         )
-        model.save_pretrained(stage)
+        with no_progress_bars():
+            model.save_pretrained(stage)
     weights = sum(weight.numel() for weight in model.parameters())
     print(f"{weights:,} weights; loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps; {flags.output_dir}")
 

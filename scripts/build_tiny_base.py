@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from open_r1.checkpoints.processors import no_progress_bars
 from open_r1.common.atomic_files import usual_modes
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
@@ -311,7 +312,8 @@ def main() -> None:
         )
     learn_images(pupil, stream(flags.images, flags.seed), flags, log)
     pupil.model.eval()
-    pupil.model.save_pretrained(flags.output_dir)
+    with no_progress_bars():
+        pupil.model.save_pretrained(flags.output_dir)
     usual_modes(flags.output_dir)
     reached = accuracy(pupil, stream(16, flags.seed + 1), flags.seed)
     print("own prompt, 128 unseen images:", {task.value: round(share, 3) for task, share in reached.items()})

@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 
 from open_r1.checkpoints.loading import load_model
-from open_r1.checkpoints.processors import load_processor
+from open_r1.checkpoints.processors import load_processor, no_progress_bars
 from open_r1.common.atomic_files import staged_folder
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
@@ -41,7 +41,8 @@ def main() -> None:
         losses = teach_format(
             model, processor, rows, flags.seed, flags.max_steps, flags.batch_size, flags.learning_rate, flags.answer
         )
-        model.save_pretrained(stage)
+        with no_progress_bars():
+            model.save_pretrained(stage)
         processor.save_pretrained(stage)
     print(f"format start: loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps; saved to {flags.output_dir}")
 

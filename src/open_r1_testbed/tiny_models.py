@@ -33,6 +33,7 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from open_r1.checkpoints.processors import no_progress_bars
 from open_r1.common.atomic_files import usual_modes
 from open_r1.common.errors import UserError
 from open_r1_testbed.tiny_gemma import write_tiny_gemma
@@ -145,7 +146,8 @@ def build_tiny_checkpoint(
         )  # 151,657 -> 151,680: a multiple of 128, like the published 151,936
     ids = {token: _token_id(tokenizer, token) for token in SPECIAL_TOKENS}
     model = build_model(family, shape, embeddings, ids, seed)
-    model.save_pretrained(folder)
+    with no_progress_bars():
+        model.save_pretrained(folder)
     usual_modes(folder)
     return folder
 

@@ -134,6 +134,7 @@ def test_whole_numbers_without_a_configuration_that_explains_them_are_refused(fo
     assert name in message
 
 
+@pytest.mark.slow
 def test_a_header_of_a_million_tensors_is_refused_before_it_is_read(folder):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = json.dumps({f"model.layers.{n}.weight": entry for n in range(1_000_000)}).encode()

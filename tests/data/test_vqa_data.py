@@ -402,6 +402,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 def test_real_split_files_are_named_and_counted_as_published(real_dir):
     files = split_files(real_dir / "omnimedvqa_splits")
     assert len(files) == 13

@@ -97,6 +97,7 @@ def test_so_many_model_calls_as_tokens(model: Any) -> None:
     assert len(calls) == NEW
 
 
+@pytest.mark.slow
 def test_a_step_is_captured_whole(model: Any) -> None:
     """No branch of a step depends on a number, so that a CUDA graph of it holds for every token."""
     groups = prompts_of(model)
@@ -201,6 +202,7 @@ def test_a_token_of_32_rows_of_the_3b_in_launches_bytes_and_waits() -> None:
     assert waits == 0
 
 
+@pytest.mark.slow
 def test_the_host_waits_for_nothing_between_two_looks() -> None:
     for name in ("qwen2_5_vl_3b", "qwen2_vl_2b"):
         assert cost_of_tokens(published_config(name, layers=2), 8)[2] == 0

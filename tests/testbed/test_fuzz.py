@@ -232,6 +232,7 @@ def test_a_text_without_end_costs_its_row_alone(tmp_path: Path, monkeypatch: pyt
         list(json_entries(path))
 
 
+@pytest.mark.slow
 def test_300_megabytes_in_one_text_cost_that_row_and_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     with path.open("w") as file:

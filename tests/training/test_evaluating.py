@@ -134,6 +134,7 @@ def test_what_cannot_be_asked_is_refused(train: Train, workplace: Path, flags: l
     assert not (workplace / "refused").exists()
 
 
+@pytest.mark.slow
 def test_questions_that_are_trained_on_too_are_counted(
     train: Train, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_questions_that_are_trained_on_too_are_counted(
     )
 
 
+@pytest.mark.slow
 def test_supervised_training_evaluates_too(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     flags = "sft --model_name_or_path tiny --dataset_name set --max_steps 2 --per_device_train_batch_size 2 "

@@ -105,6 +105,7 @@ def test_adapters_train_on_a_packed_base_and_answer_on_the_whole_one(family, que
     assert infer(settings) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "gemma3"])
 def test_fine_tuning_trains_adapters_on_a_packed_base(family, questions, tmp_path, monkeypatch):
     packing()

@@ -72,7 +72,7 @@ def test_the_published_command_runs_word_for_word(published_run: Any, workplace:
 
 LIBRARY_MESSAGES = (
     *("find_unused_parameters", "Setting accelerator to CPU", "Writing model shards", "Loading weights"),
-    *("FutureWarning", "DeprecationWarning", "UserWarning", "just got forked"),
+    *("tokenizer has new PAD", "FutureWarning", "DeprecationWarning", "UserWarning", "just got forked"),
 )
 
 

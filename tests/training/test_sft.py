@@ -83,6 +83,7 @@ def test_labels_hold_the_solution_and_nothing_else_on_images(phantoms, tmp_path)
         assert prompt.count("<|image_pad|>") == 16
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss_on_phantoms(phantoms, tmp_path):
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path, max_steps=8))
@@ -94,6 +95,7 @@ def test_a_few_steps_lower_the_loss_on_phantoms(phantoms, tmp_path):
     assert [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])] == []
 
 
+@pytest.mark.slow
 def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_checkpoint, tmp_path):
     rows, _ = load_rows(text_folder, "train")
     for checkpoint in (text_checkpoint, TINY_BASE):
@@ -163,6 +165,7 @@ def test_a_prompt_that_asks_for_thoughts_is_refused(text_folder, text_checkpoint
         train_sft()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "qwen2_5_vl", "gemma3"])
 def test_adapters_go_where_grpo_puts_them_whatever_the_family(family, text_folder, tmp_path, monkeypatch):
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", family)

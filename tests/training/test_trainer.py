@@ -80,6 +80,7 @@ def sparse_reward(completions: list[Any], **_: Any) -> list[float]:
     return [float(i == 1) for i in range(len(completions))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_without_kl_a_dead_group_is_left_out_and_the_step_is_stock_trls(
     checkpoint: Path, tmp_path: Path, iterations: int

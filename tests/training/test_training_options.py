@@ -179,6 +179,7 @@ def frozen(checkpoint: Path) -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(checkpoint: Path, tmp_path: Path) -> None:
     settings = {"max_steps": 3, "learning_rate": 1e-5}
     cached = make_trainer(checkpoint, tmp_path / "kept", [0, 1], model=frozen(checkpoint), **settings)
@@ -309,6 +310,7 @@ def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> N
 # --- paths, repetition, foresight --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
     half, ours = trained(checkpoint, tmp_path / "half", [0, 1], share_rollout=False)
     assert "on in training; stock TRL samples" in shared_prefix_line(half)
@@ -325,6 +327,7 @@ def test_a_text_model_makes_stock_trls_step(tmp_path: Path) -> None:
     assert 0 < logs[0]["tokens/computed"] < logs[0]["tokens/stock"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_twice_is_bit_equal(tiny: Path, tmp_path: Path) -> None:
     trainer, log = trained(tiny, tmp_path / "1", [0, 1, 2, None], max_steps=3)
     other_trainer, other_log = trained(tiny, tmp_path / "2", [0, 1, 2, None], max_steps=3)
@@ -333,6 +336,7 @@ def test_the_same_seed_twice_is_bit_equal(tiny: Path, tmp_path: Path) -> None:
     assert {name: log[name] for name in names} == {name: other_log[name] for name in names}
 
 
+@pytest.mark.slow
 def test_trying_the_longest_batch_changes_nothing(tiny: Path, tmp_path: Path, capsys: Any) -> None:
     plain, log = trained(tiny, tmp_path / "plain", [0, 1, 2, 3], max_steps=2)
     trainer = make_trainer(tiny, tmp_path / "tried", [0, 1, 2, 3], max_steps=2)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 _MESSAGES = (
     "Setting accelerator to CPU",  # DeepSpeed 0.19, wherever there is no GPU
     "Failed to load CPU gemm_4bit_forward",  # bitsandbytes 0.50, which computes without that kernel
+    "The tokenizer has new PAD/BOS/EOS tokens",  # transformers 5, of any Qwen; end tokens are ours to choose
 )
 _WARNINGS = (r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",)  # transformers, called by TRL 1.16
 
@@ -20,7 +21,7 @@ def leave_out_library_messages() -> None:
     """Leave them out in this process; the commands call it before they load a library."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message, FutureWarning)
-    for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
+    for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops", "transformers.trainer_utils"):
         logging.getLogger(library).addFilter(_matters)
 
 
