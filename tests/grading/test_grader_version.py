@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from completions import BLOOD, LONG, LUNG, SCAN, SIZES, TABLE, TEN
+from labelled_outputs import OUTPUTS
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.scoring.result_writer import ResultWriter
@@ -17,7 +18,10 @@ from open_r1.grading.grader import GRADER_VERSION, extract_answer, grade
 from open_r1.vocabulary.modes import Mode
 
 # version -> SHA-256 of the readings below. A new version gets a line of its own; no line is ever changed.
-READINGS = {1: "0384979169528ae65dec7746fd0f1f9240c7abacbebab3d0a83c0e4f9091dbb8"}
+READINGS = {
+    1: "0384979169528ae65dec7746fd0f1f9240c7abacbebab3d0a83c0e4f9091dbb8",
+    2: "98d0d36a895dd32fef3acbba725a15744ef801e2e0f31654c57f0521b7cf9241",
+}
 PIECES = (
     *("<think>", "</think>", "<answer>", "</answer>", "<answer", "\\boxed{B}", "**C**", "(D)", "a", "B) MRI", "C."),
     *("\n", "The answer is ", "is not ", "Answer: ", "so ", "Normal", "CT", "option ", "either A or B", "答案是", "…"),
@@ -34,6 +38,7 @@ def readings() -> str:
     read = [extract_answer(text, options) for text, options in product(drawn[:2_000], offered)]
     read += [extract_answer(text, SCAN) for text in drawn]
     read += [grade(text, gold, options).letter for _, _, text, gold, options in TABLE]
+    read += [extract_answer(text, options) for options, _, text in OUTPUTS]
     read += [follows_format(text, mode) for text in drawn[:2_000] for mode in Mode if mode.is_trained]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 

@@ -6,45 +6,28 @@ bounded repeats only and claims are looked for from the end, so time is linear i
 """
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-# ------------------------------------------------------------------------------------------------- characters
-
-# Characters are mapped one by one. unicodedata.normalize over a whole completion would take quadratic time
-# on a long run of combining marks.
-_CHARACTERS: dict[int, str] = {
-    point: unicodedata.normalize("NFKC", chr(point))
-    for low, high in (
-        (0xFF01, 0xFF5E),  # full width
-        (0x249C, 0x24E9),  # (a), circled
-        (0x1D400, 0x1D7FF),  # mathematical bold, italic, ...
-    )
-    for point in range(low, high + 1)
-}
-_CHARACTERS |= dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0e\ufe0f"), "")
-_CHARACTERS |= dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2009\u202f\u3000"), " ")
-_CHARACTERS |= dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
-_CHARACTERS |= dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'") | dict.fromkeys(map(ord, "\u201c\u201d"), '"')
-
-
-def normalized(text: str) -> str:
-    """The text with full-width, circled and mathematical letters as plain ones, and without invisible signs."""
-    return text if text.isascii() else text.translate(_CHARACTERS)
-
+from open_r1.grading.later_statements import contradicted
+from open_r1.grading.option_texts import (
+    ALSO,
+    EDGES,
+    ENDS,
+    REACH,
+    after_option,
+    fold_text,
+    longest_option,
+    options_beginning,
+    plain_text,
+    text_pattern,
+    whole_words,
+    without_article,
+)
 
 # ------------------------------------------------------------------------------ one short statement of an answer
 
-
-_LATEX = re.compile(
-    r"\\(?:boxed|fbox|mbox|text(?:bf|it|rm|sf|tt)?|math(?:bf|rm|it|sf|tt)?|bm|bf|rm|emph|underline|left|right)"
-    r"(?![A-Za-z])"
-)
-_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|br|span|center)\s{0,2}/?>", re.IGNORECASE)
-_MARKUP = re.compile(r"[*`$#{}\\_]+")
-_EDGES = " \t\r\n\f\v.,;:!?\"'()[]<>|=/>«»。、【】「」『』《》…·•→-"
-_ENDS = " \t\r\n\f\v.,;:!?\"'。、…"
 _LEAD = re.compile(
     r"(?:(?:the|my)\s{1,3})?(?:(?:final|correct|best|right)\s{1,3})?(?:answer|option|choice|letter)"
     r"(?:\s{0,3}:\s{0,3}|\s{1,3})(?:(?:option|choice|letter)\s{1,3})?|(?:选项|答案|正解|정답)\s{0,3}:?\s{0,3}",
@@ -52,36 +35,14 @@ _LEAD = re.compile(
 )
 
 
-def _plain(text: str) -> str:
-    """The text without bold marks, code marks, LaTeX commands and HTML emphasis."""
-    return _MARKUP.sub("", _HTML.sub("", _LATEX.sub("", text)))
-
-
-def fold_text(text: str) -> str:
-    """The form in which option texts are compared: case, spacing, markup and punctuation around do not count."""
-    text = " ".join(_plain(normalized(text)).casefold().split())
-    text = text.lstrip(" \"':").rstrip(_ENDS)
-    if text[:1] == "(" and text[-1:] == ")" and text.count("(") == 1:
-        text = text[1:-1].strip(_ENDS)
-    return text
-
-
-def _words(text: str) -> str:
-    return " " + " ".join(re.findall(r"\w+", text)) + " "
-
-
-def _longest(options: Mapping[str, str]) -> int:
-    return max((len(text) for text in options.values()), default=0)
-
-
 def read_statement(content: str, options: Mapping[str, str], cut: bool = False) -> str | None:
     """The letter, if `content` is nothing but an answer: a letter, a letter with its text, or an option's text."""
     content = content.strip()
-    if len(content) > 2 * _longest(options) + 120:
+    if len(content) > 2 * longest_option(options) + 120:
         return None
     by_text = _option_named(content, options)
     by_letter = _read_letter(content, options, cut)
-    if len(_plain(content).strip(_EDGES)) == 1:
+    if len(plain_text(content).strip(EDGES)) == 1:
         return by_letter or by_text  # a lone letter is a letter, even where an option's text is a letter too
     if by_letter and by_text and by_letter != by_text:
         return None
@@ -92,23 +53,26 @@ def _option_named(content: str, options: Mapping[str, str]) -> str | None:
     """The letter of the one option whose full text is `content`."""
     folded = fold_text(content)
     letters = [letter for letter, text in options.items() if folded and fold_text(text) == folded]
+    if not letters and not folded.startswith("a "):  # "A chest X-ray" may begin with a letter
+        bare = without_article(folded)
+        letters = [letter for letter, text in options.items() if bare and without_article(fold_text(text)) == bare]
     return letters[0] if len(letters) == 1 else None
 
 
 def _read_letter(content: str, options: Mapping[str, str], cut: bool = False) -> str | None:
     """The letter, if `content` is an offered letter alone or beside its own option's text."""
-    text = _plain(content).strip()
+    text = plain_text(content).strip()
     lead = _LEAD.match(text)
     if lead and lead.end() < len(text):
         text = text[lead.end() :]
     trailing = _trailing_letter(text, options)
     if trailing is not None:
         return trailing
-    text = text.strip(_EDGES) + (" " if text[-1:].isspace() else "")
+    text = text.strip(EDGES) + (" " if text[-1:].isspace() else "")
     letter, after = text[:1].upper(), text[1:]
     if letter not in options or not text[:1].isascii() or (after[:1].isascii() and after[:1].isalnum()):
         return None
-    body = after.strip(_EDGES)
+    body = after.strip(EDGES)
     if not body or _fits(letter, after, options, cut):
         return letter
     repeated = all(piece.upper() == letter for piece in re.split(r"[\s,;/()]+", body))
@@ -120,7 +84,7 @@ def _beside(after: str) -> tuple[str, str]:
 
     The first keeps the sign of "B) -5 mm", the second drops the dash of "C - Pneumonia".
     """
-    return after.lstrip(" \t\n)].:,;"), after.lstrip(_EDGES)
+    return after.lstrip(" \t\n)].:,;"), after.lstrip(EDGES)
 
 
 def _fits(letter: str, after: str, options: Mapping[str, str], cut: bool) -> bool:
@@ -128,6 +92,7 @@ def _fits(letter: str, after: str, options: Mapping[str, str], cut: bool) -> boo
     option_text = fold_text(options[letter])
     other_texts = {fold_text(text) for other_letter, text in options.items() if other_letter != letter}
     bodies = [fold_text(body) for body in _beside(after)]
+    bodies += [without_article(body) for body in bodies if body.startswith("the ")]
     for body in bodies:
         if body == option_text:
             return True
@@ -135,12 +100,14 @@ def _fits(letter: str, after: str, options: Mapping[str, str], cut: bool) -> boo
             return False
     if after.lstrip()[:1] not in tuple(")].:,;-"):
         return False
-    return any((cut and option_text.startswith(body)) or _words(body) in _words(option_text) for body in bodies)
+    return any(
+        (cut and option_text.startswith(body)) or whole_words(body) in whole_words(option_text) for body in bodies
+    )
 
 
 def _trailing_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of "Pneumonia (C)", if the text before it is that option's."""
-    text = text.rstrip(_ENDS)
+    text = text.rstrip(ENDS)
     if len(text) < 5 or text[-1] not in ")]" or text[-3] not in "([":
         return None
     letter = text[-2].upper()
@@ -153,7 +120,7 @@ _LINES = 64  # an answer below more lines than that is still found; only they ar
 def last_line(text: str, options: Mapping[str, str]) -> str | None:
     """The letter on the last line, unless a line above it reads as another answer (a list of the options)."""
     lines = [line for line in text.rstrip().rsplit("\n", _LINES)[-_LINES:] if line.strip()]
-    if len(lines) < 2 or len(lines[-1]) > 2 * _longest(options) + 120:
+    if len(lines) < 2 or len(lines[-1]) > 2 * longest_option(options) + 120:
         return None
     letter = _read_letter(lines[-1].strip(), options)
     if letter is None or any(read_statement(line, options) not in (None, letter) for line in lines[:-1]):
@@ -165,7 +132,6 @@ def last_line(text: str, options: Mapping[str, str]) -> str | None:
 
 
 _CLAIMS = 64  # a claim before that many later mentions of an answer is not the final one
-_REACH = 240  # characters after "answer" in which its letter must begin and end
 
 # Searched in lower case (patterns that ignore case are ten times slower over a long text).
 _ANSWER = re.compile(
@@ -191,14 +157,11 @@ _DENIAL = re.compile(
     re.IGNORECASE,
 )
 _DENIED_BEFORE = re.compile(
-    r"\b(?:not|\w{1,6}n't|never|unlikely|doubt|if|whether|unless|cannot|nor|(?:wrong|incorrect|false)\s{0,3}$)"
+    r"\b(?:not|\w{1,6}n't|never|unlikely|doubt|if|whether|unless|cannot|nor|no\s{1,2}longer|(?:wrong|incorrect|false)\s{0,3}$)"
     r"|不认为|不觉得|如果|错误$|不正确的?$",
     re.IGNORECASE,
 )
 _NO_CLAIM = re.compile(r"(?:based|supported|derived|consistent|determined|obtained|explained|justified|given)\b", re.I)
-_ALSO = re.compile(
-    r"(?:\s{0,3}(?:[,;/&+)\]]|\b(?:and|or|und|oder|et|ou|y|o|e)\b|和|或|及|与|と|또는)){1,4}\s{0,3}", re.IGNORECASE
-)
 _NEXT_LETTER = re.compile(r"\s{0,2}[.\n]\s{0,2}([A-Z])(?:[.)]|\s{0,3}$|\s{0,3}\n)")  # "A. B. C."
 _BOX_BEFORE = re.compile(r"boxed\{[^{}]{1,40}\}[\s$]{0,3}(?:or|and|[,;/&])?[\s$]{0,3}$", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
@@ -207,25 +170,61 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\s{1,4}(?:because|since|as|due|based|considering|\(|porque|parce|car|weil|потому)", re.IGNORECASE
+    r"\s{1,4}(?:because|since|as|due|based|considering|rather\s{1,2}than|instead\s{1,2}of|\(|porque|parce|car|weil|потому)",
+    re.IGNORECASE,
 )
 _PARTICLE = re.compile(r"(?:です|である|だ|입니다|이다|번입니다|번|选项|項|项)?\s{0,3}(?=[.。!,\n]|$)")
-_RETRACTION = re.compile(
+RETRACTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|hold on|scratch that|on second thought|i made a mistake"
     r"|let me reconsider|no,|(?:this|that|it|which) (?:is|was) (?:wrong|false|incorrect))"
     r"|等等|不对|更正",
     re.IGNORECASE,
 )
 
+_POINTER = re.compile(
+    r"(?:\b(?:it|this|that|diagnosis|modality|finding|abnormality|organ)"
+    r"(?:'s|\s{1,2}(?:is|should\s{1,2}be|must\s{1,2}be|has\s{1,2}to\s{1,2}be|would\s{1,2}be))"
+    r"|\b(?:i|we)(?:'d|'ll|\s{1,2}(?:would|will|should|must|can|therefore|thus|finally|now))?"
+    r"\s{1,2}(?:choose|pick|select|go\s{1,2}with|opt\s{1,2}for|say)"
+    r"|(?:^|[.!?;\n])\s{0,3}(?:therefore|thus|so|hence|accordingly|consequently|in\s{1,2}conclusion|conclusion|finally"
+    r"|overall|i\s{1,2}choose|choose)\s{0,2}[,:]?(?:\s{1,2}(?:it\s{1,2}is|i\s{1,2}choose|we\s{1,2}choose))?"
+    r"|(?:因此|所以|综上(?:所述)?|(?<![不故应應])选(?![项择]))\s{0,2}[,:]?)"
+    r"(?:\s{1,3}(?:most|likely|probably|clearly|definitely|therefore|thus|option|choice|letter|the|answer)){0,6}?"
+    r"(?P<end>[\s\"'(\[]{0,4})(?=[a-z](?![a-z0-9]))"
+)
+_LEAST = re.compile(
+    r"\b(?:least|less|unlikely|wrong|incorrect|false|excluded|other|except)\b[^.!?;\n]{0,60}$", re.IGNORECASE
+)
+_IS_RIGHT = re.compile(
+    r"\s{1,3}(?:is|would\s{1,2}be|seems|appears\s{1,2}to\s{1,2}be|must\s{1,2}be|should\s{1,2}be)\s{1,2}"
+    r"(?:(?:most|clearly|therefore|indeed|thus|likely|the|my|single|final|definitely|probably)\s{1,2}){0,4}"
+    r"(?:(?:correct|right|best|most\s{1,2}(?:likely|appropriate|accurate|probable)|final)"
+    r"(?:\s{1,2}(?:answer|option|choice|one|diagnosis|match|response))?|answer)"
+    r"(?=\s{0,3}(?:[.,;!)\n]|$|(?:because|since|as|for|based|given|due|here|to\s{1,2}this|in\s{1,2}this)\b))"
+)
+_CLAUSE_BEGINS = (
+    r"(?:^|[.!?;:,\n]\s{0,3}|\b(?:options?|choices?|answer|letter|that|think|believe|so|therefore|thus|hence"
+    r"|conclude)\s{1,3})[(\"'\[]{0,2}"
+)
+_LETTER_BEFORE = re.compile(r"\b[A-Z][)\].]?\s{0,2},\s{0,2}[(\"'\[]{0,2}[A-Z]\b[^,]*$")
+
 
 def last_claim(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of the last claim of an answer; "" if that claim cannot be read, None if nothing is claimed."""
-    text = _plain(_with_box_as_claim(text)).replace("\u0130", "I")  # the one letter whose lower case is two
-    for match in reversed(deque(_ANSWER.finditer(text.lower()), maxlen=_CLAIMS)):
-        claimed, end = _claim_at(text, match, options)
+    text = plain_text(_with_box_as_claim(text)).replace("\u0130", "I")  # the one letter whose lower case is two
+    lower = text.lower()
+    heads = [(match.start(), _claim_at, match) for match in deque(_ANSWER.finditer(lower), maxlen=_CLAIMS)]
+    heads += [(match.start(), _pointed_at, match) for match in deque(_POINTER.finditer(lower), maxlen=_CLAIMS)]
+    heads += [(match.start(), _called_right, match) for match in deque(_IS_RIGHT.finditer(lower), maxlen=_CLAIMS)]
+    for _, read, match in sorted(heads, key=lambda head: head[0], reverse=True):
+        claimed, end = read(text, match, options)
         if claimed is None:
             continue
-        return "" if _RETRACTION.search(text, end) else claimed
+        if not claimed or RETRACTION.search(text, end) or contradicted(text, end, claimed, options):
+            return ""
+        if read is not _claim_at and {other(text, at, options)[0] for _, other, at in heads} - {None, "", claimed}:
+            return ""  # these say so in passing, and do not take back an answer that was given
+        return claimed
     return None
 
 
@@ -235,7 +234,7 @@ def _with_box_as_claim(text: str) -> str:
     if at < 0:
         return text
     start = text.index("{", at) + 1
-    depth, end = 1, min(len(text), start + _REACH)
+    depth, end = 1, min(len(text), start + REACH)
     for position in range(start, end):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
         if depth == 0:
@@ -259,10 +258,42 @@ def _claim_at(text: str, match: re.Match[str], options: Mapping[str, str]) -> tu
     named = _option_at(text, places, options)
     letter = _letter_at(text, at, options)
     if letter is not None:
-        return ("" if named not in (None, letter) else letter), at + 1
+        return ("" if named not in (None, letter) else letter), after_option(text, at + 1, options[letter])
     if named is not None:
-        return named, at
+        return named, _after_text(text, places, options[named])
     return (None if _NO_CLAIM.match(text, at) else ""), at
+
+
+def _after_text(text: str, places: Sequence[int], option: str) -> int:
+    """The end of an option's text that stands at one of the places; the last place where it cannot be told."""
+    return max(after_option(text, place, option) for place in places)
+
+
+def _pointed_at(text: str, match: re.Match[str], options: Mapping[str, str]) -> tuple[str | None, int]:
+    """The letter that "it should be" or "therefore" leads to; None, since no claim needs one there."""
+    at = match.end()
+    letter = _letter_at(text, at, options) if text[at : at + 1].isupper() else None
+    if letter is None or _denied_before(text, match.start() + 1) or _LEAST.search(text[max(0, at - 60) : at]):
+        return None, at
+    end = after_option(text, at + 1, options[letter])
+    return (None if text[end : end + 3].lstrip(" )'\"")[:1] == "?" else letter), end
+
+
+def _called_right(text: str, match: re.Match[str], options: Mapping[str, str]) -> tuple[str | None, int]:
+    """The letter of "C is the correct answer" or "Option C is correct"."""
+    before = text[max(0, match.start() - REACH - longest_option(options)) : match.start()]
+    letters = [letter for letter, option in options.items() if _subject(letter, option).search(before)]
+    if len(letters) != 1 or _denied_before(text, match.start()):
+        return None, match.end()
+    return ("" if _LETTER_BEFORE.search(before) else letters[0]), match.end()
+
+
+@lru_cache(maxsize=4096)
+def _subject(letter: str, option: str) -> re.Pattern[str]:
+    """A pattern of a letter, its text, or both, as a sentence's subject at the end of a text."""
+    name = rf"{letter}(?:[)\].:]{{0,2}}\s{{0,3}}[-:(]?\s{{0,3}}(?i:{text_pattern(option)}))?"
+    named = rf"(?i:(?:(?:an?|the)\s{{1,2}})?{text_pattern(option)})(?:\s{{0,2}}\({letter}\))?"
+    return re.compile(rf"(?i:{_CLAUSE_BEGINS})(?:{name}|{named})[\"')\]]{{0,2}}$")
 
 
 def _denied_before(text: str, at: int) -> bool:
@@ -274,25 +305,13 @@ def _denied_before(text: str, at: int) -> bool:
 def _option_at(text: str, places: Sequence[int], options: Mapping[str, str]) -> str | None:
     """The letter of the option whose full text stands at one of the places and ends where a sentence may end."""
     for place in places:
-        window = re.sub(r"^an? ", "", text[place : place + _REACH + 2 * _longest(options)])
-        letters, after = _options_beginning(window, options)
+        window = re.sub(r"^(?:an?|the) ", "", text[place : place + REACH + 2 * longest_option(options)])
+        letters, after = options_beginning(window, options)
         if len(letters) != 1 or _list_goes_on(after, letters[0], options):
             continue
         if _sentence_ends(after) or re.match(rf" ?[(\[]{letters[0]}[)\]]", after, re.IGNORECASE):
             return letters[0]
     return None
-
-
-def _options_beginning(text: str, options: Mapping[str, str]) -> tuple[list[str], str]:
-    """The letters of the longest option text that `text` begins with, and what follows it (in lower case)."""
-    window = " ".join(text[: _REACH + 2 * _longest(options)].casefold().split())
-    letters_by_text: dict[str, list[str]] = {}
-    for letter, option in options.items():
-        folded = fold_text(option)
-        if folded and window.startswith(folded) and not window[len(folded) :][:1].isalnum():
-            letters_by_text.setdefault(folded, []).append(letter)
-    longest = max(letters_by_text, key=len, default="")
-    return letters_by_text.get(longest, []), window[len(longest) :]
 
 
 def _sentence_ends(after: str) -> bool:
@@ -301,30 +320,30 @@ def _sentence_ends(after: str) -> bool:
 
 def _list_goes_on(after: str, letter: str, options: Mapping[str, str]) -> bool:
     """Whether another option is named behind the text of one: "C) Pneumonia, D) Normal"."""
-    also = _ALSO.match(after)
+    also = ALSO.match(after)
     next_item = after[also.end() :] if also else after.lstrip()
     next_letter = next_item[:1].upper()
     if next_letter in options and next_letter != letter:
         marked = next_item[1:2] in (("", *")].:") if also else tuple(")].:"))
-        if marked or next_letter in _options_beginning(next_item[1:], options)[0]:
+        if marked or next_letter in options_beginning(next_item[1:], options)[0]:
             return True
-    return also is not None and _options_beginning(next_item, options)[0] not in ([], [letter])
+    return also is not None and options_beginning(next_item, options)[0] not in ([], [letter])
 
 
 def _letter_at(text: str, at: int, options: Mapping[str, str]) -> str | None:
     """The offered letter that a claim names at `at`; None if it is an article, a list, or beside another's text."""
-    written, following = text[at : at + 1], text[at + 1 : at + 1 + _REACH + 2 * _longest(options)]
+    written, following = text[at : at + 1], text[at + 1 : at + 1 + REACH + 2 * longest_option(options)]
     letter = written.upper()
     if not written.isascii() or letter not in options or _another_letter(following, letter, options):
         return None
     glued = re.match(r"[A-Za-z0-9]|['\-.][A-Za-z0-9]|\. [a-z]", following)  # a word, "D-dimer", "C. difficile"
-    if glued and (glued.group().isalnum() or letter not in _options_beginning(following[1:], options)[0]):
+    if glued and (glued.group().isalnum() or letter not in options_beginning(following[1:], options)[0]):
         return None
-    matching, _ = _options_beginning(text[at:], options)
+    matching, _ = options_beginning(text[at:], options)
     if matching and letter not in matching and len(fold_text(options[matching[0]])) > 1:
         return None  # the letter is the beginning of another option's text
     for body in _beside(following):
-        letters, remainder = _options_beginning(body, options)
+        letters, remainder = options_beginning(body, options)
         if letter in letters:
             return None if _list_goes_on(remainder, letter, options) else letter
         if letters and (not following.startswith(". ") or _sentence_ends(remainder)):
@@ -339,7 +358,7 @@ def _another_letter(after: str, letter: str, options: Mapping[str, str]) -> bool
     """Whether a second letter follows the first: "C or D", "A, C", "A. B. C."."""
     if after_dot := _NEXT_LETTER.match(after):
         return after_dot.group(1) in options and after_dot.group(1) != letter
-    also = _ALSO.match(after)
+    also = ALSO.match(after)
     next_item = after[also.end() : also.end() + 2] if also else ""
     if next_item[:1].upper() not in options or next_item[:1].upper() == letter or next_item[1:].isalnum():
         return False
