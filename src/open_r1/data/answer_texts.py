@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from open_r1.common.errors import UnusableInput, UserError
-from open_r1.grading.option_texts import normalized
+from open_r1.grading.choice.option_texts import normalized
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem, solution_letter
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});")

@@ -1,1 +1,1 @@
-"""The grader: which options a problem offers, which letter a completion gives, and whether it is right."""
+"""Options of a problem, what a question expects, the grader of choice, closed and open answers, and answer formats."""

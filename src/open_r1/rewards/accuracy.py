@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from open_r1.grading.grader import Outcome, answer_block, grade
-from open_r1.grading.option_texts import fold_text
+from open_r1.grading.answer_places import answer_block
+from open_r1.grading.choice.option_texts import fold_text
+from open_r1.grading.grader import Outcome, grade
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.rewards.settings import Completion, completion_text
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from open_r1.grading.later_statements import contradicted
-from open_r1.grading.option_texts import (
+from open_r1.grading.choice.later_statements import contradicted
+from open_r1.grading.choice.option_texts import (
     ALSO,
     EDGES,
     ENDS,

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from open_r1.grading.answer_phrases import RETRACTION
-from open_r1.grading.later_statements import contradicted, mentions
-from open_r1.grading.option_texts import ENDS, fold_text, longest_option, text_pattern
+from open_r1.grading.choice.answer_phrases import RETRACTION
+from open_r1.grading.choice.later_statements import contradicted, mentions
+from open_r1.grading.choice.option_texts import ENDS, fold_text, longest_option, text_pattern
 
 _REASON = r"(?:because|since|as\s{1,2}(?:the|it|this|there)|due\s{1,2}to|based\s{1,2}on|given\s{1,2}(?:the|that))\b"
 _REASONED = re.compile(rf"[\s\"')\]]{{0,3}}[.,;(-]?\s{{0,3}}{_REASON}", re.IGNORECASE)
@@ -112,7 +112,7 @@ _NOUN = (
     r"(?:image|picture|photo(?:graph)?|scan|figure|x-ray|radiograph|slide|modality|method|technique|organ|region|diagnosis"
     r"|finding|abnormality|lesion|condition|disease|disorder|structure|plane|type|view|anomaly|pathology|body\s{1,2}part)"
 )
-_SUBJECT = (
+SUBJECT = (
     r"(?:it|this|that|(?:the|this)\s{1,2}(?:(?:given|shown|provided|medical|imaging|most|likely|main|primary|observed"
     r"|specific|visible|depicted|underlying|type\s{1,2}of|kind\s{1,2}of)\s{1,2}){0,4}"
     rf"{_NOUN}(?:\s{{1,2}}(?:in|of|on|for|used|shown|depicted|seen|is|present|visible|to\s{{1,2}}take|the|this|here|that"
@@ -135,7 +135,7 @@ def plain_sentence(text: str, options: Mapping[str, str]) -> str | None:
 @lru_cache(maxsize=4096)
 def _sentence(option: str) -> re.Pattern[str]:
     return re.compile(
-        rf"{_SUBJECT}\s(?:is|shows|depicts|displays|was|appears to be|appears to show|represents)"
+        rf"{SUBJECT}\s(?:is|shows|depicts|displays|was|appears to be|appears to show|represents)"
         rf"(?:\s(?:most likely|likely|clearly|in|from|of|an?|the)){{0,4}}\s\"?{text_pattern(option)}"
         rf"(?:\s(?:image|scan|in this image))?[.!\"]{{0,2}}",
         re.IGNORECASE,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from open_r1.grading.option_texts import ALSO, after_option, fold_text, text_pattern
+from open_r1.grading.choice.option_texts import ALSO, after_option, fold_text, text_pattern
 
 # A letter that stands alone: no part of a word, of "e.g." or of "D-dimer"; "B's right" is one, "I'm" is none.
 _MENTION = re.compile(

@@ -1,0 +1,1 @@
+"""Reading the letter of a multiple-choice answer: the parts of `grading.grader`."""
