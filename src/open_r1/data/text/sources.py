@@ -54,6 +54,12 @@ def split_choices(text: str) -> tuple[str, dict[str, str]]:
     return text[: starts[-1].start()], dict(zip(letters, texts, strict=True))
 
 
+def without_choices(text: str) -> str:
+    """A question without the options that `Answer Choices: (A) x (B) y` repeats at its end."""
+    starts = list(_CHOICES.finditer(text))
+    return text[: starts[-1].start()] if starts else text
+
+
 # ----------------------------------------------------------------------------------------------------- readers
 
 

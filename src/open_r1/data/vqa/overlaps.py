@@ -1,0 +1,156 @@
+"""Which images and questions two splits share, within a set and between prepared sets.
+
+An image has two keys: of the published file, and of the stored bytes. Two sets that were prepared with other sizes
+still share the first; two published files of the same pixels still share the second.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from open_r1.common.atomic_files import parse_json, read_manifest
+from open_r1.common.errors import UserError
+from open_r1.data.answer_texts import as_read
+
+KEYS_FILE = "keys.json"
+"""In the folder of a set: the keys of its images and questions by split, for later comparisons."""
+
+
+@dataclass
+class SplitKeys:
+    """Keys of the images and questions of one split; a key is 16 hexadecimal digits of a SHA-256."""
+
+    images: set[tuple[str, str]] = field(default_factory=set)
+    """(key of the published file, "" where it is not known; key of the stored bytes) of every image."""
+    questions: dict[str, int] = field(default_factory=dict)
+    """Key of images, question and answer -> how many rows have it."""
+    shown: list[tuple[str, ...]] = field(default_factory=list)
+    """For every row the stored keys of its images."""
+
+    def add(self, images: list[tuple[str, str]], problem: str, solution: str) -> None:
+        """Count one row."""
+        self.images.update(images)
+        key = question_key([stored for _, stored in images], problem, solution)
+        self.questions[key] = self.questions.get(key, 0) + 1
+        self.shown.append(tuple(stored for _, stored in images))
+
+    def as_json(self) -> dict[str, Any]:
+        """What is kept of them in KEYS_FILE."""
+        return {"images": sorted(map(list, self.images)), "questions": self.questions, "shown": self.shown}
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "SplitKeys":
+        """The keys that `as_json` wrote."""
+        images = {(str(original), str(stored)) for original, stored in value["images"]}
+        return cls(images, dict(value["questions"]), [tuple(keys) for keys in value["shown"]])
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much of one split is in another."""
+
+    images: int
+    """Images of the one that are in the other, by either key."""
+    of_images: int
+    by_file: int
+    """Of these, the ones whose published files are equal; the stored bytes of the rest are."""
+    questions: int
+    """Questions of the one that show at least one such image."""
+    of_questions: int
+    same_question: int
+    """Questions of the one that are in the other with the same images, question and answer."""
+
+
+def question_key(stored_images: list[str], problem: str, solution: str) -> str:
+    """A key for images, question and answer, whatever the case and the blanks of the texts."""
+    parts = [*stored_images, as_read(problem).casefold(), as_read(solution).casefold()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def overlap(tested: SplitKeys, trained: SplitKeys) -> Overlap:
+    """How much of `tested` is in `trained`."""
+    originals = {original for original, _ in trained.images if original}
+    stored_keys = {stored for _, stored in trained.images}
+    by_file = {pair for pair in tested.images if pair[0] in originals}
+    shared = by_file | {pair for pair in tested.images if pair[1] in stored_keys}
+    shared_stored = {stored for _, stored in shared}
+    return Overlap(
+        images=len(shared),
+        of_images=len(tested.images),
+        by_file=len(by_file),
+        questions=sum(any(key in shared_stored for key in keys) for keys in tested.shown),
+        of_questions=len(tested.shown),
+        same_question=sum(count for key, count in tested.questions.items() if key in trained.questions),
+    )
+
+
+def overlaps_within(splits: Mapping[str, SplitKeys]) -> dict[str, dict[str, int]]:
+    """`train -> test` and so on for every pair of splits, in their order."""
+    names = list(splits)
+    pairs = [(first, second) for place, first in enumerate(names) for second in names[place + 1 :]]
+    return {f"{first} -> {second}": asdict(overlap(splits[second], splits[first])) for first, second in pairs}
+
+
+def overlaps_between(splits: Mapping[str, SplitKeys], folder: Path) -> dict[str, dict[str, int]]:
+    """How much of each split is in each split of another prepared set.
+
+    Raises:
+        UserError: the folder holds no prepared set.
+    """
+    others = keys_in(folder)
+    return {
+        f"{other} -> {name}": asdict(overlap(keys, other_keys))
+        for name, keys in splits.items()
+        for other, other_keys in others.items()
+    }
+
+
+def keys_in(folder: Path) -> dict[str, SplitKeys]:
+    """The keys of a prepared set by split; of one that has no KEYS_FILE only the stored images are compared.
+
+    Raises:
+        UserError: the folder holds no prepared set, or one that cannot be read.
+    """
+    if read_manifest(folder) is None and not (folder / "dataset_dict.json").is_file():
+        raise UserError(f"--against {folder} is no prepared set; give a folder such as data/VQA/vqa_rad")
+    try:
+        if (folder / KEYS_FILE).is_file():
+            value = parse_json((folder / KEYS_FILE).read_text(encoding="utf-8"))
+            return {str(name): SplitKeys.of_json(keys) for name, keys in value.items()}
+        saved = datasets.load_from_disk(str(folder))
+        splits = saved if isinstance(saved, datasets.DatasetDict) else {"": saved}
+        return {str(name): _stored_keys(rows) for name, rows in splits.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"--against {folder} cannot be read: {str(error).splitlines()[0] if str(error) else error}"
+        ) from None
+
+
+def _stored_keys(rows: datasets.Dataset) -> SplitKeys:
+    keys = SplitKeys()
+    column = "images" if "images" in rows.column_names else "image"
+    if column not in rows.column_names:
+        return keys
+    undecoded = datasets.Image(decode=False)
+    rows = rows.cast_column(column, datasets.List(undecoded) if column == "images" else undecoded)
+    texts = [name for name in ("problem", "solution") if name in rows.column_names]
+    for row in rows.select_columns([column, *texts]):
+        assert isinstance(row, dict)
+        images = row[column] if column == "images" else [row[column]]
+        stored = [("", stored_key(image["bytes"])) for image in images or () if image and image["bytes"]]
+        keys.add(stored, str(row.get("problem")), str(row.get("solution")))
+    return keys
+
+
+def stored_key(data: bytes) -> str:
+    """The key of an image's stored bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def total(splits: Iterable[SplitKeys]) -> int:
+    """Different images of several splits."""
+    return len({stored for keys in splits for _, stored in keys.images})

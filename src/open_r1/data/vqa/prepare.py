@@ -1,0 +1,285 @@
+"""Prepare a medical VQA set: read its files, encode every image once, write rows, count and compare.
+
+Unfinished work is in `<output_dir>/.partial_<source>`; a set is renamed when it is complete, with its manifest written
+last, so a killed command continues with the images that it has encoded. The same inputs and settings give the same
+bytes with any number of processes.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from open_r1.common.atomic_files import (
+    DiskError,
+    disk_errors,
+    publish_folder,
+    read_manifest,
+    sha256_file,
+    write_json,
+)
+from open_r1.common.errors import UserError
+from open_r1.common.locks import claimed
+from open_r1.data.arrow_sets import QUESTION_FEATURES, write_dict, write_split
+from open_r1.data.preparation.encoded_images import BoundedEncoding, Job, Pack
+from open_r1.data.preparation.finished_sets import (
+    digest_of,
+    finished_manifest,
+    refuse_differences,
+    size_of,
+    write_manifest,
+)
+from open_r1.data.rows import Dropped, row_id
+from open_r1.data.vqa.forms import SPLITS, input_files
+from open_r1.data.vqa.image_files import ImageFiles
+from open_r1.data.vqa.overlaps import KEYS_FILE, SplitKeys, keys_in, overlaps_between, stored_key
+from open_r1.data.vqa.questions import ReaderContext
+from open_r1.data.vqa.reading import Members, SetReading
+from open_r1.data.vqa.registry import SOURCES
+from open_r1.data.vqa.report import AGAINST, REPORT, Prepared, SplitCounts, set_report
+
+FORMAT_VERSION = 1
+"""Increased when the same inputs and settings give other bytes."""
+
+ClosedBy = Literal["marked", "yes_no"]
+
+
+@dataclass(frozen=True)
+class VqaPreparation:
+    """The settings of `prepare`."""
+
+    source: str
+    inputs: tuple[str, ...]
+    output_dir: Path
+    image_root: Path | None = None  # default: the input folder
+    only: tuple[str, ...] = ()  # parts of the set; default: those that the source names, or all
+    closed: ClosedBy = "marked"
+    encoding: BoundedEncoding = BoundedEncoding()  # noqa: RUF009 (frozen, too)
+    num_workers: int = 1
+    limit: int | None = None  # usable questions of each split
+    drop_repeats: bool = False
+    overwrite: bool = False
+    against: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise UserError(f"SOURCE {self.source} is not known; choose one of {', '.join(SOURCES)}")
+        if not self.inputs:
+            raise UserError(f"--input is missing: the folder or the files of {SOURCES[self.source].title}")
+        if self.image_root is not None and not self.image_root.is_dir():
+            raise UserError(f"--image_root {self.image_root} is not a folder; give the one that image names start from")
+        if self.num_workers < 1:
+            raise UserError(f"--num_workers {self.num_workers} is invalid; give 1 or more processes")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit {self.limit} leaves no question; give 1 or more")
+        for folder in self.against:
+            if not folder.is_dir():
+                raise UserError(f"--against {folder} is not a folder; give a prepared set such as data/VQA/vqa_rad")
+
+    def folder(self, part: str) -> Path:
+        """The folder of a set or of a part of it: `vqa_rad`, `slake_en`."""
+        name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in part)
+        return self.output_dir / (f"{self.source}_{name}" if name else self.source)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the bytes of a set depend on."""
+        limits = {"limit": self.limit, "drop_repeats": self.drop_repeats}
+        return {"closed": self.closed, **limits, **asdict(self.encoding)}
+
+
+def prepare(preparation: VqaPreparation) -> list[Prepared]:
+    """Build the set, or its parts, unless they are complete; and compare them with others.
+
+    Raises:
+        UserError: inputs, settings or the output folder cannot be used, or the disk is full. Encoded images are kept
+            for the next run, unless the disk is full.
+    """
+    for folder in preparation.against:
+        keys_in(folder)  # a wrong folder is named before the work, not after it
+    stage = preparation.output_dir / f".partial_{preparation.source}"
+    with claimed(preparation.output_dir):
+        is_resumed = stage.exists()
+        try:
+            with disk_errors(preparation.output_dir):
+                stage.mkdir(exist_ok=True)
+                prepared = _Build(preparation, stage).run()
+        except DiskError:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        except UserError:
+            if not is_resumed and not (stage / "encoded").exists():
+                shutil.rmtree(stage, ignore_errors=True)
+            raise
+        shutil.rmtree(stage, ignore_errors=True)
+        return [_compared(data_set, preparation.against) for data_set in prepared]
+
+
+def _compared(data_set: Prepared, others: Sequence[Path]) -> Prepared:
+    """The set with its overlaps with other sets, which are also kept in its folder."""
+    if not others:
+        return data_set
+    keys = keys_in(data_set.folder)
+    against = {str(folder): overlaps_between(keys, folder) for folder in others}
+    write_json(data_set.folder / AGAINST, against)
+    return Prepared(data_set.folder, data_set.is_new, data_set.report, against)
+
+
+class _Build:
+    """The state of one `prepare`, step by step."""
+
+    def __init__(self, preparation: VqaPreparation, stage: Path):
+        self.preparation, self.stage = preparation, stage
+        inputs = input_files(preparation.source, preparation.inputs, SOURCES)
+        self.form = inputs.files[0].form
+        self.unread = [str(path.relative_to(inputs.folder)) for path in inputs.unread]
+        unpacked = stage / "images" if self.form.embeds_images else None
+        if unpacked is not None:
+            unpacked.mkdir(exist_ok=True)
+        self.images = ImageFiles(preparation.image_root or inputs.folder, self.form.image_folders, unpacked)
+        self.context = ReaderContext(self.images)
+        wanted = preparation.only or tuple(SOURCES[preparation.source].parts)
+        self.reading = SetReading(inputs.files, self.context, stage / "questions.jsonl", wanted, preparation.limit)
+
+    def run(self) -> list[Prepared]:
+        self.reading.read()
+        inputs = self._inputs()
+        prepared = {part: self._finished(part, inputs[part]) for part in self.reading.parts}
+        unfinished = [part for part, data_set in prepared.items() if data_set is None]
+        if unfinished:
+            references = list(self.reading.references)
+            pack = Pack(self.stage / "encoded", self.images.root, references, self.preparation.encoding)
+            try:
+                pack.start(self._jobs(unfinished), self.preparation.num_workers)
+                for part in unfinished:
+                    prepared[part] = self._write(part, inputs[part], pack)
+            finally:
+                pack.close()
+        return [data_set for data_set in prepared.values() if data_set is not None]
+
+    # ---- complete sets
+
+    def _inputs(self) -> dict[str, dict[str, str]]:
+        """The inputs of each part: a hash of all question files, and one of the names and sizes of its images."""
+        digest = digest_of(f"{file.path.name} {sha256_file(file.path)}" for file in self.reading.files)
+        inputs = {}
+        for part in self.reading.parts:
+            sizes = {reference: size_of(reference, self.images.root) for reference in self.reading.images_of(part)}
+            if all(size == -1 for size in sizes.values()):
+                raise UserError(
+                    f"none of the {len(sizes)} images of {self.form.name} is below {self.images.root}, for example "
+                    f"{next(iter(sizes))!r}; give the folder that holds them as --image_root"
+                )
+            lines = (f"{reference} {size}" for reference, size in sorted(sizes.items()))
+            inputs[part] = {"form": self.form.name, "question files": digest, "images": digest_of(lines)}
+        return inputs
+
+    def _finished(self, part: str, inputs: dict[str, str]) -> Prepared | None:
+        """The set if it is complete; None if it is to be built."""
+        folder, remedy = self.preparation.folder(part), "--overwrite builds it anew"
+        if self.preparation.overwrite:
+            return None
+        manifest = finished_manifest(folder, remedy)
+        if manifest is None:
+            return None
+        expected = {"version": FORMAT_VERSION, **self.preparation.settings(), **inputs}
+        recorded = {"version": manifest.get("version"), **manifest.get("settings", {}), **manifest.get("inputs", {})}
+        refuse_differences(folder, expected, recorded, remedy)
+        return Prepared(folder, False, manifest["report"])
+
+    # ---- one set
+
+    def _jobs(self, parts: Iterable[str]) -> Iterator[Job]:
+        """The images in the order in which the sets will be written."""
+        references = dict.fromkeys(reference for part in parts for reference in self.reading.images_of(part))
+        return (Job(self.reading.references[reference], reference, True) for reference in references)
+
+    def _write(self, part: str, inputs: dict[str, str], pack: Pack) -> Prepared:
+        final, reading = self.preparation.folder(part), self.reading.parts[part]
+        stage = self.stage / final.name
+        shutil.rmtree(stage, ignore_errors=True)  # left by a killed run
+        stage.mkdir()
+        hashes: dict[Path, str] = {}
+        keys: dict[str, SplitKeys] = {}
+        counts: dict[str, SplitCounts] = {}
+        dropped = list(reading.dropped)
+        splits = [split for split in SPLITS if split in reading.splits]
+        for split in splits:
+            keys[split], counts[split] = SplitKeys(), SplitCounts(reading.splits[split].beyond_limit)
+            rows = self._rows(split, reading.splits[split], pack, keys[split], counts[split], dropped)
+            files = write_split(stage / split, rows, QUESTION_FEATURES, split)
+            hashes |= {stage / split / name: digest for name, digest in files.items()}
+            if not counts[split].rows:
+                example = f"{dropped[-1].where}: {dropped[-1].detail}"
+                raise UserError(
+                    f"{final.name}: no {split} question has images that can be used ({example}); give the folder of "
+                    "its images with --image_root, or the files of the other splits alone with --input"
+                )
+        write_dict(stage, splits)
+        report = set_report(self._about(part), counts, keys, dropped)
+        write_json(stage / REPORT, report)
+        write_json(stage / KEYS_FILE, {split: split_keys.as_json() for split, split_keys in keys.items()})
+        content = {"version": FORMAT_VERSION, "kind": "vqa", "settings": self.preparation.settings(), "inputs": inputs}
+        write_manifest(stage, {**content, "report": report}, hashes)
+        if self.preparation.overwrite and read_manifest(final) is not None:
+            shutil.rmtree(final)
+        publish_folder(stage, final)
+        return Prepared(final, True, report)
+
+    def _about(self, part: str) -> dict[str, Any]:
+        """What the report of a part begins with."""
+        return {
+            "source": self.preparation.source,
+            "part": part,
+            "form": self.form.name,
+            "files": [file.path.name for file in self.reading.files],
+            "files not read": self.unread,
+            "closed by": self.preparation.closed,
+            "repeats are dropped": self.preparation.drop_repeats,
+            "folded": dict(sorted(self.context.folded.items())),
+            "left out": dict(sorted(self.reading.left_out.items())),
+        }
+
+    def _rows(
+        self, split: str, members: Members, pack: Pack, keys: SplitKeys, counts: SplitCounts, dropped: list[Dropped]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of one split as their images get ready; fills `keys`, `counts` and `dropped`."""
+        occurrences: Counter[str] = Counter()
+        questions = self.reading.questions(members.places)
+        title = f"{self.preparation.source} {split}"
+        for question in tqdm(questions, total=len(members.places), desc=title, unit="", disable=None):
+            indices = [self.reading.references[reference] for reference in question.images]
+            failed = next((index for index in indices if not pack.has(index)), None)
+            if failed is not None:
+                error, where = pack.failed[failed], f"{split}: {question.problem:.200}"
+                dropped.append(Dropped(where, error.reason, str(error), question.modality))
+                continue
+            originals = [f"{pack.content(index):016x}" for index in indices]
+            name = row_id(" ".join(originals), question.problem, question.solution)
+            occurrences[name] += 1
+            if occurrences[name] > 1:
+                counts.repeated += 1
+                if self.preparation.drop_repeats:
+                    continue
+                name = row_id(f"{name} {occurrences[name]}", question.problem, question.solution)
+            images = [pack.read(index) for index in indices]
+            stored = [stored_key(image) for image in images]
+            answer_type = question.answer_type(self.preparation.closed == "marked")
+            keys.add(list(zip(originals, stored, strict=True)), question.problem, question.solution)
+            counts.add(question, answer_type)
+            cells = zip(images, question.images, strict=True)
+            yield {
+                "images": [{"bytes": image, "path": reference} for image, reference in cells],
+                "problem": question.problem,
+                "solution": question.solution,
+                "answer_type": answer_type.value,
+                "aliases": list(question.aliases),
+                "id": name,
+                "source": question.source,
+                "modality": question.modality,
+                "task": None,
+                "subject": question.subject,
+            }

@@ -1,0 +1,1 @@
+"""One module per published set: its forms, and how a row becomes a question."""

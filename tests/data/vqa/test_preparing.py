@@ -1,0 +1,406 @@
+"""Preparing any set: the same bytes after a kill, nothing half-made, images safe, leaks counted, clear refusals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+from vqa_sets import image, image_bytes, prepared, rad_folder, rad_row, reasons, rows_of, stored, write
+
+from open_r1.common.atomic_files import DiskError, sha256_file
+from open_r1.common.errors import UserError
+from open_r1.common.locks import claimed
+from open_r1.data.arrow_sets import FEATURES, QUESTION_FEATURES, write_dict, write_split
+from open_r1.data.images import ImageError
+from open_r1.data.preparation.encoded_images import BoundedEncoding
+from open_r1.data.vqa.image_files import ImageFiles
+from open_r1.data.vqa.prepare import VqaPreparation
+from open_r1.data.vqa.registry import SOURCES
+from open_r1.data.vqa.report import report_lines
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its hash."""
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """VQA-RAD with 24 train and 4 test questions on 26 images."""
+    rows = [rad_row(number) for number in range(24)]
+    tests = [rad_row(number, phrase_type="test_freeform", answer="No") for number in (22, 23, 24, 25)]
+    return rad_folder(tmp_path / "in", [*rows, *tests])
+
+
+# ---------------------------------------------------------------------------------------------- what comes out
+
+
+def test_the_set_loads_with_the_columns_of_questions(folder: Path, tmp_path: Path) -> None:
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "out")
+    saved = datasets.load_from_disk(str(data_set.folder))
+    assert isinstance(saved, datasets.DatasetDict)
+    assert {split: len(rows) for split, rows in saved.items()} == {"train": 24, "test": 4}
+    assert saved["train"].features == QUESTION_FEATURES
+    assert saved["test"][0]["images"][0].size == (24, 16)
+    assert sorted(os.listdir(tmp_path / "out")) == ["vqa_rad"]
+    assert data_set.report["images"] == {"all": 26, "train": 24, "test": 4}
+    ids = [row["id"] for split in ("train", "test") for row in rows_of(data_set, split)]
+    assert len(set(ids)) == 28
+    assert all(len(name) == 16 for name in ids)
+
+
+def test_lines_for_the_user(folder: Path, tmp_path: Path) -> None:
+    lines = list(report_lines(prepared("vqa_rad", folder, tmp_path / "out")))
+    assert lines == [
+        f"{tmp_path}/out/vqa_rad: 24 train, 4 test questions on 26 images, 0 dropped",
+        "  form: VQA-RAD as OSF publishes it (VQA_RAD Dataset Public.json)",
+        "  train: 24 closed by the marks of the set (24 are marked as closed, 24 answers are yes or no)",
+        "  test: 4 closed by the marks of the set (4 are marked as closed, 4 answers are yes or no)",
+        "  leak train -> test: 2 of 4 images (50.0 %), shown by 2 of 4 questions; 0 are the same with the same answer",
+    ]
+
+
+def test_images_keep_their_size_up_to_the_longest_side(tmp_path: Path) -> None:
+    sizes = {"wide": (200, 50), "tall": (30, 90), "small": (20, 10), "line": (300, 1)}
+    rows = [
+        {"image": stored(name, size=size), "question": f"is it {name}?", "answer": "no"} for name, size in sizes.items()
+    ]
+    write(tmp_path / "in/test-00000-of-00001.parquet", rows)
+    (data_set,) = prepared("vqa_rad", tmp_path / "in", tmp_path / "out", encoding=BoundedEncoding(64))
+    images = [Image.open(BytesIO(row["images"][0]["bytes"])) for row in rows_of(data_set, "test")]
+    assert [image.size for image in images] == [(64, 16), (21, 64), (20, 10), (64, 1)]
+    assert images[2].tobytes() == image("small", (20, 10)).tobytes()
+    (jpeg,) = prepared("vqa_rad", tmp_path / "in", tmp_path / "jpeg", encoding=BoundedEncoding(64, "JPEG"))
+    assert rows_of(jpeg, "test")[0]["images"][0]["bytes"][:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "GIF"), ("L", "PNG"), ("RGB", "BMP"), ("1", "TIFF")]
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, form: str) -> None:
+    rows = [{"image": stored("a", mode=mode, form=form), "question": "is it?", "answer": "no"}]
+    write(tmp_path / "in/test-00000-of-00001.parquet", rows)
+    (data_set,) = prepared("vqa_rad", tmp_path / "in", tmp_path / "out")
+    with Image.open(BytesIO(rows_of(data_set, "test")[0]["images"][0]["bytes"])) as picture:
+        assert (picture.mode, picture.size) == ("RGB", (24, 16))
+
+
+def test_repeats_are_kept_with_ids_of_their_own_or_dropped(tmp_path: Path) -> None:
+    folder = rad_folder(tmp_path / "in", [rad_row(1), rad_row(2), rad_row(1, qid=7), rad_row(1, answer="No")])
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "kept")
+    rows = rows_of(data_set, "train")
+    assert len({row["id"] for row in rows}) == len(rows) == 4
+    assert data_set.report["splits"]["train"]["repeated"] == 1
+    (fewer,) = prepared("vqa_rad", folder, tmp_path / "dropped", drop_repeats=True)
+    assert [row["id"] for row in rows_of(fewer, "train")] == [rows[0]["id"], rows[1]["id"], rows[3]["id"]]
+    assert "1 questions repeat one with its images and answer (left out)" in "\n".join(report_lines([fewer]))
+
+
+def test_a_question_has_one_id_whatever_its_image_is_called(tmp_path: Path) -> None:
+    ids = []
+    for name in ("synpic1.jpg", "renamed.jpg"):
+        folder = tmp_path / name
+        write(folder / "VQA_RAD Dataset Public.json", [rad_row(1, image_name=name)])
+        (folder / "images").mkdir()
+        (folder / "images" / name).write_bytes(image_bytes("same"))
+        ids.append(rows_of(prepared("vqa_rad", folder, tmp_path / f"out {name}")[0], "train")[0]["id"])
+    assert ids[0] == ids[1]
+
+
+def test_a_limit_holds_for_every_split(folder: Path, tmp_path: Path) -> None:
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "out", limit=3)
+    assert [len(rows_of(data_set, split)) for split in ("train", "test")] == [3, 3]
+    assert data_set.report["splits"]["train"]["beyond the limit"] == 21
+
+
+# ---------------------------------------------------------------------------------------------- again
+
+
+def test_a_second_run_does_nothing_and_other_inputs_are_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepared("vqa_rad", folder, out)
+    before = tree(out)
+    (again,) = prepared("vqa_rad", folder, out)
+    assert not again.is_new
+    assert "complete already, nothing was done" in next(report_lines([again]))
+    with pytest.raises(UserError, match=r"closed \(was marked, is yes_no\); --overwrite builds it anew"):
+        prepared("vqa_rad", folder, out, closed="yes_no")
+    shutil.copy(folder / "VQA_RAD Image Folder/synpic1.jpg", folder / "VQA_RAD Image Folder/synpic2.jpg")
+    (folder / "VQA_RAD Image Folder/synpic3.jpg").unlink()
+    with pytest.raises(UserError, match=r"other settings or inputs: images \("):
+        prepared("vqa_rad", folder, out)
+    assert tree(out) == before
+    (anew,) = prepared("vqa_rad", folder, out, overwrite=True)
+    assert anew.is_new
+    assert reasons(anew) == {"missing": 1}
+
+
+def test_overwriting_replaces_a_damaged_set_and_nothing_foreign(folder: Path, tmp_path: Path) -> None:
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "out")
+    before = tree(data_set.folder)
+    next(data_set.folder.glob("test/*.arrow")).unlink()
+    with pytest.raises(UserError, match=r"is damaged \(test/data-00000-of-00001.arrow\); --overwrite"):
+        prepared("vqa_rad", folder, tmp_path / "out")
+    prepared("vqa_rad", folder, tmp_path / "out", overwrite=True)
+    assert tree(data_set.folder) == before
+    (data_set.folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match="is not empty and was not made by this command"):
+        prepared("vqa_rad", folder, tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_the_number_of_processes(folder: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        prepared("vqa_rad", folder, tmp_path / f"out{workers}", num_workers=workers)
+    assert tree(tmp_path / "out1") == tree(tmp_path / "out2")
+
+
+@pytest.mark.parametrize("form", ["files", "parquet"])
+def test_an_interrupted_run_continues_and_gives_the_same_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    if form == "parquet":
+        rows = [{"image": stored(f"a{n}"), "question": f"is it {n}?", "answer": "no"} for n in range(26)]
+        folder = write(tmp_path / "hub/test-00000-of-00001.parquet", rows).parent
+    prepared("vqa_rad", folder, tmp_path / "whole")
+    encode, encoded = BoundedEncoding.encode, []
+
+    def interrupt_at(limit: int) -> Callable[[BoundedEncoding, bytes, str], bytes]:
+        def counted(self: BoundedEncoding, data: bytes, name: str) -> bytes:
+            if len(encoded) == limit:
+                raise KeyboardInterrupt
+            encoded.append(name)
+            return encode(self, data, name)
+
+        return counted
+
+    monkeypatch.setattr(BoundedEncoding, "encode", interrupt_at(18))
+    with pytest.raises(KeyboardInterrupt):
+        prepared("vqa_rad", folder, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == [".partial_vqa_rad"]
+    monkeypatch.setattr(BoundedEncoding, "encode", interrupt_at(-1))
+    prepared("vqa_rad", folder, tmp_path / "out")
+    assert len(encoded) == 26 + 2  # of the 18 the 16 in finished chunks of 8 were kept
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_nothing_that_loads_and_continues(tmp_path: Path, repository: Path) -> None:
+    rows = [rad_row(number) for number in range(120)]
+    folder = rad_folder(tmp_path / "in", rows)
+    for number in range(120):
+        image(str(number), (700, 700)).save(folder / f"VQA_RAD Image Folder/synpic{number}.jpg")
+    script = str(repository / "scripts/prepare_vqa.py")
+    command = [sys.executable, script, "vqa_rad", "--input", str(folder), "--num_workers", "2", "--output_dir"]
+    process = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.PIPE)
+    index = tmp_path / "out/.partial_vqa_rad/encoded/index.jsonl"
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and not (index.exists() and index.read_bytes().count(b"\n") > 1):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=600)  # ends when the last worker is gone
+    assert not (tmp_path / "out/vqa_rad").exists()
+    assert 0 < index.read_bytes().count(b"\n") - 1 < 120
+    for out in ("out", "whole"):
+        finished = subprocess.run([*command, str(tmp_path / out)], capture_output=True, text=True)
+        assert (finished.returncode, finished.stderr) == (0, "")
+    assert "120 train questions on 120 images, 0 dropped" in finished.stdout
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_two_runs_do_not_write_to_one_folder(folder: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path / "out"), pytest.raises(UserError, match=r"another process .* is writing"):
+        prepared("vqa_rad", folder, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    folder: Path, tmp_path: Path, file_size_limit: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with file_size_limit(4096), pytest.raises(DiskError, match="cannot write"):  # type: ignore[attr-defined]
+        prepared("vqa_rad", folder, tmp_path / "out")
+    assert not (tmp_path / "out/vqa_rad").exists()
+    prepared("vqa_rad", folder, tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------------------------- other sets
+
+
+def test_a_set_without_keys_is_compared_by_its_stored_images(folder: Path, tmp_path: Path) -> None:
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "out")
+    row = rows_of(data_set, "test")[0]
+    published = {"image": row["images"][0], **dict.fromkeys(("source", "modality", "task"), "x")}
+    published |= {"problem": row["problem"], "solution": row["solution"], "id": "1"}
+    text = {**published, "image": None, "id": "2"}
+    older = tmp_path / "older"
+    write_split(older / "train", [published, text], FEATURES, "train")
+    write_dict(older, ["train"])
+    (compared,) = prepared("vqa_rad", folder, tmp_path / "out", against=(older,))
+    overlap = compared.against[str(older)]["train -> test"]
+    assert (overlap["images"], overlap["by_file"], overlap["same_question"]) == (1, 0, 1)
+    assert compared.against[str(older)]["train -> train"]["images"] == 1  # test shows an image of train
+    lines = "\n".join(report_lines([compared]))
+    assert f"{older} train -> test: 1 of 4 images (25.0 %), shown by 1 of 4 questions; 1 are the same" in lines
+
+
+@pytest.mark.parametrize("content", [None, {"manifest.json": "{}", "keys.json": "{"}, {"dataset_dict.json": "[]"}])
+def test_what_is_no_prepared_set_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, content: dict[str, str] | None
+) -> None:
+    other = tmp_path / "other"
+    if content is not None:
+        other.mkdir()
+        for name, text in content.items():
+            (other / name).write_text(text)
+    with pytest.raises(UserError, match=r"--against .*other"):
+        prepared("vqa_rad", folder, tmp_path / "out", against=(other,))
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "vqa-rad"}, "SOURCE vqa-rad is not known; choose one of vqa_rad, slake"),
+        ({"inputs": ()}, "--input is missing"),
+        ({"image_root": Path("/nowhere")}, "--image_root /nowhere is not a folder"),
+        ({"num_workers": 0}, "--num_workers 0"),
+        ({"limit": 0}, "--limit 0 leaves no question"),
+        ({"against": (Path("/nowhere"),)}, "--against /nowhere is not a folder"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        VqaPreparation(**{"source": "vqa_rad", "inputs": ("x",), "output_dir": tmp_path, **options})
+
+
+@pytest.mark.parametrize(("side", "form"), [(27, "PNG"), (8001, "PNG"), (64, "GIF")])
+def test_encodings_that_make_no_sense_are_refused(side: int, form: str) -> None:
+    with pytest.raises(UserError, match=r"--max_side|--format"):
+        BoundedEncoding(side, form)
+
+
+def test_inputs_that_are_not_there_or_do_not_belong_together(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="gone is not there"):
+        prepared("vqa_rad", tmp_path / "gone", out)
+    with pytest.raises(UserError, match="takes one folder or several files"):
+        prepared("vqa_rad", [str(folder), str(folder / "VQA_RAD Dataset Public.json")], out)
+    with pytest.raises(UserError, match=r"holds no file of SLAKE. Expected are SLAKE's JSON: train.json"):
+        prepared("slake", folder, out)
+    copy = tmp_path / "train.json"
+    shutil.copy(folder / "VQA_RAD Dataset Public.json", copy)
+    with pytest.raises(UserError, match=r"train.json is not SLAKE: its rows are VQA-RAD as OSF.*prepare it as vqa_rad"):
+        prepared("slake", [str(copy)], out)
+    with pytest.raises(UserError, match="are both the whole of VQA-RAD"):
+        prepared("vqa_rad", [str(copy), str(folder / "VQA_RAD Dataset Public.json")], out)
+    strange = write(tmp_path / "strange.json", [{"a": 1}])
+    with pytest.raises(UserError, match=r"is no file of VQA-RAD: its rows have a; VQA-RAD as OSF publishes it has"):
+        prepared("vqa_rad", [str(strange)], out)
+    strange.write_text("{ not json")
+    with pytest.raises(UserError, match="is no file of VQA-RAD: it has no rows"):
+        prepared("vqa_rad", [str(strange)], out)
+    assert not out.exists()
+
+
+def test_without_images_the_folder_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "VQA_RAD Image Folder")
+    with pytest.raises(UserError, match=r"none of the 26 images of VQA-RAD.*give the folder that holds them as --i"):
+        prepared("vqa_rad", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_images_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    for number in (22, 23, 24, 25):
+        (folder / f"VQA_RAD Image Folder/synpic{number}.jpg").write_text("no image")
+    with pytest.raises(UserError, match=r"vqa_rad: no test question has images that can be used"):
+        prepared("vqa_rad", folder, tmp_path / "out")
+
+
+def test_links_out_of_the_root_and_bad_images_cost_their_questions(folder: Path, tmp_path: Path) -> None:
+    images = folder / "VQA_RAD Image Folder"
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(image_bytes("secret"))
+    for number in (0, 1, 2, 3):
+        (images / f"synpic{number}.jpg").unlink()
+    (images / "synpic0.jpg").symlink_to(secret)
+    (images / "synpic1.jpg").write_bytes(b"")
+    (images / "synpic2.jpg").write_bytes(image_bytes("a", form="JPEG")[:200])
+    os.mkfifo(images / "synpic3.jpg")
+    (data_set,) = prepared("vqa_rad", folder, tmp_path / "out")
+    assert reasons(data_set) == {"outside-root": 1, "empty": 1, "not-an-image": 1, "not-a-file": 1}
+    assert len(rows_of(data_set, "train")) == 20
+
+
+# ---------------------------------------------------------------------------------------------- image names
+
+
+def test_names_are_looked_up_by_folder_then_by_stem(tmp_path: Path) -> None:
+    for name in ("images/a.jpg", "other/deep/b.JPG", "other/xmlab1/source.jpg", "other/xmlab2/source.jpg", "c.d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    files = ImageFiles(tmp_path, ("images", ""))
+    assert files.named("a.jpg") == "images/a.jpg"
+    assert files.named("A") == "images/a.jpg"
+    assert files.named("b.jpeg") == "other/deep/b.JPG"
+    assert files.named("xmlab2/source") == "other/xmlab2/source.jpg"
+    assert files.named("c.d") == "c.d.png"
+    assert files.named("gone.jpg") == "images/gone.jpg"
+    with pytest.raises(ImageError, match="could be"):
+        files.named("source")
+    (tmp_path / "other/xmlab2/source.jpg").write_bytes(b"other/xmlab1/source.jpg")
+    assert ImageFiles(tmp_path).named("source") == "other/xmlab1/source.jpg"  # the same file twice
+    for name in (
+        "../a.jpg",
+        "/etc/passwd",
+        "https://example.org/a.jpg",
+        "data:image/png;base64,AA",
+        "",
+        None,
+        5,
+        "a\0b",
+    ):
+        with pytest.raises(ImageError):
+            files.named(name)
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_prints_the_report(
+    folder: Path, tmp_path: Path, load_script: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (folder / "VQA_RAD Image Folder/synpic0.jpg").unlink()
+    script = load_script("scripts/prepare_vqa.py")
+    words = ["prepare_vqa.py", "vqa_rad", "--input", str(folder), "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [*words, "--num_workers", "1"])
+    assert script.main() == 0
+    printed = capsys.readouterr().out
+    assert "23 train, 4 test questions on 25 images, 1 dropped" in printed
+    assert "1 questions dropped: 1 missing" in printed
+    monkeypatch.setattr("sys.argv", [*words, "--num_workers", "1", "--strict"])
+    assert script.main() == 1
+    assert json.loads((tmp_path / "out/vqa_rad/report.json").read_text())["dropped"][0]["reason"] == "missing"
+
+
+def test_omnimedvqa_is_sent_to_its_command(load_script: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["prepare_vqa.py", "omnimedvqa", "--input", "x"])
+    with pytest.raises(UserError, match=r"has a command of its own: python scripts/prepare_omnimedvqa\.py"):
+        load_script("scripts/prepare_vqa.py").main()
+
+
+def test_every_form_says_what_it_is() -> None:
+    names = [form.name for source in SOURCES.values() for form in source.forms]
+    assert len(names) == len(set(names)) >= 18
+    for source in SOURCES.values():
+        assert all(form.keys and form.files for form in source.forms)
