@@ -19,6 +19,7 @@ from open_r1.data.rows import RowError
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 Row = dict[str, Any]
+_PARQUET_ROWS = 32  # rows in memory at once; some hold images
 
 
 def rows_of(path: str | os.PathLike) -> Iterator[tuple[str, Row | RowError]]:
@@ -113,7 +114,7 @@ def _parquet(path: Path) -> Iterator[Any]:
     try:
         file = pq.ParquetFile(path)
         _refuse_repeated(file.schema_arrow.names, path)
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
             yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is no Parquet file that can be read: {str(error).splitlines()[0]}") from None

@@ -248,6 +248,7 @@ class _Build:
     ) -> Iterator[dict[str, Any]]:
         """The rows of one split as their images get ready; fills `keys`, `counts` and `dropped`."""
         occurrences: Counter[str] = Counter()
+        stored_keys: dict[int, str] = {}
         questions = self.reading.questions(members.places)
         title = f"{self.preparation.source} {split}"
         for question in tqdm(questions, total=len(members.places), desc=title, unit="", disable=None):
@@ -266,7 +267,9 @@ class _Build:
                     continue
                 name = row_id(f"{name} {occurrences[name]}", question.problem, question.solution)
             images = [pack.read(index) for index in indices]
-            stored = [stored_key(image) for image in images]
+            for index, image in zip(indices, images, strict=True):
+                stored_keys[index] = stored_keys.get(index) or stored_key(image)
+            stored = [stored_keys[index] for index in indices]
             answer_type = question.answer_type(self.preparation.closed == "marked")
             keys.add(list(zip(originals, stored, strict=True)), question.problem, question.solution)
             counts.add(question, answer_type)
