@@ -4,6 +4,7 @@ Dirty spellings are folded here, and every kind of folding is counted: numbers a
 such as `'CLOSED '`.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ LONGEST_ANSWER = 2000
 MOST_IMAGES = 16
 """Most images of one question; published sets have at most 7."""
 
+_LONGEST_TOPIC = 200  # characters; what is longer is a text, not the name of a topic
 _MARKER = re.compile(r"<image[ _]?(\d{1,3})>", re.IGNORECASE)
 _PLAIN_MARKER = "<image>"
 _REPLACEMENT = "\ufffd"  # stands where a publisher lost a character
@@ -76,6 +78,8 @@ class ReaderContext:
             RowError: it is missing, no text and no number, or empty.
         """
         value, what = text_of(row, key), what or key
+        if isinstance(row.get(key), float) and not math.isfinite(row[key]):
+            raise RowError("not-text", f"{key!r} is {value}, which is no number that answers anything")
         if not isinstance(row.get(key), str):
             self.folded[f"{what} is a number"] += 1
         text = " ".join(value.split())
@@ -187,6 +191,16 @@ def place_images(text: str, images: Mapping[int, str]) -> tuple[str, tuple[str, 
 def numbered(references: Sequence[str]) -> dict[int, str]:
     """References by number, from 1."""
     return dict(enumerate(references, start=1))
+
+
+def topic_of(row: Row, *keys: str) -> str | None:
+    """The first short text under one of the keys, on one line: a subject, an organ, a task. None if there is none."""
+    for key in keys:
+        value = row.get(key)
+        text = " ".join(str(value).split()) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        if text and len(text) <= _LONGEST_TOPIC and text.isprintable():
+            return text
+    return None
 
 
 def known_modality(value: Any) -> Modality | None:

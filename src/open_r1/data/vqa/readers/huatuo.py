@@ -4,10 +4,10 @@ from typing import Any
 
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
-from open_r1.data.text.questions import optional_text, text_of
+from open_r1.data.text.questions import text_of
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import index_by_text, listed_options
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, known_modality, numbered
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, known_modality, numbered, topic_of
 
 TITLE = "HuatuoGPT-Vision's evaluation file"
 
@@ -22,7 +22,7 @@ def question(row: Row, context: ReaderContext) -> VqaQuestion:
         numbered([context.images.named(name) for name in _names(row.get("image"))]),
         data_set(row),
         modality=known_modality(row.get("subset")),
-        subject=optional_text(row, "subset"),
+        subject=topic_of(row, "subset"),
     )
 
 
@@ -36,10 +36,10 @@ def data_set(row: Row) -> str:
     Raises:
         RowError: the row does not say it.
     """
-    name = optional_text(row, "dataset")
+    name = topic_of(row, "dataset")
     if name is None:
-        raise RowError("missing-key", "the row does not name its data set")
-    return name.strip()
+        raise RowError("missing-key", f"the row does not name its data set: {row.get('dataset')!r:.80}")
+    return name
 
 
 HUATUO = Source(

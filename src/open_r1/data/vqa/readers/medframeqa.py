@@ -1,10 +1,10 @@
 """MedFrameQA: two to five frames of a video and up to six options."""
 
 from open_r1.data.text.files import Row
-from open_r1.data.text.questions import gold_index, optional_text, text_of
+from open_r1.data.text.questions import gold_index, text_of
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import listed_options
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, known_modality
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, known_modality, topic_of
 
 TITLE = "MedFrameQA"
 _COLUMNS = 5  # image_1 to image_5
@@ -21,7 +21,7 @@ def question(row: Row, context: ReaderContext) -> VqaQuestion:
         {number: context.images.stored(cell) for number, cell in cells.items() if cell is not None},
         TITLE,
         modality=known_modality(row.get("modality")),
-        subject=optional_text(row, "system"),
+        subject=topic_of(row, "system"),
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
-from open_r1.data.text.questions import gold_index, optional_text, text_of
+from open_r1.data.text.questions import gold_index, text_of
 from open_r1.data.text.sources import split_choices, without_choices
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import listed_options
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, numbered
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, numbered, topic_of
 
 TITLE = "MedXpertQA-MM"
 _TASKS = {"Basic Science": "Basic Medicine"}  # the repository's name of what the hub calls otherwise
@@ -25,7 +25,7 @@ def question(row: Row, context: ReaderContext) -> VqaQuestion:
         stem, options = without_choices(text), listed_options(row["options"])
     else:
         stem, options = split_choices(text)
-    task = optional_text(row, "medical_task")
+    task = topic_of(row, "medical_task")
     return choice_question(
         stem,
         list(options.values()),

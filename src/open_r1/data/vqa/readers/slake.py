@@ -9,7 +9,7 @@ from pathlib import Path
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row, rows_of
 from open_r1.data.vqa.forms import Form, Source
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, known_modality, numbered
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, known_modality, numbered, topic_of
 
 TITLE = "SLAKE"
 _LANGUAGES = ("en", "zh")
@@ -24,7 +24,7 @@ def question(row: Row, context: ReaderContext) -> VqaQuestion:
         TITLE,
         marked_closed=context.marked_closed(row, "answer_type"),
         modality=known_modality(row.get("modality")),
-        subject=str(row["content_type"]) if row.get("content_type") else None,
+        subject=topic_of(row, "content_type"),
     )
 
 

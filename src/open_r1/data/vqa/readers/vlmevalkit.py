@@ -20,6 +20,7 @@ from open_r1.data.vqa.questions import (
     choice_question,
     known_modality,
     numbered,
+    topic_of,
 )
 from open_r1.data.vqa.tables import Table
 from open_r1.grading.problems import LETTERS
@@ -79,8 +80,8 @@ def _is_absent(value: object) -> bool:
 
 def _subject(row: Row, right: str) -> str | None:
     """What the question is about; a category that is the right answer itself says nothing."""
-    texts = (str(row.get(key) or "").strip() for key in _SUBJECTS)
-    return next((text for text in texts if not _is_absent(text) and text.casefold() != right.casefold()), None)
+    texts = (topic_of(row, key) for key in _SUBJECTS)
+    return next((t for t in texts if t and not _is_absent(t) and t.casefold() != right.casefold()), None)
 
 
 def _table(row: Row) -> str:

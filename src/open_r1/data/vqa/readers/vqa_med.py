@@ -12,7 +12,7 @@ from open_r1.common.errors import UserError
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
 from open_r1.data.vqa.forms import Form, Source
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, numbered
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, numbered, topic_of
 from open_r1.data.vqa.readers.vqa_rad import holds_vqa_med
 
 TITLE = "VQA-Med-2019"
@@ -24,9 +24,8 @@ _CATEGORIES = {"abn": _ABNORMALITY}
 
 def question(row: Row, context: ReaderContext) -> VqaQuestion:
     """image_name (with or without extension), question, answer, category (None where the files do not say it)."""
-    category = row.get("category") or row.get("question_type")
-    name = str(category).strip().casefold() if category else None
-    subject = _CATEGORIES.get(name, name) if name else None
+    name = (topic_of(row, "category", "question_type") or "").casefold()
+    subject = _CATEGORIES.get(name, name) or None
     right, *aliases = alternatives(context.text(row, "answer"), subject == _ABNORMALITY)
     images = numbered([context.images.named(row.get("image_name"))])
     return answer_question(context.text(row, "question"), right, images, TITLE, aliases=aliases, subject=subject)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
 from open_r1.data.vqa.forms import Form, Source, holds_images, values_of
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, numbered
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, numbered, topic_of
 
 TITLE = "VQA-RAD"
 _PHRASE_TYPES = ("freeform", "para", "frame")
@@ -29,7 +29,7 @@ def marked(row: Row, context: ReaderContext) -> VqaQuestion:
         numbered([context.images.named(row.get("image_name"))]),
         TITLE,
         marked_closed=context.marked_closed(row, "answer_type"),
-        subject=str(row["image_organ"]) if row.get("image_organ") else None,
+        subject=topic_of(row, "image_organ"),
     )
 
 
