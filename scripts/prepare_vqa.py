@@ -6,9 +6,9 @@ python scripts/prepare_vqa.py slake --input Slake1.0 --only en zh --against data
 --input is the folder as it was downloaded, or its files. Which published form they have is found out from their rows,
 and a file of another set is refused by name. Every set gets a folder of its own below --output_dir, which
 --dataset_name and --prompt_path take.
-
-Heavy imports stand in `main`: every worker process loads this file again.
 """
+
+# Heavy imports stand in functions: every worker process loads this file again.
 
 import os
 import sys
@@ -22,9 +22,11 @@ _OF_ITS_OWN = {"omnimedvqa": "python scripts/prepare_omnimedvqa.py --release Omn
 
 def parser() -> CommandParser:
     """The command's flags."""
+    from open_r1.data.vqa.registry import SOURCES
+
     p = CommandParser(description=__doc__)
     add = p.add_argument
-    add("source", metavar="SOURCE", help="the set; a wrong name lists them all")
+    add("source", metavar="SOURCE", help=f"the set: {', '.join(SOURCES)}")
     add("--input", nargs="+", required=True, metavar="PATH", help="a folder, or files, each perhaps as test=FILE")
     add("--image_root", type=Path, help="folder that image names start from (default: the input folder)")
     add("--output_dir", type=Path, default=Path("data/VQA"), help="default: %(default)s")

@@ -243,7 +243,8 @@ def test_a_set_without_keys_is_compared_by_its_stored_images(folder: Path, tmp_p
     older = tmp_path / "older"
     write_split(older / "train", [published, text], FEATURES, "train")
     write_dict(older, ["train"])
-    (compared,) = prepared("vqa_rad", folder, tmp_path / "out", against=(older,))
+    (compared,) = prepared("vqa_rad", folder, tmp_path / "out", against=(older, data_set.folder))
+    assert compared.against.keys() == {str(older)}  # a set is not compared with itself
     overlap = compared.against[str(older)]["train -> test"]
     assert (overlap["images"], overlap["by_file"], overlap["same_question"]) == (1, 0, 1)
     assert compared.against[str(older)]["train -> train"]["images"] == 1  # test shows an image of train
@@ -294,6 +295,8 @@ def test_inputs_that_are_not_there_or_do_not_belong_together(folder: Path, tmp_p
     out = tmp_path / "out"
     with pytest.raises(UserError, match="gone is not there"):
         prepared("vqa_rad", tmp_path / "gone", out)
+    with pytest.raises(UserError, match=r"--only en: VQA-RAD as OSF publishes it has no parts"):
+        prepared("vqa_rad", folder, out, only=("en",))
     with pytest.raises(UserError, match="takes one folder or several files"):
         prepared("vqa_rad", [str(folder), str(folder / "VQA_RAD Dataset Public.json")], out)
     with pytest.raises(UserError, match=r"holds no file of SLAKE. Expected are SLAKE's JSON: train.json"):

@@ -66,6 +66,7 @@ def test_the_other_language_leaks(tmp_path: Path) -> None:
     english, chinese = prepared("slake", folder, tmp_path / "out", only=("en", "zh"))
     assert [english.folder.name, chinese.folder.name] == ["slake_en", "slake_zh"]
     assert english.report["overlaps"]["train -> test"]["images"] == 0
+    assert english.against[str(chinese.folder)]["train -> test"]["images"] == 1  # without being asked
     assert chinese.report["splits"]["test"]["closed"] == {"marked": 1, "yes or no": 1}
     (compared,) = prepared("slake", folder, tmp_path / "out", against=(chinese.folder,))
     assert not compared.is_new

@@ -116,8 +116,9 @@ def _parquet(path: Path) -> Iterator[Any]:
         _refuse_repeated(file.schema_arrow.names, path)
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
             yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no Parquet file that can be read: {str(error).splitlines()[0]}") from None
+    except (pa.ArrowException, OSError, MemoryError) as error:  # a damaged length asks for all memory there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no Parquet file that can be read: {reason}") from None
 
 
 def _csv(path: Path) -> Iterator[Any]:

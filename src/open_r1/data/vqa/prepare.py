@@ -5,6 +5,7 @@ last, so a killed command continues with the images that it has encoded. The sam
 bytes with any number of processes.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,7 +93,7 @@ class VqaPreparation:
 
 
 def prepare(preparation: VqaPreparation) -> list[Prepared]:
-    """Build the set, or its parts, unless they are complete; and compare them with others.
+    """Build the set, or its parts, unless they are complete; and compare them with each other and with other sets.
 
     Raises:
         UserError: inputs, settings or the output folder cannot be used, or the disk is full. Encoded images are kept
@@ -115,11 +116,13 @@ def prepare(preparation: VqaPreparation) -> list[Prepared]:
                 shutil.rmtree(stage, ignore_errors=True)
             raise
         shutil.rmtree(stage, ignore_errors=True)
-        return [_compared(data_set, preparation.against) for data_set in prepared]
+        others = dict.fromkeys([*(data_set.folder for data_set in prepared), *preparation.against])
+        return [_compared(data_set, list(others)) for data_set in prepared]
 
 
 def _compared(data_set: Prepared, others: Sequence[Path]) -> Prepared:
     """The set with its overlaps with other sets, which are also kept in its folder."""
+    others = [folder for folder in others if not os.path.samefile(folder, data_set.folder)]
     if not others:
         return data_set
     keys = keys_in(data_set.folder)
@@ -135,6 +138,8 @@ class _Build:
         self.preparation, self.stage = preparation, stage
         inputs = input_files(preparation.source, preparation.inputs, SOURCES)
         self.form = inputs.files[0].form
+        if preparation.only and self.form.set_of is None:
+            raise UserError(f"--only {' '.join(preparation.only)}: {self.form.name} has no parts; leave the flag out")
         self.unread = [str(path.relative_to(inputs.folder)) for path in inputs.unread]
         unpacked = stage / "images" if self.form.embeds_images else None
         if unpacked is not None:
