@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "VQA-RAD as the hub has it": HUB,
     "SLAKE's JSON": {**SLAKE, "modality": "CT", "content_type": "Organ"},
     "SLAKE's English test questions as CSV": SLAKE,
+    "SLAKE's English questions as Parquet": HUB,
     "PathVQA as the hub has it": HUB,
     "PathVQA as its baseline's JSON": {"image": "a", "question": "Is it?", "answer": "no"},
     "PathVQA as its authors' pickles": {"image": "a", "question": "Is it?", "answer": "no"},

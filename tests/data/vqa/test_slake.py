@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vqa_sets import draw, prepared, reasons, rows_of, write
+from vqa_sets import draw, prepared, reasons, rows_of, stored, write
 
 from open_r1.common.errors import UserError
 
@@ -108,6 +108,21 @@ def test_csv_files_say_by_their_names_what_is_closed(tmp_path: Path) -> None:
         ("Rectum", "closed"),
         ("CT", "open"),
     ]
+
+
+def test_the_derived_parquet_is_english_and_marks_nothing(tmp_path: Path) -> None:
+    rows = [{"image": stored("a"), "question": "is this a ct?", "answer": "no"}]
+    write(tmp_path / "in/data/test-00000-of-00001.parquet", rows)
+    (data_set,) = prepared("slake", tmp_path / "in", tmp_path / "out")
+    assert data_set.folder.name == "slake_en"
+    assert data_set.report["splits"]["test"]["closed"] == {"marked": None, "yes or no": 1}
+
+
+def test_every_set_that_rows_could_be_of_is_named(tmp_path: Path) -> None:
+    rows = [{"image": stored("a"), "question": "is this a ct?", "answer": "no"}]
+    path = write(tmp_path / "test-00000-of-00001.parquet", rows)
+    with pytest.raises(UserError, match=r"is not MedFrameQA: .* prepare it as vqa_rad or slake or pathvqa"):
+        prepared("medframeqa", [str(path)], tmp_path / "out")
 
 
 # ---------------------------------------------------------------------------------------------- real rows

@@ -19,7 +19,7 @@ from open_r1.data.vqa.questions import ReaderContext, VqaQuestion
 SPLITS = ("train", "validation", "dev", "test")
 """Names of splits, in the order in which they are written and compared."""
 
-_PROBED = 50  # rows at the start of a file that show its form
+_PROBED, _PROBED_WITH_IMAGES = 50, 5  # rows at the start of a file that show its form
 _SPELLINGS = {"train": "train", "val": "validation", "valid": "validation", "validate": "validation"}
 _SPELLINGS |= {name: name for name in SPLITS}
 
@@ -207,24 +207,29 @@ def _form_of(path: Path, name: str, sources: Mapping[str, Source]) -> Form:
         probe = _probe(path, form, errors)
         if probe and form.matches(probe):
             return form
-    for other_name, other in sources.items():
-        for form in other.forms:
-            probe = _probe(path, form, []) if other_name != name else []
-            if probe and form.matches(probe):
-                raise UserError(
-                    f"{path} is not {source.title}: its rows are {form.name}, and read as {source.title} they would be "
-                    f"counted as another set; prepare it as {other_name}"
-                )
+    others = {other: form for other in sources if other != name for form in sources[other].forms if _is(path, form)}
+    if others:
+        forms = " or ".join(form.name for form in others.values())
+        raise UserError(
+            f"{path} is not {source.title}: its rows are {forms}, and read as "
+            f"{source.title} they would be counted as another set; prepare it as {' or '.join(others)}"
+        )
     keys = next((", ".join(map(str, row)) for form in source.forms for row in _probe(path, form, [])), "")
     needed = "; ".join(f"{form.name} has {', '.join(sorted(form.keys))}" for form in source.forms)
     detail = f"its rows have {keys:.200}; {needed}" if keys else "; ".join(dict.fromkeys(errors)) or "it has no rows"
     raise UserError(f"{path} is no file of {source.title}: {detail}")
 
 
+def _is(path: Path, form: Form) -> bool:
+    probe = _probe(path, form, [])
+    return bool(probe) and form.matches(probe)
+
+
 def _probe(path: Path, form: Form, errors: list[str]) -> list[Row]:
     """The first rows of a file as a form reads them; [] if it cannot be read so, with the reason in `errors`."""
     try:
-        return [row for _, row in islice(form.rows(path), _PROBED) if isinstance(row, dict)]
+        count = _PROBED_WITH_IMAGES if form.embeds_images else _PROBED
+        return [row for _, row in islice(form.rows(path), count) if isinstance(row, dict)]
     except UserError as error:
         errors.append(str(error))
         return []

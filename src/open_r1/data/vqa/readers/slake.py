@@ -1,4 +1,4 @@
-"""SLAKE: its three JSON files in two languages, and the English test questions as CSV.
+"""SLAKE: its three JSON files in two languages, the English test questions as CSV, the English ones as Parquet.
 
 The splits share no image within a language, and many across languages, so each language is a set of its own.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row, rows_of
-from open_r1.data.vqa.forms import Form, Source
+from open_r1.data.vqa.forms import Form, Source, holds_images
 from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, known_modality, numbered, topic_of
 
 TITLE = "SLAKE"
@@ -28,8 +28,14 @@ def question(row: Row, context: ReaderContext) -> VqaQuestion:
     )
 
 
+def of_stored_image(row: Row, context: ReaderContext) -> VqaQuestion:
+    """Rows of a derived set on the hub: image, question, answer, in lower case; nothing says what is closed."""
+    images = numbered([context.images.stored(row.get("image"))])
+    return answer_question(context.text(row, "question"), context.text(row, "answer"), images, TITLE)
+
+
 def language(row: Row) -> str:
-    """The language of a row; rows of the CSV form are English.
+    """The language of a row; rows of the derived forms are English.
 
     Raises:
         RowError: it is neither English nor Chinese.
@@ -77,6 +83,19 @@ SLAKE = Source(
             set_of=language,
             image_folders=("imgs", "Slake1.0/imgs", "images", ""),
             in_parts=True,
+        ),
+        Form(
+            "SLAKE's English questions as Parquet",
+            {
+                split: (f"data/{split}-*.parquet", f"{split}-*.parquet", f"{split}.parquet")
+                for split in ("train", "validation", "test")
+            },
+            ("image", "question", "answer"),
+            of_stored_image,
+            absent=("options", "answer_type", "question_id"),
+            fits=holds_images,
+            set_of=language,
+            embeds_images=True,
         ),
     ),
     parts=("en",),
