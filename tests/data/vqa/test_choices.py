@@ -417,6 +417,25 @@ def test_every_data_set_of_huatuos_file_is_a_set(tmp_path: Path) -> None:
     assert rows_of(alone, "test") == rows_of(slake, "test")
 
 
+# ---------------------------------------------------------------------------------------------- MedVLThinker
+
+
+def test_medvlthinkers_options_are_json_in_a_text(tmp_path: Path) -> None:
+    options = json.dumps({"A": "<image 2>", "B": "<image 1>"})
+    row = {"images": [stored("a"), stored("b")], "question": "Which?", "options": options, "answer_label": "B"}
+    rows = [{**row, "dataset_name": "MMMU-medical"}, {**row, "dataset_name": "slake_closed", "options": "{"}]
+    rows.append({**rows[1], "options": json.dumps({"A": "yes", "B": "no"})})
+    write(tmp_path / "in/data/test-00000-of-00001.parquet", rows)
+    mmmu, slake = prepared("medvlthinker", tmp_path / "in", tmp_path / "out")
+    (by_image,) = rows_of(mmmu, "test")
+    assert by_image["problem"] == "Which?\nA) <image>\nB) <image>"
+    assert (by_image["source"], by_image["solution"]) == ("MMMU-medical", "<answer> B </answer>")
+    (yes_no,) = rows_of(slake, "test")
+    assert yes_no["answer_type"] == "choice"
+    assert by_image["images"] == yes_no["images"][::-1]
+    assert reasons(slake) == {"no-options": 1}
+
+
 # ---------------------------------------------------------------------------------------------- spellings
 
 

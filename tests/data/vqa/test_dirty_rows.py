@@ -52,6 +52,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "VQA-Med 2019 as its task published it": MED,
     "VQA-Med 2019 in the form of MEVF's files for VQA-RAD": MED,
     "HuatuoGPT-Vision's evaluation file": {**EXPERT, "answer": "x", "image": ["a.jpg"], "dataset": "D", "subset": "CT"},
+    "MedVLThinker's sets as the hub has them": {
+        **{"images": [CELL], "question": "Which?", "options": '{"A": "x", "B": "y"}'},
+        **{"answer_label": "A", "dataset_name": "pmc_vqa"},
+    },
     "VLMEvalKit's table": {
         **{"question": "Which?", "A": "x", "B": "y", "answer": "A", "images": [], "image_path": "a.jpg"},
         **{"table": "T", "category": "c", "hint": "h", "modality": "CT"},

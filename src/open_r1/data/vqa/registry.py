@@ -3,6 +3,7 @@
 from open_r1.data.vqa.forms import Source
 from open_r1.data.vqa.readers.huatuo import HUATUO
 from open_r1.data.vqa.readers.medframeqa import MEDFRAMEQA
+from open_r1.data.vqa.readers.medvlthinker import MEDVLTHINKER
 from open_r1.data.vqa.readers.medxpertqa import MEDXPERTQA_MM
 from open_r1.data.vqa.readers.mmmu import MMMU, MMMU_PRO
 from open_r1.data.vqa.readers.pathvqa import PATHVQA
@@ -23,5 +24,6 @@ SOURCES: dict[str, Source] = {
     "medframeqa": MEDFRAMEQA,
     "vqa_med_2019": VQA_MED,
     "huatuo": HUATUO,
+    "medvlthinker": MEDVLTHINKER,
     "vlmevalkit": VLMEVALKIT,
 }
