@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
@@ -29,10 +31,15 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
+from open_r1.checkpoints.families import family_of
 from open_r1.checkpoints.processors import no_progress_bars
 from open_r1.common.atomic_files import usual_modes
 from open_r1.common.errors import UserError
@@ -91,7 +98,8 @@ DEFAULT_TEXTS = (
     "system\nYou are a helpful assistant.\nuser\n\nassistant\n",
 )
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2", "gemma3")
+PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "gemma3")
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,13 @@ def build_tiny_checkpoint(
     `processor` is a folder whose tokenizer and image processor are copied, and whose vocabulary sets the size
     of the embedding; without it a byte-level BPE is trained on `texts`, and a 384 x 384 image becomes
     112 x 112, which is 16 image tokens. The same arguments give the same bytes. Raises `UserError` for an
-    unknown family.
+    unknown family. Any text model of transformers gets Qwen's tokenizer.
     """
-    if family not in FAMILIES:
-        raise UserError(f"unknown model family {family!r}: tiny checkpoints exist for {', '.join(FAMILIES)}")
+    properties = family_of(family)
+    if family not in FAMILIES and (properties is None or properties.has_vision):
+        raise UserError(
+            f"unknown model family {family!r}: tiny checkpoints exist for {', '.join(FAMILIES)} and text models"
+        )
     folder, shape = Path(folder), shape or Shape()
     folder.mkdir(parents=True, exist_ok=True)
     if family == "gemma3":
@@ -190,11 +201,12 @@ def build_model(family: str, shape: Shape, embeddings: int, ids: Mapping[str, in
     classes = {
         "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
         "qwen2_vl": Qwen2VLForConditionalGeneration,
+        "qwen3_vl": Qwen3VLForConditionalGeneration,
         "qwen2": Qwen2ForCausalLM,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = classes[family](config)
+        model = classes[family](config) if family in classes else AutoModelForCausalLM.from_config(config)
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]],
@@ -219,6 +231,8 @@ def _config(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int]) 
         "tie_word_embeddings": True,
         "initializer_range": shape.spread,
     }
+    if family not in FAMILIES:
+        return AutoConfig.for_model(family, **text)
     if family == "qwen2":
         return Qwen2Config(**text, rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta})
     text["rope_parameters"] = {
@@ -233,6 +247,19 @@ def _config(family: str, shape: Shape, embeddings: int, ids: Mapping[str, int]) 
         "vision_end_token_id": ids["<|vision_end|>"],
         "tie_word_embeddings": True,  # transformers 5.17 reads it here, not in text_config
     }
+    if family == "qwen3_vl":
+        text["head_dim"] = shape.hidden // shape.heads
+        text["rope_parameters"]["mrope_interleaved"] = True
+        vision = {
+            "depth": shape.vision_depth,
+            "hidden_size": shape.vision_hidden,
+            "intermediate_size": shape.vision_hidden * 3,
+            "num_heads": shape.vision_heads,
+            "out_hidden_size": shape.hidden,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": list(range(shape.vision_depth - 1)),
+        }
+        return Qwen3VLConfig(text_config=text, vision_config=vision, **outer)
     if family == "qwen2_vl":
         vision = {
             "depth": shape.vision_depth,
@@ -263,15 +290,15 @@ def _mrope_section(head: int) -> list[int]:
 
 def _save_processor(folder: Path, family: str, tokenizer: Qwen2Tokenizer, shape: Shape) -> None:
     tokenizer.chat_template = CHAT_TEMPLATE
-    if family == "qwen2":
+    if family not in PROCESSORS:
         tokenizer.save_pretrained(folder)
         return
-    kind = Qwen2VLProcessor if family == "qwen2_vl" else Qwen2_5_VLProcessor
-    images = Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": shape.longest_edge})
-    kind(
-        image_processor=images,
+    size = {"shortest_edge": 56 * 56, "longest_edge": shape.longest_edge}
+    is_third = family == "qwen3_vl"
+    PROCESSORS[family](
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=16 if is_third else 14),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
+        video_processor=Qwen3VLVideoProcessor() if is_third else Qwen2VLVideoProcessor(),
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
 

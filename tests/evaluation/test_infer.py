@@ -38,7 +38,7 @@ from open_r1.vocabulary.prompts import NAMED, TRAIN
 from open_r1_testbed.phantoms import make_phantoms
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama", "cohere")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def rows_of_all_sizes(count: int) -> list[dict]:
 
 
 def loaded(folder: Path, new_tokens: int = 16) -> tuple[Encoder, Generator]:
-    vision = folder.name != "qwen2"
+    vision = folder.name not in ("qwen2", "llama", "cohere")
     encoder = Encoder(load_processor(folder, max_pixels=200 * 200 if vision else None), Mode.NOTHINK, has_vision=vision)
     return encoder, Generator(load_model(folder, torch.float32), encoder.tokenizer, new_tokens)
 

@@ -14,7 +14,7 @@ from open_r1.modeling.decoding.steps import COLUMNS, FixedSteps
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama")
 GROUP = 3
 NEW = 24
 BASE: dict[str, Any] = {"max_new_tokens": NEW, "pad_token_id": 300}

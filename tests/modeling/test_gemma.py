@@ -10,7 +10,6 @@ from gemma_flags import MOVES, moved
 from text_sets import medqa_row, write_lines
 from text_trainings import train
 
-from open_r1.checkpoints.families import windowed_layers
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
@@ -21,6 +20,7 @@ from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results
+from open_r1.modeling.family_probe import windowed_layers
 from open_r1.training.command_line.parsing import parse
 from open_r1.training.setup.trainable_parts import lora_config
 from open_r1.vocabulary.modes import Mode
@@ -104,8 +104,8 @@ def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
     assert step["step"] == 2
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shared prefix:")]
     assert lines == [
-        "shared prefix: off, because 1 of the gemma3's layers use sliding-window attention, which packed rows do "
-        "not support; stock TRL computes every prompt once per completion"
+        "shared prefix: off (1 of its layers use sliding-window attention, which packed rows do not support); "
+        "stock TRL computes every prompt once per completion"
     ]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
     adapter = json.loads((tmp_path / "run" / "adapter_config.json").read_text())

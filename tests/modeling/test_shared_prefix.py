@@ -16,7 +16,7 @@ from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_at
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama")
 CASES = {
     "one prompt, lengths 1 to 10": ([[(1, 28, 28)]], [80], [[3, 10, 7, 10, 1, 5, 9, 4]]),
     "three prompts, other grids, other lengths": (

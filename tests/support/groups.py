@@ -10,7 +10,6 @@ from trl import GRPOTrainer
 from open_r1.modeling.packed_rows import pack
 from open_r1.modeling.prompt_batch import PromptBatch, prompt_positions
 
-PATCH_FEATURES = 3 * 2 * 14 * 14
 Grid = tuple[int, int, int]
 IDS = {
     "<|endoftext|>": 300,
@@ -48,6 +47,8 @@ def make_groups(
     def tokens(count: int) -> list[int]:
         return torch.randint(0, ordinary, (count,), generator=random).tolist()
 
+    vision_config = getattr(config, "vision_config", None)
+    patch_values = 0 if vision_config is None else 3 * 2 * vision_config.patch_size**2
     prompts, kinds, pixels, shapes = [], [], [], []
     for prompt_grids, text in zip(grids, text_lengths, strict=True):
         ids, kind = tokens(text // 2), [0] * (text // 2)
@@ -56,7 +57,7 @@ def make_groups(
             ids += [config.vision_start_token_id] + [config.image_token_id] * (count // 4)
             ids += [config.vision_end_token_id]
             kind += [0] + [1] * (count // 4) + [0]
-            pixels.append(torch.randn(count, PATCH_FEATURES, generator=random))
+            pixels.append(torch.randn(count, patch_values, generator=random))
             shapes.append(grid)
         rest = text - text // 2
         prompts.append(ids + tokens(rest))

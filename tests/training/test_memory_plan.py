@@ -60,9 +60,35 @@ def test_weights_of_every_family_are_counted_exactly(family: str, tmp_path: Path
         assert size.rounded == matrices - size.language.table  # the head, tied or not
 
 
-def test_a_family_that_is_not_trained_here_is_one_line() -> None:
-    with pytest.raises(UserError, match="'llama' is no family"):
-        model_size({"model_type": "llama"})
+OTHERS = {
+    "llama": {},
+    "qwen3": {"head_dim": 24},
+    "mistral": {"tie_word_embeddings": True},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_weights_of_any_other_text_model_are_counted_on_its_class(family: str) -> None:
+    sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(family, **sizes | heads | OTHERS[family])
+    size = model_size(config.to_dict())
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert size.weights == sum(weight.numel() for weight in model.parameters())
+    inside = [
+        weight for name, weight in model.named_parameters() if "embed_tokens" not in name and "lm_head" not in name
+    ]
+    matrices = sum(weight.numel() for weight in inside if weight.ndim > 1)
+    assert abs(size.rounded - matrices) < 0.01 * matrices
+
+
+def test_a_model_whose_size_is_unknown_is_one_line() -> None:
+    with pytest.raises(UserError, match="'bert_of_tomorrow' is no family"):
+        model_size({"model_type": "bert_of_tomorrow"})
+    with pytest.raises(UserError, match="vision tower of model_type 'internvl'"):
+        model_size({"model_type": "internvl", "vision_config": {}})
     with pytest.raises(UserError, match="lacks num_hidden_layers"):
         model_size({key: value for key, value in PUBLISHED["Qwen2-VL-2B"].items() if key != "num_hidden_layers"})
 

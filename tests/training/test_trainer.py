@@ -16,7 +16,7 @@ from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
     model = load_model(folder, dtype=torch.float32)

@@ -319,12 +319,21 @@ def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: P
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)
 
 
-def test_a_text_model_makes_stock_trls_step(tmp_path: Path) -> None:
-    text = build_tiny_checkpoint(tmp_path / "text", "qwen2")
+@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "cohere"])
+def test_a_text_model_makes_stock_trls_step(family: str, tmp_path: Path) -> None:
+    text = build_tiny_checkpoint(tmp_path / "text", family)
     logs = [trained(text, tmp_path / str(s), [None, None], shared_prefix=s)[1] for s in (True, False)]
     assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], abs=1e-6)
     assert logs[0]["grad_norm"] == pytest.approx(logs[1]["grad_norm"], rel=1e-4)
     assert 0 < logs[0]["tokens/computed"] < logs[0]["tokens/stock"]
+
+
+def test_a_model_that_cannot_share_takes_stock_trls_rows(tmp_path: Path, capsys: Any) -> None:
+    text = build_tiny_checkpoint(tmp_path / "text", "gpt2")
+    trainer, log = trained(text, tmp_path / "run", [None, None])
+    assert not trainer.shared_prefix
+    assert shared_prefix_line(trainer).startswith("shared prefix: off (log-probabilities of a packed row differ by")
+    assert log["grad_norm"] > 0
 
 
 @pytest.mark.slow

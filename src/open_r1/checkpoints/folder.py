@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from open_r1.checkpoints.families import FAMILIES, Family
+from open_r1.checkpoints.families import Family, family_of
 from open_r1.checkpoints.names import ADAPTER, HUB_NAME, model_source
 from open_r1.checkpoints.weight_files import WEIGHTS, read_json, weight_files
 from open_r1.common.atomic_files import sha256_file
@@ -34,12 +34,13 @@ def read_family(folder: Path) -> Family:
     if is_adapter(folder):
         return read_family(adapter_base(folder))
     kind = read_config(folder).get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    family = family_of(kind)
+    if family is None:
         raise UserError(
-            f"{folder / 'config.json'} has model_type {kind!r}, which is not supported; "
-            f"known are: {', '.join(FAMILIES)}"
+            f"{folder / 'config.json'} has model_type {kind!r}, for which transformers builds no causal language model "
+            "and no image-text model; take a checkpoint in transformers' form (config.json and safetensors)"
         )
-    return FAMILIES[kind]
+    return family
 
 
 def run_record(folder: Path) -> dict[str, Any] | None:

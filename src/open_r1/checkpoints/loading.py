@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from open_r1.checkpoints.adapter_names import names_of_today
 from open_r1.checkpoints.checks.folder_checks import require_sound
-from open_r1.checkpoints.families import FAMILIES, Family, forbidden_token_ids, windowed_layers
+from open_r1.checkpoints.families import FAMILIES, Family, forbidden_token_ids
 from open_r1.checkpoints.folder import (
     RUN_FILE,
     adapter_base,
@@ -75,7 +75,6 @@ __all__ = [
     "run_record_folder",
     "torch_dtype",
     "unsharded_loading",
-    "windowed_layers",
 ]
 
 

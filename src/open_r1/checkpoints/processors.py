@@ -81,7 +81,7 @@ def load_processor(
     if not getattr(loaded, "chat_template", None):
         loaded.chat_template = tokenizer.chat_template
     if not loaded.chat_template:
-        raise UserError(f"{source} has no chat template; pass --processor {family.base}")
+        raise UserError(f"{source} has no chat template; pass {family.processor_hint}")
     if family.has_vision:
         require_pixels(source, loaded.image_processor.size)
         _set_pixels(loaded.image_processor, min_pixels, max_pixels)
@@ -108,7 +108,7 @@ def _require_usable(loaded: Any, source: Path, family: Family) -> None:
                 raise ValueError("the pixel values of an image are not finite")
     except Exception as error:  # libraries raise anything for untrusted files
         raise UserError(
-            f"the processor in {source} cannot encode a question: {one_line(error)}; pass --processor {family.base}"
+            f"the processor in {source} cannot encode a question: {one_line(error)}; pass {family.processor_hint}"
         ) from error
 
 
@@ -122,10 +122,10 @@ def _read_processor(source: Path, family: Family) -> Any:
                 loaded = kind.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # libraries raise anything for untrusted files
             raise UserError(
-                f"the processor in {source} does not load: {one_line(error)}; pass --processor {family.base}"
+                f"the processor in {source} does not load: {one_line(error)}; pass {family.processor_hint}"
             ) from error
     if family.has_vision and not hasattr(loaded, "image_processor"):
-        raise UserError(f"{source} holds a tokenizer but no image processor; pass --processor {family.base}")
+        raise UserError(f"{source} holds a tokenizer but no image processor; pass {family.processor_hint}")
     return loaded
 
 
@@ -177,7 +177,7 @@ def processor_source(folder: Path, processor: str | None = None) -> Path:
             return parent_folder
     raise UserError(
         f"{folder} has no processor (tokenizer.json, preprocessor_config.json); "
-        f"pass --processor {read_family(folder).base} or copy these files from the model that it was trained from"
+        f"pass {read_family(folder).processor_hint}, or copy these files from the model that it was trained from"
     )
 
 

@@ -111,7 +111,7 @@ class PromptBatch:
 def inner_model(model: Any) -> Any:
     """The module below the LM head (and below LoRA), which computes position ids and hidden states."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.model
+    return base.base_model
 
 
 def prompt_positions(model: Any, prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor | None]:

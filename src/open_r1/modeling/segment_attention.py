@@ -154,7 +154,7 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
 
             def add_nothing(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
                 handle.remove()
-                return output + 0.0 * _blank_features(backbone).sum()
+                return output + 0.0 * sum(features.sum() for features in _blank_features(backbone))
 
             handle = embeddings.register_forward_hook(add_nothing)
         return args, kwargs
@@ -164,13 +164,14 @@ def adapt_backbone(backbone: torch.nn.Module) -> None:
     adapt_vision(backbone)
 
 
-def _blank_features(backbone: Any) -> torch.Tensor:
-    """(4, hidden) features of an image of 4 x 4 blank patches."""
+def _blank_features(backbone: Any) -> list[torch.Tensor]:
+    """All features of an image of 4 x 4 blank patches, each (4, hidden)."""
     config = backbone.visual.config
     width = config.in_channels * config.temporal_patch_size * config.patch_size**2
     weight = next(backbone.visual.parameters())
     patches = torch.zeros(16, width, dtype=weight.dtype, device=weight.device)
-    return backbone.get_image_features(patches, torch.tensor([[1, 4, 4]])).pooler_output[0]
+    outputs = backbone.get_image_features(patches, torch.tensor([[1, 4, 4]]))
+    return [*outputs.pooler_output, *(getattr(outputs, "deepstack_features", None) or [])]
 
 
 def prepare_model(model: Any) -> None:

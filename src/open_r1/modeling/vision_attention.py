@@ -16,13 +16,25 @@ from typing import Any
 import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
+from transformers.vision_utils import (
+    get_vision_cu_seqlens,
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from open_r1.modeling.gpu_kernels import varlen_serves
 from open_r1.modeling.lean_layers import rotate, signed
 from open_r1.modeling.products import hold_copies, multiply
 from open_r1.modeling.prompt_batch import upload
 
+TOWERS = {
+    "Qwen2VisionTransformerPretrainedModel",
+    "Qwen2_5_VisionTransformerPretrainedModel",
+    "Qwen3VLVisionModel",
+    "Qwen3VLMoeVisionModel",
+}
+"""Classes of transformers by name, whose layers have one form; towers of other classes keep their own attention."""
 LAYOUTS = 64
 """Layouts of batches of images that are remembered, each about 30 kB per image of 784 patches."""
 
@@ -139,10 +151,12 @@ class Layouts:
     Args:
         config: the tower's.
         stock: whether transformers' own attention will read them.
+        resampled: keyword arguments of `get_vision_interpolation_indices_and_weights`, for a tower with a learned grid
+            of positions that is resampled to each image; None for one without.
     """
 
-    def __init__(self, config: Any, stock: bool) -> None:
-        self._config, self._stock = config, stock
+    def __init__(self, config: Any, stock: bool, resampled: dict[str, Any] | None = None) -> None:
+        self._config, self._stock, self._resampled = config, stock, resampled
         self._layouts: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
 
     def __call__(self, grids: torch.Tensor, device: torch.device) -> dict[str, Any]:
@@ -169,6 +183,9 @@ class Layouts:
             "cu_seqlens": images.bounds if self._stock else images,
             "max_seqlen": images.longest,
         }
+        if self._resampled is not None:
+            indices, weights = get_vision_interpolation_indices_and_weights(grids, **self._resampled)
+            layout |= {"interp_indices": upload(indices, device), "interp_weights": upload(weights, device)}
         if not hasattr(self._config, "window_size"):
             return layout
         order, bounds = get_vision_window_index(grids, merge, self._config.window_size, self._config.patch_size)
@@ -181,16 +198,28 @@ class Layouts:
 
 
 def adapt_tower(tower: Any) -> None:
-    """Let a vision tower of Qwen2-VL or Qwen2.5-VL attend in at most two calls a layer and never wait for the GPU.
+    """Let a vision tower of a class in `TOWERS` attend in at most two calls a layer and never wait for the GPU.
 
     Its grids may then be on the CPU wherever the patches are, and should be. Where `eager` or a flash implementation
-    of transformers is chosen, that one computes attention.
+    of transformers is chosen, that one computes attention. A tower of another class only gets its grids on its device.
     """
     if hasattr(tower, "_layouts"):
         return
+    if type(tower).__name__ not in TOWERS:
+        tower._layouts = None
+        tower.register_forward_pre_hook(_move_grids, with_kwargs=True)
+        return
     attention = tower.config._attn_implementation
     stock = attention == "eager" or "flash" in attention
-    tower._layouts = Layouts(tower.config, stock)
+    resampled = None
+    if hasattr(tower, "num_grid_per_side"):
+        resampled = {
+            "num_grid_per_side": tower.num_grid_per_side,
+            "mode": tower.interpolation_mode,
+            "align_corners": tower.interpolation_align_corners,
+            "spatial_merge_size": tower.config.spatial_merge_size,
+        }
+    tower._layouts = Layouts(tower.config, stock, resampled)
 
     def lay_out(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         grids = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
@@ -205,6 +234,21 @@ def adapt_tower(tower: Any) -> None:
             block.attn.forward = MethodType(_attention_forward, block.attn)
 
 
+def _move_grids(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Put a tower's grids where its patches are."""
+    device = (args[0] if args else kwargs["hidden_states"]).device
+    if "grid_thw" in kwargs:
+        kwargs["grid_thw"] = kwargs["grid_thw"].to(device)
+    else:
+        args = (args[0], args[1].to(device), *args[2:])
+    return args, kwargs
+
+
+def feeds_later_layers(backbone: Any) -> bool:
+    """Whether features of the vision tower come among later layers of the language model too, as in Qwen3-VL."""
+    return hasattr(getattr(backbone, "visual", None), "deepstack_merger_list")
+
+
 def adapt_vision(backbone: Any) -> None:
     """Let a backbone look at images without waiting for the GPU: its tower, and how features come among embeddings.
 
@@ -214,6 +258,8 @@ def adapt_vision(backbone: Any) -> None:
     if not hasattr(backbone, "visual") or hasattr(backbone.visual, "_layouts"):
         return
     adapt_tower(backbone.visual)
+    if backbone.visual._layouts is None or feeds_later_layers(backbone):
+        return  # its own forward inserts the features, in all layers where they belong
 
     def insert_later(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if kwargs.get("pixel_values") is None or kwargs.get("input_ids") is None:
@@ -250,7 +296,6 @@ def insert_features(embeddings: torch.Tensor, is_image: torch.Tensor, features: 
 def _embed_patches_by_matrix(embedding: Any) -> None:
     """One matrix product: the convolution sees one patch at a time, which takes 10 times as long on a CPU."""
     projection = embedding.proj
-    assert projection.bias is None
     assert projection.kernel_size == projection.stride
     hold_copies(projection)
     embedding.forward = MethodType(_embed, embedding)

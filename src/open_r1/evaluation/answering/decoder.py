@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from open_r1.checkpoints.families import windowed_layers
+from open_r1.common.errors import UserError
 from open_r1.modeling.decoding.loop import DecodingLoop, Pick
 from open_r1.modeling.decoding.steps import Prefilled
+from open_r1.modeling.family_probe import decoding, windowed_layers
 from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.vision_attention import adapt_vision
@@ -75,7 +76,14 @@ class Decoder:
     """
 
     def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, max_new_tokens: int) -> None:
+        able = decoding(model)
+        if able.refusal is not None:
+            raise UserError(
+                f"a {model.config.model_type} cannot be evaluated by this backend: {able.refusal}. --backend vllm "
+                "evaluates it if vLLM serves it"
+            )
         self.model, self.pad_token, self.max_new_tokens = model, pad_token, max_new_tokens
+        self._separately = windowed_layers(model.config) > 0 or not able.has_plain_head
         self._continue = DecodingLoop(model, end_tokens, pad_token, windowed=windowed_layers(model.config) > 0)
         adapt_vision(inner_model(model))
         adapt_layers(model)
@@ -87,7 +95,7 @@ class Decoder:
 
     def _prefill(self, prompts: Prompts, samples: int) -> Prefilled:
         order = torch.arange(len(prompts.tokens), device=self.model.device).repeat_interleave(samples)
-        if windowed_layers(self.model.config):
+        if self._separately:
             return self._prefill_separately(prompts, order)
         prefixes, prefix_of = _shared_prefixes(prompts)
         layout = self._lay_out(prompts, prefixes, prefix_of)
@@ -108,17 +116,23 @@ class Decoder:
         """Compute each whole prompt, padded on the left.
 
         A layer with a window counts columns, so a row must not have padding between its tokens. Its cache drops what
-        is outside the window, so it cannot be cut at the end of a shared prefix.
+        is outside the window, so it cannot be cut at the end of a shared prefix. Logits that are scaled or capped are
+        made by the model itself, of the last column only.
         """
         width, device = max(map(len, prompts.tokens)), self.model.device
         ids = torch.tensor([[self.pad_token] * (width - len(row)) + row for row in prompts.tokens], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts.tokens], device=device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
-        hidden = inner_model(self.model)(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )[0]
-        return Prefilled(cache, mask, self.model.lm_head(hidden[:, -1]), positions[:, -1:] + 1, order)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return Prefilled(cache, mask, logits, positions[:, -1:] + 1, order)
 
     def _lay_out(self, prompts: Prompts, prefixes: list[_Span], prefix_of: list[int]) -> _Layout:
         """The model computes the positions of the prefixes; the text after a prefix continues from its end."""

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from open_r1.checkpoints.families import windowed_layers
 from open_r1.common.errors import UserError
+from open_r1.modeling.prompt_batch import inner_model
 from open_r1.modeling.sharding import weights_are_sharded
+from open_r1.modeling.vision_attention import feeds_later_layers
 from open_r1.training.command_line.trl_options import refuse_unsupported, refuse_with_shared_prefix
 from open_r1.training.grpo.resampling import CORRECTNESS_REWARDS
+from open_r1.training.grpo.verification import unshared_reason
 
 
 def require_supported(trainer_arguments: dict[str, Any], shared_prefix: bool) -> None:
@@ -21,7 +23,7 @@ def require_supported(trainer_arguments: dict[str, Any], shared_prefix: bool) ->
     """
     config, model = trainer_arguments["args"], trainer_arguments["model"]
     refuse_unsupported(vars(config) | ({"model_init_kwargs": None} if isinstance(model, str) else {}))
-    if shared_prefix and (isinstance(model, str) or not windowed_layers(model.config)):
+    if shared_prefix and (isinstance(model, str) or unshared_reason(model) is None):
         refuse_with_shared_prefix(config, trainer_arguments)
 
 
@@ -60,18 +62,23 @@ def require_compatible(trainer: Any) -> None:
 
 def shared_prefix_line(trainer: Any) -> str:
     """A log line: whether sampling and training share the prefix, and if not, why."""
-    if trainer.windowed:
-        return (
-            f"shared prefix: off, because {trainer.windowed} of the {trainer.model.config.model_type}'s layers use "
-            "sliding-window attention, which packed rows do not support; stock TRL computes every prompt once per "
-            "completion"
-        )
+    if trainer.unshared_reason is not None:
+        return f"shared prefix: off ({trainer.unshared_reason}); stock TRL computes every prompt once per completion"
     if not trainer.shared_prefix:
         return "shared prefix: off (--shared_prefix false); stock TRL computes every prompt once per completion"
     if not trainer.share_rollout:
         sampler = "vLLM" if trainer.use_vllm else "stock TRL"
         return f"shared prefix: on in training; {sampler} samples and handles prompts in its own way"
     frozen = "; vision features once per image and run" if trainer.images.caches_features else ""
-    if trainer.vision_tower_is_frozen and weights_are_sharded():
-        frozen = "; with sharded weights the features of the frozen vision tower are not cached"
+    if trainer.vision_tower_is_frozen and (reason := uncached_reason(trainer.model)):
+        frozen = f"; the features of the frozen vision tower are not cached, because {reason}"
     return f"shared prefix: on (image, vision tower and prompt once per group, in sampling and training{frozen})"
+
+
+def uncached_reason(model: Any) -> str | None:
+    """Why the features of a frozen vision tower cannot be computed once for the whole run; None if they can."""
+    if weights_are_sharded():
+        return "with sharded weights a process cannot run the tower alone"
+    if feeds_later_layers(inner_model(model)):
+        return f"a {model.config.model_type} takes features from several layers of the tower"
+    return None

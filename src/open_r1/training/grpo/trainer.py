@@ -14,7 +14,7 @@ import torch
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from open_r1.checkpoints.families import forbidden_token_ids, windowed_layers
+from open_r1.checkpoints.families import forbidden_token_ids
 from open_r1.modeling.image_tokens import accept_features, encode_prompts
 from open_r1.modeling.packed_rows import use_small_tiles_without_gpu
 from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner_model
@@ -23,12 +23,18 @@ from open_r1.modeling.sharding import weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
 from open_r1.training.grpo.image_feed import ImageFeed, ImageKey, OpenImages, encode_image, without_images
 from open_r1.training.grpo.micro_batches import backward_only, divide, loss_weights, merge_metrics, token_shares, trim
-from open_r1.training.grpo.options import require_compatible, require_supported
+from open_r1.training.grpo.options import require_compatible, require_supported, uncached_reason
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
 from open_r1.training.grpo.resampling import CORRECTNESS_REWARDS, further_rows, replace_dead_groups
 from open_r1.training.grpo.rollout import GroupSampler
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
-from open_r1.training.grpo.verification import active_dropout, evaluating, require_agreement, stock_rows
+from open_r1.training.grpo.verification import (
+    active_dropout,
+    evaluating,
+    require_agreement,
+    stock_rows,
+    unshared_reason,
+)
 from open_r1.training.grpo.vllm_sampling import changes_odds, prepare_vllm, repeated_images, report_sampler
 from open_r1.training.recovery.epoch_sampler import EpochOrder, OrderedSampler, order_of
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
@@ -95,8 +101,8 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         with completions_repository(kwargs["args"], publish_completions):
             super().__init__(**kwargs)
         self.reward_funcs = [self.rewards_guard.guarded(function) for function in self.reward_funcs]
-        self.windowed = windowed_layers(self.model.config) if shared_prefix else 0
-        self.shared_prefix = shared_prefix and not self.windowed
+        self.unshared_reason = unshared_reason(self.model) if shared_prefix else None
+        self.shared_prefix = shared_prefix and self.unshared_reason is None
         self._may_share_rollout = share_rollout and not self.use_vllm
         self._may_share_prompts = self._may_share_rollout or (self.use_vllm and self.vllm_mode == "colocate")
         self._verify_sampler = verify and self.use_vllm and not changes_odds(self.args)
@@ -117,8 +123,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
                 self.accelerator.ddp_handler.find_unused_parameters = False
             for model in (self.model, self.ref_model):
                 prepare_model(model)
-            # With sharded weights a process cannot run the tower alone, so images are encoded in every step.
-            if image_key is not None and self.vision_tower_is_frozen and not weights_are_sharded():
+            if image_key is not None and self.vision_tower_is_frozen and uncached_reason(self.model) is None:
                 for model in (self.model, self.ref_model):
                     if model is not None:
                         accept_features(inner_model(model).visual)

@@ -1,17 +1,30 @@
-"""Check that the shared prefix gives the same log-probabilities as stock TRL with one row per completion."""
+"""Checks that the shared prefix gives the same log-probabilities as stock TRL with one row per completion.
+
+Before anything is sampled a small random model of the class tells whether packed rows are exact (`unshared_reason`); no
+list of families decides. A packed row asks of a model that it takes position ids and a mask with four dimensions, and
+computes attention through transformers' interface or with that mask. Most causal language models do; a few count
+positions otherwise, or attend in their own way. The first group of a run is then compared on the model itself.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.functional import log_softmax, pad
+from trl.trainer.utils import add_fused_lm_head
 
-from open_r1.modeling.prompt_batch import PromptBatch
+from open_r1.modeling.family_probe import decoding, first_line, small_model, small_prompts, tried_once, windowed_layers
+from open_r1.modeling.packed_rows import pack
+from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
 
 # Limits of the mean difference of log-probabilities. Observed on tiny models: 3e-7 in float32, 2.4e-3 in bfloat16.
 # Large models round more; a real error (wrong image or position, a leak between segments) exceeds these limits.
 VERIFY_LIMIT = 1e-4
 VERIFY_LIMIT_HALF = 0.1
+PROBE_LIMIT = 1e-4
+"""Largest difference of log-probabilities; exact rows differ by 2e-6, a position that is off by one by 1e-1."""
 
 
 def stock_rows(
@@ -76,3 +89,51 @@ def evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     finally:
         for module in modules:
             module.train()
+
+
+def unshared_reason(model: Any) -> str | None:
+    """Why a model computes a prompt once per completion; None if a group can share it.
+
+    Args:
+        model: of transformers, with or without adapters; its own weights are not used.
+    """
+    windowed = windowed_layers(model.config)
+    if windowed:
+        return f"{windowed} of its layers use sliding-window attention, which packed rows do not support"
+    if hasattr(model.config, "vision_config") and not hasattr(inner_model(model), "get_rope_index"):
+        return f"images of a {model.config.model_type} are not patches with grids, by which prompts are divided"
+    return decoding(model).refusal or tried_once(model, _tried)
+
+
+def _tried(kind: Any, config: Any) -> str | None:
+    try:
+        model = small_model(kind, config)
+    except Exception as error:  # whatever a class makes of numbers that it was not published with
+        return f"a small {kind.__name__} cannot be built to try it: {first_line(error)}"
+    try:
+        with torch.no_grad():
+            return _try_packed_rows(model)
+    except Exception as error:  # a model that takes no such arguments raises anything
+        return f"a packed row cannot be computed: {first_line(error)}"
+
+
+def _try_packed_rows(model: Any) -> str | None:
+    """Why packed rows are not exact; None if they are."""
+    prompts, completions = small_prompts()
+    group, length = completions.shape[1:]
+    rows = torch.cat([prompts.ids.repeat_interleave(group, 0), completions.flatten(0, 1)], 1)
+    mask = pad(prompts.mask.repeat_interleave(group, 0), (0, length), value=1)
+    expected = model(input_ids=rows, attention_mask=mask).logits[:, -length - 1 : -1]
+    adapt_backbone(inner_model(model))
+    use_attention(model, ATTENTION)
+    add_fused_lm_head(model, temperature=1.0, outputs=("log_probs",))
+    positions, _ = prompt_positions(model, prompts)
+    chosen = completions.flatten(0, 1)
+    expected = log_softmax(expected.float(), -1).gather(-1, chosen[..., None])[..., 0]
+    for by_segment in (False, True):
+        packed = pack(prompts.ids, prompts.mask, positions, completions, torch.ones_like(completions), by_segment)
+        log_probs = model(**packed.model_inputs(), use_cache=False).log_probs.view(expected.shape)
+        difference = (log_probs - expected).abs().max().item()
+        if not difference <= PROBE_LIMIT:
+            return f"log-probabilities of a packed row differ by {difference:.0e} from those of a row per completion"
+    return None

@@ -9,6 +9,7 @@ import torch
 from open_r1.modeling.agreement import on_any_process, stop_everywhere
 from open_r1.training.memory.cards import Card
 from open_r1.training.memory.flags_of_run import run_of
+from open_r1.training.memory.model_size import NoSize
 from open_r1.training.memory.plan import GIB, Division, Plan, planned
 from open_r1.training.memory.plan_command import size_of
 from open_r1.training.memory.plan_text import divided_text, verdict
@@ -44,13 +45,18 @@ def plan_at_start(
     card = this_card(training) if card is None else card
     if card is None:
         return bool(script.shard_optimizer)
+    try:
+        size = size_of(str(model_config.model_name_or_path))
+    except NoSize as error:
+        say(f"no memory plan: {error}")
+        return bool(script.shard_optimizer)
     values = vars(training) | vars(model_config) | vars(script)
     supervised = not hasattr(training, "prompts_per_device")
     if not supervised:
         values["per_device_train_batch_size"] = training.prompts_per_device
     run = run_of(
         values,
-        size_of(str(model_config.model_name_or_path)),
+        size,
         training.world_size,
         supervised=supervised,
         prompt_tokens=max(lengths),

@@ -12,8 +12,6 @@ from open_r1.training.memory.plan import Adapters, Division, Method, Run
 
 SFT_COMPLETION = 16
 """Tokens of `<answer> X </answer>` with the end of the turn, rounded up."""
-PIXELS_PER_TOKEN = 28 * 28
-"""Of an image, in Qwen2-VL and Qwen2.5-VL: 14 x 14 a patch, 2 x 2 patches a token."""
 TEXT_AROUND = 40
 """Tokens that a prompt has at least beside its image."""
 
@@ -54,7 +52,7 @@ def run_of(
     colocates = value("use_vllm", False) and value("vllm_mode", "colocate") == "colocate"
     return Run(
         size=size,
-        batch=_longest_batch(values, supervised, prompt_tokens, sees),
+        batch=_longest_batch(values, size, supervised, prompt_tokens, sees),
         processes=processes,
         method=method,
         division=division,
@@ -84,10 +82,14 @@ def _value(values: Mapping[str, Any], name: str, otherwise: Any) -> Any:
     return otherwise if given is None else given
 
 
-def _longest_batch(values: Mapping[str, Any], supervised: bool, prompt_tokens: int | None, sees: bool) -> Batch:
+def _longest_batch(
+    values: Mapping[str, Any], size: ModelSize, supervised: bool, prompt_tokens: int | None, sees: bool
+) -> Batch:
     """The largest micro-batch: an image takes as much of the prompt as `--max_pixels` and the text around it leave."""
     prompt = prompt_tokens or int(_value(values, "max_prompt_length", 1024))
-    largest = int(_value(values, "max_pixels", 10**9)) // PIXELS_PER_TOKEN
+    largest = int(_value(values, "max_pixels", 10**9)) // (
+        size.vision.pixels_per_token if size.vision is not None else 1
+    )
     return Batch(
         prompts=int(_value(values, "per_device_train_batch_size", 1)),
         prompt_tokens=prompt,

@@ -5,10 +5,10 @@ looked up, and is the head too where the two are tied. Nothing is loaded.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from open_r1.checkpoints.families import FAMILIES
+from open_r1.checkpoints.families import FAMILIES, family_of
 from open_r1.common.errors import UserError
 
 
@@ -32,6 +32,8 @@ class LanguageSize:
     """Whether the head is the embeddings' table."""
     vectors_per_layer: int
     """Weights of a layer that are norms and biases."""
+    other_matrices: int = 0
+    """Weights of all layers that are multiplied beside the linear layers named here, such as further experts."""
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
@@ -44,7 +46,7 @@ class LanguageSize:
     @property
     def matrices(self) -> int:
         """Weights of all layers that are multiplied, without the head."""
-        return self.layers * sum(ins * outs for ins, outs in self.linears.values())
+        return self.layers * sum(ins * outs for ins, outs in self.linears.values()) + self.other_matrices
 
     @property
     def table(self) -> int:
@@ -82,6 +84,11 @@ class VisionSize:
     is_fed: bool = True
     """Whether questions bring images to it; Gemma's sees none here."""
 
+    @property
+    def pixels_per_token(self) -> int:
+        """Of an image: a patch of Qwen's towers holds two copies of its pixels in three colours."""
+        return self.patches_per_token * self.patch // (2 * 3)
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -115,31 +122,43 @@ class ModelSize:
         return self.language.matrices + (vision.block_matrices + vision.other_matrices if vision is not None else 0)
 
 
+class NoSize(UserError):
+    """The weights of a model cannot be told apart by its config.json."""
+
+
 def model_size(config: Mapping[str, Any]) -> ModelSize:
     """The size of a model whose config.json holds this, in today's form or as it was published.
 
     Raises:
-        UserError: a family that is not trained here, or a number is missing.
+        NoSize: transformers has no class for the family, a number is missing, or its vision tower is of another kind.
     """
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise UserError(f"model_type {family!r} is no family that is trained here; known are {', '.join(FAMILIES)}")
+    family = config.get("model_type")
+    properties = family_of(family)
+    if properties is None:
+        raise NoSize(f"model_type {family!r} is no family that transformers has a language model for")
+    has_tower = config.get("vision_config") is not None
+    if has_tower and family not in FAMILIES:
+        raise NoSize(f"the vision tower of model_type {family!r} is of a kind whose memory is not planned here")
     try:
-        language = _language(family, config)
-        return ModelSize(family, language, _vision(family, config, language))
+        if family in FAMILIES:
+            language = _language(str(family), config)
+            return ModelSize(str(family), language, _vision(str(family), config, language))
+        return ModelSize(str(family), _counted_language(properties.model_class, config), None)
     except KeyError as error:
-        raise UserError(f"config.json lacks {error.args[0]}, which says how large the model is") from error
+        raise NoSize(f"config.json lacks {error.args[0]}, which says how large the model is") from error
 
 
 def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
     text = config.get("text_config") or config
     width, heads = text["hidden_size"], text["num_attention_heads"]
     size = text.get("head_dim") or width // heads
-    queries, keys = heads * size, text["num_key_value_heads"] * size
+    queries, keys = heads * size, text.get("num_key_value_heads", heads) * size
     is_gemma = family == "gemma3"
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", is_gemma))
-    # Gemma 3: norms around attention and MLP and of each head's queries and keys, no biases; Qwen 2: biases of q, k, v
-    vectors = 4 * width + 2 * size if is_gemma else 2 * width + queries + 2 * keys
+    vectors = {
+        "gemma3": 4 * width + 2 * size,  # norms around attention and MLP and of each head's queries and keys
+        "qwen3_vl": 2 * width + 2 * size,
+    }.get(family, 2 * width + queries + 2 * keys)  # Qwen 2: biases of q, k, v
     return LanguageSize(
         layers=text["num_hidden_layers"],
         width=width,
@@ -153,28 +172,54 @@ def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
     )
 
 
+def _counted_language(model_class: str, config: Mapping[str, Any]) -> LanguageSize:
+    """The size of a text model of any other class: what the named linear layers lack is counted on the class itself."""
+    import torch
+    import transformers
+
+    settings = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model = getattr(transformers, model_class)(settings)
+    weights = dict(model.named_parameters())
+    tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    inside = [weight for weight in weights.values() if id(weight) not in tables]
+    size = _language(model_class, settings.to_dict() | {"tie_word_embeddings": len(tables) == 1})
+    matrices = sum(weight.numel() for weight in inside if weight.ndim > 1)
+    vectors = sum(weight.numel() for weight in inside if weight.ndim == 1)
+    size = replace(size, vectors_per_layer=(vectors - size.width) // size.layers)
+    return replace(size, other_matrices=matrices - size.matrices + vectors - size.vectors)
+
+
 def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> VisionSize | None:
     vision = config.get("vision_config")
     if not FAMILIES[family].has_vision:
         return None if family != "gemma3" or vision is None else _siglip(vision, language)
     assert vision is not None, f"a {family} without a vision tower"
     channels = vision.get("in_channels", vision.get("in_chans", 3))
-    patch = channels * vision.get("temporal_patch_size", 2) * vision.get("patch_size", 14) ** 2
+    side = vision.get("patch_size", 16 if family == "qwen3_vl" else 14)
+    patch = channels * vision.get("temporal_patch_size", 2) * side**2
     merged = vision.get("spatial_merge_size", 2) ** 2
-    layers = vision.get("depth", 32)
-    gated = family == "qwen2_5_vl"
-    if gated:
-        width, mlp, out = vision["hidden_size"], vision["intermediate_size"], vision["out_hidden_size"]
-        linears = {"gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width)}
-        norm = width
-    else:
+    layers = vision.get("depth", 27 if family == "qwen3_vl" else 32)
+    mergers, positions = 1, 0
+    if family == "qwen2_vl":
         width, out = vision.get("embed_dim", 1280), vision["hidden_size"]
         mlp = int(width * vision.get("mlp_ratio", 4))
+    else:
+        width, mlp, out = vision["hidden_size"], vision["intermediate_size"], vision["out_hidden_size"]
+    gated = family == "qwen2_5_vl"
+    if gated:
+        linears = {"gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width)}
+    else:
         linears = {"fc1": (width, mlp), "fc2": (mlp, width)}
-        norm = 2 * width  # a LayerNorm has biases
+    norm = width if gated else 2 * width  # a LayerNorm has biases
     linears |= {"qkv": (width, 3 * width), "proj": (width, width)}
     merger = ((width * merged, width * merged), (width * merged, out))
     biases = sum(outs for _, outs in linears.values())
+    other_vectors = norm + sum(outs for _, outs in merger)
+    if family == "qwen3_vl":  # a merger for each of some layers too, whose norm is over the merged patches
+        mergers += len(vision["deepstack_visual_indexes"])
+        positions = vision["num_position_embeddings"] * width
+        other_vectors = other_vectors * mergers + norm * (merged - 1) * (mergers - 1) + width
     return VisionSize(
         layers=layers,
         width=width,
@@ -184,10 +229,10 @@ def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> V
         out=out,
         patches_per_token=merged,
         block_matrices=layers * sum(ins * outs for ins, outs in linears.values()),
-        other_matrices=patch * width + sum(ins * outs for ins, outs in merger),
-        vectors=layers * (2 * norm + biases) + norm + sum(outs for _, outs in merger),
+        other_matrices=patch * width + mergers * sum(ins * outs for ins, outs in merger),
+        vectors=layers * (2 * norm + biases) + other_vectors + positions,
         linears=linears,
-        merger_linears=merger,
+        merger_linears=merger * mergers,
     )
 
 
