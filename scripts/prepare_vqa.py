@@ -58,8 +58,8 @@ def parser() -> CommandParser:
 def main() -> int:
     """Prepare, print the report; 0 if all is well, 1 with --strict if a question was dropped."""
     args = parser().parse_args()
-    if args.source in _OF_ITS_OWN:
-        raise UserError(f"{args.source} has a command of its own: {_OF_ITS_OWN[args.source]}")
+    if args.source.casefold() in _OF_ITS_OWN:
+        raise UserError(f"{args.source} has a command of its own: {_OF_ITS_OWN[args.source.casefold()]}")
     from open_r1.data.preparation.encoded_images import BoundedEncoding
     from open_r1.data.vqa.prepare import VqaPreparation, prepare
     from open_r1.data.vqa.report import report_lines

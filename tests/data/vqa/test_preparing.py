@@ -249,6 +249,7 @@ def test_a_set_without_keys_is_compared_by_its_stored_images(folder: Path, tmp_p
     assert (overlap["images"], overlap["by_file"], overlap["same_question"]) == (1, 0, 1)
     assert compared.against[str(older)]["train -> train"]["images"] == 1  # test shows an image of train
     lines = "\n".join(report_lines([compared]))
+    assert f"{older} is compared by stored images alone" in lines
     assert f"{older} train -> test: 1 of 4 images (25.0 %), shown by 1 of 4 questions; 1 are the same" in lines
 
 
@@ -272,7 +273,8 @@ def test_what_is_no_prepared_set_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "vqa-rad"}, "SOURCE vqa-rad is not known; choose one of vqa_rad, slake"),
+        ({"source": "vqa_rat"}, r"SOURCE vqa_rat is not known \(did you mean vqa_rad\?\); choose one of vqa_rad"),
+        ({"source": "x"}, r"SOURCE x is not known; choose one of vqa_rad, slake"),
         ({"inputs": ()}, "--input is missing"),
         ({"image_root": Path("/nowhere")}, "--image_root /nowhere is not a folder"),
         ({"num_workers": 0}, "--num_workers 0"),
@@ -283,6 +285,14 @@ def test_what_is_no_prepared_set_is_refused_before_the_work(
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         VqaPreparation(**{"source": "vqa_rad", "inputs": ("x",), "output_dir": tmp_path, **options})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("VQA-RAD", "vqa_rad"), ("Slake", "slake"), ("MedXpertQA", "medxpertqa_mm"), ("mmmu_pro", "mmmu_pro")],
+)
+def test_sources_in_other_spellings(tmp_path: Path, text: str, name: str) -> None:
+    assert VqaPreparation(text, ("x",), tmp_path).source == name
 
 
 @pytest.mark.parametrize(("side", "form"), [(27, "PNG"), (8001, "PNG"), (64, "GIF")])

@@ -40,7 +40,7 @@ from open_r1.data.vqa.image_files import ImageFiles
 from open_r1.data.vqa.overlaps import KEYS_FILE, SplitKeys, keys_in, overlaps_between, stored_key
 from open_r1.data.vqa.questions import ReaderContext
 from open_r1.data.vqa.reading import Members, SetReading
-from open_r1.data.vqa.registry import SOURCES
+from open_r1.data.vqa.registry import SOURCES, source_name
 from open_r1.data.vqa.report import AGAINST, REPORT, Prepared, SplitCounts, set_report
 
 FORMAT_VERSION = 1
@@ -53,7 +53,7 @@ ClosedBy = Literal["marked", "yes_no"]
 class VqaPreparation:
     """The settings of `prepare`."""
 
-    source: str
+    source: str  # a name in SOURCES, in any spelling
     inputs: tuple[str, ...]
     output_dir: Path
     image_root: Path | None = None  # default: the input folder
@@ -67,8 +67,7 @@ class VqaPreparation:
     against: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise UserError(f"SOURCE {self.source} is not known; choose one of {', '.join(SOURCES)}")
+        object.__setattr__(self, "source", source_name(self.source))
         if not self.inputs:
             raise UserError(f"--input is missing: the folder or the files of {SOURCES[self.source].title}")
         if self.image_root is not None and not self.image_root.is_dir():

@@ -1,5 +1,9 @@
 """The sets by their names on the command line."""
 
+import re
+from difflib import get_close_matches
+
+from open_r1.common.errors import UserError
 from open_r1.data.vqa.forms import Source
 from open_r1.data.vqa.readers.huatuo import HUATUO
 from open_r1.data.vqa.readers.medframeqa import MEDFRAMEQA
@@ -27,3 +31,24 @@ SOURCES: dict[str, Source] = {
     "medvlthinker": MEDVLTHINKER,
     "vlmevalkit": VLMEVALKIT,
 }
+
+_OTHER_NAMES = {"medxpertqa": "medxpertqa_mm", "vqamed": "vqa_med_2019", "gmaimmbench": "vlmevalkit"}
+
+
+def source_name(text: str) -> str:
+    """The name in SOURCES that is meant: `VQA-RAD` is vqa_rad.
+
+    Raises:
+        UserError: there is no such set; the message suggests one, or lists all.
+    """
+    key = _key(text)
+    by_key = {_key(name): name for name in SOURCES} | _OTHER_NAMES
+    if key in by_key:
+        return by_key[key]
+    similar = get_close_matches(key, by_key, n=1)
+    hint = f" (did you mean {by_key[similar[0]]}?)" if similar else ""
+    raise UserError(f"SOURCE {text} is not known{hint}; choose one of {', '.join(SOURCES)}")
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[\W_]", "", text.casefold())

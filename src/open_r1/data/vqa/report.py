@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.data.rows import Dropped
-from open_r1.data.vqa.overlaps import SplitKeys, overlaps_within, total
+from open_r1.data.vqa.overlaps import KEYS_FILE, SplitKeys, overlaps_within, total
 from open_r1.data.vqa.questions import VqaQuestion
 from open_r1.vocabulary.answer_types import AnswerType
 
@@ -108,6 +108,8 @@ def report_lines(prepared_sets: Iterable[Prepared]) -> Iterator[str]:
         for pair, overlap in report["overlaps"].items():
             yield f"  leak {pair}: {_overlap(overlap)}"
         for folder, overlaps in prepared.against.items():
+            if not (Path(folder) / KEYS_FILE).is_file():
+                yield f"  {folder} is compared by stored images alone: images that were resized otherwise are not found"
             for pair, overlap in overlaps.items():
                 if overlap["images"]:
                     yield f"  {folder} {pair}: {_overlap(overlap)}"
