@@ -171,7 +171,7 @@ def place_images(text: str, images: Mapping[int, str]) -> tuple[str, tuple[str, 
     """
     if not images:
         raise RowError("no-image", "the question has no image")
-    numbers = [int(number) for number in _MARKER.findall(text)]
+    numbers = image_numbers(text)
     missing = [number for number in numbers if number not in images]
     if missing:
         raise RowError("image-markers", f"the text names image {missing[0]}, and there are {len(images)}")
@@ -186,6 +186,11 @@ def place_images(text: str, images: Mapping[int, str]) -> tuple[str, tuple[str, 
         text = _MARKER.sub(_PLAIN_MARKER, text)
         text = _PLAIN_MARKER * len(unnamed) + ("\n" if unnamed else "") + text
     return text, tuple(images[number] for number in order)
+
+
+def image_numbers(text: str) -> list[int]:
+    """The numbers of the images that a text names as `<image 3>`, in the order in which they stand."""
+    return [int(number) for number in _MARKER.findall(text)]
 
 
 def numbered(references: Sequence[str]) -> dict[int, str]:

@@ -12,7 +12,14 @@ from open_r1.data.text.files import Row
 from open_r1.data.text.questions import gold_index, text_of
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import listed_options, literal
-from open_r1.data.vqa.questions import LeftOut, ReaderContext, VqaQuestion, answer_question, choice_question
+from open_r1.data.vqa.questions import (
+    LeftOut,
+    ReaderContext,
+    VqaQuestion,
+    answer_question,
+    choice_question,
+    image_numbers,
+)
 
 SUBJECTS = (
     *("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy"),
@@ -23,7 +30,6 @@ SUBJECTS = (
 _ID = re.compile(r"(?:dev|validation|test)_(.+)_\d+")
 _COLUMNS = 7  # image_1 to image_7
 _OPEN = ("open", "short-answer")
-_MARKER = re.compile(r"<image[ _]?(\d{1,3})>", re.IGNORECASE)
 _HIDDEN = ("?", "")  # what the hub has in place of the answers of MMMU's test
 
 
@@ -35,7 +41,7 @@ def stored_images(row: Row, context: ReaderContext) -> dict[int, str]:
 
 def named_images(row: Row, context: ReaderContext) -> dict[int, str]:
     """The images that question and options name; their files are called by the question's id and their number."""
-    numbers = sorted({int(number) for number in _MARKER.findall(f"{row.get('question')} {row.get('options')}")})
+    numbers = sorted({*image_numbers(f"{row.get('question')} {row.get('options')}")})
     return {number: context.images.named(f"{text_of(row, 'id')}_{number}.png") for number in numbers}
 
 

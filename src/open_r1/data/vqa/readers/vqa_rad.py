@@ -13,6 +13,7 @@ from open_r1.data.vqa.forms import Form, Source, holds_images, values_of
 from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, answer_question, numbered, topic_of
 
 TITLE = "VQA-RAD"
+_FOLDERS = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images")
 _PHRASE_TYPES = ("freeform", "para", "frame")
 _VQA_MED_ANSWERS = {
     *("xr - plain film", "us - ultrasound", "mr - t2 weighted", "ct with iv contrast", "lung, mediastinum, pleura"),
@@ -62,11 +63,11 @@ VQA_RAD = Source(
     (
         Form(
             "VQA-RAD as OSF publishes it",
-            {"": ("VQA_RAD Dataset Public.json", "data/osfstorage/VQA_RAD Dataset Public.json")},
+            {"": ("VQA_RAD*Dataset*Public.json", "data/osfstorage/VQA_RAD*Dataset*Public.json")},
             ("image_name", "question", "answer", "answer_type", "phrase_type", "qid_linked_id"),
             marked,
             split_of=split_of,
-            image_folders=("VQA_RAD Image Folder", "data/osfstorage/VQA_RAD Image Folder", "images", ""),
+            image_folders=(*_FOLDERS, "data/osfstorage/VQA_RAD Image Folder", ""),
             most_rows=2248,
         ),
         Form(
@@ -76,7 +77,7 @@ VQA_RAD = Source(
             marked,
             absent=("qid_linked_id",),
             fits=lambda rows: not holds_vqa_med(rows),
-            image_folders=("images", "data_RAD/images", "VQA_RAD Image Folder", ""),
+            image_folders=(*_FOLDERS, "data_RAD/images", ""),
             most_rows=3064,
         ),
         Form(
