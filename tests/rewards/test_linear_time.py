@@ -43,6 +43,8 @@ STEPS = ("Step 1", "Step 1:", "1.\n", "\n-", "\n*", "First,", "First")
 PIECES = (*TAGS, *SIGNS, *WORDS, *LETTERS, *STEPS)
 FRAMES = (("", ""), ("<answer>", ""), ("the answer is A. ", ""), ("", ". answer: A"))
 
+OF_TEXTS = ("closed", "exact", "token_f1", "rouge_l")
+
 Judge = Callable[[str], object]
 
 
@@ -70,10 +72,12 @@ def test_the_form_is_linear() -> None:
 def reward(name: str) -> Judge:
     function = REWARDS[name](Mode.THINK, RewardSettings(), 1000)
     row = {"problem": [PROBLEM], "solution": ["<answer> A </answer>"], "completion_ids": [[1] * 10]}
+    if name in OF_TEXTS:
+        row = {"problem": ["Is it?"], "solution": ["yes, a chest tube"], "answer_type": ["closed"]}
     return lambda text: function([text], **row)
 
 
-@pytest.mark.parametrize("name", sorted(REWARDS))
+@pytest.mark.parametrize("name", sorted(REWARDS.keys() - {"judge"}))  # which asks a server about part of an answer
 def test_every_reward_is_linear(name: str) -> None:
     graded = name in ("accuracy", "cosine")  # the grader again, and next to nothing beside it
     assert_linear(reward(name), ("<answer>", "the answer is A. ", "a\u0301") if graded else (*TAGS[:4], *STEPS, "A) "))

@@ -17,7 +17,7 @@ OPTIONS = ["Vitamin B12 deficiency", "Iron deficiency", "Vitamin B", "C. diffici
 PROBLEM = render_lines("Which?", OPTIONS)
 
 
-def earned(text: str, letter: str) -> float:
+def earned(text: str, letter: str) -> float | None:
     return medical_accuracy_reward([text], [PROBLEM], [f"<answer> {letter} </answer>"])[0]
 
 

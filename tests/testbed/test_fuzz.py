@@ -115,13 +115,18 @@ def test_a_plain_answer_is_read_whatever_the_thoughts_say(letter: str, thoughts:
     assert grade(text, letter, {"A": "x", "B": "y", "C": "z"}) == (Outcome.CORRECT, letter)
 
 
+CHOICE_ROW = {"problem": ["Is it? A)x, B)y"], "solution": ["<answer> B </answer>"], "completion_ids": [[1, 2, 3]]}
+OPEN_ROW = {"problem": ["Is it?"], "solution": ["yes"], "answer_type": ["closed"]}
+OF_TEXTS = ("closed", "exact", "token_f1", "rouge_l")
+
+
 @quick
 @given(completions)
 def test_every_reward_pays_a_finite_number_and_the_same_again(text: str) -> None:
-    row = {"problem": ["Is it? A)x, B)y"], "solution": ["<answer> B </answer>"], "completion_ids": [[1, 2, 3]]}
     for mode in FORMS:
-        for name, make in REWARDS.items():
-            reward = make(mode, RewardSettings(), 100)
+        for name in REWARDS.keys() - {"judge"}:  # which asks a server
+            reward = REWARDS[name](mode, RewardSettings(), 100)
+            row = OPEN_ROW if name in OF_TEXTS else CHOICE_ROW
             (paid,) = reward([text], **row)
             assert -10 <= paid <= 10, name
             assert reward([text], **row) == [paid], name

@@ -205,7 +205,7 @@ def test_help_lists_our_flags_by_theme_with_their_choices(method: Method) -> Non
     assert set(ours) <= set(listed)
     assert len(listed) == len(set(listed))
     assert set(listed) - {"config"} <= {option[2:] for option in TrainingParser(HEAVY[method])._option_string_actions}
-    assert len(text.splitlines()) < 200  # 960 with all of TRL's
+    assert len(text.splitlines()) < 230  # 960 with all of TRL's
     assert "--mode {think,nothink,think_after}" in text
     assert "--eval_strategy {no,steps,epoch}" in text
     assert "--bf16 {true,false}" in text

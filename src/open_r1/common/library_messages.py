@@ -13,7 +13,9 @@ _MESSAGES = (
     "Setting accelerator to CPU",  # DeepSpeed 0.19, wherever there is no GPU
     "Failed to load CPU gemm_4bit_forward",  # bitsandbytes 0.50, which computes without that kernel
     "The tokenizer has new PAD/BOS/EOS tokens",  # transformers 5, of any Qwen; end tokens are ours to choose
+    "All reward functions returned None for",  # TRL 1.16, followed by the question, its images and the completion
 )
+_LIBRARIES = ("DeepSpeed", "bitsandbytes.backends.cpu.ops", "transformers.trainer_utils", "trl.trainer.grpo_trainer")
 _WARNINGS = (r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",)  # transformers, called by TRL 1.16
 
 
@@ -21,7 +23,7 @@ def leave_out_library_messages() -> None:
     """Leave them out in this process; the commands call it before they load a library."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message, FutureWarning)
-    for library in ("DeepSpeed", "bitsandbytes.backends.cpu.ops", "transformers.trainer_utils"):
+    for library in _LIBRARIES:
         logging.getLogger(library).addFilter(_matters)
 
 

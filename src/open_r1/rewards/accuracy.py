@@ -1,24 +1,24 @@
 """Rewards for the right answer."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from open_r1.grading.answer_places import answer_block
 from open_r1.grading.choice.option_texts import fold_text
+from open_r1.grading.expected import grade_answer
 from open_r1.grading.grader import Outcome, grade
-from open_r1.grading.problems import options_in, solution_letter
+from open_r1.grading.problems import solution_letter
+from open_r1.rewards.answers import expected_answers
 from open_r1.rewards.settings import Completion, completion_text
-
-_options = lru_cache(maxsize=4096)(options_in)  # a group repeats its problem G times
+from open_r1.vocabulary.answer_types import AnswerType
 
 
 def accuracy_reward(
-    completions: Sequence[Completion], problem: Sequence[str], solution: Sequence[str], **_: Any
+    completions: Sequence[Completion], problem: Sequence[str], solution: Sequence[str], **columns: Any
 ) -> list[float]:
-    """1.0 for a completion that the grader finds correct, else 0.0."""
-    rows = zip(completions, problem, solution, strict=True)
-    outcomes = [grade(completion_text(text), gold, _options(question)).outcome for text, question, gold in rows]
+    """1.0 for a completion that the grader finds correct by the row's answer type, else 0.0."""
+    rows = zip(completions, expected_answers(problem, solution, **columns), strict=True)
+    outcomes = [grade_answer(completion_text(text), expected).outcome for text, expected in rows]
     return [float(outcome is Outcome.CORRECT) for outcome in outcomes]
 
 
@@ -27,15 +27,22 @@ LETTER, OPTION_TEXT = 2.0, 1.0
 
 
 def medical_accuracy_reward(
-    completions: Sequence[Completion], problem: Sequence[str], solution: Sequence[str], **_: Any
-) -> list[float]:
-    """2 if the answer block gives the correct letter, `C` or `(C)`; 1 if it begins with that option's text; else 0."""
-    rows = zip(completions, problem, solution, strict=True)
-    return [_medical_accuracy(completion_text(text), question, gold) for text, question, gold in rows]
+    completions: Sequence[Completion], problem: Sequence[str], solution: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """2 if the answer block gives the correct letter, `C` or `(C)`; 1 if it begins with that option's text; else 0.
+
+    None for closed and open questions.
+    """
+    rows = zip(completions, expected_answers(problem, solution, **columns), strict=True)
+    return [
+        _medical_accuracy(completion_text(text), expected.solution, expected.options)
+        if expected.answer_type is AnswerType.CHOICE
+        else None
+        for text, expected in rows
+    ]
 
 
-def _medical_accuracy(text: str, problem: str, solution: str) -> float:
-    options = options_in(problem)
+def _medical_accuracy(text: str, solution: str, options: Mapping[str, str]) -> float:
     block = answer_block(text)
     if not block:
         return 0.0
@@ -46,7 +53,7 @@ def _medical_accuracy(text: str, problem: str, solution: str) -> float:
     return OPTION_TEXT if graded.outcome is Outcome.UNPARSED and letters == [gold] else 0.0
 
 
-def _letters_at_start(block: str, options: dict[str, str]) -> list[str]:
+def _letters_at_start(block: str, options: Mapping[str, str]) -> list[str]:
     """Letters of the longest option text that the block begins with, up to the end of a word."""
     written = fold_text(block)
     letters: dict[str, list[str]] = {}

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from open_r1.common.errors import UserError
+from open_r1.grading.judge.endpoint import endpoint_of
 
 Completion = str | Sequence[dict[str, Any]]
-Reward = Callable[..., list[float]]
+Reward = Callable[..., Sequence[Any]]
+"""Takes completions and columns by keyword; returns a number, or None where it says nothing, for each completion."""
 
 
 def completion_text(completion: Completion) -> str:
@@ -22,7 +24,7 @@ def completion_text(completion: Completion) -> str:
 
 @dataclass(kw_only=True)
 class RewardSettings:
-    """The flags of the rewards `cosine` and `repetition`; defaults are Open-R1's."""
+    """The flags of the rewards `cosine`, `repetition` and `judge`; defaults of the first two are Open-R1's."""
 
     cosine_max_len: int | None = field(
         default=None,
@@ -47,12 +49,25 @@ class RewardSettings:
         default=-1.0, metadata={"help": "Reward repetition: value of a completion that only repeats itself."}
     )
 
+    judge: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Reward judge: address of an OpenAI-compatible server, and the model's name there.",
+            "metavar": "URL MODEL",
+        },
+    )
+    judge_cache: str | None = field(
+        default=None, metadata={"help": "Reward judge: file of its verdicts (default: below ~/.cache/open-r1-med)."}
+    )
+
     def check(self) -> None:
         """Refuse invalid settings.
 
         Raises:
-            UserError: a length or n below 1, or a positive penalty.
+            UserError: a length or n below 1, a positive penalty, or a judge that is no address and name.
         """
+        if self.judge:
+            endpoint_of(self.judge)
         if self.cosine_max_len is not None and self.cosine_max_len < 1:
             raise UserError(f"--cosine_max_len {self.cosine_max_len} is not a length in tokens; give 1 or more")
         if self.repetition_n_grams < 1:

@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from open_r1.grading.grader import Outcome, grade
-from open_r1.grading.problems import options_in
+from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.settings import Completion, Reward, RewardSettings, completion_text, with_name
 
 _STEP = re.compile(r"Step \d{1,4}:|^\d{1,4}\.|\n-|\n\*|First,|Second,|Next,|Finally,", re.MULTILINE)
@@ -36,11 +35,10 @@ def cosine_reward(settings: RewardSettings, max_completion_length: int | None) -
         problem: Sequence[str],
         solution: Sequence[str],
         completion_ids: Sequence[Sequence[int]],
-        **_: Any,
+        **columns: Any,
     ) -> list[float]:
-        values = []
-        for text, question, gold, tokens in zip(completions, problem, solution, completion_ids, strict=True):
-            is_correct = grade(completion_text(text), gold, options_in(question)).outcome is Outcome.CORRECT
+        values, rights = [], accuracy_reward(completions, problem, solution, **columns)
+        for is_correct, tokens in zip(rights, completion_ids, strict=True):
             short = settings.cosine_max_value_correct if is_correct else settings.cosine_min_value_wrong
             long = settings.cosine_min_value_correct if is_correct else settings.cosine_max_value_wrong
             share = min(1.0, len(tokens) / longest)

@@ -22,6 +22,7 @@ from open_r1.common.locks import claimed
 from open_r1.common.provenance import commit, hardware, package_versions
 from open_r1.common.redaction import known_secrets, recorded_command, redacted
 from open_r1.modeling.agreement import stop_everywhere
+from open_r1.rewards.custom import records_of
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.recovery.checkpoint_store import step_of
 from open_r1.training.recovery.resumable_trainer import full_disk_in_one_line
@@ -95,7 +96,7 @@ def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | No
         try:
             earlier = earlier_record(checkpoint)
             require_same_run(earlier, run_record, checkpoint, processes)
-            for line in changes(earlier, checkpoint, processes):
+            for line in changes(earlier, checkpoint, processes, run_record):
                 print(line)
             if earlier.get("status") == DONE:
                 continuation["finished_before"] = earlier.get("finished")
@@ -174,6 +175,7 @@ def run_record_of(
         "completions_per_step": training.completions_per_step,
         "data": report,
         "script_arguments": asdict(script),
+        "custom_rewards": records_of(getattr(script, "reward_funcs", ())),
         "training_arguments": training.to_sanitized_dict(),
         "model_arguments": asdict(model_config),
         "packages": package_versions(),

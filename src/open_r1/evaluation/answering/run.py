@@ -34,11 +34,12 @@ from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, Sample, failed_result, read_results, voted_result
 from open_r1.evaluation.scoring.shown_content import require_same_content, row_contents
-from open_r1.evaluation.scoring.statistics import clustered_stderr, pass_at_k
+from open_r1.evaluation.scoring.summary_lines import summary_lines
 from open_r1.evaluation.scoring.train_overlap import TrainingSet, find_training_set
-from open_r1.grading.grader import Outcome, grade
+from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
+from open_r1.vocabulary.answer_types import AnswerType
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
 
@@ -329,11 +330,12 @@ def _grade_row(
     row: Row, shown_problem: ShownProblem, completions: Sequence[Completion], training: TrainingSet | None, content: str
 ) -> Result:
     """Grade completions of the problem as it was shown; the result has the letters of the row's own problem."""
-    options, solution = options_in(shown_problem.problem), shown_problem.shown_letter(solution_letter(row["solution"]))
-    samples = []
+    expected, samples = _expected(row, shown_problem), []
     for completion in completions:
-        outcome, letter = grade(completion.text, solution, options)
-        samples.append(Sample(completion.text, outcome, shown_problem.original_letter(letter), completion.tokens))
+        outcome, answer = grade_answer(completion.text, expected)
+        if expected.answer_type is AnswerType.CHOICE:
+            answer = shown_problem.original_letter(answer)
+        samples.append(Sample(completion.text, outcome, answer, completion.tokens))
     return voted_result(
         row,
         cluster(row),
@@ -344,6 +346,15 @@ def _grade_row(
         cut_off=sum(completion.cut_off for completion in completions),
         content=content,
     )
+
+
+def _expected(row: Row, shown_problem: ShownProblem) -> Expected:
+    """What the row expects, for a question of choice in the letters that the model saw."""
+    expected = Expected.of(row)
+    if expected.answer_type is not AnswerType.CHOICE:
+        return expected
+    letter = shown_problem.shown_letter(solution_letter(row["solution"]))
+    return Expected(AnswerType.CHOICE, letter, options_in(shown_problem.problem))
 
 
 def cluster(row: Row) -> str:
@@ -365,28 +376,6 @@ def report(path: Path, results: Sequence[Result], say: Callable[[str], None]) ->
             f"not one of {len(results)} questions could be asked: are the images in the right folder (--image_root)?"
         )
     if graded:
-        unparsed = sum(result.outcome is Outcome.UNPARSED for result in graded) / len(graded)
-        print(
-            f"accuracy {_with_error(graded, [float(result.correct) for result in graded])} (n = {len(graded)}), "
-            f"unparsed {unparsed:.1%}, errors {len(failed)}"
-        )
-        if graded[0].samples is not None:
-            print(_pass_rates(graded))
+        print("\n".join(summary_lines(graded, len(failed))))
         print(f"tables and heatmap: python eval/report.py {path} --output_dir {path.with_suffix('.report')}")
     return len(failed)
-
-
-def _pass_rates(results: Sequence[Result]) -> str:
-    """A line that names the accuracy a majority vote, and adds the chance that one of k samples is right."""
-    count = min(len(result.samples or ()) for result in results)
-    texts = []
-    for k in sorted({1, count}):
-        rates = [pass_at_k(count, sum(s.outcome is Outcome.CORRECT for s in r.samples or ()), k) for r in results]
-        texts.append(f"pass@{k} {_with_error(results, rates)}")
-    return f"majority vote of {count} samples; {', '.join(texts)}"
-
-
-def _with_error(results: Sequence[Result], values: Sequence[float]) -> str:
-    stderr = clustered_stderr(values, [result.image for result in results])
-    mean = sum(values) / len(values)
-    return f"{mean:.3f} ± {'unknown (one image)' if stderr is None else f'{stderr:.3f}'}"

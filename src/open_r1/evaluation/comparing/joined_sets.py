@@ -66,7 +66,7 @@ def _without_overlap(members: list[ResultFile]) -> list[tuple[ResultFile, ...]]:
 
 def share_nothing(files: Sequence[ResultFile]) -> bool:
     """Whether no question is in two of these files."""
-    counts = Counter(result.id for file in files for result in file.results)
+    counts = Counter(result.id for file in files for result in (*file.results, *file.free))
     return max(counts.values(), default=1) == 1
 
 
@@ -86,4 +86,5 @@ def as_one(files: Sequence[ResultFile]) -> ResultFile:
     if any(entries.get("forced") for entries in manifests):
         shared["forced"] = True
     results = [result for file in files for result in file.results]
-    return ResultFile(files[0].path.parent, shared, results, any(file.torn for file in files))
+    free = [result for file in files for result in file.free]
+    return ResultFile(files[0].path.parent, shared, results, any(file.torn for file in files), free)

@@ -27,7 +27,10 @@ Marks = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation: its result files, its name in the report, its run's name, and its tables."""
+    """An evaluation: its result files, its name in the report, its run's name, and its tables.
+
+    Tables are about questions of choice; an evaluation without any has an empty one. `file.free` holds the others.
+    """
 
     name: str
     run: str
@@ -116,7 +119,7 @@ def load(paths: Sequence[Path], baselines: Sequence[Path] = (), lenient: bool = 
     Raises:
         UserError: a file is not usable.
     """
-    files = [_interned_texts(read_results(path)) for path in [*paths, *baselines]]
+    files = [_interned_texts(read_results(path)).apart() for path in [*paths, *baselines]]
     matched_anew: list[list[Regraded]] = [[] for _ in files]
     if lenient:
         files, matched_anew = map(list, zip(*map(regraded, files), strict=True))
@@ -132,7 +135,7 @@ def load(paths: Sequence[Path], baselines: Sequence[Path] = (), lenient: bool = 
             name=name,
             run=run,
             files=members,
-            table=tabulate(file.results, _results_by_set(members)),
+            table=tabulate(file.results, _results_by_set(members)) if file.results or not file.free else {},
             regraded=[source for file in members for source in by_file[id(file)]],
             is_reference=number >= len(evaluated),
         )

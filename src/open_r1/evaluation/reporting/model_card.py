@@ -11,8 +11,10 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError
 from open_r1.common.markdown_text import markdown_table
 from open_r1.evaluation.reporting.table_formats import percent, with_error
+from open_r1.evaluation.scoring.free_answers import FreeTally
 from open_r1.evaluation.scoring.results import ResultFile, read_results
 from open_r1.evaluation.scoring.tallies import ALL, tabulate
+from open_r1.vocabulary.answer_types import AnswerType
 
 
 def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLike]) -> str:
@@ -28,12 +30,14 @@ def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLik
     Raises:
         UserError: a file holds no results, or results of another checkpoint.
     """
-    files = [read_results(path) for path in results]
+    files = [read_results(path).apart() for path in results]
     if not files:
         return NOT_MEASURED
     _refuse_others(Path(folder), files)
     rows = []
     for file in files:
+        if not file.results and file.free:
+            continue
         table = tabulate(file.results)
         names = sorted({row for row, column in table if column == ALL and row != ALL})
         for name in [*(names if len(names) > 1 else []), ALL]:
@@ -46,11 +50,30 @@ def accuracy_table(folder: str | os.PathLike, results: Sequence[str | os.PathLik
             shares = [percent(tally.chance, 1), percent(tally.unparsed, 1)]
             rows.append([_test_set(file), name, str(tally.n), *measured, *shares])
     head = ["test set", "part", "n", "accuracy, % ± standard error", "95 % interval", "chance", "unparsed"]
+    tables = [markdown_table(head, rows)] if rows else []
+    free_rows = [row for file in files for row in _free_rows(file)]
+    if free_rows:
+        head = ["test set", "questions", "n", "right, % ± standard error", "95 % interval", "token F1", "unparsed"]
+        tables.append(markdown_table(head, free_rows))
     return (
-        markdown_table(head, rows)
-        + "\nStandard errors are clustered by image. One grader read all answers; those it could "
+        "\n".join(tables) + "\nStandard errors are clustered by image. One grader read all answers; those it could "
         "not read count as wrong.\n"
     )
+
+
+def _free_rows(file: ResultFile) -> list[list[str]]:
+    """A row each for the closed and the open questions of a file."""
+    rows = []
+    for answer_type in (AnswerType.CLOSED, AnswerType.OPEN):
+        tally = FreeTally([result for result in file.free if result.answer_type is answer_type])
+        if tally.estimate is None:
+            continue
+        estimate, f1 = tally.estimate, tally.scores["token F1"]
+        interval = f"{percent(estimate.low, 1)} to {percent(estimate.high, 1)}"
+        measured = [with_error(estimate.mean, estimate.stderr), interval]
+        measured.append(with_error(*f1) if answer_type is AnswerType.OPEN else "")
+        rows.append([_test_set(file), answer_type, str(tally.n), *measured, percent(tally.unparsed, 1)])
+    return rows
 
 
 def _test_set(file: ResultFile) -> str:

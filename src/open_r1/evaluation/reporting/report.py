@@ -18,6 +18,8 @@ from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.reporting.item_browser import Browser, build_browser
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
+from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
+from open_r1.evaluation.reporting.sections.free_answers import free_sections
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
 from open_r1.evaluation.reporting.sections.ranking import ranking_section
 from open_r1.evaluation.reporting.sections.section import Section, marked, reading_guide
@@ -69,11 +71,14 @@ def write_report(
         raise UserError(f"--grader {grader!r} does not exist; choose one of {', '.join(GRADERS)}")
     scored = load(paths, against, lenient=grader == "huatuo")
     _refuse_file(output_dir)
-    reported = sum(not run.is_reference for run in scored)
-    text = benchmarks_of(scored, reported)
-    comparisons, alone = _comparisons(scored, reported, text)
+    choice = [run for run in scored if run.table]
+    reported = sum(not run.is_reference for run in choice)
+    text = benchmarks_of(choice, reported)
+    comparisons, alone = _comparisons(choice, reported, text) if choice else ([], [])
     folders = _folders(scored)
-    sections = [*_sections(scored, reported, comparisons, alone, text)]
+    sections = [*_sections(choice, reported, comparisons, alone, text)] if choice else []
+    sections[1:1] = free_sections(scored)
+    sections += _curves(scored)
     first_comparison = comparisons[0] if comparisons else None
     item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
     files = {
@@ -81,7 +86,7 @@ def write_report(
             published_form(run.file.results) | _grader_entry(grader), indent=2
         )
         + "\n"
-        for run in scored
+        for run in choice
     }
     return publish(scored, sections, item_browser, output_dir, files, grader)
 
@@ -109,8 +114,8 @@ def write_overview(
     """
     scored = load(paths)
     _refuse_file(output_dir)
-    comparisons, sections = study_sections(scored)
-    sections += _curves(scored)
+    comparisons, sections = study_sections([run for run in scored if run.table])
+    sections += [*free_sections(scored), *_curves(scored)]
     first_comparison = comparisons[0] if comparisons else None
     item_browser = build_browser(scored, first_comparison, image_root, image_bytes, questions) if with_items else None
     return publish(scored, sections, item_browser, output_dir)
@@ -148,7 +153,9 @@ def publish(
     written, drawn = _Folder(output_dir), {}
     for section in sections:
         for leaf, content in section.files.items():
-            written.add(leaf, content if grader == "stored" else csv_with(content, "grader", grader))
+            written.add(
+                leaf, content if grader == "stored" or leaf in FREE_FILES else csv_with(content, "grader", grader)
+            )
         for stem, figure in section.figures.items():
             drawn[stem] = rendered(figure, "svg")
             written.add(f"{stem}.svg", drawn[stem])
@@ -210,7 +217,7 @@ def _sections(
     alone: Sequence[Scored],
     text: Benchmarks | None,
 ) -> Iterable[Section]:
-    """Tables of all runs, comparisons and matrices first, then each run, then the training curves."""
+    """Tables of all runs, comparisons and matrices first, then each run."""
     marks = all_marks(scored)
     yield ranking_section(scored, comparisons)
     if text is not None:
@@ -221,7 +228,6 @@ def _sections(
     folders = _folders(scored)
     for run in scored:
         yield run_section(run, folders[run.name])
-    yield from _curves(scored)
 
 
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:

@@ -33,6 +33,9 @@ BEFORE = {
     "seed_used": None,
 }
 
+_WITH_TYPE = frozenset({"answer_type", "aliases"})
+"""Entries that lines of questions of choice do not have."""
+
 _BEGINNING = b'{"manifest"'
 _RESULT = b'{"id": '
 
@@ -90,7 +93,8 @@ class ResultWriter:
     def write(self, result: Result) -> None:
         """Append one result; once this returns, killing the process does not lose it."""
         assert result.id not in self.written_ids, f"result {result.id} is written twice"
-        self._append(asdict(result))
+        entries = asdict(result)
+        self._append({name: entries[name] for name in entries if name not in _WITH_TYPE or entries[name] is not None})
         self.written_ids.add(result.id)
 
     def close(self) -> None:

@@ -9,14 +9,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
-from open_r1.grading.grader import Outcome, grade
-from open_r1.grading.problems import options_in, solution_letter
+from open_r1.grading.expected import Expected, grade_answer
+from open_r1.grading.free.same_answer import folded
+from open_r1.grading.grader import Outcome
+from open_r1.grading.problems import solution_letter
+from open_r1.vocabulary.answer_types import AnswerType
 
 # Before graders had versions, manifests held the hash of the grader's source.
 _HASHED_GRADERS = {"442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb": 1}
@@ -65,6 +68,17 @@ class Result:
     """How many of its completions the token limit ended; None if unknown."""
     content: str | None = None
     """What the model was shown of the question, as 16 hexadecimal digits; None if not recorded."""
+    answer_type: AnswerType | None = None
+    """Closed or open; None for a question of choice, whose line does not have the entry. With a type, `letter` holds
+    the answer that was read as text."""
+    aliases: list[str] | None = None
+    """Further right answers of a closed or open question; a line without any does not have the entry."""
+
+    @property
+    def expected(self) -> Expected:
+        """What the question expects."""
+        row = {"problem": self.problem, "solution": self.solution, "aliases": self.aliases}
+        return Expected.of(row | {"answer_type": self.answer_type or AnswerType.CHOICE})
 
     @property
     def correct(self) -> bool:
@@ -76,12 +90,13 @@ def graded_result(row: Mapping[str, Any], image: str, output: str, tokens: int) 
     """Grade the completion of a row.
 
     Args:
-        row: a row with `id`, `problem`, `solution`, and if known `source`, `modality`, `task`.
+        row: a row with `id`, `problem`, `solution`, and if known `answer_type`, `aliases`, `source`, `modality` and
+            `task`.
         image: what identifies the row's image.
         output: the completion.
         tokens: its length in tokens.
     """
-    outcome, letter = grade(output, row["solution"], options_in(row["problem"]))
+    outcome, letter = grade_answer(output, Expected.of(row))
     return _result(row, image=image, output=output, outcome=outcome, letter=letter, tokens=tokens)
 
 
@@ -94,7 +109,7 @@ def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **ex
         samples: at least one; `letter` refers to the row's own options.
         extra_fields: further fields of the result.
     """
-    vote = majority(samples)
+    vote = majority(samples, Expected.of(row).answer_type is not AnswerType.CHOICE)
     return _result(
         row,
         image=image,
@@ -107,16 +122,21 @@ def voted_result(row: Mapping[str, Any], image: str, samples: list[Sample], **ex
     )
 
 
-def majority(samples: Sequence[Sample]) -> Sample:
+def majority(samples: Sequence[Sample], of_texts: bool = False) -> Sample:
     """The first sample with the most frequent letter; of letters that tie, the one that occurs first.
 
     Unparsed samples have no vote, unless all are unparsed.
+
+    Args:
+        samples: at least one.
+        of_texts: whether the answers are texts; then those that say the same by rule vote together.
     """
-    votes = Counter(sample.letter for sample in samples if sample.letter is not None)
+    ballots = [sample.letter and (folded(sample.letter) if of_texts else sample.letter) for sample in samples]
+    votes = Counter(ballot for ballot in ballots if ballot is not None)
     if not votes:
         return samples[0]
-    winner = max(votes, key=lambda letter: votes[letter])  # a Counter keeps the order of first appearance
-    return next(sample for sample in samples if sample.letter == winner)
+    winner = max(votes, key=lambda ballot: votes[ballot])  # a Counter keeps the order of first appearance
+    return samples[ballots.index(winner)]
 
 
 def failed_result(row: Mapping[str, Any], image: str, error: str) -> Result:
@@ -125,6 +145,9 @@ def failed_result(row: Mapping[str, Any], image: str, error: str) -> Result:
 
 
 def _result(row: Mapping[str, Any], **judgement: Any) -> Result:
+    expected = Expected.of(row)
+    if expected.answer_type is not AnswerType.CHOICE:
+        judgement |= {"answer_type": expected.answer_type, "aliases": list(expected.aliases) or None}
     return Result(
         id=row["id"],
         source=row.get("source") or "",
@@ -158,12 +181,19 @@ class ResultFile:
     manifest: dict[str, Any]
     results: list[Result]
     torn: bool = False  # the last line was incomplete and is left out
+    free: list[Result] = field(default_factory=list)  # closed and open questions, once they are `apart`
 
     @property
     def missing(self) -> int:
         """Questions that the manifest announces (`rows`) and that have no result yet."""
         rows = self.manifest.get("rows")
-        return max(0, rows - len(self.results)) if isinstance(rows, int) else 0
+        return max(0, rows - len(self.results) - len(self.free)) if isinstance(rows, int) else 0
+
+    def apart(self) -> "ResultFile":
+        """The file with questions of choice in `results` and closed and open ones in `free`: no number mixes them."""
+        results = [result for result in self.results if result.answer_type is None]
+        free = [result for result in self.results if result.answer_type is not None]
+        return replace(self, results=results, free=[*self.free, *free])
 
 
 def read_results(path: str | os.PathLike) -> ResultFile:
@@ -269,11 +299,19 @@ def parse_result(line: bytes) -> Result:
         raise ValueError("tokens should be a whole number")
     if type(value.get("cut_off")) not in (int, type(None)):
         raise ValueError("cut_off should be a whole number")
+    if not _are_texts(value.get("aliases")):
+        raise ValueError("aliases should be a list of texts")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
     entries: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
     if entries.get("samples") is not None:
         entries["samples"] = [_parse_sample(sample) for sample in entries["samples"]]
+    if entries.get("answer_type") is not None:
+        entries["answer_type"] = AnswerType(entries["answer_type"])
     return Result(**{**entries, "outcome": outcome})
+
+
+def _are_texts(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(text, str) for text in value))
 
 
 def _parse_sample(value: Any) -> Sample:
@@ -302,9 +340,9 @@ def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
 def published_form(results: Sequence[Result]) -> dict[str, Any]:
     """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and the results.
 
-    Questions that could not be asked (unreadable images) are left out.
+    Questions that could not be asked (unreadable images) are left out, and so are closed and open ones.
     """
-    answered = [result for result in results if result.outcome is not None]
+    answered = [result for result in results if result.outcome is not None and result.answer_type is None]
     rows = [
         {
             "question": result.problem,

@@ -128,7 +128,8 @@ class VQAArguments(RewardSettings, QuestionArguments):
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
         metadata={
-            "help": f"Rewards by name: {', '.join(REWARDS)}. Weights: --reward_weights.",
+            "help": f"Rewards by name: {', '.join(REWARDS)}; or of your own, as my_package.my_reward or "
+            "my_file.py:my_reward. Weights: --reward_weights.",
             "metavar": "NAME",
         },
     )

@@ -23,7 +23,7 @@ _FREE = (
     *("save_only_model", "save_steps", "save_strategy", "save_total_limit", "save_on_each_node", "log_level"),
     *("log_on_each_node", "local_rank", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("dataloader_persistent_workers", "dataloader_pin_memory", "torch_empty_cache_steps", "skip_memory_metrics"),
-    *("plan", "shard_optimizer", "try_longest_batch"),
+    *("plan", "shard_optimizer", "try_longest_batch", "judge_cache"),
 )
 _FREE_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub", "trackio_", "wandb_")
 # Training arguments for the length of a run, and for the division of a step among processes.
@@ -195,7 +195,7 @@ def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: P
         )
 
 
-def changes(earlier: dict[str, Any], checkpoint: Path, processes: int) -> Iterator[str]:
+def changes(earlier: dict[str, Any], checkpoint: Path, processes: int, now: dict[str, Any]) -> Iterator[str]:
     """Log lines about allowed changes between the interrupted run and this command."""
     if earlier.get("status") == DONE:
         yield f"this run was finished after {earlier.get('steps')} steps and is extended from {checkpoint.name}"
@@ -205,6 +205,13 @@ def changes(earlier: dict[str, Any], checkpoint: Path, processes: int) -> Iterat
             f"{earlier_processes} processes then, {processes} now: every step keeps its questions; completions are "
             "sampled with other random numbers, so results differ from those of an uninterrupted run"
         )
+    before = {reward["name"]: reward["sha256"] for reward in earlier.get("custom_rewards") or ()}
+    for reward in now.get("custom_rewards") or ():
+        if before.get(reward["name"], reward["sha256"]) != reward["sha256"]:
+            yield (
+                f"the reward {reward['name']} has changed since this run began ({reward['file']} is another file): "
+                "from here on completions are rewarded in another way, and results differ from an uninterrupted run's"
+            )
 
 
 def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: Path, processes: int) -> str | None:
@@ -238,12 +245,19 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], may_change: set[s
     for group in _ARGUMENT_GROUPS:
         before, after = earlier.get(group) or {}, now.get(group) or {}
         for name in sorted(before.keys() | after.keys()):
-            if name not in may_change and not name.startswith(_FREE_PREFIXES) and before.get(name) != after.get(name):
+            if name in may_change or name.startswith(_FREE_PREFIXES):
+                continue
+            if _as_compared(name, before.get(name)) != _as_compared(name, after.get(name)):
                 yield f"--{name} was {before.get(name)!r}, is {after.get(name)!r}"
     if earlier.get("data", {}).get("ids_sha256") != now.get("data", {}).get("ids_sha256"):
         yield "the training questions or their order have changed"
     elif earlier.get("data", {}).get("content_sha256") not in (None, now.get("data", {}).get("content_sha256")):
         yield "the images or texts of the training questions have changed (content_sha256)"
+
+
+def _as_compared(name: str, value: Any) -> Any:
+    """The part of a flag's value that affects the result: of a judge its model, not its address."""
+    return value[1:] if name == "judge" and value else value
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Stop the run if a reward function raises or returns a value that is not finite."""
+"""Stop the run if a reward function raises, or does not return one finite number or None for each completion."""
 
 import functools
 import inspect
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from open_r1.modeling.agreement import stop_everywhere
+from open_r1.rewards.custom import values_problem
 
 _LONGEST_MESSAGE = 300
 
@@ -28,17 +28,15 @@ class RewardGuard:
         def reward(**batch: Any) -> Sequence[float | None]:
             name, count = getattr(function, "__name__", "reward"), len(batch["completions"])
             try:
-                values = list(function(**batch))
+                values = function(**batch)
+                wrong = values_problem(values, count)
             except Exception as error:
                 self.problem = f"the reward {name} raised {type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
                 return [0.0] * count
-            invalid = [value for value in values if value is not None and not math.isfinite(value)]
-            if invalid:
-                self.problem = (
-                    f"the reward {name} gave {invalid[0]} for {len(invalid)} of {count} completions, so the "
-                    "advantages of their groups would be wrong"
-                )
+            if wrong is not None:
+                self.problem = f"the reward {name} {wrong}, so the advantages of their groups would be wrong"
                 return [0.0] * count
+            values = list(values)
             return values
 
         return reward
