@@ -23,6 +23,9 @@ Text questions are in one table with a row per checkpoint and a column per bench
 answers again by the more lenient rules of HuatuoGPT-o1's evaluation, to compare with published numbers; every title
 says so, and the result files do not change.
 
+Closed and open questions have their own tables. With --judge a model behind an OpenAI-compatible address (a vLLM server
+next door) is asked about their answers too; its numbers are marked JUDGED and stand beside those of the rules.
+
 --overview is for the many files of a study. It shows what was trained and tested, a heatmap of accuracy per mode, and
 every comparison that the files allow (no-think minus think, GRPO minus zero-shot, GRPO minus SFT) with its statistical
 tests. Instead of a section per file, the page lists the questions on which runs disagree.
@@ -33,6 +36,7 @@ from pathlib import Path
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
 from open_r1.evaluation.reporting.report import GRADERS, IMAGE_BYTES, write_overview, write_report
+from open_r1.grading.judge.judgements import judge_of
 
 
 def main() -> int:
@@ -45,16 +49,26 @@ def main() -> int:
     add("--image_root", type=Path, help="folder of the images, where the questions came from a JSON list")
     add("--images_mib", type=float, default=IMAGE_BYTES / 2**20, help="room for small images in the page (8)")
     add("--grader", choices=GRADERS, default="stored", help="huatuo: the published lenient matching, marked as such")
+    add("--judge", nargs=2, metavar=("URL", "MODEL"), help="ask a model behind an OpenAI-compatible address as well")
+    add("--judge_cache", type=Path, help="file of the judge's verdicts (default: below ~/.cache/open-r1-med)")
     add("--overview", action="store_true", help="of a whole study: every comparison, no part for each file")
     flags = parser.parse_args()
-    if flags.overview and (flags.against or flags.grader != "stored"):
-        raise UserError("--overview finds by itself what to compare; leave --against and --grader out")
+    if flags.overview and (flags.against or flags.judge or flags.grader != "stored"):
+        raise UserError("--overview finds by itself what to compare; leave --against, --grader and --judge out")
     size = int(flags.images_mib * 2**20)
     if flags.overview:
         summary = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
     else:
+        judge = judge_of(flags.judge, flags.judge_cache) if flags.judge else None
         summary = write_report(
-            flags.results, flags.output_dir, flags.against, flags.image_root, size, flags.grader, flags.with_items
+            flags.results,
+            flags.output_dir,
+            flags.against,
+            flags.image_root,
+            size,
+            flags.grader,
+            flags.with_items,
+            judge,
         )
     print(summary)
     return 0

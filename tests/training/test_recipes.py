@@ -20,6 +20,9 @@ from open_r1.vocabulary.modes import Mode
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 ACCELERATE = sorted((RECIPES / "accelerate_configs").glob("*.yaml"))
 TRAINING = sorted(RECIPES.glob("*/grpo/*.yaml"))
+VISION = RECIPES / "Qwen2.5-VL-3B-Instruct" / "grpo"
+ITS_OWN = {"output_dir", "logging_dir", "run_name", "model_name_or_path", "save_only_model", "notes"}
+PARTS = ("1_text", "2_image")
 HUATUO = RECIPES / "HuatuoGPT-o1" / "grpo" / "config_medxpert_usmle.yaml"
 
 
@@ -106,9 +109,35 @@ def test_every_training_recipe_parses_without_an_old_key(path):
     script, training, model = parse(["--config", str(path)])
     assert rewards_for(script.reward_funcs, Mode.THINK, script, training.max_completion_length)
     assert not [key for key in yaml.safe_load(path.read_text()) if key in OLD_KEYS]
-    assert training.warmup_steps == 0.1
+    assert training.warmup_steps == (0 if "Qwen2.5-VL" in path.parts[-3] else 0.1)
     assert model.use_peft == ("lora" in path.stem)
     assert model.load_in_4bit == ("qlora" in path.stem)
+
+
+def test_the_omnimedvqa_recipe_is_the_published_command_of_the_readme():
+    page = (RECIPES.parent / "README.md").read_text().replace("\\\n", " ")
+    command = next(line for line in page.splitlines() if "src/open_r1/grpo_vqa_nothink.py --output_dir" in line)
+    command = command[command.index("--output_dir") :].split()
+    published, recipe = parse(command), parse(["--config", str(VISION / "config_omnimedvqa.yaml")])
+    for ours, theirs in zip(recipe, published, strict=True):
+        names = vars(theirs).keys() - ITS_OWN
+        different = {name for name in names if vars(ours)[name] != vars(theirs)[name]}
+        assert not {name for name in different if isinstance(vars(theirs)[name], str | int | float | list)}
+
+
+def test_the_second_recipe_of_text_then_image_starts_from_the_first():
+    first, second = (parse(["--config", str(VISION / f"config_text_then_image_{part}.yaml")]) for part in PARTS)
+    assert second[2].model_name_or_path == first[1].output_dir
+
+
+def test_the_mixture_pays_for_every_type_of_answer():
+    script, training, _ = parse(["--config", str(VISION / "config_closed_open.yaml")])
+    assert [Path(name).name for name in script.dataset_name] == ["vqa_rad", "slake_en", "pathvqa"]
+    rewards = rewards_for(script.reward_funcs, Mode.THINK, script, training.max_completion_length)
+    row = {"problem": ["Is it?"], "solution": ["yes"], "answer_type": ["closed"]}
+    values = [reward(completions=["<think>x</think><answer>yes</answer>"], **row) for reward in rewards]
+    assert values == [[1.0], [1.0], [1.0]]
+    assert training.reward_weights == [1.0, 0.5, 0.5]
 
 
 def test_the_published_recipe_means_what_was_published():

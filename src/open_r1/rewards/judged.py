@@ -1,14 +1,11 @@
 """The reward of a judge model: whether it takes the answer for the expected one."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from open_r1.common.errors import UserError
 from open_r1.grading.free.same_answer import is_any
-from open_r1.grading.judge.endpoint import endpoint_of, leaves_the_machine
-from open_r1.grading.judge.judgements import Judge, Question, Verdict, default_cache
+from open_r1.grading.judge.judgements import Question, Verdict, judge_of
 from open_r1.rewards.answers import expected_answers, stated_answer
 from open_r1.rewards.settings import Completion, Reward, RewardSettings, with_name
 from open_r1.vocabulary.answer_types import AnswerType
@@ -26,10 +23,7 @@ def judge_reward(settings: RewardSettings) -> Reward:
     """
     if not settings.judge:
         raise UserError("--reward_funcs judge needs a judge model; name one with --judge URL MODEL")
-    endpoint = endpoint_of(settings.judge)
-    judge = Judge(endpoint, Path(settings.judge_cache) if settings.judge_cache else default_cache())
-    if os.environ.get("RANK", "0") == "0" and (line := leaves_the_machine(endpoint)):
-        print(line, flush=True)
+    judge = judge_of(settings.judge, settings.judge_cache)
 
     def reward(completions: Sequence[Completion], **columns: Any) -> list[float | None]:
         values: list[float | None] = [None] * len(completions)
@@ -43,7 +37,7 @@ def judge_reward(settings: RewardSettings) -> Reward:
                 values[place] = float(bool(answer))
                 continue
             places.append(place)
-            questions.append(Question(problem, answer, expected.solution))
+            questions.append(Question(problem, answer, " or ".join(expected.references)))
         missing = 0
         for place, verdict in zip(places, judge.verdicts(questions), strict=True):
             if verdict in (Verdict.FAILED, Verdict.NONSENSE):

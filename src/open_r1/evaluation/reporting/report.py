@@ -20,6 +20,8 @@ from open_r1.evaluation.reporting.item_browser import Browser, build_browser
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
 from open_r1.evaluation.reporting.sections.free_answers import free_sections
+from open_r1.evaluation.reporting.sections.judged import FILES as JUDGED_FILES
+from open_r1.evaluation.reporting.sections.judged import judged_section
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
 from open_r1.evaluation.reporting.sections.ranking import ranking_section
 from open_r1.evaluation.reporting.sections.section import Section, marked, reading_guide
@@ -29,8 +31,10 @@ from open_r1.evaluation.reporting.sections.whole_study import study_sections
 from open_r1.evaluation.reporting.table_formats import csv_with, latex, markdown
 from open_r1.evaluation.scoring.results import published_form
 from open_r1.evaluation.scoring.tallies import only_text
+from open_r1.grading.judge.judgements import Judge
 from open_r1.vocabulary.labels import family_of
 
+_OWN_GRADES = {*FREE_FILES, *JUDGED_FILES}  # files that --grader does not change
 IMAGE_BYTES = 8 * 2**20
 """Default limit for the small images in report.html together."""
 QUESTIONS = 1000
@@ -49,6 +53,7 @@ def write_report(
     image_bytes: int = IMAGE_BYTES,
     grader: str = "stored",
     with_items: bool = False,
+    judge: Judge | None = None,
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without the manifests.
 
@@ -63,6 +68,7 @@ def write_report(
         grader: one of GRADERS; the result files are not changed.
         with_items: put every question with its answers and a small image into the page. They may identify a patient;
             leave them out of a page that is passed on.
+        judge: a model that is asked about the answers to closed and open questions; None for none.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are not from an earlier report.
@@ -77,7 +83,8 @@ def write_report(
     comparisons, alone = _comparisons(choice, reported, text) if choice else ([], [])
     folders = _folders(scored)
     sections = [*_sections(choice, reported, comparisons, alone, text)] if choice else []
-    sections[1:1] = free_sections(scored)
+    judged = None if judge is None else judged_section(scored, judge)
+    sections[1:1] = [*free_sections(scored), *filter(None, [judged])]
     sections += _curves(scored)
     first_comparison = comparisons[0] if comparisons else None
     item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
@@ -154,7 +161,7 @@ def publish(
     for section in sections:
         for leaf, content in section.files.items():
             written.add(
-                leaf, content if grader == "stored" or leaf in FREE_FILES else csv_with(content, "grader", grader)
+                leaf, content if grader == "stored" or leaf in _OWN_GRADES else csv_with(content, "grader", grader)
             )
         for stem, figure in section.figures.items():
             drawn[stem] = rendered(figure, "svg")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from open_r1.common.atomic_files import disk_errors
-from open_r1.grading.judge.endpoint import Endpoint, Reply, ask_all
+from open_r1.grading.judge.endpoint import Endpoint, Reply, ask_all, endpoint_of, leaves_the_machine
 
 JUDGED = "JUDGED by a model"
 """The mark before every number that a judge gave."""
@@ -158,6 +158,18 @@ def _append(path: Path, replies: dict[str, str]) -> None:
             os.write(handle, data.encode("ascii"))
         finally:
             os.close(handle)
+
+
+def judge_of(words: Sequence[str], cache: str | os.PathLike | None) -> Judge:
+    """The judge of `--judge URL MODEL` and `--judge_cache`; one process prints if texts go outside this machine.
+
+    Raises:
+        UserError: these are not an address and a name.
+    """
+    endpoint = endpoint_of(words)
+    if os.environ.get("RANK", "0") == "0" and (line := leaves_the_machine(endpoint)):
+        print(line, flush=True)
+    return Judge(endpoint, Path(cache) if cache else default_cache())
 
 
 def default_cache() -> Path:
