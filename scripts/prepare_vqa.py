@@ -27,7 +27,7 @@ def parser() -> CommandParser:
     p = CommandParser(description=__doc__)
     add = p.add_argument
     add("source", metavar="SOURCE", help=f"the set: {', '.join(SOURCES)}")
-    add("--input", nargs="+", required=True, metavar="PATH", help="a folder, or files, each perhaps as test=FILE")
+    add("--input", nargs="+", default=[], metavar="PATH", help="a folder, or files, each perhaps as test=FILE")
     add("--image_root", type=Path, help="folder that image names start from (default: the input folder)")
     add("--output_dir", type=Path, default=Path("data/VQA"), help="default: %(default)s")
     add(

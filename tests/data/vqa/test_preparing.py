@@ -407,7 +407,7 @@ def test_the_command_prints_the_report(
 
 
 def test_omnimedvqa_is_sent_to_its_command(load_script: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["prepare_vqa.py", "omnimedvqa", "--input", "x"])
+    monkeypatch.setattr("sys.argv", ["prepare_vqa.py", "OmniMedVQA"])
     with pytest.raises(UserError, match=r"has a command of its own: python scripts/prepare_omnimedvqa\.py"):
         load_script("scripts/prepare_vqa.py").main()
 
