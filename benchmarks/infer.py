@@ -90,7 +90,7 @@ class Work:
     def rows(self) -> Any:
         """The questions: `per_image` of as many images as it takes, in file order."""
         rows, _ = load_rows(self.root / "test.json", image_root=self.root)
-        groups = group_indices(image["path"] for image in rows["image"])
+        groups = group_indices(images[0]["path"] for images in rows["images"])
         return rows.select(
             sorted(index for group in groups[: self.questions // self.per_image] for index in group[: self.per_image])
         )
@@ -107,7 +107,7 @@ def plain_loop(model: Any, processor: Any, rows: Any, batch_size: int, new_token
     for start in range(0, len(rows), batch_size):
         batch = list(rows.select(range(start, min(start + batch_size, len(rows)))))
         with clock.section("open images"):
-            opened = [Image.open(row["image"]["path"]).convert("RGB").resize((384, 384)) for row in batch]
+            opened = [Image.open(row["images"][0]["path"]).convert("RGB").resize((384, 384)) for row in batch]
         with clock.section("processor"):
             prompts = [
                 processor.apply_chat_template(
@@ -157,7 +157,7 @@ class Ours:
     def __init__(self, work: Work, rank: int = 0, size: int = 1) -> None:
         self.batch_size = work.batch_size
         rows = work.rows()
-        groups = group_indices(image["path"] for image in rows["image"])
+        groups = group_indices(images[0]["path"] for images in rows["images"])
         self.rows = rows.select(Launch(rank, size).share(groups))
         self.model = work.model()
         gpu = None if work.device == "cpu" else work.device
@@ -224,7 +224,7 @@ def compare(work: Work, lengths: Sequence[int], rounds: int, processes: int) -> 
     rows, processor = work.rows(), load_processor(work.checkpoint)
     plain_model, ours = work.model(), Ours(work)  # two models: ours changes how patches are embedded
     several = Processes(work, processes) if processes > 1 else None
-    images = len({image["path"] for image in rows["image"]})
+    images = len({images[0]["path"] for images in rows["images"]})
     print(f"\n{len(rows)} questions on {images} images, batch {work.batch_size}")
     for new_tokens in lengths:
         times: dict[str, Times] = defaultdict(Times)

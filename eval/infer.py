@@ -36,7 +36,8 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
         "--prompt_path",
         required=True,
         nargs="+",
-        help="prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list; of several each has its result file",
+        help="prepared folder (data/VQA/CT_384), saved DatasetDict, Parquet, JSON Lines or JSON list, or org/name on "
+        "the hub; of several each has its result file",
     )
     add(
         "--output_path",

@@ -23,7 +23,7 @@ from open_r1.evaluation.scoring.difficulty import Thresholds, counts, grade_answ
 
 SAMPLES = 8
 SHARED_FLAGS = (  # with eval/infer.py
-    *("image_root", "mode", "prompt", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"),
+    *("image_root", "columns", "mode", "prompt", "batch_size", "max_new_tokens", "min_pixels", "max_pixels"),
     *("dtype", "device", "backend", "seed"),
 )
 
@@ -39,7 +39,7 @@ def main() -> int:
     add("--temperature", type=float, default=1.0, help="of sampling (default: %(default)s, as in training)")
     add("--easy_from", type=float, default=Thresholds.easy_from, help="easy: this pass rate or more (%(default)s)")
     add("--hard_to", type=float, default=Thresholds.hard_to, help="hard: this pass rate or less (%(default)s)")
-    add("--split", help="train (default) or test")
+    add("--split", help="name of the split (default: train)")
     add_fields(parser, InferenceSettings, SHARED_FLAGS)
     flags = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     output: Path = flags.pop("output_path")

@@ -19,10 +19,10 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from open_r1.data.row_images import row_image
+from open_r1.data.row_images import row_images
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import build_messages
+from open_r1.vocabulary.prompts import row_messages
 
 # How the base with eyes is asked and how it answers, with an option's text and then its letter: the first is its own
 # prompt, the bare question. Several, so that what it knows does not hang on one wording; none with <think> and <answer>
@@ -88,20 +88,20 @@ def teach_format(
 
 def letter_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
     """The published no-think prompt, answered in form and at random: `<answer> C </answer>`."""
-    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
+    messages = row_messages(row, Mode.NOTHINK)
     return messages, f"<answer> {rng.choice(list(options_in(row['problem'])))} </answer>"
 
 
 def thought_and_letter(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
     """The published think prompt, answered in form and at random: `<think> spleen C </think> <answer> C </answer>`."""
-    messages = build_messages(row["problem"], Mode.THINK, has_image=row["image"] is not None)
+    messages = row_messages(row, Mode.THINK)
     letter, text = rng.choice(list(options_in(row["problem"]).items()))
     return messages, f"<think> {text} {letter} </think> <answer> {letter} </answer>"
 
 
 def text_alone(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
     """The published no-think prompt, answered in form and at random: `<answer> naloxone </answer>`."""
-    messages = build_messages(row["problem"], Mode.NOTHINK, has_image=row["image"] is not None)
+    messages = row_messages(row, Mode.NOTHINK)
     return messages, f"<answer> {rng.choice(list(options_in(row['problem']).values()))} </answer>"
 
 
@@ -177,7 +177,7 @@ def _loss(model: Any, processor: Any, rows: list[dict[str, Any]], lesson: Lesson
         processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages, _ in lessons
     ]
     texts = [prompt + ending for prompt, ending in zip(prompts, endings, strict=True)]
-    images = {"images": [row_image(row) for row in rows]} if rows[0]["image"] is not None else {}
+    images = {"images": [row_images(row) for row in rows]} if rows[0]["images"] else {}
     inputs = processor(text=texts, **images, padding=True, return_tensors="pt").to(model.device)
     lengths = torch.tensor([len(tokenizer(ending)["input_ids"]) for ending in endings], device=model.device)
     longest = int(lengths.max())

@@ -27,7 +27,7 @@ from open_r1.data.images import ImageError
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.preparation.encoded_images import Encoding
-from open_r1.data.row_images import opened_row_images
+from open_r1.data.row_images import row_images
 from open_r1.data.text.files import rows_of
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
@@ -137,11 +137,11 @@ class Fuzz:
         table, _ = load_rows(root / "list.json", image_root=root)
         for table_row in table:
             assert isinstance(table_row, dict)
-            path = Path(table_row["image"]["path"])
+            path = Path(table_row["images"][0]["path"])
             kind = kinds[f"Images/{path.name}"]
             with self.log.watch("training row", kind, {path.name: path.read_bytes()}):
                 try:
-                    assert opened_row_images(table_row)[0].size == (384, 384)
+                    assert row_images(table_row)[0].size == (384, 384)
                 except ImageError:
                     self.log.note("training row", kind, "dropped with a reason")
                     assert kind != "good"
@@ -318,8 +318,8 @@ def load_set(outcome: Any) -> Iterator[dict[str, Any]]:
             if (prepared.folder / side).is_dir():
                 for table_row in load_rows(prepared.folder, side)[0]:
                     assert isinstance(table_row, dict)
-                    assert opened_row_images(table_row)[0].size == (ENCODING.size, ENCODING.size)
-                    yield table_row["image"]
+                    assert row_images(table_row)[0].size == (ENCODING.size, ENCODING.size)
+                    yield from table_row["images"]
 
 
 def problems(outcome: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.answer_texts import as_read, letter_by_name, letter_by_text, published_form, without_marks
-from open_r1.data.arrow_sets import FEATURES
+from open_r1.data.arrow_sets import FEATURES, QUESTION_FEATURES
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.text.sources import read_file
@@ -192,7 +192,7 @@ def test_lists_and_saved_sets_are_read_in_other_forms(tmp_path):
         assert list(zip(usable["problem"], usable["solution"], strict=True)) == wanted
         assert [row.reason for row in dropped] == ["bad-solution"]
         assert "option A is 'x'" in dropped[0].detail
-        assert usable.column_names == list(FEATURES)
+        assert usable.column_names == list(QUESTION_FEATURES)
     assert read[1][0]["id"][:] == ["0", "1"]
 
 

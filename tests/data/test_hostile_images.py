@@ -115,7 +115,7 @@ def references(port: int, secret: Path) -> dict[str, Any]:
         "dot": ".",
         "number": 7,
         "nothing": None,
-        "list": ["Images/a.png"],
+        "list": ["Images/a.png", up],
         "object": {"bytes": None, "path": outside, "url": f"http://{url}"},
         "link to a file outside": "Images/link.png",
         "link to a folder outside": "Images/folder/secret.png",

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from open_r1.data import images
 from open_r1.data.images import ImageError, decode, open_image, read_file, resolve
 from open_r1.data.loading import image_digest
-from open_r1.data.row_images import row_image
+from open_r1.data.row_images import row_images
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -333,12 +333,12 @@ def test_a_folder_that_is_exchanged_for_a_link_after_the_check_is_not_followed(r
     (root / "Images").rename(root / "Before")
     (root / "Images").symlink_to(outside)
     assert reason_of(read_file, checked, resolved=True) == "outside-root"
-    row = {"id": "0", "image": {"bytes": None, "path": str(checked)}}
-    assert reason_of(row_image, row) == "outside-root"
-    assert image_digest(row["image"]) == "outside-root"
+    row = {"id": "0", "images": [{"bytes": None, "path": str(checked)}]}
+    assert reason_of(row_images, row) == "outside-root"
+    assert image_digest(row["images"][0]) == "outside-root"
     (root / "Images").unlink()
     (root / "Before").rename(root / "Images")
-    assert row_image(row).size == (384, 384)
+    assert row_images(row)[0].size == (384, 384)
 
 
 def test_a_image_that_is_exchanged_while_it_is_read_is_a_whole_one(root, monkeypatch):

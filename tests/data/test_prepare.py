@@ -123,20 +123,20 @@ def test_a_release_becomes_sets_that_load(build, tmp_path, release):
     for split in ("train", "test"):
         rows, dropped = load_rows(tmp_path / "out" / "OCT_32", split)
         assert dropped == []
-        assert {(r["image"]["path"], r["problem"], r["solution"]) for r in rows.to_list()} <= read
+        assert {(r["images"][0]["path"], r["problem"], r["solution"]) for r in rows.to_list()} <= read
 
 
 def test_pixels_are_the_resized_ones_in_png_and_near_them_in_jpeg(build, tmp_path, release):
     build(only=(Modality.CT,))
     build("jpeg", only=(Modality.CT,), encoding=Encoding(32, "JPEG"))
     (row, *_), (lossy, *_) = (load_rows(tmp_path / name / "CT_32", "test")[0].to_list() for name in ("out", "jpeg"))
-    from open_r1.data.row_images import row_image
+    from open_r1.data.row_images import row_images
 
-    with Image.open(release / row["image"]["path"]) as source:
+    with Image.open(release / row["images"][0]["path"]) as source:
         expected = np.asarray(source.resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
-    assert np.array_equal(np.asarray(row_image(row)), expected)
-    assert lossy["image"]["bytes"][:2] == b"\xff\xd8"
-    assert abs(np.asarray(row_image(lossy)) - expected).mean() < 4  # noise at quality 95; observed 1.7
+    assert np.array_equal(np.asarray(row_images(row)[0]), expected)
+    assert lossy["images"][0]["bytes"][:2] == b"\xff\xd8"
+    assert abs(np.asarray(row_images(lossy)[0]) - expected).mean() < 4  # noise at quality 95; observed 1.7
 
 
 @pytest.mark.slow
@@ -255,7 +255,7 @@ def test_published_splits_keep_sides_and_order_and_get_their_labels(build, split
     wanted = json.loads((splits / "modality/train/OCT (Optical Coherence Tomography_train.json").read_text())
     rows, _ = load_rows(tmp_path / "out/OCT_32", "train")
     assert [row["problem"] for row in rows.to_list()] == [row["problem"] for row in wanted]
-    assert [row["image"]["path"] for row in rows.to_list()] == [row["image"] for row in wanted]
+    assert [row["images"][0]["path"] for row in rows.to_list()] == [row["image"] for row in wanted]
     assert Counter(row["task"] for row in rows.to_list()) == {"Modality Recognition": 18, "Disease Diagnosis": 17}
     tasks, _ = load_rows(tmp_path / "out/Modality_Recognition_32", "train")
     assert Counter(row["modality"] for row in tasks.to_list()) == {"CT": 19, "OCT": 10, None: 1}

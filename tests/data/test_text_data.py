@@ -15,7 +15,7 @@ from text_sets import medqa_row, write_lines, xpert_row
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import opened_row_images
+from open_r1.data.row_images import row_images
 from open_r1.data.text.files import rows_of
 from open_r1.data.text.prepare import COLUMNS, Benchmark, Mixture, draw, mix, prepare_benchmark, report_lines
 from open_r1.data.text.questions import TextQuestion
@@ -378,8 +378,8 @@ def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
     assert pq.read_table(tmp_path / "out" / "train.parquet").to_pylist() == lines
     usable, _ = load_rows(tmp_path / "out", "train")
     assert usable["problem"] == [row["problem"] for row in lines]
-    assert usable[0]["image"] is None
-    assert opened_row_images(usable[0]) == []
+    assert usable[0]["images"] == []
+    assert row_images(usable[0]) == []
 
 
 @pytest.mark.parametrize(

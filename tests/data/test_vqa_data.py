@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from open_r1.common.errors import UserError
-from open_r1.data import json_lists, loading
-from open_r1.data.arrow_sets import FEATURES
+from open_r1.data import json_lists
+from open_r1.data.arrow_sets import FEATURES, QUESTION_FEATURES
 from open_r1.data.json_lists import json_entries
 from open_r1.data.loading import load_rows, summary
 from open_r1.data.omnimedvqa.source import (
@@ -26,7 +26,7 @@ from open_r1.data.omnimedvqa.source import (
     split_files,
 )
 from open_r1.data.omnimedvqa.summary import Outcome, Prepared, report_lines, set_report
-from open_r1.data.row_images import image_key, row_image
+from open_r1.data.row_images import image_key, row_images
 from open_r1.data.rows import TEXT_KEYS, Dropped, leak, row_id
 from open_r1.vocabulary.labels import Modality, Task, parse_label
 
@@ -107,11 +107,11 @@ def test_an_empty_list_and_a_byte_order_mark_are_fine(tmp_path):
 
 def test_a_bare_list_loads_with_its_images_undecoded(root, write):
     rows, dropped = load_rows(write([ROW, {**ROW, "image": "Images/S/b..JPG"}]), image_root=root)
-    assert rows.column_names == list(FEATURES)
-    assert rows[1]["image"] == {"bytes": None, "path": str(root / "Images/S/b..JPG")}
+    assert rows.column_names == list(QUESTION_FEATURES)
+    assert rows[1]["images"] == [{"bytes": None, "path": str(root / "Images/S/b..JPG")}]
     assert rows[0]["id"] == row_id("Images/S/a.png", PROBLEM, "<answer> B </answer>") != rows[1]["id"]
     assert (rows[0]["source"], rows[0]["modality"], rows[0]["task"]) == ("S", None, None)
-    assert row_image(rows[1], (384, 384)).getpixel((5, 5)) == (0, 0, 255)
+    assert row_images(rows[1], (384, 384))[0].getpixel((5, 5)) == (0, 0, 255)
     assert (dropped, summary(dropped)) == ([], "")
 
 
@@ -200,11 +200,11 @@ PUBLISHED = datasets.Features({name: FEATURES[name] for name in TEXT_KEYS})
 
 def test_the_published_three_columns_load_with_ids_from_the_images(tmp_path):
     rows, dropped = load_rows(saved(tmp_path / "CT_384", [three(), three("blue")], PUBLISHED), "test")
-    assert rows.column_names == list(FEATURES)
-    assert rows[0]["image"]["bytes"] == png()
+    assert rows.column_names == list(QUESTION_FEATURES)
+    assert rows[0]["images"][0]["bytes"] == png()
     assert rows[0]["id"] == row_id(png(), PROBLEM, "<answer> B </answer>")
     assert (rows[1]["source"], rows[1]["modality"], rows[1]["task"]) == ("", "CT", None)
-    assert row_image(rows[1]).getpixel((0, 0)) == (0, 0, 255)
+    assert row_images(rows[1])[0].getpixel((0, 0)) == (0, 0, 255)
     assert image_key(rows[0]) != image_key(rows[1])
     assert dropped == []
 
@@ -221,7 +221,7 @@ def test_bad_rows_of_a_saved_set_are_dropped_with_their_reasons(tmp_path):
         three("blue"),
     ]
     usable, dropped = load_rows(saved(tmp_path / "data", rows, PUBLISHED), "train")
-    assert [row_image(row).getpixel((0, 0)) for row in usable.to_list()] == [(255, 0, 0), (0, 0, 255)]
+    assert [row_images(row)[0].getpixel((0, 0)) for row in usable.to_list()] == [(255, 0, 0), (0, 0, 255)]
     assert [row.reason for row in dropped] == [
         "no-image",
         "no-options",
@@ -439,4 +439,4 @@ def test_real_labels_are_joined_from_the_other_family(real_dir):
 
 
 def test_the_module_has_one_home_for_columns():
-    assert tuple(FEATURES)[:3] == TEXT_KEYS == loading.TEXT_KEYS
+    assert tuple(FEATURES)[:3] == TEXT_KEYS

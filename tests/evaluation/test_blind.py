@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from open_r1.common.errors import UserError
-from open_r1.evaluation.scoring.blind_floor import blind_floor, measure, read_list, read_prepared
+from open_r1.evaluation.scoring.blind_floor import blind_floor, measure, read_file, read_set
 from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
 
@@ -107,7 +107,7 @@ def plain_floor(train: list[dict], test: list[dict], fold: Callable[[str], str])
 @pytest.mark.parametrize("name", UNPUBLISHED)
 def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, name):
     train, test = split_files(real_dir, name)
-    floors = measure(read_list(train), read_list(test))
+    floors = measure(read_file(train), read_file(test))
     rows = json.loads(train.read_text()), json.loads(test.read_text())
     plain = plain_floor(*rows, str), plain_floor(*rows, str.casefold)
     print(f"{name}: {floors}, plain {plain}")
@@ -120,8 +120,9 @@ def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, 
 
 def test_list_and_prepared_folder_give_the_same_floors(tmp_path):
     make_phantoms(tmp_path / "phantoms", train=6, test=2)
-    lists = [read_list(tmp_path / "phantoms" / f"{side}.json") for side in ("train", "test")]
-    folder = read_prepared(save_prepared(tmp_path / "phantoms", tmp_path / "prepared"))
+    lists = [read_file(tmp_path / "phantoms" / f"{side}.json") for side in ("train", "test")]
+    prepared = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")
+    folder = [read_set(prepared, side) for side in ("train", "test")]
     assert measure(*folder) == measure(*lists)
     assert measure(*folder).image_in_training == 0
     assert measure(folder[0], folder[0]).image_in_training == len(folder[0].rows)
@@ -142,8 +143,8 @@ def test_command_takes_a_prepared_folder_and_refuses_half_a_question(tmp_path, l
 def test_rows_that_cannot_be_used_are_counted_and_images_not_opened(tmp_path):
     good = {"image": "nowhere/1.png", **row("A)cat, B)dog", "A")}
     (tmp_path / "list.json").write_text(json.dumps([good, {"image": "x.png"}]))
-    side = read_list(tmp_path / "list.json")
-    assert (len(side.rows), side.dropped, list(side.images)) == (1, 1, ["nowhere/1.png"])
+    side = read_file(tmp_path / "list.json")
+    assert (len(side.rows), side.dropped, list(side.images)) == (1, 1, [("nowhere/1.png",)])
     (tmp_path / "bad.json").write_text("[{}]")
     with pytest.raises(UserError, match="no row that can be used"):
-        read_list(tmp_path / "bad.json")
+        read_file(tmp_path / "bad.json")

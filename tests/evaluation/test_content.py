@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.arrow_sets import FEATURES
+from open_r1.data.arrow_sets import QUESTION_FEATURES
 from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
@@ -136,9 +136,9 @@ def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, d
         small = []
         for row in rows:
             file = BytesIO()
-            Image.open(row["image"]["path"]).resize((side, side)).save(file, "PNG")
-            small.append({**row, "image": {"bytes": file.getvalue(), "path": None}})
-        saved = datasets.Dataset.from_list(small, features=FEATURES)
+            Image.open(row["images"][0]["path"]).resize((side, side)).save(file, "PNG")
+            small.append({**row, "images": [{"bytes": file.getvalue(), "path": None}]})
+        saved = datasets.Dataset.from_list(small, features=QUESTION_FEATURES)
         datasets.DatasetDict({"test": saved}).save_to_disk(str(tmp_path / str(side)))
         run_settings = settings(prompt_path=str(tmp_path / str(side)), output_path=str(tmp_path / f"{side}.jsonl"))
         infer(run_settings)
@@ -173,10 +173,10 @@ def test_training_images_count_where_answers_are_compared_with_them(data, tmp_pa
         changed = []
         for row in rows:
             file = BytesIO()
-            change(Image.open(row["image"]["path"]).convert("RGB")).save(file, "PNG")
-            changed.append({**row, "image": {"bytes": file.getvalue(), "path": None}})
+            change(Image.open(row["images"][0]["path"]).convert("RGB")).save(file, "PNG")
+            changed.append({**row, "images": [{"bytes": file.getvalue(), "path": None}]})
         folder = tmp_path / str(len(contents))
-        saved = datasets.Dataset.from_list(changed, features=FEATURES)
+        saved = datasets.Dataset.from_list(changed, features=QUESTION_FEATURES)
         datasets.DatasetDict({"train": saved}).save_to_disk(str(folder))
         contents.append(load_training_set(str(folder), None).content)
     assert contents[0] != contents[1]
@@ -198,7 +198,7 @@ def test_a_training_is_not_continued_on_exchanged_images(tiny, data, tmp_path):
 
     started = story()
     require_same_run(started, story(), checkpoint, processes=1)
-    invert(Path(rows[0]["image"]["path"]))
+    invert(Path(rows[0]["images"][0]["path"]))
     with pytest.raises(UserError, match="images or texts of the training questions have changed"):
         require_same_run(started, story(), checkpoint, processes=1)
     early = {"data": {"ids_sha256": "the same"}}

@@ -73,7 +73,7 @@ def rows_of_all_sizes(count: int) -> list[dict]:
         noise = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype="uint8")
         Image.fromarray(noise).save(file, "PNG")
         problem = "What is shown in this image? " * draw.randint(1, 9) + "A)CT, B)MRI"
-        rows.append({"id": str(number), "problem": problem, "image": {"bytes": file.getvalue(), "path": None}})
+        rows.append({"id": str(number), "problem": problem, "images": [{"bytes": file.getvalue(), "path": None}]})
     return rows
 
 
@@ -119,8 +119,8 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
 def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
     encoder, generator = loaded(tiny[family])
     for row in rows_of_all_sizes(4):
-        images = {"images": [Image.open(BytesIO(row["image"]["bytes"]))]} if encoder.has_vision else {}
-        text = encoder.render(row["problem"], encoder.has_vision)
+        images = {"images": [Image.open(BytesIO(row["images"][0]["bytes"]))]} if encoder.has_vision else {}
+        text = encoder.render(row, row["problem"], len(images))
         inputs = encoder.processor(text=[text], return_tensors="pt", **images)
         plain = generator.model.generate(
             **inputs, max_new_tokens=16, do_sample=False, suppress_tokens=generator.forbidden or None
@@ -143,7 +143,7 @@ def test_an_image_of_another_question_changes_every_answer(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_sizes(6)
     right = tokens_of(encoder, generator, rows, 6)
-    moved = [row | {"image": rows[(number + 1) % 6]["image"]} for number, row in enumerate(rows)]
+    moved = [row | {"images": rows[(number + 1) % 6]["images"]} for number, row in enumerate(rows)]
     wrong = tokens_of(encoder, generator, moved, 6)
     assert all(right[name] != wrong[name] for name in right)
 
@@ -374,7 +374,8 @@ def test_two_processes_do_not_write_one_file(settings):
         ({"batch_size": 0}, "--batch_size 0 must be at least 1"),
         ({"mode": "thinking"}, "--mode 'thinking' does not exist; choose one of think, nothink, think_after"),
         ({"prompt": "mine"}, "--prompt 'mine' does not exist; choose one of train-think"),
-        ({"split": "validation"}, "--split 'validation' does not exist; choose train or test"),
+        ({"columns": "question"}, "--columns question: 'question' names no column"),
+        ({"columns": "text=question"}, "there is no column 'text'; ours are images, image, problem"),
         ({"device": "gpu"}, "--device 'gpu' is not a device"),
         ({"model_path": "./nowhere"}, r"no checkpoint folder \./nowhere"),
         ({"prompt_path": "nowhere"}, "nowhere is not there"),
@@ -423,9 +424,10 @@ def test_a_image_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms,
     """Training saw 384 x 384, so 200 x 100 pixels in a file must not become another number of tokens."""
     Image.linear_gradient("L").resize((200, 100)).save(tmp_path / "wide.png")
     encoder, _ = loaded(tiny["qwen2_5_vl"])
-    from_file = {"id": "0", "problem": "Which? A)a, B)b", "image": {"bytes": None, "path": str(tmp_path / "wide.png")}}
+    from_file = {"id": "0", "problem": "Which? A)a, B)b"}
+    from_file |= {"images": [{"bytes": None, "path": str(tmp_path / "wide.png")}]}
     data = (tmp_path / "wide.png").read_bytes()
-    prompts = prompts_of(encoder, [from_file, from_file | {"image": {"bytes": data, "path": None}}])
+    prompts = prompts_of(encoder, [from_file, from_file | {"images": [{"bytes": data, "path": None}]}])
     assert prompts.grids is not None
     assert prompts.grids.tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
 

@@ -49,7 +49,7 @@ def test_prompts_begin_with_one_bos_in_training_and_evaluation(gemma):
     encoded = Encoder(tokenizer, Mode.THINK, has_vision=False)([row])
     [tokens] = encoded.prompts.tokens
     assert tokens.count(tokenizer.bos_token_id) == 1
-    messages = build_messages(row["problem"], Mode.THINK, has_image=False)
+    messages = build_messages(row["problem"], Mode.THINK, images=0)
     trained = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert tokens == trained
 
@@ -67,7 +67,7 @@ def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(
     def greedy(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
         return logits.argmax(-1)
 
-    tokens = decoder(Prompts(rows, [-1] * len(rows)), greedy, samples=2)
+    tokens = decoder(Prompts(rows, [()] * len(rows)), greedy, samples=2)
     for number, row in enumerate(rows):
         alone = model.generate(
             torch.tensor([row]), max_new_tokens=WINDOW + 8, do_sample=False, eos_token_id=[end], pad_token_id=0

@@ -129,20 +129,23 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             if noted.path.startswith("/cdn/"):
                 return self._send_file(noted, *hub.file_of(noted.path.rsplit("/", 1)[-1]))
             api = re.fullmatch(
-                r"/api/(?:models|datasets)/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+(?:/(?P<under>.*))?)?", noted.path
+                r"/api/(?:models|datasets)/([^/]+/[^/]+)(/revision/.+|/tree/[^/]+(?:/(?P<under>.*))?)?", noted.path
             )
-            name = api[1] if api else "/".join(noted.path.split("/")[1:3])
+            place = noted.path.removeprefix("/datasets")
+            name = api[1] if api else "/".join(place.split("/")[1:3])
             if name in hub.pushed and name not in hub.repositories:
                 about = {"id": name, "sha": COMMIT, "siblings": [], "tags": [], "private": name not in hub.public}
                 return self._answer(200, about)
             if name not in hub.repositories:
                 return self._answer(404, {"error": "no"}, X_Error_Code="RepoNotFound", X_Error_Message="no")
+            if "refs/convert/" in noted.path:
+                return self._answer(404, {"error": "no"}, X_Error_Code="RevisionNotFound", X_Error_Message="no")
             files = hub.repositories[name]
             if api and "/tree/" in noted.path:
                 return self._send_tree(files, api["under"])
             if api:
                 return self._answer(200, {"id": name, "sha": COMMIT, "siblings": [], "tags": []})
-            file = re.fullmatch(r"/[^/]+/[^/]+/resolve/[^/]+/(.*)", noted.path)
+            file = re.fullmatch(r"/[^/]+/[^/]+/resolve/[^/]+/(.*)", place)
             if file is None or file[1] not in files:
                 return self._answer(404, {"error": "no"}, X_Error_Code="EntryNotFound", X_Error_Message="no")
             return self._resolve(noted, file[1], files[file[1]])

@@ -63,7 +63,9 @@ def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], *
 
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = zip(batch["problem"], batch["image"], strict=True)
-        return batch | {"prompt": [build_messages(p, Mode.NOTHINK, has_image=image is not None) for p, image in pairs]}
+        return batch | {
+            "prompt": [build_messages(p, Mode.NOTHINK, images=int(image is not None)) for p, image in pairs]
+        }
 
     config = GRPOTrainingConfig(**(arguments | settings))  # before the model: ZeRO-3 divides weights as they load
     return SharedPrefixGRPOTrainer(

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from open_r1.checkpoints.processors import load_processor
@@ -17,11 +16,12 @@ from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.preparation.encoded_images import Encoding
-from open_r1.data.row_images import opened_row_images
+from open_r1.data.row_images import row_images
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.results import read_results
+from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.setup.questions import load_training_rows
 from open_r1.training.sft_run import example_maker
 from open_r1.vocabulary.modes import Mode
@@ -64,7 +64,7 @@ def prepared(root: Path, **source: Any) -> dict[str, Any]:
     rows = [
         row for prepared_set in outcome.sets for side in ("train", "test") for row in side_of(prepared_set.folder, side)
     ]
-    return {"kept": sorted(row["image"]["path"] for row in rows), "reasons": dropped_reasons(outcome.dropped)}
+    return {"kept": sorted(row["images"][0]["path"] for row in rows), "reasons": dropped_reasons(outcome.dropped)}
 
 
 def side_of(folder: Path, side: Any) -> list[Any]:
@@ -78,28 +78,23 @@ def loaded(root: Path) -> dict[str, Any]:
     for row in rows:
         assert isinstance(row, dict)
         try:
-            opened_row_images(row)
+            row_images(row)
         except UserError as error:
             reasons.append(getattr(error, "reason", "?"))
         else:
-            kept_images.append(Path(row["image"]["path"]).name)
+            kept_images.append(Path(row["images"][0]["path"]).name)
     return {"kept": sorted(kept_images), "reasons": reasons}
 
 
 def trained(root: Path) -> dict[str, Any]:
     """What GRPO and SFT do with the rows before and while they train."""
-    script: Any = SimpleNamespace(
-        dataset_name=[str(root / "list.json")],
-        image_root=str(root / "images"),
-        max_prompt_length=4096,
-        overlong_prompts="drop",
-    )
+    script = QuestionArguments([str(root / "list.json")], image_root=str(root / "images"), max_prompt_length=4096)
     processor = load_processor(root / "model", max_pixels=64 * 64)
     rows, report, _ = load_training_rows(script, processor, Mode.NOTHINK)
     plain = rows.with_format(None)
-    example_maker(Mode.NOTHINK, True)({name: plain[name][:] for name in ("image", "problem", "solution")})
+    example_maker(Mode.NOTHINK, True)({name: plain[name][:] for name in plain.column_names})
     reasons = [text.split("reason='")[-1].split("'")[0] for text in report["dropped"]]
-    kept_images = sorted(Path(row["image"]["path"]).name for row in plain)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    kept_images = sorted(Path(row["images"][0]["path"]).name for row in plain)  # pyright: ignore[reportArgumentType, reportCallIssue]
     return {"kept": kept_images, "reasons": reasons + [reason for _, reason in report["unreadable"]]}
 
 
@@ -111,7 +106,7 @@ def saved(root: Path) -> dict[str, Any]:
             rows, dropped = load_rows(folder)
             outcomes[folder.name] = [len(rows), *dropped_reasons(dropped)]
             for row in rows:
-                opened_row_images(row)  # pyright: ignore[reportArgumentType]
+                row_images(row)  # pyright: ignore[reportArgumentType]
         except UserError as error:
             outcomes[folder.name] = str(error)
     return {"kept": [], "reasons": [], "told": outcomes}

@@ -13,7 +13,7 @@ import torch
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import row_image
+from open_r1.data.row_images import row_images
 from open_r1.grading.formats import follows_format
 from open_r1.grading.problems import options_in
 from open_r1.vocabulary.modes import Mode
@@ -47,7 +47,7 @@ def answers(model: Any, processor: Any, rows: Any) -> list[str]:
         )
         for row in rows
     ]
-    opened = [row_image(row) for row in rows]
+    opened = [row_images(row)[0] for row in rows]
     inputs = processor(text=prompts, images=opened, padding=True, return_tensors="pt")
     torch.manual_seed(0)
     tokens = model.generate(**inputs, max_new_tokens=16, do_sample=True, temperature=1.0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
-from open_r1.data.row_images import row_image
+from open_r1.data.row_images import row_images
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality, Split, Task, parse_modality
 from open_r1_testbed.phantom_images import draw
@@ -182,7 +182,7 @@ def test_prepared_form_loads_with_images_and_both_labels(phantoms: Path, tmp_pat
         ]
         assert Counter(rows["source"]) == {f"Phantom {modality}": images * 5 for modality in Modality}
         with Image.open(phantoms / listed[0]["image"]) as image:
-            assert row_image(rows[0]).tobytes() == image.tobytes()
+            assert row_images(rows[0])[0].tobytes() == image.tobytes()
 
 
 def test_both_lists_load_as_they_are(phantoms: Path) -> None:

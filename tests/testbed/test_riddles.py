@@ -29,7 +29,7 @@ def test_a_set_loads_like_any_prepared_one_and_no_question_is_on_both_sides(ridd
     assert (len(train), len(test), dropped) == (96, 48, [])
     assert not {*train["id"]} & {*test["id"]}
     row = train[0]
-    assert (row["image"], row["source"], row["modality"], row["task"]) == (None, "Riddles", None, None)
+    assert (row["images"], row["source"], row["modality"], row["task"]) == ([], "Riddles", None, None)
     assert len(options_in(row["problem"])) == OPTIONS
     assert grade(row["solution"], solution_letter(row["solution"]), options_in(row["problem"]))[0] is Outcome.CORRECT
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from open_r1.checkpoints.processors import load_processor
-from open_r1.data.arrow_sets import FEATURES
+from open_r1.data.readers.image_columns import ROW_FEATURES
 from open_r1.training.setup.prompt_check import check_prompts
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
@@ -24,13 +24,13 @@ def image(size: tuple[int, int]) -> bytes:
 
 
 def rows(contents: list[bytes]) -> datasets.Dataset:
-    columns: dict[str, list[Any]] = {name: [None] * len(contents) for name in FEATURES}
-    columns["image"] = [{"bytes": content, "path": f"{i}.png"} for i, content in enumerate(contents)]
+    columns: dict[str, list[Any]] = {name: [None] * len(contents) for name in ROW_FEATURES}
+    columns["images"] = [[{"bytes": content, "path": f"{i}.png"}] for i, content in enumerate(contents)]
+    columns["answer_type"], columns["aliases"] = ["choice"] * len(contents), [[]] * len(contents)
     columns["problem"] = ["What is it?" + " Look closely." * i + " A)one, B)two" for i in range(len(contents))]
     columns["solution"] = ["<answer> A </answer>"] * len(contents)
     columns["id"] = [f"row{i}" for i in range(len(contents))]
-    dataset = datasets.Dataset.from_dict(columns, features=FEATURES)
-    return dataset.cast_column("image", datasets.Image(decode=False))
+    return datasets.Dataset.from_dict(columns, features=ROW_FEATURES)
 
 
 @pytest.fixture(scope="module", params=["own", "real"])
@@ -44,7 +44,7 @@ def length_by_the_processor(processor: Any, row: Any) -> int:
     text = processor.apply_chat_template(
         build_messages(row["problem"], Mode.NOTHINK), tokenize=False, add_generation_prompt=True
     )
-    opened = Image.open(io.BytesIO(row["image"]["bytes"]))
+    opened = Image.open(io.BytesIO(row["images"][0]["bytes"]))
     return len(processor(text=[text], images=[opened])["input_ids"][0])
 
 

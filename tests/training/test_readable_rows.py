@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import image_key, opened_row_images
+from open_r1.data.row_images import image_key, row_images
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
@@ -28,13 +28,15 @@ def draw(folder: Path, count: int) -> list[dict[str, Any]]:
     for number in range(count):
         path = folder / f"{number}.png"
         Image.new("RGB", (56, 56), (number, 0, 0)).save(path)
-        rows.append({"id": str(number), "image": {"bytes": None, "path": str(path)}, "problem": f"Q{number}? A)x, B)y"})
+        rows.append(
+            {"id": str(number), "images": [{"bytes": None, "path": str(path)}], "problem": f"Q{number}? A)x, B)y"}
+        )
     return rows
 
 
 @pytest.fixture
 def feed() -> ImageFeed:
-    return ImageFeed(opened_row_images, image_key, None, torch.device("cpu"))
+    return ImageFeed(row_images, image_key, None, torch.device("cpu"))
 
 
 def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, feed):
@@ -42,8 +44,8 @@ def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, 
     readable = ReadableRows(feed, lines.append)
     batch = [rows[number] for number in (0, 0, 1, 1, 2, 2)]
     assert readable(batch, 2, rows) is batch
-    Path(rows[1]["image"]["path"]).unlink()
-    Path(rows[3]["image"]["path"]).write_bytes(b"half a pictu")
+    Path(rows[1]["images"][0]["path"]).unlink()
+    Path(rows[3]["images"][0]["path"]).write_bytes(b"half a pictu")
     replaced = readable(batch, 2, rows)
     assert replaced[:2] + replaced[4:] == batch[:2] + batch[4:]
     assert replaced[2] == replaced[3]
@@ -105,7 +107,7 @@ def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, s
         reward_funcs=[reward],
         train_dataset=data.with_transform(add_prompt),
         processing_class=load_processor(folder),
-        open_images=opened_row_images,
+        open_images=row_images,
         image_key=image_key,
         shared_prefix=shared_prefix,
         callbacks=[Exchange(tmp_path / "bad", tmp_path / "outside")],

@@ -93,7 +93,7 @@ def _require_usable(loaded: Any, source: Path, family: Family) -> None:
     """Try a processor on a short question, with and without an image."""
     tokenizer = loaded.tokenizer if family.has_vision else loaded
     problem = "What is shown? A)CT, B)MRI"
-    conversations = [build_messages(problem, Mode.NOTHINK, with_images) for with_images in {False, family.has_vision}]
+    conversations = [build_messages(problem, Mode.NOTHINK, images) for images in {0, int(family.has_vision)}]
     names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     templates = loaded.chat_template if isinstance(loaded.chat_template, dict) else {"default": loaded.chat_template}
     for template in templates.values():

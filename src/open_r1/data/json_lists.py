@@ -1,4 +1,4 @@
-"""Reads a JSON list of rows entry by entry, so that a damaged entry does not affect the others."""
+"""Reads a JSON list or JSON Lines entry by entry, so that a damaged entry does not affect the others."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from open_r1.common.atomic_files import object_of, repeated_key
+from open_r1.common.atomic_files import object_of, parse_json, repeated_key
 from open_r1.common.errors import UserError
 from open_r1.data.images import shown
 from open_r1.data.rows import TEXT_KEYS, RowError
@@ -43,6 +43,46 @@ def json_entries(path: str | os.PathLike) -> Iterator[Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply to be a list of questions") from None
+
+
+def json_lines(path: str | os.PathLike) -> Iterator[Any]:
+    """The entries of a JSON Lines file in order; blank lines are none.
+
+    A line that is no JSON, is longer than LONGEST_ENTRY or repeats a key is yielded as a `RowError`.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8 or cannot be read (possibly after some entries).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing or not a file; JSON Lines, one question a line, are expected")
+    try:
+        for entry in lines_of(path):
+            key = repeated_key(entry)
+            yield entry if key is None else key_twice(key)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def lines_of(path: Path) -> Iterator[Any]:
+    """The parsed lines of a file, as `json_lines` says.
+
+    Raises:
+        UnicodeDecodeError, OSError: the file is not UTF-8 or cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        while line := file.readline(LONGEST_ENTRY):
+            if len(line) == LONGEST_ENTRY and not line.endswith("\n"):
+                while (skipped := file.readline(LONGEST_ENTRY)) and not skipped.endswith("\n"):
+                    pass
+                yield too_long()
+            elif line.strip():
+                try:
+                    yield parse_json(line, object_of)
+                except ValueError as error:
+                    yield RowError("not-json", f"the line is no JSON: {error}")
 
 
 def _entries(file: Any, path: Path) -> Iterator[Any]:

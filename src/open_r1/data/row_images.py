@@ -1,4 +1,4 @@
-"""The image of a row: opening it, and a key that identifies it."""
+"""The images of a row: opening them, and keys that identify them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,39 +9,56 @@ from PIL import Image
 
 from open_r1.data.images import SIZE, decode, open_image
 
+Undecoded = Mapping[str, Any]
+"""An image of a loaded row: its bytes, or None and the path of its file."""
 
-def row_image(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> Image.Image:
-    """The image of one row of `load_rows` as RGB; `size` is (width, height) in pixels.
+
+def open_undecoded(image: Undecoded, owner: object = "?", size: tuple[int, int] | None = None) -> Image.Image:
+    """An undecoded image as RGB.
 
     Without `size` an image from a file comes at 384 x 384, as prepared sets hold it, and a stored one as it is.
+
+    Args:
+        image: of a row of `load_rows`.
+        owner: id of the row, for the message of an error.
+        size: (width, height) in pixels.
 
     Raises:
         ImageError: it cannot be used.
     """
-    value = row["image"]
-    assert isinstance(value, Mapping), "rows of load_rows hold undecoded images"
-    if value["bytes"] is not None:
-        return decode(value["bytes"], size, value.get("path") or f"the image of row {row.get('id', '?')}")
-    return open_image(Path(value["path"]), size=size or (SIZE, SIZE), resolved=True)
+    assert isinstance(image, Mapping), "rows of load_rows hold undecoded images"
+    if image["bytes"] is not None:
+        return decode(image["bytes"], size, image.get("path") or f"the image of row {owner}")
+    return open_image(Path(image["path"]), size=size or (SIZE, SIZE), resolved=True)
 
 
-def opened_row_images(row: Mapping[str, Any]) -> list[Image.Image]:
-    """The images of one row as `row_image` opens them; none for a text-only row.
+def row_images(row: Mapping[str, Any], size: tuple[int, int] | None = None) -> list[Image.Image]:
+    """The images of one row of `load_rows` as RGB, in order; none for a text question. See `open_undecoded`.
 
     Raises:
         ImageError: one cannot be used.
     """
-    return [] if row["image"] is None else [row_image(row)]
+    return [open_undecoded(image, row.get("id", "?"), size) for image in row["images"]]
+
+
+def key_of(image: Undecoded) -> str:
+    """A key for an image in a loaded set: 16 digits of the bytes' SHA-256, or else the path."""
+    if image["bytes"] is None:
+        return str(image["path"])
+    return hashlib.sha256(image["bytes"]).hexdigest()[:16]
+
+
+def image_keys(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of the images of a row, in order."""
+    return tuple(key_of(image) for image in row["images"])
 
 
 def image_key(row: Mapping[str, Any]) -> str:
-    """A key for the image of a row in a loaded set: 16 digits of the bytes' SHA-256, or else the path.
+    """A key for the images of a row together: of one image its key, of several 16 digits of a hash of their keys.
 
     A text question has no image; its id is the key.
     """
-    value = row["image"]
-    if value is None:
+    keys = image_keys(row)
+    if not keys:
         return str(row["id"])
-    if value["bytes"] is None:
-        return str(value["path"])
-    return hashlib.sha256(value["bytes"]).hexdigest()[:16]
+    return keys[0] if len(keys) == 1 else hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]

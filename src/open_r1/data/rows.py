@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,24 @@ def row_id(image: bytes | str, problem: str, solution: str) -> str:
         digest.update(len(data).to_bytes(8, "big"))  # lengths: ("ab", "c") is not ("a", "bc")
         digest.update(data)
     return digest.hexdigest()[:16]
+
+
+def images_id(images: Sequence[bytes | str]) -> bytes | str:
+    """What stands for the images of a question in its id: the only image itself, "" for none, else a text of all."""
+    if len(images) < 2:
+        return images[0] if images else ""
+    return "\n".join(row_id(image, "", "") for image in images)
+
+
+def refuse_repeated(key: str, seen_ids: set[str]) -> None:
+    """Add an id to those that were seen.
+
+    Raises:
+        RowError: `repeated-question`, if it is there already.
+    """
+    if key in seen_ids:
+        raise RowError("repeated-question", f"the question {key} is there already")
+    seen_ids.add(key)
 
 
 def check_row(entry: Any) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import require_vllm
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import image_key, opened_row_images
+from open_r1.data.row_images import image_key, row_images
 from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
@@ -97,7 +97,7 @@ def _train_grpo(
             eval_dataset=evaluation,
             processing_class=processor,
             peft_config=adapters,
-            open_images=opened_row_images,
+            open_images=row_images,
             image_key=image_key,
             shared_prefix=script.shared_prefix,
             verify=script.verify_shared_prefix,

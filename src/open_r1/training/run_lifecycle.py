@@ -39,7 +39,7 @@ from open_r1.training.recovery.resume import (
 )
 from open_r1.training.setup.tracking import join_trackers, tracker_ids
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import question_text
+from open_r1.vocabulary.prompts import recorded_prompt
 
 # Seconds until the data loader processes of a killed run release the lock of its folder.
 LOCK_TIMEOUT = 15.0
@@ -170,7 +170,7 @@ def run_record_of(
         "base_model": model_config.model_name_or_path,
         "base_model_bases": base_names(model_source(str(model_config.model_name_or_path))),
         "command": recorded_command(sys.argv, secrets),
-        "prompt": question_text("{Question}", mode),
+        "prompt": recorded_prompt(mode, None, report["answer_types"])[1],
         "prompts_per_step": training.prompts_per_step,
         "completions_per_step": training.completions_per_step,
         "data": report,

@@ -17,8 +17,8 @@ from open_r1.checkpoints.folder import name_base
 from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import opened_row_images
-from open_r1.grading.problems import solution_letter
+from open_r1.data.question_checks import answer_in
+from open_r1.data.row_images import row_images
 from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import inner_model
 from open_r1.modeling.vision_attention import adapt_vision
@@ -29,6 +29,7 @@ from open_r1.training.memory.at_start import plan_at_start
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.run_lifecycle import locked_output_folder, run_record_of, run_training
 from open_r1.training.setup.adapters import quantization
+from open_r1.training.setup.prompt_check import prompts_of
 from open_r1.training.setup.questions import load_evaluation_rows, load_training_rows
 from open_r1.training.setup.starting_model import starting_model
 from open_r1.training.setup.tracking import MetricsLog
@@ -38,7 +39,6 @@ from open_r1.training.setup.trainable_parts import (
     trainable_table,
 )
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import build_messages
 
 Examples = dict[str, list[Any]]
 
@@ -147,7 +147,7 @@ def build_trainer(
     Args:
         model: in float32 or bfloat16.
         processor: of the checkpoint; a tokenizer for a text model.
-        rows: with image, problem and solution; without images for a text model.
+        rows: of `load_rows`; without images for a text model.
         mode: answer form of the prompt.
         training: training arguments.
         peft_config: settings of adapters; None trains the full model.
@@ -163,7 +163,7 @@ def build_trainer(
         if has_vision:
             return dataset.with_transform(make)
         plain = dataset.with_format(None)
-        return Dataset.from_dict(make({name: plain[name][:] for name in ("image", "problem", "solution")}))
+        return Dataset.from_dict(make({name: plain[name][:] for name in plain.column_names}))
 
     adapt_vision(inner_model(model))
     adapt_layers(model)
@@ -181,20 +181,15 @@ def example_maker(mode: Mode, has_vision: bool) -> Callable[[Examples], Examples
     """Return a function that turns rows into TRL's prompt, completion and, for a vision model, images."""
 
     def make(batch: Examples) -> Examples:
-        with_images = [image is not None for image in batch["image"]]
-        if any(with_images) and not has_vision:
+        if any(batch["images"]) and not has_vision:
             raise UserError("the data set has images and this model takes none; use a vision-language checkpoint")
-        prompts = [
-            build_messages(problem, mode, has_image=has_image)
-            for problem, has_image in zip(batch["problem"], with_images, strict=True)
-        ]
-        answers = [f"<answer> {solution_letter(solution)} </answer>" for solution in batch["solution"]]
+        answers = [f"<answer> {answer_in(solution)} </answer>" for solution in batch["solution"]]
         examples = {
-            "prompt": prompts,
+            "prompt": prompts_of(batch, mode),
             "completion": [[{"role": "assistant", "content": answer}] for answer in answers],
         }
         if has_vision:
-            examples["images"] = [opened_row_images({"image": image}) for image in batch["image"]]
+            examples["images"] = [row_images({"images": images}) for images in batch["images"]]
         return examples
 
     return make

@@ -1,5 +1,6 @@
-"""The kinds of questions by the answer that they expect, and the spellings of yes and no."""
+"""The kinds of questions by the answer that they expect, and the spellings of these kinds and of yes and no."""
 
+import re
 from enum import StrEnum
 
 
@@ -9,6 +10,19 @@ class AnswerType(StrEnum):
     CHOICE = "choice"
     CLOSED = "closed"
     OPEN = "open"
+
+
+# Letters only and in lower case: `CLOSED `, `close_ended` and `Close-ended` are one spelling.
+_SPELLINGS: dict[str, AnswerType] = {
+    **dict.fromkeys(("choice", "multiplechoice", "mcq"), AnswerType.CHOICE),
+    **dict.fromkeys(("closed", "close", "closeended", "closedended", "yesno"), AnswerType.CLOSED),
+    **dict.fromkeys(("open", "openended", "shortanswer", "freeform"), AnswerType.OPEN),
+}
+
+
+def parse_answer_type(text: str) -> AnswerType | None:
+    """The kind that a published spelling means; None for a spelling that is not known."""
+    return _SPELLINGS.get(re.sub(r"[\W\d_]", "", text.casefold()))
 
 
 _YES = ("yes", "是的", "是", "有", "包含", "可以")

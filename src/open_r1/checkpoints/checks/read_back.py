@@ -91,7 +91,7 @@ def read_back(trainer: Any, folder: Path) -> str:
 def sample_inputs(processor: Any) -> Any:
     """A short prompt as model inputs, with an image if the processor takes images."""
     has_vision = hasattr(processor, "image_processor")
-    messages = build_messages("What is shown? A)CT, B)MRI", Mode.NOTHINK, has_image=has_vision)
+    messages = build_messages("What is shown? A)CT, B)MRI", Mode.NOTHINK, images=int(has_vision))
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if not has_vision:
         return processor([text], return_tensors="pt")

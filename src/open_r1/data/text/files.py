@@ -13,7 +13,7 @@ from typing import Any
 
 from open_r1.common.atomic_files import RepeatedKeys, object_of, parse_json, repeated_key
 from open_r1.common.errors import UserError
-from open_r1.data.json_lists import LONGEST_ENTRY, json_entries, key_twice, too_long
+from open_r1.data.json_lists import LONGEST_ENTRY, json_entries, key_twice, lines_of, too_long
 from open_r1.data.rows import RowError
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -34,7 +34,7 @@ def rows_of(path: str | os.PathLike) -> Iterator[tuple[str, Row | RowError]]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not there or is no file; a file of questions is expected ({', '.join(SUFFIXES)})")
-    readers = {".jsonl": _json_lines, ".json": _json, ".parquet": _parquet, ".csv": _csv}
+    readers = {".jsonl": lines_of, ".json": _json, ".parquet": _parquet, ".csv": _csv}
     if path.suffix not in readers:
         raise UserError(f"{path} is no file of questions that can be read; give one of {', '.join(SUFFIXES)}")
     try:
@@ -58,20 +58,6 @@ def _usable(row: Any) -> Row | RowError:
     return row
 
 
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        while line := file.readline(LONGEST_ENTRY):
-            if len(line) == LONGEST_ENTRY and not line.endswith("\n"):
-                while (skipped := file.readline(LONGEST_ENTRY)) and not skipped.endswith("\n"):
-                    pass
-                yield too_long()
-            elif line.strip():
-                try:
-                    yield parse_json(line, object_of)
-                except ValueError as error:
-                    yield RowError("not-json", f"the line is no JSON: {error}")
-
-
 def _json(path: Path) -> Iterator[Any]:
     if _first_sign(path) == "[":
         yield from json_entries(path)
@@ -81,7 +67,7 @@ def _json(path: Path) -> Iterator[Any]:
     except UnicodeDecodeError:
         raise
     except ValueError:
-        yield from _json_lines(path)  # MedMCQA's own files are JSON lines named .json
+        yield from lines_of(path)  # MedMCQA's own files are JSON lines named .json
         return
     if not isinstance(value, dict):
         raise UserError(f"{path} holds neither a list nor an object of questions")

@@ -1,9 +1,9 @@
 """Decoding for questions that share images: the common prefix of several prompts is computed once.
 
-In these data several questions ask about one image, and a prompt begins with the image. So the vision tower and the
-language model's pass over "system turn, image" run once per image, all its questions reuse the cache, and only the
-text after it is computed per question. Several samples of one question share the whole prompt. `generate` of
-transformers does none of this; a test checks that the tokens are the same.
+In these data several questions ask about the same images, and a prompt begins with them as a rule. So the vision
+tower and the language model's pass over "system turn, images" run once for them, all their questions reuse the cache,
+and only the text after them is computed per question. Several samples of one question share the whole prompt.
+`generate` of transformers does none of this; a test checks that the tokens are the same.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,24 @@ class Prompts:
     """B tokenized prompts about U different images; each image is stored once."""
 
     tokens: list[list[int]]
-    """Token ids of each prompt, with a placeholder for every token of its image."""
-    image_of: list[int]
-    """For each prompt the index of its image, -1 without an image."""
+    """Token ids of each prompt, with a placeholder for every token of its images."""
+    images_of: list[tuple[int, ...]]
+    """For each prompt the indices of its images, in the order of their placeholders."""
     image_token: int = -1
     """The id of the placeholder; -1 without images."""
     pixel_values: torch.Tensor | None = None
     """(patches, features) of all images, one after the other."""
     grids: torch.Tensor | None = None
     """(U, 3) time, height and width of each image in patches."""
+
+    def vision(self, images: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of images by index, one after the other; {} for none."""
+        if self.pixel_values is None or self.grids is None or not images:
+            return {}
+        if images == list(range(len(self.grids))):
+            return {"pixel_values": self.pixel_values, "image_grid_thw": self.grids}
+        pieces = self.pixel_values.split(self.grids.prod(-1).tolist())
+        return {"pixel_values": torch.cat([pieces[image] for image in images]), "image_grid_thw": self.grids[images]}
 
 
 def pad(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,10 +146,11 @@ class Decoder:
     def _lay_out(self, prompts: Prompts, prefixes: list[_Span], prefix_of: list[int]) -> _Layout:
         """The model computes the positions of the prefixes; the text after a prefix continues from its end."""
         tokens, mask = pad([prompts.tokens[prefix.row][: prefix.stop] for prefix in prefixes], self.pad_token)
+        counts = [len(prompts.images_of[prefix.row]) for prefix in prefixes]
         vision = {}
-        if prompts.grids is not None:
-            vision = {"image_grid_thw": prompts.grids, "mm_token_type_ids": (tokens == prompts.image_token).long()}
-        counts = [int(prompts.image_of[prefix.row] >= 0) for prefix in prefixes]
+        if prompts.grids is not None and any(counts):
+            grids = prompts.grids[[image for prefix in prefixes for image in prompts.images_of[prefix.row]]]
+            vision = {"image_grid_thw": grids, "mm_token_type_ids": (tokens == prompts.image_token).long()}
         prefix_positions, offset = prompt_positions(self.model, PromptBatch(tokens, mask, counts, vision))
         ids, real = pad(prompts.tokens, self.pad_token)
         columns = torch.arange(ids.size(1)).expand(ids.shape)
@@ -160,7 +170,7 @@ class Decoder:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute one span of each row after the tokens in the cache.
 
-        A span that begins its prompt contains the prompt's image. Padding is on the right, so no real token comes
+        A span that begins its prompt contains the prompt's images. Padding is on the right, so no real token comes
         after it, and with an empty cache causal attention needs no mask, which is the fastest case.
 
         Returns:
@@ -173,11 +183,9 @@ class Decoder:
         positions = layout.positions[..., rows, :]
         positions = positions.gather(-1, columns.expand(*positions.shape[:-1], -1))
         mask = torch.cat([cache_mask, real.to(device)], 1)
-        images = [prompts.image_of[span.row] for span in spans if span.start == 0]
-        vision = {}
-        if prompts.pixel_values is not None and prompts.grids is not None and images:
-            assert [image for image in images if image >= 0] == list(range(len(prompts.grids)))
-            vision = {"pixel_values": prompts.pixel_values.to(device), "image_grid_thw": prompts.grids}
+        vision = prompts.vision([image for span in spans if span.start == 0 for image in prompts.images_of[span.row]])
+        if vision:
+            vision["pixel_values"] = vision["pixel_values"].to(device)
         hidden = inner_model(self.model)(
             input_ids=ids.to(device),
             attention_mask=mask if cache_mask.size(1) else None,
@@ -192,19 +200,21 @@ class Decoder:
 def _shared_prefixes(prompts: Prompts) -> tuple[list[_Span], list[int]]:
     """The prefixes that prompts share, and for each prompt the index of its prefix.
 
-    With an image: everything up to the image's last token. Without: the common prefix of all prompts without image.
+    With images: everything up to the last token of the last one; prompts share it if they have the same images and the
+    same text before and between them. Without: the common prefix of all prompts without images.
     """
-    plain = [tokens for tokens, image in zip(prompts.tokens, prompts.image_of, strict=True) if image < 0]
+    plain = [tokens for tokens, images in zip(prompts.tokens, prompts.images_of, strict=True) if not images]
     common = _common_length(min(plain), max(plain)) if plain else 0  # all in between share it too
     prefixes: list[_Span] = []
-    index_of_image: dict[int, int] = {}
+    index_of: dict[tuple[Any, ...], int] = {}
     prefix_of = []
-    for row, (tokens, image) in enumerate(zip(prompts.tokens, prompts.image_of, strict=True)):
-        if image not in index_of_image:
-            length = common if image < 0 else len(tokens) - tokens[::-1].index(prompts.image_token)
-            index_of_image[image] = len(prefixes)
+    for row, (tokens, images) in enumerate(zip(prompts.tokens, prompts.images_of, strict=True)):
+        length = common if not images else len(tokens) - tokens[::-1].index(prompts.image_token)
+        key = (images, *(tokens[:length] if images else ()))
+        if key not in index_of:
+            index_of[key] = len(prefixes)
             prefixes.append(_Span(row, 0, min(length, len(tokens) - 1)))
-        prefix_of.append(index_of_image[image])
+        prefix_of.append(index_of[key])
     return prefixes, prefix_of
 
 

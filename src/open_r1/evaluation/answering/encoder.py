@@ -1,9 +1,9 @@
 """Rows of a data set become batches of prompts; a completion does not depend on the other rows of its batch.
 
 Positions are counted from each prompt's first token, by the function that training uses too, and padding is masked,
-so a question gets the same completion in a batch of 1 and of 64. Questions about one image go into one batch, where
-the image is opened, cut into patches and encoded once. While the model computes a batch, a background thread prepares
-the next one.
+so a question gets the same completion in a batch of 1 and of 64. Questions about the same images go into one batch,
+where an image is opened, cut into patches and encoded once. While the model computes a batch, a background thread
+prepares the next one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from open_r1.data.loading import content_digest
 from open_r1.evaluation.answering.decoder import Prompts
 from open_r1.evaluation.answering.perturbations import ShownProblem, View
 from open_r1.modeling.image_tokens import repeat_placeholders
+from open_r1.vocabulary.answer_types import AnswerType
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
@@ -54,64 +55,75 @@ class Encoder:
     """Where images are scaled and cut into patches: a GPU, or None for the CPU."""
 
     def __call__(self, rows: Sequence[Row]) -> Encoded:
-        """Open each image once and tokenize; rows whose image does not open go to `failed` with the reason."""
-        keys = [self.view.shown_image_key(row) if self.has_vision else None for row in rows]
+        """Open each image once and tokenize; rows with an image that does not open go to `failed` with the reason."""
+        keys = [self.view.shown_image_keys(row) if self.has_vision else () for row in rows]
         opened = self._open(rows, keys)
         usable, failed, index = [], [], {}
-        for row, key in zip(rows, keys, strict=True):
-            image = None if key is None else opened[key]
-            if isinstance(image, ImageError):
-                failed.append((row, f"{image.reason}: {image}"))
+        for row, row_keys in zip(rows, keys, strict=True):
+            error = next((opened[key] for key in row_keys if isinstance(opened[key], ImageError)), None)
+            if error is not None:
+                failed.append((row, f"{error.reason}: {error}"))
             elif self.has_vision and self.processor.image_token in row["problem"]:
                 failed.append(
                     (row, f"image-token: the question contains {self.processor.image_token}, which stands for an image")
                 )
             else:
-                usable.append((row, self.view.problem(row), -1 if key is None else index.setdefault(key, len(index))))
+                images_of_row = tuple(index.setdefault(key, len(index)) for key in row_keys)
+                usable.append((row, self.view.problem(row), images_of_row))
         images = [opened[key] for key in index]
-        texts = [self.render(problem.problem, image >= 0) for _, problem, image in usable]
-        prompts = self._encode(texts, [image for _, _, image in usable], images) if usable else None
+        texts = [self.render(row, problem.problem, len(row_images)) for row, problem, row_images in usable]
+        prompts = self._encode(texts, [row_images for _, _, row_images in usable], images) if usable else None
         return Encoded([row for row, _, _ in usable], [problem for _, problem, _ in usable], prompts, failed)
 
-    def _open(self, rows: Sequence[Row], keys: Sequence[str | None]) -> dict[str, Any]:
+    def _open(self, rows: Sequence[Row], keys: Sequence[Sequence[str]]) -> dict[str, Any]:
         """The opened image or the error of every key."""
-        row_of = {key: row for row, key in reversed(list(zip(rows, keys, strict=True))) if key is not None}
+        place_of: dict[str, tuple[Row, int]] = {}
+        for row, row_keys in zip(rows, keys, strict=True):
+            for place, key in enumerate(row_keys):
+                place_of.setdefault(key, (row, place))
 
-        def attempt(row: Row) -> Image.Image | ImageError:
+        def attempt(place: tuple[Row, int]) -> Image.Image | ImageError:
             try:
-                image = self.view.open(row)
+                image = self.view.open(*place)
             except ImageError as error:
                 return error
             refusal = image_refusal(image.size, self.processor)
             return image if refusal is None else ImageError("not-taken", refusal)
 
         with ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode") as pool:
-            return dict(zip(row_of, pool.map(attempt, row_of.values()), strict=True))
+            return dict(zip(place_of, pool.map(attempt, place_of.values()), strict=True))
 
-    def _encode(self, texts: list[str], image_of: list[int], images: list[Image.Image]) -> Any:
+    def _encode(self, texts: list[str], images_of: list[tuple[int, ...]], images: list[Image.Image]) -> Any:
         """The model's input, unpadded: padding would change the tokenizer, with which the main thread decodes."""
         if not images:
-            return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], image_of)
+            return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], images_of)
         options = {} if self.device is None else {"device": self.device}
         patches = self.processor.image_processor(images=images, return_tensors="pt", **options)
         grids = torch.as_tensor(patches["image_grid_thw"]).cpu()
         counts = (grids.prod(-1) // self.processor.image_processor.merge_size**2).tolist()
         token = self.processor.image_token
         texts = [
-            repeat_placeholders(text, token, [] if image < 0 else [counts[image]])
-            for text, image in zip(texts, image_of, strict=True)
+            repeat_placeholders(text, token, [counts[image] for image in row_images])
+            for text, row_images in zip(texts, images_of, strict=True)
         ]
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]
         pixels = torch.as_tensor(patches["pixel_values"])
-        return Prompts(tokens, image_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
+        return Prompts(tokens, images_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
 
     def content(self, row: Row) -> str:
-        """A hash of the image and texts that the model sees, 16 hexadecimal digits; see `loading.content_digest`."""
-        return self.view.content(row) if self.has_vision else content_digest(row, None)
+        """A hash of the images and texts that the model sees, 16 hexadecimal digits; see `loading.content_digest`."""
+        return self.view.content(row) if self.has_vision else content_digest(row, [])
 
-    def render(self, problem: str, has_image: bool = True) -> str:
-        """The prompt in the chat template, with one placeholder for the image."""
-        messages = build_messages(problem, self.mode, has_image, self.prompt)
+    def render(self, row: Row, problem: str, images: int) -> str:
+        """The prompt of a row in the chat template, with one placeholder for each image.
+
+        Args:
+            row: the question; its answer type decides the wording.
+            problem: as it is shown.
+            images: how many images are shown.
+        """
+        answer_type = AnswerType(row.get("answer_type", AnswerType.CHOICE))
+        messages = build_messages(problem, self.mode, images, self.prompt, answer_type)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     @property

@@ -15,13 +15,14 @@ from open_r1.checkpoints.processors import processor_fingerprint, processor_sour
 from open_r1.common.errors import UserError
 from open_r1.common.provenance import commit, hardware, package_versions
 from open_r1.data.loading import data_fingerprint
+from open_r1.data.readers.hub_sets import commit_of
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.train_overlap import TrainingSet
 from open_r1.grading.grader import GRADER_VERSION
 from open_r1.vocabulary.labels import Modality, Task, parse_label, refuse_other_family
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import prompt_name, question_text
+from open_r1.vocabulary.prompts import prompt_name, recorded_prompt
 from open_r1.vocabulary.releases import HUB_REPOSITORY, released
 
 
@@ -117,7 +118,7 @@ def build_manifest(
     settings: InferenceSettings,
     folder: Path,
     encoder: Encoder,
-    ids: list[str],
+    data: Any,
     rows: int,
     training: TrainingSet | None = None,
     forced: bool = False,
@@ -128,25 +129,26 @@ def build_manifest(
         settings: the flags.
         folder: the checkpoint's folder.
         encoder: turns questions into prompts.
-        ids: of the whole data set.
+        data: all rows of the data set.
         rows: how many questions are asked.
         training: the training set that test questions are compared with.
         forced: whether `--force` overrode a refusal.
     """
     size = encoder.processor.image_processor.size if encoder.has_vision else {}
-    return {
+    name, prompt = recorded_prompt(encoder.mode, encoder.prompt, data["answer_type"][:])
+    return _commit_entry(settings.prompt_path) | {
         "checkpoint": settings.model_path,
         "checkpoint_sha256": fingerprint(folder),
         "processor_sha256": processor_fingerprint(processor_source(folder, settings.processor)),
         "mode": encoder.mode.value,
-        "prompt_name": encoder.prompt or prompt_name(encoder.mode),
-        "prompt": question_text("{Question}", encoder.mode, encoder.prompt),
+        "prompt_name": name,
+        "prompt": prompt,
         "min_pixels": size.get("shortest_edge"),
         "max_pixels": size.get("longest_edge"),
         "data": settings.prompt_path,
         "image_root": settings.image_root,
         "split": settings.split,
-        "data_sha256": data_fingerprint(ids),
+        "data_sha256": data_fingerprint(data["id"]),
         "limit": settings.limit,
         "rows": rows,
         "method": training_method(settings.model_path, folder),
@@ -176,3 +178,9 @@ def build_manifest(
         "commit": commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _commit_entry(data: str) -> dict[str, str]:
+    """The commit of a data set of the hub."""
+    commit_of_data = commit_of(data)
+    return {} if commit_of_data is None else {"data_commit": commit_of_data}

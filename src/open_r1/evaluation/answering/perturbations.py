@@ -5,7 +5,7 @@ does not. Every change depends on the seed and the question's id alone.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,13 @@ from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.data.loading import content_digest
-from open_r1.data.row_images import image_key, row_image
+from open_r1.data.row_images import Undecoded, image_keys, key_of, open_undecoded
 from open_r1.evaluation.answering.sampling import keyed_generator
 from open_r1.evaluation.answering.settings import ImageChange, OptionsChange
 from open_r1.grading.option_references import fixed_options
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem
+from open_r1.vocabulary.answer_types import AnswerType
+from open_r1.vocabulary.prompts import mark_order, number_marks, plain_marks
 
 Row = Mapping[str, Any]
 
@@ -31,9 +33,11 @@ class ShownProblem:
 
     problem: str
     letters: dict[str, str]
-    """Letter in this problem -> letter of the same option in the row."""
+    """Letter in this problem -> letter of the same option in the row; none for a question without options."""
     fixed: frozenset[str] = frozenset()
     """Letters that were not shuffled, because their options refer to other options."""
+    image_order: tuple[int, ...] = ()
+    """Numbers of the row's images in the order of their marks, if options that are images were shuffled."""
 
     def shown_letter(self, original: str) -> str:
         """The letter in this problem of the row's option `original`."""
@@ -51,36 +55,45 @@ class View:
     image: ImageChange = "shown"
     options: OptionsChange = "as_given"
     seed: int = 0
-    donors: Mapping[str, Row] = field(default_factory=dict)
-    """With shuffled images: id -> the row whose image is shown instead."""
+    donors: Mapping[str, Sequence[Undecoded]] = field(default_factory=dict)
+    """With shuffled images: id -> the images that are shown instead."""
 
     def problem(self, row: Row) -> ShownProblem:
         """The problem with its options in the order that the model sees."""
+        if row.get("answer_type", AnswerType.CHOICE) != AnswerType.CHOICE:
+            return ShownProblem(row["problem"], {})
         if self.options == "shuffled":
             return shuffle_options(row["problem"], row["id"], self.seed)
         return ShownProblem(row["problem"], {letter: letter for letter in options_in(row["problem"])})
 
-    def shown_image_key(self, row: Row) -> str | None:
-        """An identifier of the image that is shown; None without an image."""
-        if row["image"] is None or self.image == "none":
-            return None
+    def shown_image_keys(self, row: Row) -> tuple[str, ...]:
+        """Identifiers of the images that are shown, in order; none without images."""
+        if self.image == "none":
+            return ()
         if self.image == "noise":
-            return f"noise {row['id']}"
-        return image_key(self._donor(row))
+            return tuple(f"noise {_image_name(row, place)}" for place in range(len(row["images"])))
+        return tuple(key_of(image) for image in self._shown_images(row))
 
     def content(self, row: Row) -> str:
-        """A hash of the image and texts that the model sees, 16 hexadecimal digits; see `content_digest`."""
-        hidden = row["image"] is None or self.image == "none"
-        return content_digest(row, None if hidden else self._donor(row)["image"])
+        """A hash of the images and texts that the model sees, 16 hexadecimal digits; see `content_digest`."""
+        return content_digest(row, [] if self.image == "none" else self._shown_images(row))
 
-    def open(self, row: Row) -> Image.Image:
-        """The image that is shown. Raises `ImageError` if it is not usable."""
+    def open(self, row: Row, place: int) -> Image.Image:
+        """The image that is shown as number `place` of a row, from 0. Raises `ImageError` if it is not usable."""
         if self.image == "noise":
-            return noise(row_image(row).size, row["id"], self.seed)
-        return row_image(self._donor(row))
+            own_size = open_undecoded(row["images"][place], row["id"]).size
+            return noise(own_size, _image_name(row, place), self.seed)
+        return open_undecoded(self._shown_images(row)[place], row["id"])
 
-    def _donor(self, row: Row) -> Row:
-        return self.donors[row["id"]] if self.image == "shuffled" else row
+    def _shown_images(self, row: Row) -> Sequence[Undecoded]:
+        images = self.donors[row["id"]] if self.image == "shuffled" and row["images"] else row["images"]
+        order = self.problem(row).image_order if self.options == "shuffled" else ()
+        return [images[number] for number in order] if order else images
+
+
+def _image_name(row: Row, place: int) -> str:
+    """A name for an image of a row, which is the row's id for the first."""
+    return row["id"] if place == 0 else f"{row['id']} {place}"
 
 
 def shuffle_options(problem: str, name: str, seed: int) -> ShownProblem:
@@ -89,9 +102,9 @@ def shuffle_options(problem: str, name: str, seed: int) -> ShownProblem:
     Options that refer to others, such as "none of these", keep their place; if options refer to others by letter, the
     whole order stays (`fixed_options`). Problems whose options could not be parsed after shuffling stay unchanged.
     """
-    options = options_in(problem)
+    options = options_in(numbered := number_marks(problem))
     letters = list(options)
-    stem = problem[: _first_option(problem, options)]
+    stem = numbered[: _first_option(numbered, options)]
     write = render_lines if stem.endswith("\n") else render_problem
     fixed = fixed_options(stem, options)
     movable = [letter for letter in letters if letter not in fixed]
@@ -103,7 +116,8 @@ def shuffle_options(problem: str, name: str, seed: int) -> ShownProblem:
             shuffled = write(stem, [options[letter] for letter in order])
         except UserError:
             continue
-        return ShownProblem(shuffled, dict(zip(LETTERS, order, strict=False)), fixed)
+        letter_map = dict(zip(LETTERS, order, strict=False))
+        return ShownProblem(plain_marks(shuffled), letter_map, fixed, tuple(mark_order(shuffled)))
     return ShownProblem(problem, {letter: letter for letter in letters}, frozenset(letters))
 
 
@@ -112,6 +126,7 @@ def count_fixed(view: View, rows: Iterable[Any]) -> dict[str, int]:
     if view.options != "shuffled":
         return {}
     problems = [view.problem(row) for row in rows]
+    problems = [problem for problem in problems if problem.letters]
     return {
         "options_some_fixed": sum(0 < len(problem.fixed) < len(problem.letters) for problem in problems),
         "options_all_fixed": sum(len(problem.fixed) == len(problem.letters) for problem in problems),
@@ -138,37 +153,47 @@ def noise(size: tuple[int, int], name: str, seed: int) -> Image.Image:
     return Image.fromarray(keyed_generator(seed, name, "noise").integers(0, 256, (height, width, 3), dtype="uint8"))
 
 
-def choose_donors(keys: Mapping[str, str], seed: int) -> dict[str, str]:
-    """For every question the id of a question with another image, which is shown instead.
+Place = tuple[str, int]
+"""An image of a data set: the id of a question that shows it, and its number there."""
+
+
+def choose_donors(keys: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[Place]]:
+    """For every question as many images of other questions as it has, none of which it shows itself.
 
     Args:
-        keys: id of each question with an image -> identifier of the image.
+        keys: id of each question with images -> identifiers of the images.
         seed: of the draw.
 
     Raises:
-        UserError: there are fewer than two different images.
+        UserError: there are fewer than two different images, or a question shows all that there are.
     """
-    first_ids: dict[str, str] = {}
+    places: dict[str, Place] = {}
     for name in sorted(keys):
-        first_ids.setdefault(keys[name], name)
-    images = sorted(first_ids, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
-    if len(images) < 2:
-        raise UserError("--image shuffled needs at least two different images to exchange")
+        for number, key in enumerate(keys[name]):
+            places.setdefault(key, (name, number))
+    images = sorted(places, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
     indices = {key: index for index, key in enumerate(images)}
     donors = {}
-    for name, key in keys.items():
-        index = int(keyed_generator(seed, name, "picture").integers(len(images) - 1))
-        donors[name] = first_ids[images[index + (index >= indices[key])]]
+    for name, own_keys in keys.items():
+        own_indices = sorted({indices[key] for key in own_keys})
+        count = len(images) - len(own_indices)
+        if count < 1:
+            raise UserError("--image shuffled needs at least two different images to exchange")
+        draw = keyed_generator(seed, name, "picture")
+        drawn = [int(draw.integers(count)) for _ in own_keys]
+        donors[name] = [places[images[_past(index, own_indices)]] for index in drawn]
     return donors
 
 
-def image_keys(rows: Iterable[Row]) -> dict[str, str]:
-    """id -> identifier of the image, for the rows that have one."""
-    return {row["id"]: image_key(row) for row in rows if row["image"] is not None}
+def _past(index: int, left_out: Sequence[int]) -> int:
+    """The index in a list, of which some places are left out, of the element that is number `index` without them."""
+    for place in left_out:
+        index += index >= place
+    return index
 
 
-class Donors(Mapping[str, Row]):
-    """id -> the row whose image is shown instead, read from the data set on access.
+class Donors(Mapping[str, Sequence[Undecoded]]):
+    """id -> the images that are shown instead, read from the data set on access.
 
     Args:
         rows: the whole data set, so that a limit does not change the draw.
@@ -178,10 +203,11 @@ class Donors(Mapping[str, Row]):
     def __init__(self, rows: Any, seed: int) -> None:
         self._rows = rows
         self._index = {name: index for index, name in enumerate(rows["id"])}
-        self._donor = choose_donors(image_keys(rows), seed)
+        keys = {row["id"]: image_keys(row) for row in rows.select_columns(["id", "images"]) if row["images"]}
+        self._donor = choose_donors(keys, seed)
 
-    def __getitem__(self, name: str) -> Row:
-        return self._rows[self._index[self._donor[name]]]
+    def __getitem__(self, name: str) -> Sequence[Undecoded]:
+        return [self._rows[self._index[donor]]["images"][number] for donor, number in self._donor[name]]
 
     def __iter__(self):
         return iter(self._donor)

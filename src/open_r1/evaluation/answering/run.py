@@ -23,7 +23,8 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
-from open_r1.data.row_images import image_key
+from open_r1.data.readers.image_columns import count_images
+from open_r1.data.row_images import Undecoded, image_key, key_of
 from open_r1.evaluation.answering.batches import batches_by_length, group_indices, prefetch
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
 from open_r1.evaluation.answering.generator import Completion, Generator
@@ -40,6 +41,7 @@ from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
 from open_r1.vocabulary.answer_types import AnswerType
+from open_r1.vocabulary.column_names import parse_columns
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
 
@@ -141,7 +143,8 @@ def _infer(settings: InferenceSettings, launch: Launch, model: LoadedModel) -> i
 
 def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     device = launch.device(settings.where)
-    rows, dropped = load_rows(settings.prompt_path, settings.split, settings.image_root)
+    names = parse_columns(settings.columns)
+    rows, dropped = load_rows(settings.prompt_path, settings.split, settings.image_root, names)
     if dropped:
         launch.say(summary(dropped))
     folder = model_source(settings.model_path)
@@ -152,14 +155,15 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
         launch.say(f"forced: {overlap}")
     mode, mode_origin = choose_mode(settings.mode, settings.prompt, settings.model_path, folder)
     processor = load_processor(folder, settings.min_pixels, settings.max_pixels, settings.processor)
-    training, message = find_training_set(settings.train_path, folder, settings.prompt_path, settings.image_root)
+    train = settings.train_path, folder, settings.prompt_path, settings.image_root, names, settings.train_split
+    training, message = find_training_set(*train)
     launch.say(message)
     view = View(settings.image, settings.options, settings.seed, _donors(settings, rows))
     gpu = device if device.startswith("cuda") else None
     encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
     questions = rows.select(choose_rows(rows["id"], settings.limit))
-    manifest = build_manifest(settings, folder, encoder, rows["id"], len(questions), training, bool(overlap))
-    counts = count_fixed(view, questions.select_columns(["id", "problem"]))
+    manifest = build_manifest(settings, folder, encoder, rows, len(questions), training, bool(overlap))
+    counts = count_fixed(view, questions.select_columns(["id", "problem", "answer_type"]))
     if counts:
         launch.say(
             f"options shuffled, except: in {counts['options_some_fixed']} of {len(questions)} questions options like "
@@ -179,7 +183,7 @@ def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
     return VllmEncoder
 
 
-def _donors(settings: InferenceSettings, rows: Any) -> Mapping[str, Row]:
+def _donors(settings: InferenceSettings, rows: Any) -> Mapping[str, Sequence[Undecoded]]:
     return Donors(rows, settings.seed) if settings.image == "shuffled" else {}
 
 
@@ -281,7 +285,8 @@ def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer
     if settings.backend == "vllm":
         from open_r1.evaluation.answering.vllm_backend import VllmGenerator
 
-        return VllmGenerator(settings, job.folder, job.encoder)
+        images = max(count.images for count in count_images(job.questions.data.column("images")))
+        return VllmGenerator(settings, job.folder, job.encoder, images)
     choose_attention_kernels()
     torch.manual_seed(settings.seed)  # for models that draw from it; our own sampling does not
     model = load_model(job.folder, settings.dtype, settings.attn_implementation, device)
@@ -289,14 +294,14 @@ def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer
 
 
 def _image_ids(rows: Any) -> list[str]:
-    """For each row an identifier of its image, with which questions about one image are put into one batch.
+    """For each row an identifier of its images, with which questions about the same images are put into one batch.
 
-    The stored path, which costs nothing to read; without a path, a hash of the image's bytes.
+    The stored paths, which cost nothing to read; without a path, a hash of the image's bytes.
     """
     image_ids = []
-    for batch in rows.select_columns(["image", "id"]).iter(batch_size=64):
-        for image, name in zip(batch["image"], batch["id"], strict=True):
-            image_ids.append(name if image is None else image["path"] or image_key({"image": image}))
+    for batch in rows.select_columns(["images", "id"]).iter(batch_size=64):
+        for images, name in zip(batch["images"], batch["id"], strict=True):
+            image_ids.append("\n".join(image["path"] or key_of(image) for image in images) or name)
     return image_ids
 
 
@@ -358,8 +363,8 @@ def _expected(row: Row, shown_problem: ShownProblem) -> Expected:
 
 
 def cluster(row: Row) -> str:
-    """The cluster of a question for standard errors: its image; a question without an image is a cluster by itself."""
-    return image_key(row) if row["image"] is not None else row["id"]
+    """The cluster of a question for standard errors: its images; a question without images is a cluster by itself."""
+    return image_key(row)
 
 
 # ------------------------------------------------------------------------------------------------------ the result

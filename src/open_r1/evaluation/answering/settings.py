@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from open_r1.common.command_line import flag
 from open_r1.common.errors import UserError
-from open_r1.vocabulary.labels import Split
+from open_r1.vocabulary.column_names import parse_columns
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import NAMED
 
@@ -50,7 +50,8 @@ class InferenceSettings:
     prompt_path: str
     output_path: str
     image_root: str | None = flag(None, "folder that the image paths of a JSON list are relative to")
-    split: Split = flag("test", "which questions", get_args(Split))
+    split: str = flag("test", "which questions: the name of a split")
+    columns: str | None = flag(None, "other names of columns in the data: problem=question,solution=answer")
     processor: str | None = flag(None, "another checkpoint to take the processor from")
     base: str | None = flag(None, "base checkpoint of a LoRA adapter, where the one that the adapter names is missing")
     mode: str | None = flag(None, "default: as trained where the checkpoint says so, otherwise nothink", Mode)
@@ -68,6 +69,7 @@ class InferenceSettings:
     train_path: str | None = flag(
         None, "training questions for the blind floor (default: the checkpoint's data or its train split)"
     )
+    train_split: str = flag("train", "the training split there")
     image: ImageChange = flag("shown", "leave the image out, or show noise or another one", get_args(ImageChange))
     options: OptionsChange = flag("as_given", "permute the options; letters are mapped back", get_args(OptionsChange))
     samples: int = flag(1, "completions per question, for majority vote and pass@k")
@@ -80,8 +82,7 @@ class InferenceSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} {value} must be at least 1")
-        if self.split not in get_args(Split):
-            raise UserError(f"--split {self.split!r} does not exist; choose {' or '.join(get_args(Split))}")
+        parse_columns(self.columns)
         if self.mode is not None and self.mode not in list(Mode):
             raise UserError(f"--mode {self.mode!r} does not exist; choose one of {', '.join(Mode)}")
         if self.prompt is not None and self.prompt not in NAMED:

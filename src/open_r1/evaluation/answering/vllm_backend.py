@@ -29,15 +29,20 @@ NEVER = -100.0
 class VllmEncoder(Encoder):
     """Passes whole images on, because vLLM cuts them into patches itself."""
 
-    def _encode(self, texts: list[str], image_of: list[int], images: list[Image.Image]) -> list[dict[str, Any]]:
+    def _encode(
+        self, texts: list[str], images_of: list[tuple[int, ...]], images: list[Image.Image]
+    ) -> list[dict[str, Any]]:
         return [
-            request(text, None if image < 0 else images[image]) for text, image in zip(texts, image_of, strict=True)
+            request(text, [images[image] for image in row_images])
+            for text, row_images in zip(texts, images_of, strict=True)
         ]
 
 
-def request(text: str, image: Image.Image | None) -> dict[str, Any]:
-    """One prompt for `LLM.generate`: the rendered text, in which vLLM repeats the one image placeholder itself."""
-    return {"prompt": text} if image is None else {"prompt": text, "multi_modal_data": {"image": image}}
+def request(text: str, images: Sequence[Image.Image]) -> dict[str, Any]:
+    """One prompt for `LLM.generate`: the rendered text, in which vLLM repeats the placeholder of each image itself."""
+    if not images:
+        return {"prompt": text}
+    return {"prompt": text, "multi_modal_data": {"image": images[0] if len(images) == 1 else list(images)}}
 
 
 def decoding(
@@ -79,12 +84,13 @@ class VllmGenerator:
         settings: the flags.
         folder: the checkpoint's folder, with merged weights.
         encoder: a `VllmEncoder`.
+        images: most images of one question.
 
     Raises:
         UserError: vLLM is not installed, or the checkpoint is an adapter.
     """
 
-    def __init__(self, settings: InferenceSettings, folder: Path, encoder: Encoder) -> None:
+    def __init__(self, settings: InferenceSettings, folder: Path, encoder: Encoder, images: int = 1) -> None:
         require_backend()
         from transformers import AutoConfig, GenerationConfig
         from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
@@ -99,7 +105,7 @@ class VllmGenerator:
         self._tokenizer = encoder.tokenizer
         self._end_tokens = end_tokens(config, self._tokenizer)
         use_own_gpu(os.environ)
-        self._model = LLM(**engine(settings, folder, encoder))
+        self._model = LLM(**engine(settings, folder, encoder, images))
 
     def __call__(self, encoded: Encoded) -> list[list[Completion]]:
         """The completions of each prompt, in order."""
@@ -127,8 +133,15 @@ def use_own_gpu(environment: MutableMapping[str, str]) -> None:
     environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank] if visible else str(rank)
 
 
-def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a checkpoint, with the processor's limits on image size."""
+def engine(settings: InferenceSettings, folder: Path, encoder: Encoder, images: int = 1) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` for a checkpoint, with the processor's limits on image size.
+
+    Args:
+        settings: the flags.
+        folder: the checkpoint's folder.
+        encoder: with the processor.
+        images: most images of one question; vLLM reserves memory for as many.
+    """
     arguments: dict[str, Any] = {
         "model": str(folder),
         "dtype": str(resolve_dtype(settings.dtype, settings.where)).removeprefix("torch."),
@@ -138,6 +151,6 @@ def engine(settings: InferenceSettings, folder: Path, encoder: Encoder) -> dict[
     }
     if encoder.has_vision:
         size = encoder.processor.image_processor.size
-        arguments["limit_mm_per_prompt"] = {"image": 1, "video": 0}
+        arguments["limit_mm_per_prompt"] = {"image": max(images, 1), "video": 0}
         arguments["mm_processor_kwargs"] = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     return arguments

@@ -161,14 +161,14 @@ def _small_images(
     bytes_left, left_out = limit, Counter()
     for key, name in order.items() if rows.has_sets else ():
         try:
-            image = rows.image(name)
+            images = rows.images(name)
         except UnusableInput:
             left_out["cannot be opened"] += 1
             continue
-        if image is None:
+        if not images:
             left_out["not in the data set"] += 1
             continue
-        uri = small_image(image)
+        uri = small_image(*images)
         if len(uri) > bytes_left:
             unvisited = len(order) - len(places) - left_out.total()
             left_out[f"left out: more would take over {limit / 2**20:g} MiB"] = unvisited
@@ -193,11 +193,17 @@ def _interest(item: tuple[str, Sequence[Result | None]]) -> tuple[int, str]:
     return rank, hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def small_image(image: Image.Image) -> str:
-    """An image as a data URI of a JPEG that fits into SIDE x SIDE pixels."""
-    image.thumbnail((SIDE, SIDE))
+def small_image(*images: Image.Image) -> str:
+    """Images side by side as a data URI of a JPEG; each fits into SIDE x SIDE pixels."""
+    for image in images:
+        image.thumbnail((SIDE, SIDE))
+    strip = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        strip.paste(image, (left, 0))
+        left += image.width
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=QUALITY)
+    strip.save(stream, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
@@ -235,17 +241,17 @@ class _Rows:
             return
         self._sets.append((rows, {name: place for place, name in enumerate(rows["id"])}))
 
-    def image(self, question_id: str) -> Image.Image | None:
-        """The image of the question with this id; None if no set has it.
+    def images(self, question_id: str) -> list[Image.Image] | None:
+        """The images of the question with this id; None if no set has it.
 
         Raises:
-            ImageError: the image cannot be opened.
+            ImageError: an image cannot be opened.
         """
-        from open_r1.data.row_images import row_image
+        from open_r1.data.row_images import row_images
 
         for rows, places in self._sets:
             if question_id in places:
-                return row_image(rows[places[question_id]])
+                return row_images(rows[places[question_id]])
         return None
 
 

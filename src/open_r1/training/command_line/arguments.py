@@ -10,6 +10,7 @@ from open_r1.common.errors import UserError
 from open_r1.rewards.registry import REWARDS, require_rewards
 from open_r1.rewards.settings import RewardSettings
 from open_r1.training.setup.curriculum import Curriculum
+from open_r1.vocabulary.column_names import parse_columns
 from open_r1.vocabulary.modes import Mode
 
 OVERLONG = ("drop", "refuse")
@@ -23,12 +24,25 @@ class QuestionArguments:
 
     dataset_name: list[str] = field(
         metadata={
-            "help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, or JSON list with --image_root; several "
-            "are joined, with images or without."
+            "help": "Prepared folder (data/VQA/CT_384), saved DatasetDict, Parquet or JSON Lines, JSON list with "
+            "--image_root, or org/name on the hub; several are joined, with images or without."
         }
     )
     image_root: str | None = field(
         default=None, metadata={"help": "Folder that the image paths of a JSON list are relative to."}
+    )
+    dataset_train_split: str | None = field(
+        default=None, metadata={"help": "Name of the split to train on (default: train)."}
+    )
+    dataset_test_split: str | None = field(
+        default=None, metadata={"help": "With --eval_strategy: name of the split to evaluate (default: test)."}
+    )
+    columns: str | None = field(
+        default=None,
+        metadata={
+            "help": "Other names of columns in the data: problem=question,solution=answer. A set without them "
+            "is read by our names."
+        },
     )
     mode: str | None = field(
         default=None,
@@ -92,6 +106,10 @@ class QuestionArguments:
         },
     )
 
+    def split_name(self, is_training: bool) -> str:
+        """The split of the data sets to train on, or to evaluate during training."""
+        return (self.dataset_train_split or "train") if is_training else (self.dataset_test_split or "test")
+
     def __post_init__(self) -> None:
         if isinstance(self.dataset_name, str):  # as a YAML file may write it
             self.dataset_name = [self.dataset_name]
@@ -101,6 +119,7 @@ class QuestionArguments:
             raise UserError(
                 f"--max_eval_samples {self.max_eval_samples} would evaluate nothing; give a positive number"
             )
+        parse_columns(self.columns)
         repeated = sorted({name for name in self.dataset_name if self.dataset_name.count(name) > 1})
         if repeated:
             raise UserError(f"--dataset_name names {repeated[0]} twice; name every data set once")

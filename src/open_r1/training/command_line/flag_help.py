@@ -12,7 +12,16 @@ from open_r1.training.command_line.library_flags import as_dataclass, library_ki
 # Theme -> flags, ours and those of transformers and TRL; our flags without a theme come last.
 THEMES: dict[str, tuple[str, ...]] = {
     "model, data, output": (
-        *("model_name_or_path", "dataset_name", "image_root", "output_dir", "run_name", "config"),
+        *(
+            "model_name_or_path",
+            "dataset_name",
+            "image_root",
+            "dataset_train_split",
+            "columns",
+            "output_dir",
+            "run_name",
+            "config",
+        ),
         *("save_strategy", "save_steps", "save_only_model", "report_to", "logging_steps", "seed"),
     ),
     "questions": ("mode", "max_prompt_length", "overlong_prompts", "min_pixels", "max_pixels"),

@@ -43,16 +43,16 @@ OLD_KEYS: dict[str, Replacement] = {
 }
 
 _PROMPT = "--mode chooses the prompt, with the published wording"
-_TRAIN = "training uses the train split of every --dataset_name"
-_TEST = "with --eval_strategy, training evaluates the test split of --eval_dataset_name (default: --dataset_name)"
-_COLUMNS = "the columns are image, problem and solution; see data/README.md"
+_TRAIN = "here it is --dataset_train_split"
+_TEST = "here it is --dataset_test_split, with --eval_strategy"
+_COLUMNS = "--columns problem=question,solution=answer names the columns of the data"
 _PROCESSES = "the launcher sets the number of processes: torchrun --nproc_per_node=N before the script"
 
 # Flags of other systems without an equivalent here -> what to do instead.
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("system_prompt", "prompt_template", "question_template", "chat_template", "task_type"), _PROMPT),
-    **dict.fromkeys(("dataset_train_split", "train_split", "split", "dataset_split"), _TRAIN),
-    **dict.fromkeys(("dataset_test_split", "test_split", "val_split_ratio", "eval_split"), _TEST),
+    **dict.fromkeys(("train_split", "split", "dataset_split"), _TRAIN),
+    **dict.fromkeys(("test_split", "val_split_ratio", "eval_split"), _TEST),
     **dict.fromkeys(("dataset_prompt_column", "dataset_solution_column", "image_column", "problem_column"), _COLUMNS),
     **dict.fromkeys(("nproc_per_node", "num_gpus", "gpus", "ngpus", "nnodes"), _PROCESSES),
     "dataset_mixture": "--dataset_name takes several data sets",

@@ -1,6 +1,6 @@
 """Check before training which prompts fit the length limit and which images can be opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,13 @@ from datasets import Dataset
 
 from open_r1.checkpoints.processors import image_refusal
 from open_r1.common.errors import UserError
-from open_r1.data.loading import data_fingerprint, image_digest
-from open_r1.data.row_images import image_key, opened_row_images
-from open_r1.data.rows import row_id
+from open_r1.data.loading import data_fingerprint, digest_of, image_digest
+from open_r1.data.row_images import Undecoded, image_keys, open_undecoded
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import build_messages
+from open_r1.vocabulary.prompts import row_messages
 
 BATCH = 256
-Size = tuple[int, int] | str | None  # (width, height) in pixels, the reason why the image cannot be used, or no image
+Size = tuple[int, int] | str  # (width, height) in pixels, or the reason why the image cannot be used
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class PromptCheck:
     too_long: list[tuple[str, int]]
     """(id, tokens) of the prompts over the limit."""
     unreadable: list[tuple[str, str]]
-    """(id, reason) of the rows whose image cannot be opened or is refused by the image processor."""
+    """(id, reason) of the rows with an image that cannot be opened or is refused by the image processor."""
     lengths: list[int]
-    """Tokens of each usable prompt, including the image's."""
+    """Tokens of each usable prompt, including those of its images."""
     content: str = ""
     """SHA-256 over ids, texts and images of the usable rows."""
 
@@ -44,7 +43,7 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
     """Open every image and count the tokens of every prompt.
 
     Args:
-        dataset: rows with `id`, `problem` and an undecoded `image`.
+        dataset: rows of `load_rows`.
         processor: the checkpoint's processor; its chat template and image size rules decide the count.
         limit: longest prompt in tokens.
     """
@@ -56,21 +55,27 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
     contents: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
-            keys = [image_key(row) for row in rows]
-            fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in opened}
-            checks = pool.map(lambda row: _size_and_digest(row, processor), fresh.values())
+            keys = [image_keys(row) for row in rows]
+            fresh = {
+                key: (image, row["id"])
+                for row, row_keys in zip(rows, keys, strict=True)
+                for key, image in zip(row_keys, row["images"], strict=True)
+                if key not in opened
+            }
+            checks = pool.map(lambda item: _size_and_digest(item[0], item[1], processor), fresh.values())
             opened.update(zip(fresh, checks, strict=True))
-            sizes = [opened[key][0] for key in keys]
+            sizes = [[opened[key][0] for key in row_keys] for row_keys in keys]
             lengths = _prompt_lengths(rows, sizes, processor, mode)
-            for offset, (row, key, size, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
-                if isinstance(size, str):
-                    unreadable.append((row["id"], size))
+            for offset, (row, row_keys, row_sizes, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
+                refusal = next((size for size in row_sizes if isinstance(size, str)), None)
+                if refusal is not None:
+                    unreadable.append((row["id"], refusal))
                 elif length > limit:
                     too_long.append((row["id"], length))
                 else:
                     usable.append(start + offset)
                     usable_lengths.append(length)
-                    contents.append(f"{row['id']} {row_id(opened[key][1], row['problem'], row['solution'])}")
+                    contents.append(f"{row['id']} {digest_of(row, [opened[key][1] for key in row_keys])}")
     return PromptCheck(usable, too_long, unreadable, usable_lengths, data_fingerprint(contents))
 
 
@@ -79,32 +84,35 @@ def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
 
 
-def _size_and_digest(row: dict[str, Any], processor: Any) -> tuple[Size, str]:
-    """Size of a row's image, or why it cannot be used; and the hash of its bytes."""
+def _size_and_digest(image: Undecoded, name: str, processor: Any) -> tuple[Size, str]:
+    """Size of an image of the row `name`, or why it cannot be used; and the hash of its bytes."""
     try:
-        images = opened_row_images(row)
+        size = open_undecoded(image, name).size
     except UserError as error:
         return str(error), ""
-    if not images:
-        return None, ""
-    return image_refusal(images[0].size, processor) or images[0].size, image_digest(row["image"])
+    return image_refusal(size, processor) or size, image_digest(image)
 
 
-def _prompt_lengths(rows: list[dict[str, Any]], sizes: list[Size], processor: Any, mode: Mode) -> list[int]:
+def prompts_of(batch: Mapping[str, list[Any]], mode: Mode) -> list[list[dict[str, Any]]]:
+    """The messages of the rows of a batch of columns."""
+    rows = zip(batch["problem"], batch["images"], batch["answer_type"], strict=True)
+    names = ("problem", "images", "answer_type")
+    return [row_messages(dict(zip(names, row, strict=True)), mode) for row in rows]
+
+
+def _prompt_lengths(
+    rows: list[dict[str, Any]], sizes: Sequence[Sequence[Size]], processor: Any, mode: Mode
+) -> list[int]:
     tokenizer = getattr(processor, "tokenizer", processor)
     texts = [
-        processor.apply_chat_template(
-            build_messages(row["problem"], mode, has_image=isinstance(size, tuple)),
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        for row, size in zip(rows, sizes, strict=True)
+        processor.apply_chat_template(row_messages(row, mode), tokenize=False, add_generation_prompt=True)
+        for row in rows
     ]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     # The template has one placeholder per image, which the processor replaces by the tokens of the image.
     return [
-        length + (image_tokens(size, processor) - 1 if isinstance(size, tuple) else 0)
-        for length, size in zip(lengths, sizes, strict=True)
+        length + sum(image_tokens(size, processor) - 1 for size in row_sizes if not isinstance(size, str))
+        for length, row_sizes in zip(lengths, sizes, strict=True)
     ]
 
 

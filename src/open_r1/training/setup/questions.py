@@ -1,6 +1,7 @@
 """Load the questions of a training run: rows of all data sets, with a report of skipped and overlapping ones."""
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -8,18 +9,19 @@ from datasets import Dataset, concatenate_datasets
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
+from open_r1.data.readers.hub_sets import commit_of
+from open_r1.data.readers.image_columns import count_images
 from open_r1.data.rows import Dropped
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.recovery.resume import RUN_FILE
-from open_r1.training.setup.prompt_check import PromptCheck, check_prompts
-from open_r1.vocabulary.labels import Split
+from open_r1.training.setup.prompt_check import PromptCheck, check_prompts, prompts_of
+from open_r1.vocabulary.column_names import ColumnNames, parse_columns
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import build_messages
 
 
 def load_training_rows(
-    script: QuestionArguments, processor: Any, mode: Mode, split: Split = "train"
+    script: QuestionArguments, processor: Any, mode: Mode, is_training: bool = True
 ) -> tuple[Dataset, dict[str, Any], list[int]]:
     """Rows for the trainer, with prompts made on the fly and undecoded images.
 
@@ -27,7 +29,7 @@ def load_training_rows(
         script: the flags.
         processor: of the checkpoint.
         mode: answer form of the prompt.
-        split: `test` for evaluation during training.
+        is_training: false for the questions of evaluation during training.
 
     Returns:
         The rows, a report (counts, skipped rows with reasons, a log line), and the tokens of each prompt.
@@ -35,8 +37,9 @@ def load_training_rows(
     Raises:
         UserError: if no row is usable, or a prompt is too long with `--overlong_prompts refuse`.
     """
-    names = script.eval_dataset_name or script.dataset_name if split == "test" else script.dataset_name
-    rows, dropped, sets = load_sets(names, script.image_root, split)
+    names = script.dataset_name if is_training else script.eval_dataset_name or script.dataset_name
+    split = script.split_name(is_training)
+    rows, dropped, sets = load_sets(names, script.image_root, split, parse_columns(script.columns))
     checked = check_prompts(rows, processor, mode, script.max_prompt_length)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
@@ -58,17 +61,13 @@ def load_training_rows(
     usable = rows.select(checked.usable) if len(checked.usable) < len(rows) else rows
 
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        with_images = [image is not None for image in batch["image"]]
-        prompts = [
-            build_messages(problem, mode, has_image=has_image)
-            for problem, has_image in zip(batch["problem"], with_images, strict=True)
-        ]
-        return {**batch, "prompt": prompts}
+        return {**batch, "prompt": prompts_of(batch, mode)}
 
     ids = usable["id"][:]
     for data_set in sets:
         data_set["prompts"] = len(data_set.pop("ids").intersection(ids))
-    return usable.with_transform(add_prompt), _data_report(sets, ids, dropped, checked), checked.lengths
+    report = _data_report(sets, ids, dropped, checked) | {"answer_types": dict(Counter(usable["answer_type"][:]))}
+    return usable.with_transform(add_prompt), report, checked.lengths
 
 
 def load_evaluation_rows(
@@ -93,7 +92,7 @@ def load_evaluation_rows(
                 "--eval_dataset_name and --max_eval_samples do nothing without --eval_strategy steps or epoch"
             )
         return None
-    rows, about, _ = load_training_rows(script, processor, mode, "test")
+    rows, about, _ = load_training_rows(script, processor, mode, is_training=False)
     training_ids = set(training_rows.with_format(None)["id"][:])
     shared = sum(name in training_ids for name in rows.with_format(None)["id"][:])
     if shared == len(rows):
@@ -112,13 +111,13 @@ def load_evaluation_rows(
 
 
 def load_sets(
-    paths: list[str], image_root: str | None, split: Split = "train"
+    paths: list[str], image_root: str | None, split: str = "train", columns: ColumnNames | None = None
 ) -> tuple[Dataset, list[Dropped], list[dict[str, Any]]]:
-    """Join the train (or test) splits of data sets; a question that is in two of them is kept once.
+    """Join one split of several data sets; a question that is in two of them is kept once.
 
     Returns:
-        The rows, the unusable rows, and for each data set its path, manifest, ids, and whether all, some or none of its
-        questions have an image.
+        The rows, the unusable rows, and for each data set its path, its commit if it is of the hub, manifest, ids, and
+        whether all, some or none of its questions have an image.
 
     Raises:
         UserError: as `load_rows`.
@@ -126,19 +125,26 @@ def load_sets(
     datasets, dropped, sets = [], [], []
     earlier_ids: set[str] = set()
     for path in paths:
-        rows, unusable = load_rows(path, split, image_root)
+        rows, unusable = load_rows(path, split, image_root, columns)
         ids = rows["id"][:]
         fresh = [index for index, name in enumerate(ids) if name not in earlier_ids]
         dropped += unusable
         for name in earlier_ids.intersection(ids):
             dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
         datasets.append(rows if len(fresh) == len(rows) else rows.select(fresh))
-        text_rows = rows.data.column("image").null_count  # may include dropped rows
-        images = "none" if text_rows == rows.data.num_rows else "some" if text_rows else "all"
+        with_images = sum(count > 0 for count in _image_counts(rows))
+        images = "none" if not with_images else "some" if with_images < len(rows.data) else "all"
         fresh_ids = {ids[index] for index in fresh}
         sets.append({"path": path, "pictures": images, "manifest": read_manifest(path), "ids": fresh_ids})
+        if (commit := commit_of(path)) is not None:
+            sets[-1]["commit"] = commit
         earlier_ids.update(ids)
     return concatenate_datasets(datasets) if len(datasets) > 1 else datasets[0], dropped, sets
+
+
+def _image_counts(rows: Dataset) -> list[int]:
+    """How many images each row has, dropped rows included; nothing is read."""
+    return [count.images for count in count_images(rows.data.column("images"))]
 
 
 def _data_report(
