@@ -300,7 +300,7 @@ def test_without_markers_images_come_first_and_the_text_stays(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"question": "See <image 3>."}, "image-markers"),
+        ({"question": "See <image 3>."}, "image-marks"),
         ({"options": repr([f"option {number}" for number in range(10_000)])}, "too-long"),
         ({"options": repr([str(number) for number in range(10_000)])}, "too-many-options"),
         ({"options": "['a'"}, "no-options"),

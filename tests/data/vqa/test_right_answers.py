@@ -1,4 +1,4 @@
-"""Real questions of every set: the right answer and its aliases are graded as right, and other answers are not."""
+"""Real questions of every set: all are loaded, with their images, and their right answers alone are graded as right."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from vqa_sets import draw, prepared, rows_of
 
+from open_r1.data.arrow_sets import QUESTION_FEATURES
+from open_r1.data.loading import load_rows
+from open_r1.data.row_images import row_images
 from open_r1.data.vqa.report import Prepared
 from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.grader import Outcome
@@ -62,3 +65,15 @@ def test_right_answers_are_right_and_others_are_not(real_sets: dict[str, Prepare
             assert grade_answer("<answer>the spleen of a goat</answer>", expected).outcome is not Outcome.CORRECT
             for letter in expected.options.keys() - {row["solution"][9:10]}:
                 assert grade_answer(f"<answer> {letter} </answer>", expected).outcome is Outcome.WRONG
+
+
+def test_every_prepared_row_is_loaded_with_its_images(real_sets: dict[str, Prepared]) -> None:
+    for data_set in real_sets.values():
+        for split in data_set.report["splits"]:
+            rows, dropped = load_rows(data_set.folder, split)
+            assert dropped == []
+            assert list(rows.column_names) == list(QUESTION_FEATURES)
+            assert rows.to_list() == rows_of(data_set, split)
+            row = rows[0]
+            assert isinstance(row, dict)
+            assert [image.mode for image in row_images(row)] == ["RGB"] * len(row["images"])

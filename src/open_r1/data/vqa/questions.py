@@ -13,22 +13,17 @@ from typing import Any
 
 from open_r1.common.errors import UserError
 from open_r1.data.images import shown
+from open_r1.data.question_checks import check_question
 from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
 from open_r1.data.text.questions import make_question, text_of
 from open_r1.data.vqa.image_files import ImageFiles
-from open_r1.vocabulary.answer_types import AnswerType, yes_or_no
+from open_r1.vocabulary.answer_types import AnswerType, parse_answer_type, yes_or_no
 from open_r1.vocabulary.labels import Modality, parse_modality
-
-LONGEST_ANSWER = 2000
-"""Characters of the longest answer that is taken; the longest published ones have a few hundred."""
-
-MOST_IMAGES = 16
-"""Most images of one question; published sets have at most 7."""
+from open_r1.vocabulary.prompts import IMAGE_MARK
 
 _LONGEST_TOPIC = 200  # characters; what is longer is a text, not the name of a topic
 _MARKER = re.compile(r"<image[ _]?(\d{1,3})>", re.IGNORECASE)
-_PLAIN_MARKER = "<image>"
 _REPLACEMENT = "\ufffd"  # stands where a publisher lost a character
 
 
@@ -100,12 +95,12 @@ class ReaderContext:
         value = row.get(key)
         if value is None or value == "":
             return None
-        word = re.sub(r"[\W_]", "", str(value)).casefold()
-        if word not in ("closed", "close", "closeended", "closedended", "open", "openended"):
+        answer_type = parse_answer_type(str(value))
+        if answer_type not in (AnswerType.CLOSED, AnswerType.OPEN):
             raise RowError("unknown-answer-type", f"{key} is {shown(value)}; CLOSED or OPEN is expected")
         if value not in ("CLOSED", "OPEN"):
             self.folded[f"{key} spelled {value!r}"] += 1
-        return word.startswith("clos")
+        return answer_type is AnswerType.CLOSED
 
 
 def answer_question(
@@ -128,16 +123,12 @@ def answer_question(
         aliases: further right answers; what repeats the answer is left out.
 
     Raises:
-        RowError: the answer is too long, or markers and images do not belong together.
+        UnusableInput: the answer is too long, an alias is its opposite, or markers and images do not belong together.
     """
-    if len(answer) > LONGEST_ANSWER:
-        raise RowError(
-            "answer-too-long",
-            f"the answer has {len(answer):,} characters, more than {LONGEST_ANSWER:,}: {answer!r:.60}",
-        )
     problem, placed = place_images(question, images)
     further = tuple(dict.fromkeys(alias for alias in aliases if alias and alias != answer))
-    return VqaQuestion(problem, answer, placed, source, False, marked_closed, further, modality, subject)
+    made = VqaQuestion(problem, answer, placed, source, False, marked_closed, further, modality, subject)
+    return _loadable(made)
 
 
 def choice_question(
@@ -153,11 +144,22 @@ def choice_question(
     """A multiple-choice question, every option on a line of its own; `gold` is the index of the right one.
 
     Raises:
-        RowError: the options are too few, too many, empty or repeated, or markers and images do not belong together.
+        UnusableInput: the options are too few, too many, empty or repeated, or markers and images do not fit.
     """
     text = make_question(question, options, gold, source)
     problem, placed = place_images(text.problem, images)
-    return VqaQuestion(problem, text.solution, placed, source, True, None, (), modality, subject)
+    return _loadable(VqaQuestion(problem, text.solution, placed, source, True, None, (), modality, subject))
+
+
+def _loadable(question: VqaQuestion) -> VqaQuestion:
+    """The question, if `load_rows` will take it.
+
+    Raises:
+        UnusableInput: it will not.
+    """
+    answer_type = question.answer_type(closed_by_mark=True)
+    check_question(question.problem, question.solution, answer_type, question.aliases, len(question.images))
+    return question
 
 
 def place_images(text: str, images: Mapping[int, str]) -> tuple[str, tuple[str, ...]]:
@@ -167,25 +169,19 @@ def place_images(text: str, images: Mapping[int, str]) -> tuple[str, tuple[str, 
     Images that the text does not name come first. A text without numbers stays as it is.
 
     Raises:
-        RowError: `no-image`, `too-many-images`, or `image-markers` where text and images do not fit together.
+        RowError: `no-image`, or `image-marks` where the text names an image that is not there.
     """
     if not images:
         raise RowError("no-image", "the question has no image")
     numbers = image_numbers(text)
     missing = [number for number in numbers if number not in images]
     if missing:
-        raise RowError("image-markers", f"the text names image {missing[0]}, and there are {len(images)}")
-    plain = text.count(_PLAIN_MARKER)
-    if plain and (numbers or plain != len(images)):
-        raise RowError("image-markers", f"the text has {plain} places for {len(images)} images: {shown(text)}")
+        raise RowError("image-marks", f"the text names image {missing[0]}, and there are {len(images)}")
     unnamed = [number for number in images if number not in numbers]
-    order = [*unnamed, *numbers]
-    if len(order) > MOST_IMAGES:
-        raise RowError("too-many-images", f"the question shows {len(order)} images; at most {MOST_IMAGES} are read")
     if numbers:
-        text = _MARKER.sub(_PLAIN_MARKER, text)
-        text = _PLAIN_MARKER * len(unnamed) + ("\n" if unnamed else "") + text
-    return text, tuple(images[number] for number in order)
+        text = _MARKER.sub(IMAGE_MARK, text)
+        text = IMAGE_MARK * len(unnamed) + ("\n" if unnamed else "") + text
+    return text, tuple(images[number] for number in [*unnamed, *numbers])
 
 
 def image_numbers(text: str) -> list[int]:
