@@ -3,7 +3,7 @@
 The public API. Names load their modules on first use, so `import open_r1` loads no library:
 
 - questions: `Modality`, `Task`, `Mode`, `build_messages`, `options_in`, `load_rows`
-- grading: `grade`, `Grade`, `Outcome`, `rewards_for`
+- grading: `grade`, `grade_answer`, `Expected`, `Grade`, `Outcome`, `rewards_for`
 - models: `load_model`, `load_processor`, `SharedPrefixGRPOTrainer`
 - evaluation: `InferenceSettings`, `infer`, `read_results`, `accuracy`, `difference`, `write_report`
 - errors: `UserError`, with a one-line message for the user
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from open_r1.evaluation.reporting.report import write_report
     from open_r1.evaluation.scoring.results import read_results
     from open_r1.evaluation.scoring.statistics import accuracy, difference
+    from open_r1.grading.expected import Expected, grade_answer
     from open_r1.grading.grader import Grade, Outcome, grade
     from open_r1.grading.problems import options_in
     from open_r1.rewards.registry import rewards_for
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from open_r1.vocabulary.prompts import build_messages
 
 _MODULES = {
+    "Expected": "grading.expected",
     "Grade": "grading.grader",
     "InferenceSettings": "evaluation.answering.settings",
     "Modality": "vocabulary.labels",
@@ -43,6 +45,7 @@ _MODULES = {
     "build_messages": "vocabulary.prompts",
     "difference": "evaluation.scoring.statistics",
     "grade": "grading.grader",
+    "grade_answer": "grading.expected",
     "infer": "evaluation.answering.run",
     "load_model": "checkpoints.loading",
     "load_processor": "checkpoints.processors",
@@ -54,6 +57,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Expected",
     "Grade",
     "InferenceSettings",
     "Modality",
@@ -66,6 +70,7 @@ __all__ = [
     "build_messages",
     "difference",
     "grade",
+    "grade_answer",
     "infer",
     "load_model",
     "load_processor",

@@ -3,91 +3,13 @@
 import random
 
 import pytest
+from free_completions import CLOSED, OPEN
 from growth import assert_linear
 
 from open_r1.common.errors import UserError
 from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.grader import Outcome, grade
 from open_r1.vocabulary.answer_types import AnswerType
-
-OK, BAD, NONE = "correct", "wrong", "unparsed"
-# Solution, completion, outcome, answer: labelled by hand.
-CLOSED = [
-    ("yes", "<answer>Yes</answer>", OK, "yes"),
-    ("yes", "<answer> yes. </answer>", OK, "yes"),
-    ("yes", "Yes, there is.", OK, "yes"),
-    ("no", "<think>yes</think>No.", OK, "no"),
-    ("no", "The answer is no.", OK, "no"),
-    ("no", "<think>It could be yes.</think>\n<answer>no</answer>", OK, "no"),
-    ("yes", "No", BAD, "no"),
-    ("yes", "There is an effusion.", NONE, None),
-    ("是的", "是的", OK, "yes"),
-    ("是的", "是的，左肺有积液。", OK, "yes"),  # noqa: RUF001
-    ("不是", "不是。", OK, "no"),
-    ("没有", "<answer>没有</answer>", OK, "no"),
-    ("不包含", "不是", OK, "no"),
-    ("包含", "是的", OK, "yes"),
-    ("有", "没有，未见积液", BAD, "no"),  # noqa: RUF001
-    ("yes", "Yes. No, wait.", NONE, None),
-    ("yes", "Yes and no", NONE, None),
-    ("yes", "<answer>yes or no</answer>", NONE, None),
-    ("yes", "<answer>yes</answer><answer>no</answer>", BAD, "no"),
-    ("yes", "The lung is opaque. So, yes.", OK, "yes"),
-    ("no", "Therefore, no", OK, "no"),
-    ("yes", "<think>yes", NONE, None),
-    ("yes", "<think>Opaque. <answer>yes</answer>", OK, "yes"),
-    ("yes", "<think><answer>yes</answer></think>", NONE, None),
-    ("yes", "Answer: Yes\nExplanation: fluid.", OK, "yes"),
-    ("yes", "Answer: yes. Edit: no", NONE, None),
-    ("yes", "The answer is yes. Actually no.", NONE, None),
-    ("yes", "Yes, at first sight. But on closer look, no.", NONE, None),
-    ("no", "No effusion is seen.", NONE, None),
-    ("no", "No, no effusion.", OK, "no"),
-    ("yes", "**Yes**", OK, "yes"),
-    ("yes", "\\boxed{yes}", OK, "yes"),
-    ("yes", "I do not think that the answer is yes.", NONE, None),
-    ("yes", "", NONE, None),
-    ("MRI", "<answer>MRI</answer>", OK, "MRI"),
-    ("MRI", "This is an MRI.", OK, "This is an MRI."),
-    ("MRI", "The modality is MRI.", OK, "The modality is MRI."),
-    ("MRI", "CT", BAD, "CT"),
-    ("MRI", "The image could be of any kind. " * 20, NONE, None),
-    ("Left", "<answer>left side</answer>", OK, "left side"),
-    ("Left", "Right", BAD, "Right"),
-    ("Left", "The answer is left. Right is darker.", NONE, None),
-    ("heart", "Heart.", OK, "Heart."),
-]
-OPEN = [
-    ("left lung", "<answer>The left lung</answer>", OK, "The left lung"),
-    ("left lung", "right lung", BAD, "right lung"),
-    ("left lung", "<think>right lung</think>left lung", OK, "left lung"),
-    ("left lung", "<think>left lung</think>right lung", BAD, "right lung"),
-    ("left lung", "It is in the left lung.", OK, "It is in the left lung."),
-    ("left lung", "left lung, because it is opaque", OK, "left lung, because it is opaque"),
-    ("left lung", "left lung or right lung", BAD, "left lung or right lung"),
-    ("left lung", "The answer is left lung. Make that the right lung.", NONE, None),
-    ("5 mm", "<answer>0.5 cm</answer>", OK, "0.5 cm"),
-    ("5 mm", "5 cm", BAD, "5 cm"),
-    ("2.5 cm", "The answer is 2.5 cm.", OK, "2.5 cm"),
-    ("2", "two", OK, "two"),
-    ("no effusion", "effusion", BAD, "effusion"),
-    ("effusion", "no effusion", BAD, "no effusion"),
-    ("effusion", "There is no effusion.", BAD, "There is no effusion."),
-    ("effusion", "There is an effusion.", OK, "There is an effusion."),
-    ("heart", "<think>a</think><answer>The answer is the heart.</answer>", OK, "the heart"),
-    ("heart", "The answer is the heart. I am sure.", OK, "the heart"),
-    ("heart", "The answer is not the heart.", BAD, "not the heart"),
-    ("heart", "The organ is not the heart.", BAD, "The organ is not the heart."),
-    ("heart", "I do not think the answer is heart", NONE, None),
-    ("heart", "Answer: heart\nUpdate: lung", NONE, None),
-    ("heart", "\\boxed{\\text{heart}}", OK, "heart"),
-    ("heart", "## Thinking\n\nlung\n\n## Final Response\n\nheart", OK, "heart"),
-    ("<answer>heart</answer>", "heart", OK, "heart"),
-    ("heart", "", NONE, None),
-    ("heart", "<think>heart</think>", NONE, None),
-    ("heart", "<answer></answer>", NONE, None),
-    ("heart", "<answer> ... </answer>", NONE, None),
-]
 
 
 def expected(solution: str, answer_type: str | None = None, aliases: tuple[str, ...] = ()) -> Expected:

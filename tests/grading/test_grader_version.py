@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from completions import BLOOD, LONG, LUNG, SCAN, SIZES, TABLE, TEN
+from free_completions import CLOSED, OPEN
 from labelled_outputs import OUTPUTS
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import read_results
+from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.formats import follows_format
 from open_r1.grading.grader import GRADER_VERSION, extract_answer, grade
 from open_r1.vocabulary.modes import Mode
@@ -21,11 +23,28 @@ from open_r1.vocabulary.modes import Mode
 READINGS = {
     1: "0384979169528ae65dec7746fd0f1f9240c7abacbebab3d0a83c0e4f9091dbb8",
     2: "98d0d36a895dd32fef3acbba725a15744ef801e2e0f31654c57f0521b7cf9241",
+    3: "c6ab97e2aaa80178d05f9352dfb2bd53168df633187698a8f07f39e0418732e4",
 }
+# The same of closed and open answers.
+FREE_READINGS = {3: "d7fef1ece19cef21e8b833c1dbc6bfefc607a99a57d9de96098b79060b33665d"}
 PIECES = (
     *("<think>", "</think>", "<answer>", "</answer>", "<answer", "\\boxed{B}", "**C**", "(D)", "a", "B) MRI", "C."),
     *("\n", "The answer is ", "is not ", "Answer: ", "so ", "Normal", "CT", "option ", "either A or B", "答案是", "…"),
     "<|im_end|>",
+)
+FREE_PIECES = (
+    "yes",
+    "no",
+    "Yes, ",
+    "No. ",
+    "left lung",
+    "right lung",
+    "5 mm",
+    "0.5 cm",
+    "the ",
+    ", ",
+    "\\boxed{yes}",
+    "是的",
 )
 OLD_HASH = "442752582e0bd7e59a03ea383d81e3a48c3f150dea2e253767df977a63117cbb"
 
@@ -43,7 +62,21 @@ def readings() -> str:
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 
+def free_readings() -> str:
+    """A hash over the grades of closed and open answers: the labelled ones, and 6,000 texts of pieces."""
+    rng = random.Random(0)
+    texts = ["".join(rng.choices([*PIECES, *FREE_PIECES], k=rng.randint(1, 6))) for _ in range(6_000)]
+    asked = [("yes", "closed"), ("MRI", "closed"), ("left lung", "open"), ("5 mm", "open")]
+    rows = [{"problem": "?", "solution": solution, "answer_type": kind} for solution, kind in asked]
+    graded = [grade_answer(text, Expected.of(row)) for text in texts for row in rows]
+    for kind, table in (("closed", CLOSED), ("open", OPEN)):
+        rows = [{"problem": "?", "solution": row[0], "answer_type": kind} for row in table]
+        graded += [grade_answer(row[1], Expected.of(asked)) for row, asked in zip(table, rows, strict=True)]
+    return hashlib.sha256(json.dumps(graded).encode()).hexdigest()
+
+
 def test_readings_are_those_of_the_version():
+    assert free_readings() == FREE_READINGS[GRADER_VERSION], "other grades: raise GRADER_VERSION and add them"
     assert readings() == READINGS[GRADER_VERSION], "other readings: raise GRADER_VERSION and add them"
     assert max(READINGS) == GRADER_VERSION
 

@@ -15,7 +15,12 @@ SAME = [
     ],
     *[("in the left lung", "left lung"), ("5 mm", "0.5 cm"), ("5mm", "5 mm"), ("0.5cm", "5 mm"), ("two", "2")],
     *[("2.0", "2"), ("lungs", "Lung"), ("Lung, Spinal Cord", "spinal cord, lung"), ("T2-weighted", "t2 weighted")],
-    *[("Spinal cord and lung", "Lung, Spinal Cord"), ("no evidence of effusion", "no effusion"), ("x-ray", "X ray")],
+    *[
+        ("Spinal cord and lung", "Lung, Spinal Cord"),
+        ("no evidence of effusion", "no effusion"),
+        ("MRI scan", "MRI"),
+        ("x-ray", "X ray"),
+    ],
     *[("without effusion", "no effusion"), ("left-sided", "left"), ("left side", "left"), ("xray", "X-Ray")],
     *[
         ("chest x-rays", "chest xray"),
@@ -55,7 +60,14 @@ DIFFERENT = [
         ("without contrast", "contrast"),
     ],
     *[("4th ventricle", "4 ventricle"), ("negative", "positive"), ("normal", "abnormal"), ("5 mm", "5 mg")],
-    *[("one month", "one year"), ("lung", "lingula"), ("two masses", "mass"), ("1,2,3", "123"), ("no", "none")],
+    *[
+        ("one month", "one year"),
+        ("lung", "lingula"),
+        ("two masses", "mass"),
+        ("1,2,3", "123"),
+        ("no", "none"),
+        ("bone scan", "bone"),
+    ],
     *[("left upper lobe", "left lower lobe"), ("never seen", "seen"), ("pneumonia", "pneumonitis"), ("", "")],
 ]
 

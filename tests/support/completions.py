@@ -122,7 +122,7 @@ BLOCKS = [
     (NONE, None, "<answer>E</answer>"),
     (NONE, None, "<answer>e) Pneumonia</answer>"),
     (NONE, None, "<answer>3</answer>"),
-    (NONE, None, "<answer>CT scan</answer>"),
+    (BAD, "A", "<answer>CT scan</answer>"),
     (NONE, None, "<answer>A, C</answer>"),
     (NONE, None, "<answer>A and C</answer>"),
     (NONE, None, "<answer>C or D</answer>"),

@@ -5,13 +5,14 @@ certainty, be it that none is given, that several are, or that the writer's mind
 follows the reader and not the rules, so some answers here are beyond the grader; none may be read as another letter.
 """
 
-# ruff: noqa: RUF001  (Chinese commas are Chinese commas)
+# ruff: noqa: RUF001, E501  (Chinese commas are Chinese commas, and an output stays on one line)
 
 MODALITY = {"A": "CT", "B": "MRI", "C": "X-ray", "D": "Ultrasound"}
 DISEASE = {"A": "Pneumothorax", "B": "Pleural effusion", "C": "Pneumonia", "D": "Normal"}
 PLACE = {"A": "left upper lobe", "B": "right lower lobe", "C": "right upper lobe", "D": "left lower lobe"}
 YES_FIRST = {"A": "Yes", "B": "No"}
 NO_FIRST = {"A": "No", "B": "Yes", "C": "Not enough information"}
+NOTHING = {"A": "No pneumonia", "B": "Pneumonia", "C": "Cannot be determined", "D": "Both lungs"}
 CAUSE = {
     "A": "Vitamin C deficiency",
     "B": "Hepatitis B infection",
@@ -518,6 +519,236 @@ _CAUSE = [
     (None, "The correct answer depends on the antigen."),
 ]
 
+# Written later and without a look at the rules: long explanations, lists of the options, hedged and roundabout answers.
+
+_MORE_MODALITY = [
+    (
+        "B",
+        "To determine the modality, let's look at the options:\n\nA) CT - uses X-rays and shows bone as bright.\nB) MRI - shows high soft tissue contrast.\nC) X-ray - a projection.\nD) Ultrasound - shows speckle.\n\nThe image shows high soft tissue contrast, so the correct answer is B) MRI.",
+    ),
+    (
+        "B",
+        "Let's analyze each option:\n\n1. **CT**: bright bone.\n2. **MRI**: soft tissue.\n\nGiven this, the most likely answer is **B) MRI**.",
+    ),
+    (
+        "B",
+        "The image appears to be an MRI scan of the brain, as evidenced by the high contrast between gray and white matter.\n\nTherefore, the answer is B)MRI.",
+    ),
+    ("A", "Based on the image, the correct answer is:\n\nA) CT"),
+    (
+        "A",
+        "Based on the image provided, the modality used is:\n\nA) CT\n\nThis is because the image shows a cross-section with bright bone.",
+    ),
+    ("A", "The correct answer is:\n\n**A) CT**\n\nExplanation: The image shows bright bone. MRI would show dark bone."),
+    (
+        "C",
+        "Answer: C) X-ray.\n\nThe image is a plain radiograph of the chest. It is not a CT (A), MRI (B) or ultrasound (D).",
+    ),
+    (
+        "C",
+        "<think>\nThe image shows a chest radiograph. Options are A) CT, B) MRI, C) X-ray, D) Ultrasound.\n</think>\n\n<answer>\nC) X-ray\n</answer>",
+    ),
+    ("C", "<think>The image shows a chest radiograph.</think>\n<answer>C)X-ray</answer>\n\nThe answer is C."),
+    ("C", "<think>radiograph</think> <answer>\\boxed{C}</answer>"),
+    ("C", "I believe the correct answer is C."),
+    ("C", "My answer is C."),
+    ("C", "My final answer: C"),
+    ("C", "Final Answer: The final answer is $\\boxed{C}$. I hope it is correct."),
+    ("C", "The answer is C) X-ray. The other options are incorrect because CT and MRI give slices."),
+    ("C", "The answer is C) X-ray. The other options, A) CT, B) MRI and D) Ultrasound, are incorrect."),
+    ("C", "So the answer is option C, X-ray."),
+    ("C", "I'd say it's C."),
+    ("C", "C is the best answer here since it's a projection."),
+    ("C", "Looks like C."),
+    ("C", "Probably C."),
+    ("C", "Most likely C) X-ray."),
+    ("C", "I think it is C) X-ray."),
+    ("C", "I think C."),
+    ("C", "Choice C"),
+    ("C", "Option (C)"),
+    ("C", "option c."),
+    ("C", "The option is C."),
+    ("C", "Correct option: C"),
+    ("C", "Correct answer: C. X-ray"),
+    ("C", "Answer is C"),
+    ("C", "ans: c"),
+    ("C", "The modality is X-ray, so C."),
+    ("C", "X-ray (option C)."),
+    ("C", "The image is a chest X-ray. So the answer is C."),
+    ("C", "The image is a chest X-ray (C)."),
+    ("A", "The correct answer is A) CT (computed tomography)."),
+    ("A", "The answer is A) CT scan."),
+    ("A", "<answer>A) CT scan</answer>"),
+    ("A", "<answer>CT scan</answer>"),
+    ("A", "The image was obtained with CT."),
+    ("A", "This image was acquired using A) CT."),
+    ("A", "The given image is a CT image."),
+]
+
+_MORE_DISEASE = [
+    ("C", "The findings are consistent with pneumonia. Therefore, the correct answer is C) Pneumonia."),
+    (
+        "C",
+        "Okay, so the image shows an opacity. Let me think. It could be A, but there is no pleural line. It could be B, but the angle is sharp. So C it is. The answer is C.",
+    ),
+    (
+        "C",
+        "## Thinking\nOkay, let's see. The answer could be B. Hmm.\n## Final Response\nBased on the opacity in the left lobe, the most likely diagnosis is **C) Pneumonia**. Options A, B, and D are less consistent with the findings.",
+    ),
+    (
+        "C",
+        "## Final Response\nThe correct answer is **C**. The opacity indicates infection rather than fluid (B) or air (A).",
+    ),
+    ("C", "The answer is C. Pneumothorax (A) would show a pleural line, and effusion (B) would blunt the angle."),
+    ("C", "The answer is C. While A and B are possible, the opacity points to pneumonia."),
+    ("C", "The answer is C. A would show a pleural line, B would show a blunted angle, and D would show clear lungs."),
+    (
+        "C",
+        "The answer is C.\n\nHere's why:\n- A) Pneumothorax: would show a pleural line, not seen here.\n- B) Pleural effusion: would show fluid, not seen here.\n- D) Normal: the opacity is abnormal.",
+    ),
+    ("C", "C) Pneumonia\n\nThe image shows an opacity in the left lower lobe, which is a typical sign of pneumonia."),
+    ("C", "C: Pneumonia is the correct answer because of the opacity."),
+    ("C", "The most appropriate answer is C."),
+    ("C", "The best option among these is C."),
+    ("C", "The patient has pneumonia. (C)"),
+    ("D", "There is no abnormality in the image. So the answer is D) Normal."),
+    ("D", "D) Normal. The image does not show any abnormality."),
+    ("D", "Normal"),
+    ("D", "The chest X-ray is normal."),
+    ("D", "The chest X-ray appears normal, so D."),
+    ("B", "The image shows a left-sided pleural effusion."),
+    ("B", "There is a pleural effusion."),
+    ("B", "The abnormality seen in this image is a pleural effusion."),
+    ("B", "What is shown is B) Pleural effusion."),
+]
+
+_MORE_PLACE = [
+    ("B", "The lesion is located in the right lower lobe."),
+    ("B", "The right lower lobe of the lung is affected, which is option B."),
+    ("B", "B) Right lower lobe"),
+    ("B", "B) The right lower lobe of the lung."),
+    ("B", "It is located in the right lower lobe (option B)."),
+    ("B", "<answer>Right lower lobe (RLL)</answer>"),
+]
+
+# Near to what the rules read, and still no answer.
+
+_NO_MODALITY = [
+    (None, "Probably C or D."),
+    (None, "Probably not C."),
+    (None, "I think C or D."),
+    (None, "I think C is unlikely."),
+    (None, "I don't think C."),
+    (None, "I doubt C."),
+    (None, "Looks like C or B."),
+    (None, "It looks like C, or D."),
+    (None, "Likely C, possibly D."),
+    (None, "Maybe C."),
+    (None, "Perhaps C?"),
+    (None, "Could be C."),
+    (None, "The option is C or D."),
+    (None, "The option is not C."),
+    (None, "The options are C."),
+    (None, "The choice is yours."),
+    (None, "The option is a matter of taste."),
+    (None, "The best option among these is not C."),
+    (None, "The correct answer in case of A would be B, but here neither."),
+    (None, "The first option is: A) CT"),
+    (None, "The wrong option is: C) X-ray"),
+    (None, "The question is: A) CT or B) MRI?"),
+    (None, "The list is:\n\nA) CT\nB) MRI\nC) X-ray\nD) Ultrasound"),
+    (None, "The order is: C) X-ray, D) Ultrasound"),
+    (None, "Bone is dark, so A is wrong."),
+    (None, "Bone is dark, so A.B. is wrong"),
+    (None, "Bone is dark, so not A."),
+    (None, "Fluid is bright, so A or B."),
+    (None, "The image is not a chest X-ray (C)."),
+    (None, "The image is hardly an X-ray (option C)."),
+    (None, "It is like an X-ray (C) or a CT (A)."),
+    (None, "This image was not acquired using A) CT."),
+    (None, "This image was acquired without A) CT."),
+    (None, "The image was obtained before CT."),
+    (None, "The image was obtained with CT and MRI."),
+    (None, "X-ray (option D)."),
+    (None, "X-ray (C or D)."),
+    (None, "<answer>A) CT or MRI</answer>"),
+    (None, "<answer>A) CT and MRI</answer>"),
+    (None, "<answer>A) CT (MRI)</answer>"),
+    (None, "<answer>CT (MRI)</answer>"),
+    (None, "<answer>CT scan (B)</answer>"),
+    (None, "<answer>A) MRI scan</answer>"),
+    (None, "not CT (A)"),
+    (None, "<answer>A) CT of the chest is wrong</answer>"),
+    (None, "There is no CT."),
+    (None, "There is a CT and an MRI."),
+    (None, "There are X-rays and CTs."),
+    (None, "The plain X-ray is not available."),
+    (None, "The X-ray was taken yesterday."),
+    (None, "which is option C or D"),
+    (None, "This corresponds to neither."),
+    (None, "The one which is option C is wrong."),
+    (None, "An image like this, i.e. option C or option D, is hard."),
+    (None, "By exclusion of A, B and D nothing is left."),
+    (None, "A then? Or C?"),
+    (None, "So C? Hmm."),
+    (None, "Then, C? No."),
+    (None, "I believe C to be wrong."),
+    (None, "I guess D? I am not sure, C."),
+]
+
+_NO_DISEASE = [
+    (None, "There is no pleural effusion."),
+    (None, "There is a possible pleural effusion or pneumonia."),
+    (None, "The image shows a resolving pleural effusion and pneumonia."),
+    (None, "The chest X-ray shows neither a pneumonia nor a pleural effusion."),
+    (None, "The chest X-ray is not normal."),
+    (None, "The chest X-ray is abnormal."),
+    (None, "The chest X-ray is normal or nearly so."),
+    (None, "The chest X-ray is normal except for a pleural effusion."),
+    (None, "The heart is normal."),
+    (None, "Normal heart. Pneumonia."),
+    (None, "D) Normal. But there is an opacity."),
+    ("C", "D) Normal. The image shows pneumonia, so C."),
+    (None, "D) Normal. This is wrong."),
+    (None, "D) Normal. The image is of poor quality; it is not D."),
+    (None, "The answer is C. B (not A)."),
+    (None, "The answer is C. It is fluid (B)."),
+    (None, "The answer is C. I now say effusion (B)."),
+    (None, "The answer is C. Not that; effusion (B)."),
+    (None, "The answer is C. It is not infection but fluid (B)."),
+    (None, "The answer is C. There is no doubt about fluid (B)."),
+    (None, "The answer is C. One should not forget fluid (B)."),
+    (None, "The answer is C. No reason to deny fluid (B)."),
+    (None, "The answer is C. Would B show this? Yes."),
+    (None, "The answer is C. B would not surprise me."),
+    (None, "The answer is C. B would reveal itself, and here it does."),
+    (None, "The answer is C. B: fluid, not seen before."),
+    (None, "The answer is C. B: fluid, seen here."),
+    (None, "The answer is C. The others, B, are better."),
+    (None, "The answer is C. B, is right."),
+    (None, "The most likely diagnosis, if it is not C, is B."),
+]
+
+_NO_PLACE = [
+    (None, "The lesion is located near the right lower lobe."),
+    (None, "The lesion is located in the right lower lobe and the left lower lobe."),
+    (None, "The lesion is not located in the right lower lobe."),
+    (None, "B) The right lower lobe of the lung is clear."),
+    (None, "B) The right lower lobe is not affected."),
+    (None, "<answer>right lower lobe (left lower lobe)</answer>"),
+    (None, "<answer>Right lower lobe (D)</answer>"),
+    (None, "<answer>B) right lower lobe of the left lung is clear</answer>"),
+    (None, "Is it the right lower lobe (option B)?"),
+    (None, "There is something in the right lower lobe or the left one."),
+]
+
+_NO_NOTHING = [
+    (None, "There is pneumonia? No."),
+    (None, "It cannot be B."),
+    (None, "It is not pneumonia."),
+    (None, "There might be pneumonia."),
+]
+
 SECTIONS = [
     (MODALITY, _MODALITY),
     (DISEASE, _DISEASE),
@@ -525,6 +756,13 @@ SECTIONS = [
     (YES_FIRST, _YES_FIRST),
     (NO_FIRST, _NO_FIRST),
     (CAUSE, _CAUSE),
+    (MODALITY, _MORE_MODALITY),
+    (DISEASE, _MORE_DISEASE),
+    (PLACE, _MORE_PLACE),
+    (MODALITY, _NO_MODALITY),
+    (DISEASE, _NO_DISEASE),
+    (PLACE, _NO_PLACE),
+    (NOTHING, _NO_NOTHING),
 ]
 
 OUTPUTS = [(options, letter, text) for options, rows in SECTIONS for letter, text in rows]

@@ -24,12 +24,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from open_r1.grading.answer_places import answer_place
-from open_r1.grading.choice.answer_phrases import last_claim, last_line, read_statement
+from open_r1.grading.choice.claims import last_claim
 from open_r1.grading.choice.option_texts import plain_text
+from open_r1.grading.choice.statements import last_line, read_statement
 from open_r1.grading.choice.whole_texts import first_words, last_words, plain_sentence, yes_or_no
 from open_r1.grading.problems import solution_letter
 
-GRADER_VERSION = 2
+GRADER_VERSION = 3
 """Raised whenever some completion is read differently than before. Result files record it, and a file graded by one
 version is not continued with another. tests/grading/test_grader_version.py compares many readings with this number."""
 

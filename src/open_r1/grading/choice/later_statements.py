@@ -40,7 +40,7 @@ _FILLERS = (
     r"|believe|match|fit|support|suggest|consistent|correct|really|choose|pick|select|say|likely|compatible|typical)"
 )
 _DENIED = re.compile(
-    r"(?:(?:\bnot|\bno\s{1,2}longer|\bdoubt|\bnever"
+    r"(?:(?:\bnot|\bno\s{1,2}longer|\b(?:i|we)\s{1,2}doubt|\bnever"
     r"|\bnor|\bneither|(?<!other )\bthan|\binstead\s{1,2}of|\bunlike|\bexcept(?:\s{1,2}for)?"
     r"|\bdifferent\s{1,2}from|\bcompared\s{1,2}(?:to|with)|\bas\s{1,2}opposed\s{1,2}to|\bversus|\bvs\.?"
     r"|\b(?:exclud|eliminat|reject|discard|dismiss)\w{1,4}|\brul(?:e|es|ed|ing)\s{1,2}out|\binconsistent\s{1,2}with"
@@ -87,14 +87,19 @@ _OUTRIGHT = (
     r"(?!\s{1,2}(?:to\s{1,2}(?!explain|cause|show|produce|present)|only|but|about))"
 )
 _OF_OTHERS = (  # what would be seen if it were B, or what B is like in general
-    r"(?:would\s{1,2}(?:show|cause|present|appear|produce|lead|result|require|typically|usually|involve|manifest)"
+    r"(?:would\s{1,2}(?:show|cause|present|appear|produce|lead|result|require|typically|usually|involve|manifest|display|exhibit"
+    r"|demonstrate|reveal|blunt|obscure|shift|widen|enlarge|occur|affect|lack|contain)"
     r"|typically|usually|generally|commonly)\b(?![^.;\n]{0,60}\b(?:exactly|just|this|that|such|these|precisely|here|it)\b)"
 )
+_NOT_SEEN = (  # "A) Pneumothorax: a pleural line, not seen here"
+    r"[^.;\n]{0,100}[,;]\s{1,2}(?:(?:which|but|and)\s{1,2}(?:is|are)\s{1,2})?not\s{1,2}(?:seen|present|visible|observed"
+    r"|evident|identified|shown)\b(?![^.;\n]{0,40}\b(?:before|first|earlier|until|initially|by me)\b)"
+)
 _REJECTED = re.compile(
-    r"[)\]]{0,2}\s{0,3}(?:[-:(]\s{0,2}|,\s{0,2}which\s{1,2})?"
+    r"[)\]]{0,2}\s{0,3}(?:[-:(]\s{0,2}|,\s{0,2}which\s{1,2}|,\s{0,2}(?=(?:is|are)\b))?"
     r"(?:(?:is|are|was|were|seems?|appears?|looks?|would|could|can|may|might|should|do|does|did|has|have|be|been|also"
     r"|clearly|therefore|thus|both|all|very|much|far|too|simply|definitely|however)\s{1,2}){0,5}"
-    rf"(?:{_NEGATED}|{_OUTRIGHT}|{_OF_OTHERS})",
+    rf"(?:{_NEGATED}|{_OUTRIGHT}|{_OF_OTHERS})|[)\]]{{0,2}}\s{{0,3}}[-:]{_NOT_SEEN}",
     re.IGNORECASE,
 )
 _JOINED = re.compile(r"\b(?:and|or|nor|und|oder|et|ou|(?-i:y|o|e))\b|[/&+和或及与]", re.IGNORECASE)
@@ -119,7 +124,7 @@ def contradicted(text: str, start: int, letter: str, options: Mapping[str, str])
         if name not in options or _is_no_option(text, mention):
             continue
         names, ends, joined = _listed(text, mention, options)
-        before = text[max(0, mention.start() - 90) : mention.start()]
+        before = _before(text, mention, options[name])
         if _is_denied(before) and not _QUESTION.match(text, ends[-1]):
             together = len(names) == 1 or (joined and _CLAUSE_END.match(text, ends[-1]) is not None)
             denied = names if together else names[:1]
@@ -135,6 +140,22 @@ def contradicted(text: str, start: int, letter: str, options: Mapping[str, str])
         else:
             at = ends[0]
     return False
+
+
+def _before(text: str, mention: re.Match[str], option: str) -> str:
+    """The words before a letter; before its option too, where the letter stands in brackets behind it."""
+    before = text[max(0, mention.start() - 90 - len(option)) : mention.start()]
+    if before[-1:] not in ("(", "["):
+        return before[-90:]
+    named = _named_before(option).search(before)
+    return (before[: named.start()] if named else before)[-90:]
+
+
+@lru_cache(maxsize=4096)
+def _named_before(option: str) -> re.Pattern[str]:
+    """An option's text between a denial and a bracket, "not an effusion (B)", or a word after "than fluid (B)"."""
+    word = r"(?:(?<=\bthan\s)|(?<=\binstead of\s)|(?<=\bunlike\s))[a-z-]{2,20}"
+    return re.compile(rf"(?:\b{text_pattern(option)}|{word})\s{{0,2}}[(\[]$", re.IGNORECASE)
 
 
 def _is_denied(before: str) -> bool:
@@ -170,13 +191,28 @@ def _listed(text: str, mention: re.Match[str], options: Mapping[str, str]) -> tu
     names, ends, joined = [mention[1].upper()], [], False
     ends.append(after_option(text, mention.end(), options[names[0]]))
     while len(names) <= len(options) and (also := ALSO.match(text, ends[-1])):
-        following = _NEXT.match(text, also.end())
+        following = _next_item(text, also.end(), options)
         if following is None or following[1].upper() not in options or _is_prose(text, following):
             break
         names.append(following[1].upper())
         ends.append(after_option(text, following.end(), options[names[-1]]))
         joined = joined or _JOINED.search(also.group()) is not None or following.group().startswith("nor")
     return names, ends, joined
+
+
+def _next_item(text: str, at: int, options: Mapping[str, str]) -> re.Match[str] | None:
+    """The next letter of a list, alone or in brackets behind its option's text."""
+    for option in options.values():
+        if match := _tagged(option).match(text, at):
+            return match
+    return _NEXT.match(text, at)
+
+
+@lru_cache(maxsize=4096)
+def _tagged(option: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?i:(?:(?:an?|the)\s{{1,2}})?(?:{text_pattern(option)}|[a-z-]{{2,20}}))\s{{0,2}}[(\[]([A-Z])(?=[)\]])"
+    )
 
 
 def _is_prose(text: str, letter: re.Match[str]) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from open_r1.grading.choice.answer_phrases import RETRACTION
+from open_r1.grading.choice.claims import RETRACTION
 from open_r1.grading.choice.later_statements import contradicted, mentions
 from open_r1.grading.choice.option_texts import ENDS, fold_text, longest_option, text_pattern
 
@@ -23,6 +23,7 @@ _AGAINST = re.compile(
     r"|absent|without|inconsistent|incompatible|impossible|implausible)\b",
     re.IGNORECASE,
 )
+_NOTHING = re.compile(r"(?:no|none|not|normal|negative|absent|healthy|without)\b")
 _FIRST_SENTENCE = re.compile(r"[^.!?\n]{0,300}")
 
 
@@ -45,8 +46,10 @@ def first_words(text: str, options: Mapping[str, str]) -> str | None:
         explained = None if reasoned or is_first else _EXPLAINED.match(text, name.end())
         if not reasoned and not explained:
             return None
-        if explained and _AGAINST.search(_FIRST_SENTENCE.match(text, explained.end()).group()):  # type: ignore[union-attr]
-            return None
+        if explained and not _NOTHING.match(fold_text(option)):  # "D) Normal. The image shows no opacity."
+            sentence = _FIRST_SENTENCE.match(text, explained.end())
+            if sentence and _AGAINST.search(sentence.group()):
+                return None
         if RETRACTION.search(text, name.end()) or contradicted(text, name.end(), letter, options):
             return None
         return letter
@@ -64,8 +67,9 @@ def _opening(letter: str, option: str) -> re.Pattern[str]:
 
 _LEADS = (
     r"(?:\b(?:is|be|are|was|as|with|to|in|of|therefore|thus|so|suggests?|suggesting|indicates?|indicating|supports?"
-    r"|supporting|favou?rs?|favou?ring|choose|select|pick|likely|probably|toward|towards)|'s|[:\n])"
-    r"\s{1,3}(?:(?:an?|the|option|choice|answer|most|likely|probably|clearly)\s{1,2}){0,3}"
+    r"|supporting|favou?rs?|favou?ring|choose|select|pick|likely|probably|toward|towards|has|have|shows?|showing|depicts"
+    r"|using|via|by|from)|'s|[:\n])"
+    r"\s{1,3}(?:(?:an?|the|option|choice|answer|most|likely|probably|clearly)\s{1,2}){0,3}(?:[\w-]{1,20}\s{1,2}){0,3}"
 )
 _DOUBT = re.compile(
     r"\b(?:not|no|\w{1,8}n't|cannot|never|neither|nor|unlikely|hardly|barely|scarcely|rarely|poorly|less|least|exclud\w*"
@@ -102,7 +106,7 @@ def last_words(text: str, options: Mapping[str, str]) -> str | None:
 @lru_cache(maxsize=4096)
 def _ending(letter: str, option: str) -> re.Pattern[str]:
     text = rf"(?i:{text_pattern(option)})"
-    name = rf"(?:{letter}[)\]]?[).:\]]\s{{0,3}}[-:]?\s{{0,3}}{text}|{text}\s{{0,2}}\({letter}\))"
+    name = rf"(?:{letter}[)\]]?[).:\]]\s{{0,3}}[-:]?\s{{0,3}}{text}|{text}[.]?\s{{0,2}}\((?i:option\s)?{letter}\))"
     return re.compile(rf"(?i:{_LEADS})[(\"'\[]{{0,2}}(?P<name>{name})[)\s]{{0,2}}$")
 
 
@@ -110,11 +114,14 @@ def _ending(letter: str, option: str) -> re.Pattern[str]:
 
 _NOUN = (
     r"(?:image|picture|photo(?:graph)?|scan|figure|x-ray|radiograph|slide|modality|method|technique|organ|region|diagnosis"
-    r"|finding|abnormality|lesion|condition|disease|disorder|structure|plane|type|view|anomaly|pathology|body\s{1,2}part)"
+    r"|finding|abnormality|lesion|condition|disease|disorder|structure|plane|type|view|anomaly|pathology|body\s{1,2}part"
+    r"|mass|tumou?r|nodule|opacity|fracture|effusion|side|location|size|colou?r|patient|ha?emorrhage|infarct(?:ion)?"
+    r"|calcification|fluid|number\s{1,2}of\s{1,2}[a-z]{2,20})"
 )
 SUBJECT = (
     r"(?:it|this|that|(?:the|this)\s{1,2}(?:(?:given|shown|provided|medical|imaging|most|likely|main|primary|observed"
-    r"|specific|visible|depicted|underlying|type\s{1,2}of|kind\s{1,2}of)\s{1,2}){0,4}"
+    r"|specific|visible|depicted|underlying|type\s{1,2}of|kind\s{1,2}of|chest|brain|abdominal|axial|coronal|sagittal"
+    r"|frontal|lateral|ct|mri|plain|clinical|present|current|overall|final)\s{1,2}){0,4}"
     rf"{_NOUN}(?:\s{{1,2}}(?:in|of|on|for|used|shown|depicted|seen|is|present|visible|to\s{{1,2}}take|the|this|here|that"
     rf"|patient|case|{_NOUN})){{0,8}}?)"
 )
@@ -135,8 +142,11 @@ def plain_sentence(text: str, options: Mapping[str, str]) -> str | None:
 @lru_cache(maxsize=4096)
 def _sentence(option: str) -> re.Pattern[str]:
     return re.compile(
-        rf"{SUBJECT}\s(?:is|shows|depicts|displays|was|appears to be|appears to show|represents)"
-        rf"(?:\s(?:most likely|likely|clearly|in|from|of|an?|the)){{0,4}}\s\"?{text_pattern(option)}"
+        rf"(?:{SUBJECT}\s(?:is|shows|depicts|displays|was|appears(?: to be| to show)?|represents)"
+        r"(?:\s(?:located|seen|found|situated|obtained|acquired|taken|made|produced))?|there\s(?:is|are))"
+        r"(?:\s(?:most likely|likely|clearly|in|on|at|from|of|with|using|by|an?|the)){0,4}"
+        r"(?:\s(?:left-sided|right-sided|bilateral|large|small|moderate|mild|severe|acute|chronic|typical|diffuse|focal)){0,2}"
+        rf"\s\"?{text_pattern(option)}"
         rf"(?:\s(?:image|scan|in this image))?[.!\"]{{0,2}}",
         re.IGNORECASE,
     )

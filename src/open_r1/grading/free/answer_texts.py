@@ -9,13 +9,13 @@ from collections import deque
 from dataclasses import dataclass
 
 from open_r1.grading.answer_places import AnswerPlace
-from open_r1.grading.choice.answer_phrases import RETRACTION
+from open_r1.grading.choice.claims import RETRACTION
 from open_r1.grading.choice.option_texts import plain_text
 from open_r1.grading.choice.whole_texts import SUBJECT, turns_around
 from open_r1.vocabulary.answer_types import yes_or_no
 
 _CLAIM = re.compile(
-    r"(?:\b(?:answer|diagnosis|conclusion)\s{0,2}(?:is|:|=)\s{0,3}(?:is\s{1,2}|:\s{0,3})?"
+    r"(?:\b(?:answer|diagnosis|conclusion)(?:\s{1,2}(?:to|for)\s{1,2}(?:the|this)\s{1,2}(?:question|problem))?\s{0,2}(?:is|:|=)\s{0,3}(?:is\s{1,2}|:\s{0,3})?"
     r"|答案\s{0,2}(?:是|为|:)\s{0,3}|回答\s{0,2}:\s{0,3})(?=\S)",
     re.IGNORECASE,
 )
@@ -40,17 +40,21 @@ _REASON = re.compile(
 )
 _DENIED = re.compile(r"(?:\bnot|\bnever|\bno|n't|\bwhether|\bif|\bunclear|\bwrong|\bincorrect)\b[^.!?\n]{0,40}$", re.I)
 _PREDICATE = re.compile(
-    rf"(?:{SUBJECT}\s(?:is|shows|was|are|appears to be|represents)|there\s(?:is|are))\s(?P<said>\S.{{0,300}})",
+    rf"(?:{SUBJECT}(?:\s(?:most\slikely|likely|probably|clearly))?"
+    r"\s(?:is|shows|was|are|has|measures|appears to be|represents)"
+    r"(?:\s(?:located|seen|found|situated|taken|obtained|acquired)(?:\s(?:with|using|by))?)?|there\s(?:is|are))"
+    r"\s(?P<said>\S.{0,300})",
     re.IGNORECASE,
 )
 _BEGINS = re.compile(
     r"[\s\"'(\[]{0,3}(?P<word>yes|no|是的|不是|没有|不包含|包含|不可以|可以|有|是|否)"
-    r"(?:(?P<mark>\s{0,2}[,.;:!)\]\"'-])|\n|\s{0,3}$|[\u3001\u3002])",
+    r"(?:(?P<mark>\s{0,2}[,.;:!)\]\"'-])|\n|\s{0,3}$|[\u3001\u3002]|(?=\s(?:there|it|this|these)\s(?:is|are|does|do)\b))",
     re.IGNORECASE,
 )
 _LAST_SENTENCE = re.compile(
-    r"(?:^|[.!?\n]\s{0,3})(?:(?:therefore|thus|so|hence|overall|in conclusion|finally|conclusion)[,:]?\s{1,3}"
-    r"(?:the\s{1,2}answer\s{1,2}is\s{1,2})?)?(?P<word>yes|no)\s{0,2}[.!]?\s{0,3}$",
+    r"(?:^|[.!?,;\n]\s{0,3})(?:(?:therefore|thus|so|hence|overall|in conclusion|finally|conclusion"
+    r"|i\s(?:think|believe|say|would\ssay))[,:]?\s{1,3}(?:the\s{1,2}answer\s{1,2}is\s{1,2})?)?"
+    r"(?P<word>yes|no)\s{0,2}[.!]?\s{0,3}$",
     re.IGNORECASE,
 )
 

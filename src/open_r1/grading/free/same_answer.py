@@ -108,6 +108,7 @@ _NO = (
     (re.compile(r"\b(?:no|without|absence of|absent)\s+(?:any\s+)?(?:evidence|signs?|indication)\s+of\b"), "no"),
     (re.compile(r"\b(?:without(?:\s+any)?|absence of)\b"), "no"),
     (re.compile(r"\bx[\s-]?rays?\b"), "xray"),
+    (re.compile(r"\b(ct|mri|mr|xray|pet|ultrasound)\s(?:scan|image|imaging)s?\b"), r"\1"),
     (re.compile(r"\b(left|right)(?:[\s-]sided|\s+hand\s+side|\s+side)\b"), r"\1"),
     (re.compile(r"\bboth\s+sides\b|\bbilaterally\b|\bbilateral\b"), "both"),
 )

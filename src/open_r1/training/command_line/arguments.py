@@ -210,6 +210,10 @@ class VQAArguments(RewardSettings, QuestionArguments):
         if isinstance(self.reward_funcs, str):  # as a YAML file may write it
             self.reward_funcs = [self.reward_funcs]
         require_rewards(self.reward_funcs)
+        if bool(self.judge) != ("judge" in self.reward_funcs):
+            raise UserError(
+                "--reward_funcs judge and --judge URL MODEL belong together: one names the reward, the other the model"
+            )
         self.check()
         self._check_curriculum()
         if self.tokens_per_micro_batch is not None and self.tokens_per_micro_batch < 1:

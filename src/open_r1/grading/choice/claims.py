@@ -1,8 +1,7 @@
-"""What a piece of text claims: one offered letter, or nothing. The reading half of `grader`.
+"""Claims: the last sentence of a text that says what the answer is. The rules are listed in `grader`.
 
-`read_statement` reads text that is nothing but an answer; `last_claim` finds the last sentence that says what the
-answer is; `last_line` reads a letter on a line of its own. The rules are listed in `grader`. All patterns have
-bounded repeats only and claims are looked for from the end, so time is linear in the length of the text.
+All patterns have bounded repeats only and claims are looked for from the end, so time is linear in the length of the
+text.
 """
 
 import re
@@ -13,8 +12,6 @@ from functools import lru_cache
 from open_r1.grading.choice.later_statements import contradicted
 from open_r1.grading.choice.option_texts import (
     ALSO,
-    EDGES,
-    ENDS,
     REACH,
     after_option,
     fold_text,
@@ -22,120 +19,15 @@ from open_r1.grading.choice.option_texts import (
     options_beginning,
     plain_text,
     text_pattern,
-    whole_words,
-    without_article,
 )
-
-# ------------------------------------------------------------------------------ one short statement of an answer
-
-_LEAD = re.compile(
-    r"(?:(?:the|my)\s{1,3})?(?:(?:final|correct|best|right)\s{1,3})?(?:answer|option|choice|letter)"
-    r"(?:\s{0,3}:\s{0,3}|\s{1,3})(?:(?:option|choice|letter)\s{1,3})?|(?:选项|答案|正解|정답)\s{0,3}:?\s{0,3}",
-    re.IGNORECASE,
-)
-
-
-def read_statement(content: str, options: Mapping[str, str], cut: bool = False) -> str | None:
-    """The letter, if `content` is nothing but an answer: a letter, a letter with its text, or an option's text."""
-    content = content.strip()
-    if len(content) > 2 * longest_option(options) + 120:
-        return None
-    by_text = _option_named(content, options)
-    by_letter = _read_letter(content, options, cut)
-    if len(plain_text(content).strip(EDGES)) == 1:
-        return by_letter or by_text  # a lone letter is a letter, even where an option's text is a letter too
-    if by_letter and by_text and by_letter != by_text:
-        return None
-    return by_letter or by_text
-
-
-def _option_named(content: str, options: Mapping[str, str]) -> str | None:
-    """The letter of the one option whose full text is `content`."""
-    folded = fold_text(content)
-    letters = [letter for letter, text in options.items() if folded and fold_text(text) == folded]
-    if not letters and not folded.startswith("a "):  # "A chest X-ray" may begin with a letter
-        bare = without_article(folded)
-        letters = [letter for letter, text in options.items() if bare and without_article(fold_text(text)) == bare]
-    return letters[0] if len(letters) == 1 else None
-
-
-def _read_letter(content: str, options: Mapping[str, str], cut: bool = False) -> str | None:
-    """The letter, if `content` is an offered letter alone or beside its own option's text."""
-    text = plain_text(content).strip()
-    lead = _LEAD.match(text)
-    if lead and lead.end() < len(text):
-        text = text[lead.end() :]
-    trailing = _trailing_letter(text, options)
-    if trailing is not None:
-        return trailing
-    text = text.strip(EDGES) + (" " if text[-1:].isspace() else "")
-    letter, after = text[:1].upper(), text[1:]
-    if letter not in options or not text[:1].isascii() or (after[:1].isascii() and after[:1].isalnum()):
-        return None
-    body = after.strip(EDGES)
-    if not body or _fits(letter, after, options, cut):
-        return letter
-    repeated = all(piece.upper() == letter for piece in re.split(r"[\s,;/()]+", body))
-    return letter if repeated and _option_named(body, options) is None else None
-
-
-def _beside(after: str) -> tuple[str, str]:
-    """The text that stands beside a letter, read twice: without the letter's mark, and without any sign before it.
-
-    The first keeps the sign of "B) -5 mm", the second drops the dash of "C - Pneumonia".
-    """
-    return after.lstrip(" \t\n)].:,;"), after.lstrip(EDGES)
-
-
-def _fits(letter: str, after: str, options: Mapping[str, str], cut: bool) -> bool:
-    """Whether the text after a letter is that option's text: in full, or after a mark (`C)`, `C:`) in part."""
-    option_text = fold_text(options[letter])
-    other_texts = {fold_text(text) for other_letter, text in options.items() if other_letter != letter}
-    bodies = [fold_text(body) for body in _beside(after)]
-    bodies += [without_article(body) for body in bodies if body.startswith("the ")]
-    for body in bodies:
-        if body == option_text:
-            return True
-        if body in other_texts:
-            return False
-    if after.lstrip()[:1] not in tuple(")].:,;-"):
-        return False
-    return any(
-        (cut and option_text.startswith(body)) or whole_words(body) in whole_words(option_text) for body in bodies
-    )
-
-
-def _trailing_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter of "Pneumonia (C)", if the text before it is that option's."""
-    text = text.rstrip(ENDS)
-    if len(text) < 5 or text[-1] not in ")]" or text[-3] not in "([":
-        return None
-    letter = text[-2].upper()
-    return letter if letter in options and _option_named(text[:-3], options) == letter else None
-
-
-_LINES = 64  # an answer below more lines than that is still found; only they are compared with it
-
-
-def last_line(text: str, options: Mapping[str, str]) -> str | None:
-    """The letter on the last line, unless a line above it reads as another answer (a list of the options)."""
-    lines = [line for line in text.rstrip().rsplit("\n", _LINES)[-_LINES:] if line.strip()]
-    if len(lines) < 2 or len(lines[-1]) > 2 * longest_option(options) + 120:
-        return None
-    letter = _read_letter(lines[-1].strip(), options)
-    if letter is None or any(read_statement(line, options) not in (None, letter) for line in lines[:-1]):
-        return None
-    return letter
-
-
-# ----------------------------------------------------------------------------------------- claims in a sentence
-
+from open_r1.grading.choice.statements import beside
 
 _CLAIMS = 64  # a claim before that many later mentions of an answer is not the final one
 
 # Searched in lower case (patterns that ignore case are ten times slower over a long text).
 _ANSWER = re.compile(
     r"\b(?:answers?|ans(?=\s{0,2}[.:])|(?:correct|right|best|final|my)\s{1,3}(?:option|choice|letter|selection)"
+    r"|the\s{1,3}(?:option|choice)(?=\s{0,2}(?:is\b|:))"
     r"|respuesta|r[ée]ponse|antwort|resposta|risposta|antwoord|odpowied[zź]|cevap|yan\u0131t|đáp án|jawaban|svar(?:et)?"
     r"|\u043e\u0442\u0432\u0435\u0442|الإجابة|الجواب|उत्तर|คำตอบ)\b"  # the escapes: Russian otvet, Turkish yanit
     r"|(?P<cjk>答案|正确的?选项|应?选择|選擇|故选|应选|應選|答え|正解|解答|정답|답은)"
@@ -145,7 +37,8 @@ _FILLER = re.compile(
     r"|(?P<link>[:=\-→]{1,4}>?"
     r"|(?:is|are|be|as\s{1,3}follows|es|est|ist|lautet|é|è|jest|adalah|là|är|är\s{1,3}|este|هي|هو|है|คือ)(?!\w)"
     r"|应该是|應該是|应该|应为|为|為|是|选(?!项)|選(?!項)|は|が|은|는)"
-    r"|(?:would|should|must|will|to|for|the|this|that|question|problem|above|therefore|thus|hence|clearly|definitely"
+    r"|(?:would|should|must|will|to|for|the|this|that|among|these|those|options|choices|here|image|in|of|given"
+    r"|question|problem|above|therefore|thus|hence|clearly|definitely"
     r"|most|likely|probably|correct|right|best|final|option|choice|letter|la|el|le|opción|opcion|correcta|correta|letra"
     r"|lettre|correcte|opción|opção|lettera|corretta|buchstabe|richtige|правильный|вариант|буква|الصحيحة|सही)(?!\w)"
     r"|正确答案|正确|正解|选项|的",
@@ -186,14 +79,20 @@ _POINTER = re.compile(
     r"(?:'s|\s{1,2}(?:is|should\s{1,2}be|must\s{1,2}be|has\s{1,2}to\s{1,2}be|would\s{1,2}be))"
     r"|\b(?:i|we)(?:'d|'ll|\s{1,2}(?:would|will|should|must|can|therefore|thus|finally|now))?"
     r"\s{1,2}(?:choose|pick|select|go\s{1,2}with|opt\s{1,2}for|say)"
-    r"|(?:^|[.!?;\n])\s{0,3}(?:therefore|thus|so|hence|accordingly|consequently|in\s{1,2}conclusion|conclusion|finally"
+    r"|\b(?:is|be)\s{0,2}:"
+    r"|\b(?:which\s{1,2}is|which\s{1,2}corresponds\s{1,2}to|i\.e\.,?)\s{1,2}(?:option|choice|answer)"
+    r"|(?:^|[.!?;\n])\s{0,3}(?:(?:it\s{1,2})?(?:looks|seems)\s{1,2}like|(?:most\s{1,2})?(?:probably|likely)"
+    r"|i\s{1,2}(?:think|believe|guess)(?:\s{1,2}(?:that\s{1,2})?it(?:'s|\s{1,2}is))?)"
+    r"|(?:^|[.!?;,\n])\s{0,3}(?:therefore|thus|so|hence|accordingly|consequently|in\s{1,2}conclusion|conclusion|finally"
     r"|overall|i\s{1,2}choose|choose)\s{0,2}[,:]?(?:\s{1,2}(?:it\s{1,2}is|i\s{1,2}choose|we\s{1,2}choose))?"
     r"|(?:因此|所以|综上(?:所述)?|(?<![不故应應])选(?![项择]))\s{0,2}[,:]?)"
     r"(?:\s{1,3}(?:most|likely|probably|clearly|definitely|therefore|thus|option|choice|letter|the|answer)){0,6}?"
     r"(?P<end>[\s\"'(\[]{0,4})(?=[a-z](?![a-z0-9]))"
 )
 _LEAST = re.compile(
-    r"\b(?:least|less|unlikely|wrong|incorrect|false|excluded|other|except)\b[^.!?;\n]{0,60}$", re.IGNORECASE
+    r"\b(?:least|less|unlikely|wrong|incorrect|false|excluded|other|except|first|second|third|next|last|another)\b"
+    r"[^.!?;\n]{0,60}$",
+    re.IGNORECASE,
 )
 _IS_RIGHT = re.compile(
     r"\s{1,3}(?:is|would\s{1,2}be|seems|appears\s{1,2}to\s{1,2}be|must\s{1,2}be|should\s{1,2}be)\s{1,2}"
@@ -342,7 +241,7 @@ def _letter_at(text: str, at: int, options: Mapping[str, str]) -> str | None:
     matching, _ = options_beginning(text[at:], options)
     if matching and letter not in matching and len(fold_text(options[matching[0]])) > 1:
         return None  # the letter is the beginning of another option's text
-    for body in _beside(following):
+    for body in beside(following):
         letters, remainder = options_beginning(body, options)
         if letter in letters:
             return None if _list_goes_on(remainder, letter, options) else letter
