@@ -33,6 +33,7 @@ from open_r1.data.preparation.finished_sets import (
     size_of,
     write_manifest,
 )
+from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, stored_key
 from open_r1.data.rows import Dropped
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 
@@ -304,11 +305,13 @@ class _Build:
         stage.mkdir()
         dropped = [row for row in self.questions.dropped if label in (row.modality, row.task)]
         used: Members = {side: array("I") for side in SIDES}
+        keys: dict[str, SplitKeys] = {}
         hashes: dict[Path, str] = {}
         sides: list[Split] = [side for side in SIDES if members[side]]
         with tqdm(total=sum(map(len, members.values())), desc=final.name, unit="", disable=None) as bar:
             for side in sides:
-                rows = self._rows(members[side], pack, used[side], dropped, bar)
+                keys[side] = SplitKeys()
+                rows = self._rows(members[side], pack, used[side], dropped, keys[side], bar)
                 files = write_split(stage / side, rows, FEATURES, side)
                 hashes |= {stage / side / name: digest for name, digest in files.items()}
                 if not used[side]:
@@ -319,6 +322,7 @@ class _Build:
         write_dict(stage, [*sides])
         report = set_report(label, self.questions, used, pack.content, dropped)
         write_json(stage / REPORT, report)
+        write_json(stage / KEYS_FILE, {side: side_keys.as_json() for side, side_keys in keys.items()})
         settings = self.preparation.settings()
         content = {"version": FORMAT_VERSION, "label": label, "settings": settings, "inputs": inputs, "report": report}
         write_manifest(stage, content, hashes)
@@ -326,9 +330,9 @@ class _Build:
         return Prepared(final, True, report)
 
     def _rows(
-        self, indices: array, pack: Pack, used: array, dropped: list[Dropped], bar: tqdm
+        self, indices: array, pack: Pack, used: array, dropped: list[Dropped], keys: SplitKeys, bar: tqdm
     ) -> Iterator[dict[str, Any]]:
-        """The rows of one side as their images get ready; fills `used` and `dropped`."""
+        """The rows of one side as their images get ready; fills `used`, `dropped` and `keys`."""
         questions = self.questions
         for index, texts in zip(indices, questions.texts(indices), strict=True):
             bar.update()
@@ -339,8 +343,10 @@ class _Build:
                 dropped.append(Dropped(where, error.reason, str(error), modality, task))
                 continue
             used.append(index)
+            data = pack.read(image)
+            keys.add([(f"{pack.content(image):016x}", stored_key(data))], texts.problem, texts.solution)
             yield {
-                "image": {"bytes": pack.read(image), "path": texts.image},
+                "image": {"bytes": data, "path": texts.image},
                 "problem": texts.problem,
                 "solution": texts.solution,
                 "id": f"{questions.number[index]:016x}",

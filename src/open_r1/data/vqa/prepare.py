@@ -34,10 +34,10 @@ from open_r1.data.preparation.finished_sets import (
     size_of,
     write_manifest,
 )
+from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, keys_in, overlaps_between, stored_key
 from open_r1.data.rows import Dropped, row_id
 from open_r1.data.vqa.forms import SPLITS, input_files
 from open_r1.data.vqa.image_files import ImageFiles
-from open_r1.data.vqa.overlaps import KEYS_FILE, SplitKeys, keys_in, overlaps_between, stored_key
 from open_r1.data.vqa.questions import ReaderContext
 from open_r1.data.vqa.reading import Members, SetReading
 from open_r1.data.vqa.registry import SOURCES, source_name

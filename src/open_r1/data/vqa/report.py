@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, overlaps_within, total
 from open_r1.data.rows import Dropped
-from open_r1.data.vqa.overlaps import KEYS_FILE, SplitKeys, overlaps_within, total
 from open_r1.data.vqa.questions import VqaQuestion
 from open_r1.vocabulary.answer_types import AnswerType
 

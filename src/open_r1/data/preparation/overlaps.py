@@ -5,7 +5,8 @@ still share the first; two published files of the same pixels still share the se
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,14 @@ import datasets
 from open_r1.common.atomic_files import parse_json, read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.answer_texts import as_read
+from open_r1.grading.problems import options_in, solution_letter
 
 KEYS_FILE = "keys.json"
 """In the folder of a set: the keys of its images and questions by split, for later comparisons."""
+
+_PAIRS = ("images", "questions")
+_WORD = re.compile(r"\w+")
+_MARK = re.compile(r"(?<![^\s,])[A-Z]\)")  # of an option
 
 
 @dataclass
@@ -26,27 +32,28 @@ class SplitKeys:
 
     images: set[tuple[str, str]] = field(default_factory=set)
     """(key of the published file, "" where it is not known; key of the stored bytes) of every image."""
-    questions: dict[str, int] = field(default_factory=dict)
-    """Key of images, question and answer -> how many rows have it."""
+    questions: list[tuple[str, str]] = field(default_factory=list)
+    """For every row the key of its images, question and answer, by either key of the images."""
     shown: list[tuple[str, ...]] = field(default_factory=list)
     """For every row the stored keys of its images."""
 
-    def add(self, images: list[tuple[str, str]], problem: str, solution: str) -> None:
+    def add(self, images: Sequence[tuple[str, str]], problem: str, solution: str) -> None:
         """Count one row."""
         self.images.update(images)
-        key = question_key([stored for _, stored in images], problem, solution)
-        self.questions[key] = self.questions.get(key, 0) + 1
-        self.shown.append(tuple(stored for _, stored in images))
+        originals, stored = [key for key, _ in images], [key for _, key in images]
+        asked = question_text_key(problem, solution)
+        self.questions.append((_joined(originals, asked) if all(originals) else "", _joined(stored, asked)))
+        self.shown.append(tuple(stored))
 
     def as_json(self) -> dict[str, Any]:
         """What is kept of them in KEYS_FILE."""
-        return {"images": sorted(map(list, self.images)), "questions": self.questions, "shown": self.shown}
+        return {"images": sorted(self.images), "questions": self.questions, "shown": self.shown}
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> "SplitKeys":
         """The keys that `as_json` wrote."""
-        images = {(str(original), str(stored)) for original, stored in value["images"]}
-        return cls(images, dict(value["questions"]), [tuple(keys) for keys in value["shown"]])
+        images, questions = ([(str(file), str(stored)) for file, stored in value[name]] for name in _PAIRS)
+        return cls(set(images), questions, [tuple(keys) for keys in value["shown"]])
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,22 @@ class Overlap:
     """Questions of the one that are in the other with the same images, question and answer."""
 
 
-def question_key(stored_images: list[str], problem: str, solution: str) -> str:
-    """A key for images, question and answer, whatever the case and the blanks of the texts."""
-    parts = [*stored_images, as_read(problem).casefold(), as_read(solution).casefold()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def question_text_key(problem: str, solution: str) -> str:
+    """A key for question and answer, whatever the case, the order and the marks of options.
+
+    The right option counts by its text, so that a question in the published form and on lines is one question.
+    """
+    try:
+        options = options_in(problem)
+        solution = options[solution_letter(solution)]
+    except (UserError, KeyError):
+        pass  # no question of choice
+    words = sorted(_WORD.findall(_MARK.sub(" ", problem).casefold()))
+    return "\n".join([" ".join(words), as_read(solution).casefold()])
+
+
+def _joined(image_keys: Sequence[str], asked: str) -> str:
+    return hashlib.sha256("\n".join([*image_keys, asked]).encode()).hexdigest()[:16]
 
 
 def overlap(tested: SplitKeys, trained: SplitKeys) -> Overlap:
@@ -78,13 +97,17 @@ def overlap(tested: SplitKeys, trained: SplitKeys) -> Overlap:
     by_file = {pair for pair in tested.images if pair[0] in originals}
     shared = by_file | {pair for pair in tested.images if pair[1] in stored_keys}
     shared_stored = {stored for _, stored in shared}
+    questions_by_file = {key for key, _ in trained.questions if key}
+    questions_stored = {key for _, key in trained.questions}
     return Overlap(
         images=len(shared),
         of_images=len(tested.images),
         by_file=len(by_file),
         questions=sum(any(key in shared_stored for key in keys) for keys in tested.shown),
         of_questions=len(tested.shown),
-        same_question=sum(count for key, count in tested.questions.items() if key in trained.questions),
+        same_question=sum(
+            original in questions_by_file or stored in questions_stored for original, stored in tested.questions
+        ),
     )
 
 
