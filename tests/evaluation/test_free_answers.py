@@ -124,6 +124,15 @@ def test_a_report_never_mixes_them(tmp_path: Path) -> None:
     assert published["accuracy"] == 75
 
 
+def test_the_page_shows_what_was_expected_in_place_of_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "mixed.jsonl", [*answers("CT", 2, questions=2), *opened("heart")], **ABOUT, tested_on="CT")
+    write_report([path], tmp_path / "report", with_items=True)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "open-0? (expected: left lung or lung on the left)" in page
+    write_report([path], tmp_path / "without")
+    assert "left lung" not in (tmp_path / "without" / "report.html").read_text()
+
+
 def test_the_error_is_clustered_by_image(tmp_path: Path) -> None:
     path = write(tmp_path / "closed.jsonl", closed(4), **ABOUT)  # two images right, two wrong: as four questions
     write_report([path], tmp_path / "report")

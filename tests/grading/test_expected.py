@@ -46,6 +46,11 @@ def test_the_answer_type_follows_from_the_question(problem: str, solution: str, 
     assert Expected.of({"problem": problem, "solution": solution}).answer_type is kind
 
 
+@pytest.mark.parametrize("spelling", ["CLOSED ", "closed", "Close-ended"])
+def test_published_spellings_of_answer_types_are_read(spelling: str) -> None:
+    assert expected("yes", spelling).answer_type is AnswerType.CLOSED
+
+
 def test_a_choice_is_graded_as_ever() -> None:
     row = {"problem": "What? A)CT, B)MRI", "solution": "<answer> B </answer>"}
     question = Expected.of(row)

@@ -1,12 +1,14 @@
 """Rewards of one's own: found by file or module, checked with made-up completions, recorded with their hash."""
 
 import hashlib
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
 from open_r1.common.errors import UserError
+from open_r1.common.library_messages import leave_out_library_messages
 from open_r1.rewards.custom import load_custom, records_of
 from open_r1.rewards.registry import require_rewards, rewards_for
 from open_r1.training.recovery.resume import changes
@@ -121,6 +123,15 @@ def test_tensors_and_none_are_values() -> None:
     for values in (torch.tensor([1.0, 2.0]), [torch.tensor(1.0), None], [True, 2]):
         assert len(guard.guarded(lambda completions, values=values, **_: values)(completions=["a", "b"])) == 2
         guard.require_sound("cpu")
+
+
+def test_trl_does_not_print_the_question_that_no_reward_speaks_about(caplog: pytest.LogCaptureFixture) -> None:
+    leave_out_library_messages()
+    logger = logging.getLogger("trl.trainer.grpo_trainer")
+    logger.warning("All reward functions returned None for the following kwargs:\n{'problem': 'secret'}")
+    logger.warning("Something else")
+    assert "secret" not in caplog.text
+    assert "Something else" in caplog.text
 
 
 def test_a_continued_run_says_that_the_reward_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

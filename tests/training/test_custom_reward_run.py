@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from judge_server import judge_server
 from text_trainings import train
 
 from open_r1.common.errors import UserError
@@ -82,6 +83,32 @@ def test_a_reward_that_goes_wrong_stops_in_one_line_and_the_run_goes_on_from_its
     train(monkeypatch, checkpoint, data, run, *flags)
     assert f"the reward {path}:spread has changed since this run began" in capsys.readouterr().out
     assert json.loads((run / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_judge_that_fails_now_and_then_loses_nothing(tmp_path, monkeypatch, checkpoint, capsys):
+    """Every second call fails for good: those completions are rewarded by the other rewards alone."""
+    monkeypatch.setattr("open_r1.grading.judge.endpoint._PAUSE", 0.0)
+    rows = [{"problem": f"What is {n}?", "solution": "the liver", "answer_type": "open"} for n in range(16)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def answer(prompt: str, _: int) -> str | tuple[int, str]:
+        return (404, "no") if sum(prompt.encode()) % 2 else "DIFFERENT"
+
+    with judge_server(answer) as server:
+        flags = ["--reward_funcs", "judge", "spread.py:spread", "--judge", server.url, "m"]
+        flags += ["--judge_cache", str(tmp_path / "cache.jsonl"), "--num_generations", "4"]
+        (tmp_path / "spread.py").write_text(SPREAD)
+        monkeypatch.chdir(tmp_path)
+        step = train(monkeypatch, checkpoint, path, tmp_path / "run", *flags)
+        assert server.requests
+    assert step["rewards/spread/mean"] > 0
+    assert step["rewards/judge_reward/mean"] == 0
+    printed = capsys.readouterr().out
+    assert "judge: no judgement on" in printed
+    assert "liver" not in printed
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
 
 
 def _forget(path: Path) -> None:

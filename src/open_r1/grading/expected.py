@@ -12,7 +12,7 @@ from open_r1.grading.free.answer_texts import polarity, statement
 from open_r1.grading.free.same_answer import is_any
 from open_r1.grading.grader import Grade, Outcome, grade
 from open_r1.grading.problems import options_in
-from open_r1.vocabulary.answer_types import AnswerType, yes_or_no
+from open_r1.vocabulary.answer_types import AnswerType, parse_answer_type, yes_or_no
 
 _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _PROSE = 300  # characters that a closed answer may have over its longest reference and still be one
@@ -61,13 +61,13 @@ def _expected(problem: str, solution: str, answer_type: str, aliases: tuple[str,
 
 def _type_of(problem: str, solution: str, answer_type: str) -> AnswerType:
     if answer_type:
-        try:
-            return AnswerType(answer_type)
-        except ValueError:
+        kind = parse_answer_type(answer_type)
+        if kind is None:
             raise UserError(
                 f"there is no answer type {answer_type!r:.100}, so an answer could not be graded; "
                 f"choose one of {', '.join(AnswerType)}"
-            ) from None
+            )
+        return kind
     try:
         options_in(problem)
         return AnswerType.CHOICE

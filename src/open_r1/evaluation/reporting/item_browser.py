@@ -73,7 +73,7 @@ def build_browser(
     answers: dict[str, list[Result | None]] = {}
     for place, members in enumerate(runs.values()):
         for scored_run in members:
-            for result in scored_run.file.results:
+            for result in (*scored_run.file.results, *scored_run.file.free):
                 results = answers.setdefault(result.id, [None] * len(runs))
                 results[place] = results[place] or result
     total = len(answers)
@@ -91,7 +91,7 @@ def build_browser(
         )
     places = _small_images(scored, answers, image_root, image_bytes, browser)
     for results, (modality, task) in zip(answers.values(), cells, strict=True):
-        question, options, right = _question(_some_result(results).problem, _some_result(results).solution)
+        question, options, right = _shown_question(_some_result(results))
         places_of_labels = browser.modalities.index(modality), browser.tasks.index(task)
         answers_of_runs = [None if result is None else _answer(result) for result in results]
         image_place = NO_IMAGE if modality == TEXT else places.get(_some_result(results).image, NOT_HERE)
@@ -116,6 +116,13 @@ def _answer(result: Result) -> Answer:
     votes = Counter(sample.letter or "?" for sample in result.samples or ())
     counted = ", ".join(f"{letter} {count}" for letter, count in votes.most_common())
     return [OUTCOMES.index(result.outcome), result.letter, text, *([counted] if counted else [])]
+
+
+def _shown_question(result: Result) -> tuple[str, list[str], int]:
+    """As `_question`; a closed or open question with what is expected in place of options."""
+    if result.answer_type is None:
+        return _question(result.problem, result.solution)
+    return f"{result.problem} (expected: {' or '.join(result.expected.references)})", [], -1
 
 
 @lru_cache(maxsize=1 << 16)
