@@ -27,6 +27,14 @@ def test_an_open_answer_is_graded_as_labelled(solution: str, text: str, outcome:
     assert grade_answer(text, expected(solution, "open")) == (Outcome(outcome), answer)
 
 
+def test_an_answer_of_ten_thousand_characters_is_compared_in_whole() -> None:
+    long = "the left lung shows an opacity of 5 mm, " * 250
+    question = expected(long, "open")
+    assert grade_answer(f"<answer>{long}</answer>", question).outcome is Outcome.CORRECT
+    assert grade_answer(f"<answer>{long.replace('5 mm', '5 cm', 1)}</answer>", question).outcome is Outcome.WRONG
+    assert grade_answer(f"<answer>{long[:-40]}</answer>", question).outcome is Outcome.WRONG
+
+
 def test_an_alias_counts() -> None:
     question = expected("computed tomography", "open", ("CT", "CT scan"))
     assert grade_answer("<answer>CT</answer>", question).outcome is Outcome.CORRECT

@@ -113,6 +113,18 @@ def test_nobody_there_is_a_failure_and_is_asked_again_later(tmp_path: Path) -> N
         assert judge.verdicts(ASKED) == [Verdict.SAME, Verdict.DIFFERENT]
 
 
+def test_a_server_that_is_gone_does_not_hold_up_a_batch() -> None:
+    asked = [Question("Where?", f"place {number}", "left lung") for number in range(500)]
+    with judge_server(lambda *_: (500, "broken")) as server:
+        judge = Judge(Endpoint(server.url, "m"))
+        assert judge.verdicts(asked) == [Verdict.FAILED] * 500
+        assert len(server.requests) < 3 * 3 * 16 + 3 * 16  # of 3,000
+        assert judge.last_error is not None
+    with judge_server(by_side) as server:  # and the next batch is asked again
+        judge.endpoint = Endpoint(server.url, "m")
+        assert judge.verdicts(ASKED) == [Verdict.SAME, Verdict.DIFFERENT]
+
+
 def test_texts_go_to_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with judge_server(lambda *_: (307, "")) as server:
         assert Judge(Endpoint(server.url, "m")).verdicts(ASKED[:1]) == [Verdict.FAILED]
@@ -150,7 +162,16 @@ def test_an_address_may_be_written_in_three_ways(url: str, address: str) -> None
 
 
 @pytest.mark.parametrize(
-    "words", [["m"], ["localhost:8000", "m"], ["ftp://x", "m"], ["http://", "m"], ["http://x", ""], ["http://[", "m"]]
+    "words",
+    [
+        ["m"],
+        ["localhost:8000", "m"],
+        ["ftp://x", "m"],
+        ["http://", "m"],
+        ["http://x", ""],
+        ["http://[", "m"],
+        ["http://u:key@x", "m"],
+    ],
 )
 def test_what_is_no_address_is_refused(words: list[str]) -> None:
     with pytest.raises(UserError, match="--judge"):

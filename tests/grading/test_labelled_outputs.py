@@ -1,5 +1,6 @@
 """Outputs of kinds that models write, as a careful reader reads them, and every way to change one's mind."""
 
+import random
 from itertools import product
 
 import pytest
@@ -85,6 +86,22 @@ def test_the_table_is_large_and_has_no_row_twice() -> None:
 def test_a_claim_never_counts_after_a_change_of_mind(claim: str) -> None:
     for change, space, frame in product(CHANGES, (" ", "\n", "\n\n"), ("{}", "<answer>{}</answer>")):
         text = frame.format(claim + space + change)
+        assert extract_answer(text, DISEASE) != "A", text
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_no_words_at_all_keep_a_claim_before_another_letter(claim: str) -> None:
+    """Words that no list holds, in any language of these letters, around another option's letter."""
+    draw = random.Random(claim)
+
+    def word() -> str:
+        return "".join(draw.choices("aeioubdfgklmnprstvz", k=draw.randint(4, 9)))
+
+    for _ in range(500):
+        before, after = (" ".join(word() for _ in range(draw.randint(0, 5))) for _ in range(2))
+        letter = draw.choice(["B", "(B)", "B)", "option B", "**B**", "B) Pleural effusion", "Pleural effusion (B)"])
+        end = draw.choice([".", "!", "", "\n", ";"])
+        text = f"{claim}{draw.choice([' ', chr(10)])}{before.capitalize()} {letter} {after}{end}"
         assert extract_answer(text, DISEASE) != "A", text
 
 

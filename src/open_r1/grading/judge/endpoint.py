@@ -19,6 +19,7 @@ KEY_VARIABLE = "OPEN_R1_JUDGE_KEY"
 
 _ATTEMPTS = 3
 _PARALLEL = 16
+_GIVE_UP = 2 * _PARALLEL  # failures in a row
 _TIMEOUT = 120.0  # seconds for one reply
 _PAUSE = 0.5  # seconds before the second attempt; twice that before the third
 _REPLY_BYTES = 1 << 20
@@ -59,6 +60,8 @@ def endpoint_of(words: Sequence[str]) -> Endpoint:
     try:
         parts = urlsplit(words[0])
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        if usable and "@" in parts.netloc:
+            raise UserError(f"--judge: a key does not belong into an address; put it into {KEY_VARIABLE}")
     except ValueError:
         usable = False
     if not usable:
@@ -91,11 +94,25 @@ class Reply:
 
 
 def ask_all(endpoint: Endpoint, prompts: Sequence[str]) -> list[Reply]:
-    """Ask all prompts, several at once, each up to three times; an endpoint that fails costs no exception."""
+    """Ask all prompts, several at once, each up to three times; an endpoint that fails costs no exception.
+
+    Where many prompts in a row came back without a reply, the rest are not asked: a server that is gone or hangs would
+    otherwise hold up a training for hours.
+    """
     if not prompts:
         return []
+    in_a_row = 0  # of failures; threads may lose a count, which asks a few more
+
+    def ask(prompt: str) -> Reply:
+        nonlocal in_a_row
+        if in_a_row >= _GIVE_UP:
+            return Reply(None, f"not asked after {_GIVE_UP} failures in a row")
+        reply = _ask(endpoint, prompt)
+        in_a_row = in_a_row + 1 if reply.text is None else 0
+        return reply
+
     with ThreadPoolExecutor(min(_PARALLEL, len(prompts)), thread_name_prefix="judge") as pool:
-        return list(pool.map(lambda prompt: _ask(endpoint, prompt), prompts))
+        return list(pool.map(ask, prompts))
 
 
 def _ask(endpoint: Endpoint, prompt: str) -> Reply:
