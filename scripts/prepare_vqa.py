@@ -50,6 +50,7 @@ def parser() -> CommandParser:
     add("--against", nargs="+", type=Path, default=[], metavar="DIR", help="prepared sets to look for shared images in")
     add("--limit", type=int, help="questions of each split, for a trial")
     add("--drop_repeats", action="store_true", help="leave out questions that repeat one with its images and answer")
+    add("--drop_leaks", action="store_true", help="train on no image of a later split, or of the tests of --against")
     add("--overwrite", action="store_true", help="build a complete set anew")
     add("--strict", action="store_true", help="exit with status 1 if a question was dropped")
     return p
@@ -77,6 +78,7 @@ def main() -> int:
                 args.num_workers,
                 args.limit,
                 args.drop_repeats,
+                args.drop_leaks,
                 args.overwrite,
                 tuple(args.against),
             )

@@ -341,6 +341,12 @@ def test_a_file_of_answers_alone_is_refused(tmp_path: Path) -> None:
         prepared("mmmu", [f"validation={path}"], tmp_path / "out")
 
 
+def test_the_real_file_of_answers_alone_is_refused(real_dir: Path, tmp_path: Path) -> None:
+    path = real_dir / "forms/mmmu/mmmu/answer_dict_val.json"
+    with pytest.raises(UserError, match=r"answer_dict_val.json is no file of MMMU .* its rows have question_type"):
+        prepared("mmmu", [f"validation={path}"], tmp_path / "out")
+
+
 def test_real_rows_of_mmmu_pro(real_dir: Path, tmp_path: Path) -> None:
     (hub,) = prepared("mmmu_pro", real_dir / "forms/mmmu_pro_hub", tmp_path / "hub")
     assert [row["solution"][9] for row in rows_of(hub, "test")] == ["E", "A"]

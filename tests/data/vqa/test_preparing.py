@@ -267,6 +267,28 @@ def test_what_is_no_prepared_set_is_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_train_can_leave_out_what_later_splits_and_other_sets_test_on(folder: Path, tmp_path: Path) -> None:
+    other = rad_folder(tmp_path / "other", [rad_row(n, phrase_type="test_para") for n in (0, 1, 24)])
+    (tested,) = prepared("vqa_rad", other, tmp_path / "other out")
+    (plain,) = prepared("vqa_rad", folder, tmp_path / "plain")
+    (clean,) = prepared("vqa_rad", folder, tmp_path / "clean", drop_leaks=True)
+    (cleaner,) = prepared("vqa_rad", folder, tmp_path / "cleaner", drop_leaks=True, against=(tested.folder,))
+    assert [len(rows_of(data_set, "train")) for data_set in (plain, clean, cleaner)] == [24, 22, 20]
+    assert all(rows_of(data_set, "test") == rows_of(plain, "test") for data_set in (clean, cleaner))
+    assert [row for row in rows_of(plain, "train") if row in rows_of(clean, "train")] == rows_of(clean, "train")
+    assert clean.report["overlaps"]["train -> test"]["images"] == 0
+    assert cleaner.against[str(tested.folder)]["test -> train"]["images"] == 0
+    assert "  train: 4 questions were left out for images that something is tested on" in report_lines([cleaner])
+    with pytest.raises(UserError, match=r"held out \(was .*--overwrite builds it anew"):
+        prepared("vqa_rad", folder, tmp_path / "clean", drop_leaks=True, against=(tested.folder,))
+
+
+def test_a_train_split_of_leaks_alone_is_refused(tmp_path: Path) -> None:
+    folder = rad_folder(tmp_path / "in", [rad_row(1), rad_row(1, phrase_type="test_para")])
+    with pytest.raises(UserError, match="every train question shows an image of a later split"):
+        prepared("vqa_rad", folder, tmp_path / "out", drop_leaks=True)
+
+
 # ---------------------------------------------------------------------------------------------- refusals
 
 

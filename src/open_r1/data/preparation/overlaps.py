@@ -56,6 +56,27 @@ class SplitKeys:
         return cls(set(images), questions, [tuple(keys) for keys in value["shown"]])
 
 
+@dataclass
+class HeldOut:
+    """Images that something is tested on, so that training must not show them."""
+
+    files: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)
+
+    def add(self, keys: SplitKeys) -> None:
+        """Hold out the images of a split."""
+        self.files.update(original for original, _ in keys.images if original)
+        self.stored.update(stored for _, stored in keys.images)
+
+    def holds_any(self, images: Iterable[tuple[str, str]]) -> bool:
+        """Whether one of these images, by either key, is held out."""
+        return any(original in self.files or stored in self.stored for original, stored in images)
+
+    def lines(self) -> list[str]:
+        """All keys, in order."""
+        return [*sorted(self.files), "", *sorted(self.stored)]
+
+
 @dataclass(frozen=True)
 class Overlap:
     """How much of one split is in another."""

@@ -34,7 +34,7 @@ from open_r1.data.preparation.finished_sets import (
     size_of,
     write_manifest,
 )
-from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, keys_in, overlaps_between, stored_key
+from open_r1.data.preparation.overlaps import KEYS_FILE, HeldOut, SplitKeys, keys_in, overlaps_between, stored_key
 from open_r1.data.rows import Dropped, row_id
 from open_r1.data.vqa.forms import SPLITS, input_files
 from open_r1.data.vqa.image_files import ImageFiles
@@ -63,6 +63,7 @@ class VqaPreparation:
     num_workers: int = 1
     limit: int | None = None  # usable questions of each split
     drop_repeats: bool = False
+    drop_leaks: bool = False  # questions of other splits than test that show an image of a later split, or of `against`
     overwrite: bool = False
     against: tuple[Path, ...] = ()
 
@@ -87,8 +88,17 @@ class VqaPreparation:
 
     def settings(self) -> dict[str, Any]:
         """The settings that the bytes of a set depend on."""
-        limits = {"limit": self.limit, "drop_repeats": self.drop_repeats}
-        return {"closed": self.closed, **limits, **asdict(self.encoding)}
+        choices = {"closed": self.closed, "limit": self.limit, "drop_repeats": self.drop_repeats}
+        return {**choices, "drop_leaks": self.drop_leaks, **asdict(self.encoding)}
+
+    def held_out(self) -> HeldOut:
+        """The images of other sets that nothing but the test split may show."""
+        held_out = HeldOut()
+        for folder in self.against if self.drop_leaks else ():
+            for split, keys in keys_in(folder).items():
+                if split != "train":
+                    held_out.add(keys)
+        return held_out
 
 
 def prepare(preparation: VqaPreparation) -> list[Prepared]:
@@ -130,6 +140,20 @@ def _compared(data_set: Prepared, others: Sequence[Path]) -> Prepared:
     return Prepared(data_set.folder, data_set.is_new, data_set.report, against)
 
 
+def _nothing_left(split: str, counts: SplitCounts, dropped: Sequence[Dropped]) -> str:
+    """Why a split has no rows, and what to do."""
+    if counts.leaking:
+        return (
+            f"every {split} question shows an image of a later split or of --against, and --drop_leaks leaves it out; "
+            "leave that flag away, or the files of this split"
+        )
+    example = f"{dropped[-1].where}: {dropped[-1].detail}" if dropped else "there are none"
+    return (
+        f"no {split} question has images that can be used ({example}); give the folder of its images with "
+        "--image_root, or the files of the other splits alone with --input"
+    )
+
+
 class _Build:
     """The state of one `prepare`, step by step."""
 
@@ -169,6 +193,7 @@ class _Build:
     def _inputs(self) -> dict[str, dict[str, str]]:
         """The inputs of each part: a hash of all question files, and one of the names and sizes of its images."""
         digest = digest_of(f"{file.path.name} {sha256_file(file.path)}" for file in self.reading.files)
+        held_out = digest_of(self.preparation.held_out().lines())
         inputs = {}
         for part in self.reading.parts:
             sizes = {reference: size_of(reference, self.images.root) for reference in self.reading.images_of(part)}
@@ -178,7 +203,8 @@ class _Build:
                     f"{next(iter(sizes))!r}; give the folder that holds them as --image_root"
                 )
             lines = (f"{reference} {size}" for reference, size in sorted(sizes.items()))
-            inputs[part] = {"form": self.form.name, "question files": digest, "images": digest_of(lines)}
+            files = {"form": self.form.name, "question files": digest, "images": digest_of(lines)}
+            inputs[part] = {**files, "held out": held_out}
         return inputs
 
     def _finished(self, part: str, inputs: dict[str, str]) -> Prepared | None:
@@ -210,20 +236,20 @@ class _Build:
         keys: dict[str, SplitKeys] = {}
         counts: dict[str, SplitCounts] = {}
         dropped = list(reading.dropped)
+        held_out = self.preparation.held_out()
         splits = [split for split in SPLITS if split in reading.splits]
-        for split in splits:
+        for split in reversed(splits):  # test first: what it shows may not be trained on
             keys[split], counts[split] = SplitKeys(), SplitCounts(reading.splits[split].beyond_limit)
-            rows = self._rows(split, reading.splits[split], pack, keys[split], counts[split], dropped)
+            allowed = HeldOut() if split == "test" or not self.preparation.drop_leaks else held_out
+            rows = self._rows(split, reading.splits[split], pack, allowed, keys[split], counts[split], dropped)
             files = write_split(stage / split, rows, QUESTION_FEATURES, split)
             hashes |= {stage / split / name: digest for name, digest in files.items()}
             if not counts[split].rows:
-                example = f"{dropped[-1].where}: {dropped[-1].detail}"
-                raise UserError(
-                    f"{final.name}: no {split} question has images that can be used ({example}); give the folder of "
-                    "its images with --image_root, or the files of the other splits alone with --input"
-                )
+                raise UserError(f"{final.name}: {_nothing_left(split, counts[split], dropped)}")
+            held_out.add(keys[split])
         write_dict(stage, splits)
-        report = set_report(self._about(part), counts, keys, dropped)
+        keys = {split: keys[split] for split in splits}
+        report = set_report(self._about(part), {split: counts[split] for split in splits}, keys, dropped)
         write_json(stage / REPORT, report)
         write_json(stage / KEYS_FILE, {split: split_keys.as_json() for split, split_keys in keys.items()})
         content = {"version": FORMAT_VERSION, "kind": "vqa", "settings": self.preparation.settings(), "inputs": inputs}
@@ -248,9 +274,16 @@ class _Build:
         }
 
     def _rows(
-        self, split: str, members: Members, pack: Pack, keys: SplitKeys, counts: SplitCounts, dropped: list[Dropped]
+        self,
+        split: str,
+        members: Members,
+        pack: Pack,
+        held_out: HeldOut,
+        keys: SplitKeys,
+        counts: SplitCounts,
+        dropped: list[Dropped],
     ) -> Iterator[dict[str, Any]]:
-        """The rows of one split as their images get ready; fills `keys`, `counts` and `dropped`."""
+        """The rows of one split that show no image held out, as images get ready; fills the last three arguments."""
         occurrences: Counter[str] = Counter()
         stored_keys: dict[int, str] = {}
         questions = self.reading.questions(members.places)
@@ -262,7 +295,14 @@ class _Build:
                 error, where = pack.failed[failed], f"{split}: {question.problem:.200}"
                 dropped.append(Dropped(where, error.reason, str(error), question.modality))
                 continue
+            images = [pack.read(index) for index in indices]
+            for index, image in zip(indices, images, strict=True):
+                stored_keys[index] = stored_keys.get(index) or stored_key(image)
             originals = [f"{pack.content(index):016x}" for index in indices]
+            image_keys = list(zip(originals, (stored_keys[index] for index in indices), strict=True))
+            if held_out.holds_any(image_keys):
+                counts.leaking += 1
+                continue
             name = row_id(" ".join(originals), question.problem, question.solution)
             occurrences[name] += 1
             if occurrences[name] > 1:
@@ -270,12 +310,8 @@ class _Build:
                 if self.preparation.drop_repeats:
                     continue
                 name = row_id(f"{name} {occurrences[name]}", question.problem, question.solution)
-            images = [pack.read(index) for index in indices]
-            for index, image in zip(indices, images, strict=True):
-                stored_keys[index] = stored_keys.get(index) or stored_key(image)
-            stored = [stored_keys[index] for index in indices]
             answer_type = question.answer_type(self.preparation.closed == "marked")
-            keys.add(list(zip(originals, stored, strict=True)), question.problem, question.solution)
+            keys.add(image_keys, question.problem, question.solution)
             counts.add(question, answer_type)
             cells = zip(images, question.images, strict=True)
             yield {

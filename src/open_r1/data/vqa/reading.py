@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.rows import Dropped, RowError
-from open_r1.data.vqa.forms import InputFile
+from open_r1.data.vqa.forms import SPLITS, InputFile
 from open_r1.data.vqa.questions import LeftOut, ReaderContext, VqaQuestion
 from open_r1.vocabulary.labels import Modality
 
@@ -83,8 +83,9 @@ class SetReading:
                 yield VqaQuestion(**{**values, **lists, "modality": modality})
 
     def images_of(self, part: str) -> list[str]:
-        """The references of a part's images, in the order in which they are shown first."""
-        places = (place for members in self.parts[part].splits.values() for place in members.places)
+        """The references of a part's images, in the order of their first use, the last split first."""
+        splits = self.parts[part].splits
+        places = (place for split in reversed(SPLITS) if split in splits for place in splits[split].places)
         return list(dict.fromkeys(image for question in self.questions(places) for image in question.images))
 
     def _read_file(self, file: InputFile, spool: BinaryIO) -> None:

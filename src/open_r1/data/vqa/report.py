@@ -38,6 +38,8 @@ class SplitCounts:
     rows: int = 0
     repeated: int = 0
     """Rows whose images, question and answer were there before; they are counted in `rows` unless they are dropped."""
+    leaking: int = 0
+    """Rows that were left out because they show an image that something is tested on."""
     answer_types: Counter[str] = field(default_factory=Counter)
     marked: int = 0
     """Rows that the set itself marks as closed or open."""
@@ -61,6 +63,7 @@ class SplitCounts:
         return {
             "rows": self.rows,
             "repeated": self.repeated,
+            "leaking": self.leaking,
             "beyond the limit": self.beyond_limit,
             "answer types": dict(sorted(self.answer_types.items())),
             "closed": closed,
@@ -137,6 +140,8 @@ def _count_lines(report: Mapping[str, Any]) -> Iterator[str]:
         if counts["repeated"]:
             state = "left out" if report["repeats are dropped"] else "kept, as the set publishes them"
             yield f"  {split}: {counts['repeated']:,} questions repeat one with its images and answer ({state})"
+        if counts["leaking"]:
+            yield f"  {split}: {counts['leaking']:,} questions were left out for images that something is tested on"
         if counts["beyond the limit"]:
             yield f"  {split}: {counts['beyond the limit']:,} questions beyond --limit were left out"
     if report["folded"]:
