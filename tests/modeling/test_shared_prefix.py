@@ -17,6 +17,7 @@ from open_r1.training.grpo.rollout import GroupSampler
 from open_r1_testbed.tiny_models import Shape, build_model
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama")
+GRIDS = [(12, 16), (8, 8), (16, 8), (4, 20), (10, 10), (6, 14)]
 CASES = {
     "one prompt, lengths 1 to 10": ([[(1, 28, 28)]], [80], [[3, 10, 7, 10, 1, 5, 9, 4]]),
     "three prompts, other grids, other lengths": (
@@ -28,6 +29,11 @@ CASES = {
         [[(1, 12, 16), (1, 8, 8)], [(1, 16, 16)], []],
         [40, 33, 52],
         [[3, 10, 7], [12, 2, 5], [4, 1, 9]],
+    ),
+    "one to six images and none": (
+        [[(1, *GRIDS[(n + i) % 6]) for i in range(n)] for n in (6, 1, 0, 2, 5, 3, 4)],
+        [40, 33, 52, 30, 61, 20, 45],
+        [[3, 10, 7], [12, 2, 9], [4, 1, 12], [9, 6, 11], [1, 7, 10], [5, 5, 12], [2, 8, 11]],
     ),
     "long completions": ([[(1, 8, 8)], [(1, 14, 14)]], [80, 30], [[128, 10, 33], [5, 60, 128]]),
 }

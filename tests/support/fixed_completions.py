@@ -1,11 +1,12 @@
 """Train on completions that depend on the prompt alone, so that any number of processes can be compared.
 
 torchrun --nproc_per_node=N tests/support/fixed_completions.py CHECKPOINT OUTPUT PROMPTS ACCUMULATION STAGE TOKENS \
-    WITHOUT FSDP
+    WITHOUT FSDP SEVERAL
 
 PROMPTS are those per device; STAGE is DeepSpeed's ZeRO stage, 0 for plain DDP; TOKENS bounds a forward pass
 (--tokens_per_micro_batch), 0 for none; the first WITHOUT of four questions have no image; FSDP is 1
-under `accelerate launch` with an FSDP configuration, which then samples too, once, in earnest.
+under `accelerate launch` with an FSDP configuration, which then samples too, once, in earnest. With SEVERAL 1 the
+questions have six images, none, one and three, of different sizes, some of them the same.
 """
 
 import sys
@@ -66,14 +67,15 @@ def gathered(trainer: Any, stage: int) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     checkpoint, output, *numbers = sys.argv[1:]
-    prompts, accumulation, stage, budget, without, fsdp = (int(number) for number in numbers)
+    prompts, accumulation, stage, budget, without, fsdp, several = (int(number) for number in numbers)
+    one_each: list[Any] = [None if index < without else index for index in range(4)]
     extra: dict[str, Any] = {"deepspeed": str(RECIPES / f"zero{stage}.json")} if stage else {}
     if budget:
         extra["tokens_per_micro_batch"] = budget
     trainer = make_trainer(
         Path(checkpoint),
         Path(output),
-        [None if index < without else index for index in range(4)],
+        [[0, 1, 2, 3, 1, 0], [], [2], [1, 3, 2]] if several else one_each,
         per_device_train_batch_size=prompts,
         gradient_accumulation_steps=accumulation,
         max_steps=STEPS,

@@ -48,7 +48,7 @@ class Memory(TrainerCallback):
 
 def open_gradient(row: dict[str, Any]) -> list[Image.Image]:
     """An image that is not of one colour: of equal patches the vision tower's queries and keys get no gradient."""
-    return [] if row["image"] is None else [Image.linear_gradient("L").rotate(30 * row["image"]).convert("RGB")]
+    return [Image.linear_gradient("L").rotate(30 * number).convert("RGB") for number in tiny_trainers.colours(row)]
 
 
 def trained(name: str, checkpoint: Path, output: Path, divide: bool, like: str | None = None, **settings: Any) -> Any:

@@ -37,11 +37,18 @@ def length_reward(completions: list[Any], **_: Any) -> list[float]:
     return [len(completion[0]["content"]) / 10 for completion in completions]
 
 
+def colours(row: dict[str, Any]) -> list[int]:
+    """The numbers of the images of a row: `image` is one, None or a list."""
+    value = row["image"]
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
 def open_colour(row: dict[str, Any]) -> list[Image.Image]:
-    return [] if row["image"] is None else [Image.new("RGB", SIZES[row["image"]], COLOURS[row["image"]])]
+    return [Image.new("RGB", SIZES[number], COLOURS[number]) for number in colours(row)]
 
 
-def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], **settings: Any) -> Any:
+def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | list[int] | None], **settings: Any) -> Any:
+    """A trainer on a question for each entry of `images`: an image, none or, where all entries are lists, several."""
     settings = dict(settings)
     lora, reward = settings.pop("lora", False), settings.pop("reward", length_reward)
     model, dropout = settings.pop("model", None), settings.pop("lora_dropout", 0.0)
@@ -64,7 +71,7 @@ def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], *
     def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pairs = zip(batch["problem"], batch["image"], strict=True)
         return batch | {
-            "prompt": [build_messages(p, Mode.NOTHINK, images=int(image is not None)) for p, image in pairs]
+            "prompt": [build_messages(p, Mode.NOTHINK, len(colours({"image": image}))) for p, image in pairs]
         }
 
     config = GRPOTrainingConfig(**(arguments | settings))  # before the model: ZeRO-3 divides weights as they load
@@ -75,7 +82,7 @@ def make_trainer(checkpoint: Path, output: Path, images: Sequence[int | None], *
         train_dataset=rows.with_transform(add_prompt),
         processing_class=load_processor(checkpoint),
         open_images=open_colour,
-        image_key=lambda row: row["image"],
+        image_keys=colours,
         **options,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=dropout)
         if lora

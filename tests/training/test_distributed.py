@@ -33,12 +33,15 @@ class Layout(NamedTuple):
     """How many of the four questions have no image; with 2 one process of two has none at all."""
     fsdp: int = 0
     """1: FSDP 2 through `accelerate launch` with the CPU recipe."""
+    several: int = 0
+    """1: questions with six images, none, one and three."""
 
 
 FIRST = Layout(1, 4, 1)
 OTHERS = [Layout(1, 1, 4), Layout(2, 2, 1), Layout(2, 1, 2), Layout(2, 2, 1, budget=300), Layout(2, 2, 1, without=2)]
 ZERO = [Layout(2, 1, 2, stage=1), Layout(2, 1, 2, stage=2), Layout(2, 2, 1, stage=3), Layout(2, 2, 1, 2, budget=300)]
 ZERO.append(Layout(2, 2, 1, stage=3, without=2))
+SEVERAL = [Layout(2, 2, 1, several=1), Layout(2, 1, 2, budget=900, several=1), Layout(2, 2, 1, stage=3, several=1)]
 FSDP = [Layout(2, 1, 2, fsdp=1), Layout(2, 2, 1, budget=300, without=2, fsdp=1)]
 Results = Callable[[Layout], dict[str, Any]]
 
@@ -73,9 +76,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Resul
     return train
 
 
-@pytest.mark.parametrize("layout", [*OTHERS, *ZERO, *FSDP], ids=str)
+@pytest.mark.parametrize("layout", [*OTHERS, *SEVERAL, *ZERO, *FSDP], ids=str)
 def test_layout_of_the_prompts_does_not_change_the_training(trained: Results, layout: Layout) -> None:
-    reference, divided = trained(FIRST._replace(without=layout.without)), trained(layout)
+    reference, divided = trained(FIRST._replace(without=layout.without, several=layout.several)), trained(layout)
     assert reference["norms"][0] > 0.01
     # ACCELERATE_USE_CPU would turn DeepSpeed off without a word: the engine says what really ran
     assert divided["engine"] == ("fsdp2" if layout.fsdp else "deepspeed" if layout.stage else "torch")

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import image_key, row_images
+from open_r1.data.row_images import image_keys, row_images
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
@@ -36,7 +36,7 @@ def draw(folder: Path, count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def feed() -> ImageFeed:
-    return ImageFeed(row_images, image_key, None, torch.device("cpu"))
+    return ImageFeed(row_images, image_keys, None, torch.device("cpu"))
 
 
 def test_a_question_whose_image_is_gone_is_replaced_by_one_that_opens(tmp_path, feed):
@@ -108,7 +108,7 @@ def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, s
         train_dataset=data.with_transform(add_prompt),
         processing_class=load_processor(folder),
         open_images=row_images,
-        image_key=image_key,
+        image_keys=image_keys,
         shared_prefix=shared_prefix,
         callbacks=[Exchange(tmp_path / "bad", tmp_path / "outside")],
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tiny_trainers import LOSSES, length_reward, make_trainer, open_colour, weights
+from tiny_trainers import LOSSES, colours, length_reward, make_trainer, open_colour, weights
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -233,7 +233,7 @@ def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp
             train_dataset=Dataset.from_dict({"prompt": ["a"], "image": [None]}),
             processing_class=load_processor(checkpoint),
             open_images=open_colour,
-            image_key=lambda row: row["image"],
+            image_keys=colours,
         )
 
 

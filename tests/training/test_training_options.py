@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_trainers import LOSSES, PROBLEMS, length_reward, make_trainer, open_colour, weights
+from tiny_trainers import LOSSES, PROBLEMS, colours, length_reward, make_trainer, open_colour, weights
 from transformers import TrainerCallback
 
 from open_r1.checkpoints.loading import load_model
@@ -132,11 +132,28 @@ def test_a_image_that_several_questions_share_is_opened_once(tiny: Path) -> None
         opened_images.append(row["image"])
         return open_colour(row)
 
-    feed = ImageFeed(opened, lambda row: row["image"], load_processor(tiny).image_processor, torch.device("cpu"))
+    feed = ImageFeed(opened, colours, load_processor(tiny).image_processor, torch.device("cpu"))
     images = feed([{"image": 0}, {"image": 1}, {"image": 0}])
     assert sorted(opened_images) == [0, 1]
     assert images[0][0].values is images[2][0].values
     assert not torch.equal(images[0][0].values, images[1][0].values)
+
+
+def test_a_image_in_several_lists_is_processed_once_and_lists_keep_their_order(tiny: Path) -> None:
+    processor = load_processor(tiny).image_processor
+    feed = ImageFeed(open_colour, colours, processor, torch.device("cpu"))
+    rows: list[dict[str, Any]] = [{"image": numbers} for numbers in ([2, 0], [0, 1, 2], [], [1], [3, 3])]
+    assert feed.problems(rows) == {}
+    images = feed(rows)
+    assert feed.processed == 4
+    alone = ImageFeed(open_colour, None, processor, torch.device("cpu"))(rows)
+    assert [[image.grid.tolist() for image in row] for row in images] == [
+        [image.grid.tolist() for image in row] for row in alone
+    ]
+    for row, other in zip(images, alone, strict=True):
+        for image, expected in zip(row, other, strict=True):
+            assert torch.equal(image.values, expected.values)
+    assert images[0][0].values is images[1][2].values
 
 
 def two_images(row: dict[str, Any]) -> list[Image.Image]:
@@ -149,7 +166,7 @@ def test_several_images_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_pa
     logs = []
     for shared in (True, False):
         trainer = make_trainer(checkpoint, tmp_path / str(shared), [0, 2], shared_prefix=shared)
-        trainer.images._open, trainer.images._key = two_images, None
+        trainer.images._open, trainer.images._keys = two_images, None
         rows = list(trainer.train_dataset)
         rows[0]["prompt"] = [
             {"role": "user", "content": [{"type": "image"}, {"type": "image"}, *rows[0]["prompt"][0]["content"][1:]]}
@@ -195,11 +212,11 @@ def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(che
     inner.get_image_features = counted
     cached.train()
     assert len(looks) == 2
-    assert cached.images.opened == 2
+    assert cached.images.processed == 2
     plain = make_trainer(checkpoint, tmp_path / "plain", [0, 1], **settings)
     freeze_vision_tower(plain.model)  # after the trainer has looked: it looks at every image in every step
     plain.train()
-    assert plain.images.opened == 6
+    assert plain.images.processed == 6
     for ours, theirs in zip(cached.state.log_history[:3], plain.state.log_history[:3], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -214,7 +231,7 @@ def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path,
     settings = {"max_steps": 2, "model": frozen(tiny), "vision_cache_gib": 1e-9}
     trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)
     trainer.train()
-    assert trainer.images.opened == 4
+    assert trainer.images.processed == 4
     assert capsys.readouterr().out.count("the cache of vision features is full with 0 images") <= 1
 
 

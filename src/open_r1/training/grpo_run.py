@@ -12,7 +12,7 @@ from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.command_line import require_vllm
 from open_r1.common.errors import UserError
-from open_r1.data.row_images import image_key, row_images
+from open_r1.data.row_images import image_keys, row_images
 from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
@@ -98,7 +98,7 @@ def _train_grpo(
             processing_class=processor,
             peft_config=adapters,
             open_images=row_images,
-            image_key=image_key,
+            image_keys=image_keys,
             shared_prefix=script.shared_prefix,
             verify=script.verify_shared_prefix,
             tokens_per_micro_batch=script.tokens_per_micro_batch,

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from open_r1.checkpoints.processors import image_refusal
+from open_r1.checkpoints.qwen_resizing import qwen_size, resized_by_qwen
 from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
 from open_r1.evaluation.answering.decoder import Prompts
@@ -53,6 +54,8 @@ class Encoder:
     view: View = field(default_factory=View)
     device: str | None = None
     """Where images are scaled and cut into patches: a GPU, or None for the CPU."""
+    by_qwen: bool = False
+    """Whether qwen-vl-utils resizes images before the processor does."""
 
     def __call__(self, rows: Sequence[Row]) -> Encoded:
         """Open each image once and tokenize; rows with an image that does not open go to `failed` with the reason."""
@@ -88,10 +91,17 @@ class Encoder:
             except ImageError as error:
                 return error
             refusal = image_refusal(image.size, self.processor)
-            return image if refusal is None else ImageError("not-taken", refusal)
+            if refusal is not None:
+                return ImageError("not-taken", refusal)
+            return self._resized(image) if self.by_qwen else image
 
         with ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode") as pool:
             return dict(zip(place_of, pool.map(attempt, place_of.values()), strict=True))
+
+    def _resized(self, image: Image.Image) -> Image.Image | ImageError:
+        if qwen_size(image.size, self.processor.image_processor) is None:
+            return ImageError("not-taken", f"qwen-vl-utils leaves nothing of an image of {image.size} pixels")
+        return resized_by_qwen(image, self.processor.image_processor)
 
     def _encode(self, texts: list[str], images_of: list[tuple[int, ...]], images: list[Image.Image]) -> Any:
         """The model's input, unpadded: padding would change the tokenizer, with which the main thread decodes."""

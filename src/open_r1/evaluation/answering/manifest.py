@@ -136,7 +136,7 @@ def build_manifest(
     """
     size = encoder.processor.image_processor.size if encoder.has_vision else {}
     name, prompt = recorded_prompt(encoder.mode, encoder.prompt, data["answer_type"][:])
-    return _commit_entry(settings.prompt_path) | {
+    return _rare_entries(settings) | {
         "checkpoint": settings.model_path,
         "checkpoint_sha256": fingerprint(folder),
         "processor_sha256": processor_fingerprint(processor_source(folder, settings.processor)),
@@ -180,7 +180,8 @@ def build_manifest(
     }
 
 
-def _commit_entry(data: str) -> dict[str, str]:
-    """The commit of a data set of the hub."""
-    commit_of_data = commit_of(data)
-    return {} if commit_of_data is None else {"data_commit": commit_of_data}
+def _rare_entries(settings: InferenceSettings) -> dict[str, str]:
+    """Entries that most manifests lack: the commit of a data set of the hub, and resizing by qwen-vl-utils."""
+    commit_of_data = commit_of(settings.prompt_path)
+    entries = {} if commit_of_data is None else {"data_commit": commit_of_data}
+    return entries if settings.resize == "processor" else entries | {"resize": settings.resize}

@@ -20,6 +20,7 @@ from open_r1.checkpoints.folder import name_base, read_family
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.processors import load_processor
+from open_r1.checkpoints.qwen_resizing import require_qwen_sizes
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
@@ -159,8 +160,11 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
     training, message = find_training_set(*train)
     launch.say(message)
     view = View(settings.image, settings.options, settings.seed, _donors(settings, rows))
-    gpu = device if device.startswith("cuda") else None
-    encoder = _encoder_class(settings)(processor, mode, settings.prompt, read_family(folder).has_vision, view, gpu)
+    gpu, by_qwen = device if device.startswith("cuda") else None, settings.resize == "qwen_vl_utils"
+    vision = read_family(folder).has_vision
+    if by_qwen and vision:
+        require_qwen_sizes(processor.image_processor)
+    encoder = _encoder_class(settings)(processor, mode, settings.prompt, vision, view, gpu, by_qwen and vision)
     questions = rows.select(choose_rows(rows["id"], settings.limit))
     manifest = build_manifest(settings, folder, encoder, rows, len(questions), training, bool(overlap))
     counts = count_fixed(view, questions.select_columns(["id", "problem", "answer_type"]))

@@ -13,6 +13,7 @@ from open_r1.vocabulary.prompts import NAMED
 ImageChange = Literal["shown", "none", "noise", "shuffled"]
 OptionsChange = Literal["as_given", "shuffled"]
 BACKENDS = ("transformers", "vllm")
+RESIZES = ("processor", "qwen_vl_utils")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
@@ -60,6 +61,7 @@ class InferenceSettings:
     max_new_tokens: int = flag(256, "longest completion in tokens")
     min_pixels: int | None = flag(None, "smallest area of an image in pixels (default: the checkpoint's)")
     max_pixels: int | None = flag(None, "largest area of an image in pixels (default: the checkpoint's)")
+    resize: str = flag("processor", "what sizes images: the processor alone, or qwen-vl-utils before it", RESIZES)
     limit: int | None = flag(None, "answer only that many questions, drawn by their ids")
     dtype: str = flag("auto", "auto: bfloat16 on a GPU that has it, otherwise float32", DTYPES)
     attn_implementation: str | None = flag(None, "sdpa (default), eager or flash_attention_2")
@@ -91,6 +93,7 @@ class InferenceSettings:
             ("image", get_args(ImageChange)),
             ("options", get_args(OptionsChange)),
             ("backend", BACKENDS),
+            ("resize", RESIZES),
         ):
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")

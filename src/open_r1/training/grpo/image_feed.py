@@ -1,7 +1,7 @@
 """Images of a batch: opened and processed once each, and encoded once per run if the vision tower is frozen.
 
-The completions of a group share their images, and questions of a batch may. A frozen vision tower gives an image the
-same features in every step, so these are cached.
+The completions of a group share their images, and questions of a batch may share some. A frozen vision tower gives an
+image the same features in every step, so these are cached.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -17,7 +17,7 @@ from open_r1.modeling.prompt_batch import inner_model
 
 Row = dict[str, Any]
 OpenImages = Callable[[Row], list[Image.Image]]
-ImageKey = Callable[[Row], Hashable]
+ImageKeys = Callable[[Row], Sequence[Hashable]]
 THREADS = 4
 GIB = 2**30
 
@@ -27,23 +27,23 @@ class ImageFeed:
 
     Args:
         open_images: returns the RGB images of a row, none for a text-only row. Called in threads.
-        key: equal for rows with equal images; None treats the images of all rows as different.
+        keys: returns a key for each image of a row, equal for equal images; None treats all images as different.
         image_processor: of the checkpoint; None for a text model.
         device: where to process; images are resized on a GPU if it is one.
     """
 
     def __init__(
-        self, open_images: OpenImages, key: ImageKey | None, image_processor: Any, device: torch.device
+        self, open_images: OpenImages, keys: ImageKeys | None, image_processor: Any, device: torch.device
     ) -> None:
-        self._open, self._key, self._processor = open_images, key, image_processor
+        self._open, self._keys, self._processor = open_images, keys, image_processor
         self._on_gpu = {"device": device} if device.type == "cuda" else {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="images")
         self._encode: Callable[[ProcessedImage], torch.Tensor] | None = None
-        self._cached: dict[Hashable, list[ProcessedImage]] = {}
+        self._cached: dict[Hashable, ProcessedImage] = {}
         self._free_bytes = 0
-        self._opened_images: dict[Hashable, list[Image.Image]] = {}
-        self.opened = 0
-        """Number of rows whose images were opened."""
+        self._opened_images: dict[Hashable, Image.Image] = {}
+        self.processed = 0
+        """Number of images that were processed."""
 
     def cache_features(self, encode: Callable[[ProcessedImage], torch.Tensor], gib: float) -> None:
         """From now on return, and cache, features of a frozen vision tower, (tokens, hidden), instead of patches.
@@ -52,7 +52,7 @@ class ImageFeed:
             encode: runs the tower on one image.
             gib: host memory for the cache; when it is full, further images are encoded in every step.
         """
-        assert self._key is not None, "a cache of features needs a key"
+        assert self._keys is not None, "a cache of features needs keys"
         self._encode, self._free_bytes = encode, int(gib * GIB)
 
     @property
@@ -63,15 +63,19 @@ class ImageFeed:
     def problems(self, rows: Sequence[Row]) -> dict[int, str]:
         """Rows whose images cannot be opened, as index -> reason. The next calls reuse the images opened here.
 
-        Without a key opened images could not be reused, so nothing is checked.
+        Without keys opened images could not be reused, so nothing is checked.
         """
-        if self._key is None:
+        if self._keys is None:
             return {}
         self._opened_images = {}
-        keys = [self._key(row) for row in rows]
-        fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._cached}
+        keys = [tuple(self._keys(row)) for row in rows]
+        fresh = {
+            row_keys: row for row_keys, row in zip(keys, rows, strict=True) if not self._cached.keys() >= {*row_keys}
+        }
         results = dict(zip(fresh, self._pool.map(self._try_to_open, fresh.values()), strict=True))
-        self._opened_images = {key: result for key, result in results.items() if not isinstance(result, str)}
+        for row_keys, result in results.items():
+            if not isinstance(result, str):
+                self._opened_images.update(zip(row_keys, result, strict=True))
         return {index: reason for index, key in enumerate(keys) if isinstance(reason := results.get(key), str)}
 
     def _try_to_open(self, row: Row) -> list[Image.Image] | str:
@@ -81,8 +85,10 @@ class ImageFeed:
             return str(error)
 
     def _open_row(self, row: Row) -> list[Image.Image]:
-        opened = None if self._key is None else self._opened_images.get(self._key(row))
-        return self._open(row) if opened is None else opened
+        keys = () if self._keys is None else self._keys(row)
+        if keys and all(key in self._opened_images for key in keys):
+            return [self._opened_images[key] for key in keys]
+        return self._open(row)
 
     def images(self, rows: Sequence[Row]) -> list[list[Image.Image]]:
         """The images of each row, opened but not processed."""
@@ -98,18 +104,39 @@ class ImageFeed:
 
     def __call__(self, rows: Sequence[Row]) -> list[list[ProcessedImage]]:
         """The processed images of each row."""
-        keys = [index if self._key is None else self._key(row) for index, row in enumerate(rows)]
-        processed: dict[Hashable, list[ProcessedImage]] = {
-            key: self._cached[key] for key in keys if key in self._cached
-        }
-        fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in processed}
-        for key, images in zip(fresh, self._pool.map(self._process, fresh.values()), strict=True):
-            processed[key] = images if self._encode is None else self._encode_and_cache(key, images)
-        self.opened += len(fresh)
-        return [processed[key] for key in keys]
+        if self._keys is None:
+            images = list(self._pool.map(self._process, rows))
+            self.processed += sum(map(len, images))
+            return images
+        keys = [tuple(self._keys(row)) for row in rows]
+        ready = {key: self._cached[key] for row_keys in keys for key in row_keys if key in self._cached}
+        fresh: dict[Hashable, tuple[Row, int]] = {}
+        for row, row_keys in zip(rows, keys, strict=True):
+            for place, key in enumerate(row_keys):
+                if key not in ready:
+                    fresh.setdefault(key, (row, place))
+        for key, image in zip(fresh, self._fresh(list(fresh.values())), strict=True):
+            ready[key] = image if self._encode is None else self._encode_and_cache(key, image)
+        self.processed += len(fresh)
+        return [[ready[key] for key in row_keys] for row_keys in keys]
 
-    def _process(self, row: Row) -> list[ProcessedImage]:
+    def _fresh(self, places: list[tuple[Row, int]]) -> list[ProcessedImage]:
+        """The processed images at places of rows, the images of a row opened at once."""
+        by_row: dict[int, tuple[Row, list[int]]] = {}
+        for row, place in places:
+            by_row.setdefault(id(row), (row, []))[1].append(place)
+        images = self._pool.map(self._process, *zip(*by_row.values(), strict=True)) if by_row else ()
+        processed = {
+            (name, place): image
+            for (name, (_, row_places)), row_images in zip(by_row.items(), images, strict=True)
+            for place, image in zip(row_places, row_images, strict=True)
+        }
+        return [processed[id(row), place] for row, place in places]
+
+    def _process(self, row: Row, places: list[int] | None = None) -> list[ProcessedImage]:
+        """The processed images of a row, all or those at some places."""
         opened = self._open_row(row)
+        opened = opened if places is None else [opened[place] for place in places]
         if not opened:
             return []
         processed = self._processor(images=opened, return_tensors="pt", **self._on_gpu)
@@ -117,10 +144,10 @@ class ImageFeed:
         values = processed["pixel_values"].split(grids.prod(dim=-1).tolist())
         return [ProcessedImage(value, grid) for value, grid in zip(values, grids, strict=True)]
 
-    def _encode_and_cache(self, key: Hashable, images: list[ProcessedImage]) -> list[ProcessedImage]:
+    def _encode_and_cache(self, key: Hashable, image: ProcessedImage) -> ProcessedImage:
         assert self._encode is not None
-        encoded = [ProcessedImage(self._encode(image).cpu(), image.grid) for image in images]
-        size = sum(image.values.nbytes for image in encoded)
+        encoded = ProcessedImage(self._encode(image).cpu(), image.grid)
+        size = encoded.values.nbytes
         if size <= self._free_bytes:
             self._free_bytes -= size
             self._cached[key] = encoded

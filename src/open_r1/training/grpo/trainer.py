@@ -21,7 +21,7 @@ from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.modeling.sharding import weights_are_sharded
 from open_r1.training.grpo.groups import ScoredGroups, Values
-from open_r1.training.grpo.image_feed import ImageFeed, ImageKey, OpenImages, encode_image, without_images
+from open_r1.training.grpo.image_feed import ImageFeed, ImageKeys, OpenImages, encode_image, without_images
 from open_r1.training.grpo.micro_batches import backward_only, divide, loss_weights, merge_metrics, token_shares, trim
 from open_r1.training.grpo.options import require_compatible, require_supported, uncached_reason
 from open_r1.training.grpo.packed_scoring import GroupPass, live_groups, score_groups
@@ -49,7 +49,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     Args:
         open_images: returns the RGB images of a row, none for a text-only row. Called once per prompt.
-        image_key: equal for rows with equal images, which are then processed once per batch.
+        image_keys: a key for each image of a row; equal images have equal ones and are processed once per batch.
         shared_prefix: false runs stock TRL with a row per completion.
         share_rollout: false samples with stock TRL and shares the prefix in training only (always so with vLLM).
         verify: compare the first group of the first training pass with stock TRL's rows, and stop if they differ.
@@ -79,7 +79,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self,
         *,
         open_images: OpenImages,
-        image_key: ImageKey | None = None,
+        image_keys: ImageKeys | None = None,
         shared_prefix: bool = True,
         share_rollout: bool = True,
         verify: bool = True,
@@ -109,7 +109,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self.tokens_per_micro_batch, self.resample_dead_groups = tokens_per_micro_batch, resample_dead_groups
         self._group_sampler = GroupSampler(in_step=weights_are_sharded() and self.accelerator.num_processes > 1)
         image_processor = getattr(self.processing_class, "image_processor", None)
-        self.images = ImageFeed(open_images, image_key, image_processor, self.accelerator.device)
+        self.images = ImageFeed(open_images, image_keys, image_processor, self.accelerator.device)
         self.readable = ReadableRows(self.images)
         require_compatible(self)
         if self.use_vllm:
@@ -123,7 +123,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
                 self.accelerator.ddp_handler.find_unused_parameters = False
             for model in (self.model, self.ref_model):
                 prepare_model(model)
-            if image_key is not None and self.vision_tower_is_frozen and uncached_reason(self.model) is None:
+            if image_keys is not None and self.vision_tower_is_frozen and uncached_reason(self.model) is None:
                 for model in (self.model, self.ref_model):
                     if model is not None:
                         accept_features(inner_model(model).visual)
