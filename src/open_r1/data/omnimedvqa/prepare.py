@@ -3,7 +3,7 @@
 Steps: read and check every question (`catalogue`), draw train and test (`splits`), encode every image once
 (`encoded_images`), write each set (`arrow_sets`). Unfinished work is in `<output_dir>/.partial`; a set is renamed when
 it is complete, and its manifest is written last. The same inputs and settings give the same bytes with any number of
-processes. Memory does not grow with the images, and by about a hundred bytes per question.
+processes. Memory does not grow with the images, and by some hundreds of bytes per question.
 """
 
 import shutil
