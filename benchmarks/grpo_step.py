@@ -5,7 +5,8 @@ python benchmarks/grpo_step.py --config CONFIG_DIR    # full size with random we
 
 `pass` is forward and backward of one group in training; `step` is a whole optimizer step of the trainer: rows,
 image processing, sampling, rewards, reference log-probabilities, forward, backward, optimizer. Before anything is
-timed both ways are held against each other. A prompt is a 384 x 384 image (196 tokens) and about 110 text tokens.
+timed both ways are held against each other. A prompt is a 384 x 384 image (196 tokens), with --images further ones of
+other sizes, and about 110 text tokens.
 """
 
 import json
@@ -44,6 +45,7 @@ from open_r1_testbed.tiny_models import Shape, build_tiny_checkpoint
 TINY = Shape(
     hidden=128, layers=4, heads=2, mlp=344, vision_hidden=64, vision_depth=2, vision_heads=4, longest_edge=401408
 )
+SIZES = [(384, 384), (384, 196), (196, 384), (280, 280), (384, 308), (168, 336)]  # of the images of one prompt
 PROBLEM = (
     "Which of the following abnormalities can be seen in this image of the upper abdomen of a patient who came "
     "with pain? A)acute inflammation of the gallbladder, B)a simple cyst of the left kidney, C)no finding, D)ascites"
@@ -98,13 +100,15 @@ def saved_bytes(work: Callable[[], object], model: Any) -> int:
 class Bench:
     """One model in one trainer, which can take either way: the ways differ by a switch and nothing else."""
 
-    def __init__(self, checkpoint: Path, group: int, length: int, prompts: int, folder: Path, bf16: bool) -> None:
+    def __init__(
+        self, checkpoint: Path, group: int, length: int, prompts: int, folder: Path, bf16: bool, images: int = 1
+    ) -> None:
         self.group, self.length, self.prompts, self.stock_micro_batches = group, length, prompts, 1
-        image = Image.effect_noise((384, 384), 60).convert("RGB")
+        opened = [Image.effect_noise(SIZES[place % len(SIZES)], 60).convert("RGB") for place in range(images)]
         rows = Dataset.from_dict({"problem": [PROBLEM] * 64, "image": list(range(64))})
 
         def add_prompt(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            return batch | {"prompt": [build_messages(problem, Mode.NOTHINK) for problem in batch["problem"]]}
+            return batch | {"prompt": [build_messages(problem, Mode.NOTHINK, images) for problem in batch["problem"]]}
 
         self.trainer: Any = SharedPrefixGRPOTrainer(
             model=load_model(checkpoint, dtype=torch.bfloat16 if bf16 else torch.float32),
@@ -122,7 +126,7 @@ class Bench:
             reward_funcs=[varied_reward],
             train_dataset=rows.with_transform(add_prompt),
             processing_class=load_processor(checkpoint),
-            open_images=lambda row: [image],
+            open_images=lambda row: opened,
         )
         self.trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
         self.trainer.current_gradient_accumulation_steps = 1
@@ -275,6 +279,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 128], help="completion tokens")
     parser.add_argument("--prompts", type=int, default=1, help="prompts per step")
+    parser.add_argument("--images", type=int, default=1, help="images per prompt, the further ones of other sizes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--step_lengths", type=int, nargs="*", default=[10], help="lengths to time whole steps at")
     parser.add_argument("--config", type=Path, help="folder with a config.json: full size, random weights")
@@ -298,7 +303,7 @@ def main() -> None:
         results = []
         for length in flags.lengths:
             for group in flags.groups:
-                bench = Bench(checkpoint, group, length, flags.prompts, folder, bf16)
+                bench = Bench(checkpoint, group, length, flags.prompts, folder, bf16, flags.images)
                 results.append(measure(bench, flags.rounds, length in flags.step_lengths))
                 print(line(results[-1]), flush=True)
                 del bench

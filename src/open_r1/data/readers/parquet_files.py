@@ -12,6 +12,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 from datasets import config
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from open_r1.common.atomic_files import disk_errors
 from open_r1.common.errors import UserError
@@ -41,6 +42,8 @@ def open_parquet(files: Sequence[Path], names: ColumnNames) -> datasets.Dataset:
             columns=columns,
             features=datasets.Features({name: features[name] for name in columns}),
             batch_size=_ROWS_AT_ONCE,
+            # Without these the scanner reads several row groups ahead: 3.0 GB in place of 1.3 for row groups of 200 MB.
+            fragment_scan_options=ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False),
         )  # type: ignore[return-value]
 
 

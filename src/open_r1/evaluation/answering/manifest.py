@@ -181,7 +181,7 @@ def build_manifest(
 
 
 def _rare_entries(settings: InferenceSettings) -> dict[str, str]:
-    """Entries that most manifests lack: the commit of a data set of the hub, and resizing by qwen-vl-utils."""
-    commit_of_data = commit_of(settings.prompt_path)
-    entries = {} if commit_of_data is None else {"data_commit": commit_of_data}
-    return entries if settings.resize == "processor" else entries | {"resize": settings.resize}
+    """Entries that most manifests lack: the commit of a data set of the hub, names of its columns, other resizing."""
+    resize = None if settings.resize == "processor" else settings.resize
+    entries = {"data_commit": commit_of(settings.prompt_path), "columns": settings.columns, "resize": resize}
+    return {name: value for name, value in entries.items() if value is not None}

@@ -20,6 +20,7 @@ from open_r1.evaluation.scoring.results import Result
 from open_r1.evaluation.scoring.tallies import TEXT, columns, is_text, labels, modalities
 from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import options_in, solution_letter
+from open_r1.vocabulary.column_names import parse_columns
 
 OUTCOMES = (
     Outcome.CORRECT,
@@ -214,7 +215,7 @@ def small_image(*images: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-_DATA_KEYS = ("data", "split", "image_root")
+_DATA_KEYS = ("data", "split", "image_root", "columns")
 
 
 class _Rows:
@@ -224,15 +225,15 @@ class _Rows:
         self.problems: list[str] = []
         self._sets: list[tuple[Any, dict[str, int]]] = []
         manifests = [file.manifest for scored_run in scored for file in scored_run.files]
-        for data, split, root in _unique([tuple(map(manifest.get, _DATA_KEYS)) for manifest in manifests]):
-            self._open(data, split, image_root or root)
+        for data, split, root, names in _unique([tuple(map(manifest.get, _DATA_KEYS)) for manifest in manifests]):
+            self._open(data, split, image_root or root, names)
 
     @property
     def has_sets(self) -> bool:
         """Whether any data set could be opened."""
         return bool(self._sets)
 
-    def _open(self, data: Any, split: Any, root: Any) -> None:
+    def _open(self, data: Any, split: Any, root: Any, names: Any) -> None:
         if not isinstance(data, str):
             self.problems.append("Images are not shown: the result file does not say which data set it is about.")
             return
@@ -242,7 +243,7 @@ class _Rows:
         from open_r1.data.loading import load_rows
 
         try:
-            rows, _ = load_rows(data, split, root)
+            rows, _ = load_rows(data, split, root, parse_columns(names))
         except UserError as error:
             self.problems.append(f"The images of {data} are not shown: {error}")
             return

@@ -16,17 +16,8 @@ from open_r1.evaluation.scoring.results import UNKNOWN_BEFORE, Result, parse_res
 VOLATILE = frozenset(
     {
         *{"started", "hardware", "device", "packages", "commit", "batch_size", "attention", "seed"},
-        *{
-            "checkpoint",
-            "data",
-            "image_root",
-            "method",
-            "trained_on",
-            "tested_on",
-            "train_data",
-            "run_dir",
-            "data_commit",
-        },
+        *{"checkpoint", "data", "data_commit", "columns", "image_root", "method", "trained_on", "tested_on"},
+        *{"train_data", "run_dir"},
         "content_sha256",  # every result records what was shown, see `shown_content.require_same_content`
     }
 )

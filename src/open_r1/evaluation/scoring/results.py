@@ -271,7 +271,7 @@ def _is_name(value: Any) -> bool:
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: valid JSON, no text
 _TEXT_ENTRIES = (
     *("data", "data_sha256", "image_root", "split", "run_dir", "checkpoint", "checkpoint_sha256", "method", "mode"),
-    *("trained_on", "tested_on", "prompt_name", "image", "options"),
+    *("trained_on", "tested_on", "prompt_name", "image", "options", "columns"),
 )
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked", "content")
