@@ -15,6 +15,7 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.durations import duration
 from open_r1.common.errors import UserError
 from open_r1.modeling.image_tokens import encode_prompts
+from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.grpo.groups import without_spread
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.micro_batches import chunks_within, divide, trim
@@ -343,6 +344,33 @@ def test_a_text_model_makes_stock_trls_step(family: str, tmp_path: Path) -> None
     assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], abs=1e-6)
     assert logs[0]["grad_norm"] == pytest.approx(logs[1]["grad_norm"], rel=1e-4)
     assert 0 < logs[0]["tokens/computed"] < logs[0]["tokens/stock"]
+
+
+def test_the_vision_tower_learns_at_a_rate_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    options = {"learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_steps": 1, "beta": 0.0}
+    moved: dict[float | None, dict[str, torch.Tensor]] = {}
+    for rate in (None, 1e-3, 1e-5):
+        trainer = make_trainer(tiny, tmp_path / str(rate), [0, 1], **options)
+        trainer.vision_learning_rate = rate
+        before = {name: weight.clone() for name, weight in weights(trainer).items()}
+        trainer.train()
+        moved[rate] = {name: (weight - before[name]).abs().max() for name, weight in weights(trainer).items()}
+    assert moved[1e-3] == moved[None]  # the same rate: bit-equal
+    for name, most in moved[1e-5].items():  # Adam's first step moves a weight by the rate at most
+        assert most <= (1.01e-5 if ".visual." in name else 1.01e-3), name
+    vision = [name for name in moved[1e-5] if ".visual." in name]
+    assert max(moved[1e-5][name] for name in vision) > 0.9e-5
+    assert max(moved[None][name] for name in vision) > 0.9e-3
+
+
+def test_a_rate_for_a_vision_tower_that_does_not_train_is_refused(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, tmp_path, [0, 1])
+    freeze_vision_tower(trainer.model)
+    trainer.vision_learning_rate = 1e-5
+    with pytest.raises(UserError, match=r"--vision_learning_rate 1e-05: no weight of a vision tower trains"):
+        trainer.train()
+    with pytest.raises(UserError, match="must lie between 0 and 1"):
+        QuestionArguments(dataset_name=["x"], vision_learning_rate=0.0)
 
 
 def test_a_model_that_cannot_share_takes_stock_trls_rows(tmp_path: Path, capsys: Any) -> None:

@@ -107,6 +107,7 @@ def _train_grpo(
             order=order,
             publish_completions=script.log_completions_publicly,
         )
+    trainer.vision_learning_rate = script.vision_learning_rate
     require_trainable(trainer.model)
     search_only_where_weights_are_unused(trainer, report["pictures"], search)
     shrink_reference(trainer)
@@ -118,7 +119,6 @@ def _train_grpo(
     say(step_line(mode, training, len(dataset if order is None else order(0))))
     say(shared_prefix_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
-
     return run_training(trainer, run_record_of(mode, script, training, model_config, report), checkpoint)
 
 

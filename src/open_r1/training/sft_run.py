@@ -115,6 +115,7 @@ def _train_sft(
     search = training.ddp_find_unused_parameters  # TRL sets it
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = build_trainer(model, processor, rows, mode, training, adapters, evaluation)
+    trainer.vision_learning_rate = script.vision_learning_rate
     require_trainable(trainer.model)
     search_only_where_weights_are_unused(trainer, report["pictures"], search)
     if divides:

@@ -110,7 +110,17 @@ class QuestionArguments:
         """The split of the data sets to train on, or to evaluate during training."""
         return (self.dataset_train_split or "train") if is_training else (self.dataset_test_split or "test")
 
+    vision_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the vision tower and its merger. Default: --learning_rate."},
+    )
+
     def __post_init__(self) -> None:
+        if self.vision_learning_rate is not None and not 0 < self.vision_learning_rate < 1:
+            raise UserError(
+                f"--vision_learning_rate {self.vision_learning_rate} must lie between 0 and 1; to leave the vision "
+                "tower as it is use --freeze_vision_tower"
+            )
         if isinstance(self.dataset_name, str):  # as a YAML file may write it
             self.dataset_name = [self.dataset_name]
         if isinstance(self.eval_dataset_name, str):

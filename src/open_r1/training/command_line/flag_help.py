@@ -35,7 +35,15 @@ THEMES: dict[str, tuple[str, ...]] = {
         *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "beta", "loss_type"),
     ),
-    "what trains": ("freeze_vision_tower", "use_peft", "lora_on", "lora_r", "lora_alpha", "load_in_4bit"),
+    "what trains": (
+        "freeze_vision_tower",
+        "vision_learning_rate",
+        "use_peft",
+        "lora_on",
+        "lora_r",
+        "lora_alpha",
+        "load_in_4bit",
+    ),
     "order of the questions": ("difficulty", "curriculum", "hard_fraction"),
     "evaluation during training": (
         *("eval_strategy", "eval_steps", "eval_dataset_name", "max_eval_samples", "per_device_eval_batch_size"),

@@ -41,6 +41,7 @@ from open_r1.training.recovery.continuing import PROGRESS, CheckpointRestorer
 from open_r1.training.recovery.reward_guard import RewardGuard
 from open_r1.training.recovery.stop_signals import StopOnSignal
 from open_r1.training.recovery.watchdog import Watchdog
+from open_r1.training.setup.trainable_parts import groups_with_vision_rate
 
 _Trainer = Trainer if TYPE_CHECKING else object
 
@@ -84,6 +85,8 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         self._start_time: float | None = None
         self._earlier_seconds = 0.0
         self._losses: list[torch.Tensor] = []
+        self.vision_learning_rate: float | None = None
+        """Peak learning rate of the vision tower; None for that of the other weights."""
         with no_progress_bars():  # TRL reads the reference model's weights
             super().__init__(*arguments, **options)
         self.args.logging_nan_inf_filter = False  # it looks at every loss; one that is not finite stops the run anyway
@@ -103,6 +106,16 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         finally:
             self.watchdog.pause()
             self.signals.release()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """As in transformers, with `vision_learning_rate` for the vision tower where that is set."""
+        if self.vision_learning_rate is not None and self.optimizer is None:
+            target = self.model if model is None else model
+            decayed = self.get_decay_parameter_names(target)
+            groups = groups_with_vision_rate(target, decayed, self.args.weight_decay, self.vision_learning_rate)
+            kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer_cls_and_kwargs = kind, options | {"params": groups}
+        return super().create_optimizer(model)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Nothing: `model_card.py` writes the card at the end of the run."""

@@ -1,6 +1,7 @@
 """Which weights train: frozen vision tower, LoRA on one tower or both; and a table of them."""
 
 import re
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any, cast
 
@@ -13,8 +14,8 @@ from open_r1.checkpoints.loading import unsharded_loading
 from open_r1.common.errors import UserError
 from open_r1.training.command_line.arguments import TOWERS, QuestionArguments
 
-VISION = ("visual", "vision_tower", "multi_modal_projector")
-"""Names of modules that process images: the first in Qwen, the others in Gemma."""
+VISION = ("visual", "vision_tower", "multi_modal_projector", "vision_model", "connector")
+"""Names of modules that process images: the first in Qwen, the second and third in Gemma and InternVL."""
 
 
 def train_all(model: Any) -> None:
@@ -115,6 +116,33 @@ def _require_adapters(model: Any, config: LoraConfig) -> None:
             "choose with --lora_on"
         ) from error
     require_trainable(adapted)
+
+
+def groups_with_vision_rate(model: Any, decayed: Collection[str], weight_decay: float, rate: float) -> list[Any]:
+    """Parameter groups of an optimizer in which the vision tower and its merger learn at a rate of their own.
+
+    Args:
+        model: the policy.
+        decayed: names of the weights that decay.
+        weight_decay: of these; the others have none.
+        rate: learning rate of the vision tower at the peak of the schedule, which scales all rates alike.
+
+    Raises:
+        UserError: if no weight of a vision tower trains.
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    groups = []
+    for is_vision in (False, True):
+        for decays in (True, False):
+            chosen = [w for name, w in trained if _is_vision(name) == is_vision and (name in decayed) == decays]
+            own_rate = {"lr": rate} if is_vision else {}
+            groups.append({"params": chosen, "weight_decay": weight_decay if decays else 0.0} | own_rate)
+    if not any(_is_vision(name) for name, _ in trained):
+        raise UserError(
+            f"--vision_learning_rate {rate:g}: no weight of a vision tower trains in this {model.config.model_type}; "
+            "leave the flag out, or let the tower train (--freeze_vision_tower false, --lora_on vision or both)"
+        )
+    return [group for group in groups if group["params"]]
 
 
 def _is_vision(name: str) -> bool:
