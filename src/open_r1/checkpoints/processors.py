@@ -83,8 +83,14 @@ def load_processor(
     if not loaded.chat_template:
         raise UserError(f"{source} has no chat template; pass {family.processor_hint}")
     if family.has_vision:
-        require_pixels(source, loaded.image_processor.size)
-        _set_pixels(loaded.image_processor, min_pixels, max_pixels)
+        if counts_patches(loaded):
+            require_pixels(source, loaded.image_processor.size)
+            _set_pixels(loaded.image_processor, min_pixels, max_pixels)
+        elif min_pixels is not None or max_pixels is not None:
+            raise UserError(
+                f"--min_pixels and --max_pixels do not apply to {source}: its images always have "
+                f"{dict(loaded.image_processor.size)} pixels; leave the flags out"
+            )
     _require_usable(loaded, source, family)
     return loaded
 
@@ -198,6 +204,12 @@ def processor_fingerprint(source: Path) -> str:
     return total.hexdigest()
 
 
+def counts_patches(processor: Any) -> bool:
+    """Whether images of any size become patches, counted by a grid for each, as for Qwen-VL; else they become squares
+    of one size."""
+    return hasattr(getattr(processor, "image_processor", None), "merge_size")
+
+
 def _set_pixels(image_processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
     side = image_processor.patch_size * image_processor.merge_size
     size = image_processor.size
@@ -219,9 +231,9 @@ def image_refusal(size: tuple[int, int], processor: Any) -> str | None:
 
     Qwen's raises an error if the sides differ by more than a factor of 200.
     """
-    rules = getattr(processor, "image_processor", None)
-    if rules is None:
+    if not counts_patches(processor):
         return None
+    rules = processor.image_processor
     width, height = size
     try:
         rules.get_number_of_image_patches(height, width, images_kwargs={})

@@ -15,6 +15,7 @@ from transformers import DynamicCache, GenerationConfig
 from open_r1.modeling.decoding.loop import DecodingLoop
 from open_r1.modeling.decoding.steps import Prefilled
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+from open_r1.modeling.sharding import unsharded_loading
 
 VOCABULARY = 512
 SIZES = {"num_hidden_layers": 2, "vocab_size": VOCABULARY, "intermediate_size": 64, "moe_intermediate_size": 32}
@@ -100,7 +101,7 @@ def small_model(kind: Any, config: Any) -> Any:
         part.use_cache = True
     if getattr(text, "layer_types", None) is not None:
         text.layer_types = text.layer_types[:2]
-    with torch.random.fork_rng(devices=[]):
+    with unsharded_loading(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind(small).float().eval()
     with torch.no_grad():

@@ -43,7 +43,8 @@ def encode_prompts(
             )
             for text, prompt_images in zip(texts, images, strict=True)
         ]
-    encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt")
+    # The template has written what a text begins with; many tokenizers would write it again.
+    encoded = tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt", add_special_tokens=False)
     ids, mask = encoded["input_ids"], encoded["attention_mask"]
     vision = {}
     if all_images:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,25 @@ def weights_are_sharded() -> bool:
 def uses_fsdp() -> bool:
     """Whether this run uses FSDP: `accelerate launch` sets the variable, or accelerate itself with `--fsdp`."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+@contextmanager
+def unsharded_loading() -> Iterator[None]:
+    """Within the block models are made with full weights in this process alone, even under DeepSpeed.
+
+    Under ZeRO-3 it would otherwise shard them over the processes, all of which would have to load together.
+    """
+    from transformers.integrations import deepspeed
+
+    # a private name of transformers 5.17; tests/checkpoints/test_read_back.py pins it
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    settings = None if reference is None else reference()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if settings is not None:
+            deepspeed.set_hf_deepspeed_config(settings)
 
 
 def gathered_weights(model: Any) -> Iterator[tuple[str, Any]]:

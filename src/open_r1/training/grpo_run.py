@@ -76,11 +76,6 @@ def _train_grpo(
     evaluation = load_evaluation_rows(script, training, processor, mode, dataset, report)
     if evaluation is not None:
         say(report["evaluation"]["line"])
-    if report["pictures"] == "some" and not script.shared_prefix:
-        raise UserError(
-            "some questions have an image and some have none, which stock TRL cannot train in one batch; "
-            "leave --shared_prefix on, or train on one kind at a time"
-        )
     order = curriculum_order(script, training, dataset)
     if order is not None:
         say(order.line())
@@ -108,6 +103,7 @@ def _train_grpo(
             publish_completions=script.log_completions_publicly,
         )
     trainer.vision_learning_rate = script.vision_learning_rate
+    require_one_kind(report["pictures"], trainer)
     require_trainable(trainer.model)
     search_only_where_weights_are_unused(trainer, report["pictures"], search)
     shrink_reference(trainer)
@@ -120,6 +116,24 @@ def _train_grpo(
     say(shared_prefix_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
     return run_training(trainer, run_record_of(mode, script, training, model_config, report), checkpoint)
+
+
+def require_one_kind(images: str, trainer: SharedPrefixGRPOTrainer) -> None:
+    """Refuse a mixture of questions with and without images where stock TRL's rows are computed.
+
+    Args:
+        images: whether all, some or none of the rows have an image.
+        trainer: knows whether prompts are shared.
+
+    Raises:
+        UserError: with the reason.
+    """
+    if images == "some" and not trainer.shared_prefix:
+        reason = trainer.unshared_reason or "--shared_prefix false"
+        raise UserError(
+            "some questions have an image and some have none, which stock TRL cannot train in one batch, and prompts "
+            f"are not shared here ({reason}); train on one kind at a time"
+        )
 
 
 def curriculum_order(script: VQAArguments, training: GRPOTrainingConfig, dataset: Dataset) -> Order | None:

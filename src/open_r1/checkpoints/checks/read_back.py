@@ -96,7 +96,7 @@ def sample_inputs(processor: Any) -> Any:
     if not has_vision:
         return processor([text], return_tensors="pt")
     image = Image.linear_gradient("L").resize((112, 84)).convert("RGB")
-    return processor(text=[text], images=[image], return_tensors="pt")
+    return processor(text=[text], images=[[image]], return_tensors="pt")
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ and only the text after them is computed per question. Several samples of one qu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class Prompts:
     """(patches, features) of all images, one after the other."""
     grids: torch.Tensor | None = None
     """(U, 3) time, height and width of each image in patches."""
+    processed: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Model inputs beside the ids where images have no grids: each prompt's images, one after the other, and numbers
+    for each token, (B, P) padded on the left."""
 
     def vision(self, images: list[int]) -> dict[str, torch.Tensor]:
         """Model inputs of images by index, one after the other; {} for none."""
@@ -104,7 +107,7 @@ class Decoder:
 
     def _prefill(self, prompts: Prompts, samples: int) -> Prefilled:
         order = torch.arange(len(prompts.tokens), device=self.model.device).repeat_interleave(samples)
-        if self._separately:
+        if self._separately or prompts.processed:
             return self._prefill_separately(prompts, order)
         prefixes, prefix_of = _shared_prefixes(prompts)
         layout = self._lay_out(prompts, prefixes, prefix_of)
@@ -126,7 +129,7 @@ class Decoder:
 
         A layer with a window counts columns, so a row must not have padding between its tokens. Its cache drops what
         is outside the window, so it cannot be cut at the end of a shared prefix. Logits that are scaled or capped are
-        made by the model itself, of the last column only.
+        made by the model itself, of the last column only. Images without grids cannot be told apart within a batch.
         """
         width, device = max(map(len, prompts.tokens)), self.model.device
         ids = torch.tensor([[self.pad_token] * (width - len(row)) + row for row in prompts.tokens], device=device)
@@ -140,8 +143,13 @@ class Decoder:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{name: self._placed(values) for name, values in prompts.processed.items()},
         ).logits[:, -1]
         return Prefilled(cache, mask, logits, positions[:, -1:] + 1, order)
+
+    def _placed(self, values: torch.Tensor) -> torch.Tensor:
+        """Values on the model's device, and numbers of images in its type."""
+        return values.to(self.model.device, self.model.dtype if values.is_floating_point() else None)
 
     def _lay_out(self, prompts: Prompts, prefixes: list[_Span], prefix_of: list[int]) -> _Layout:
         """The model computes the positions of the prefixes; the text after a prefix continues from its end."""

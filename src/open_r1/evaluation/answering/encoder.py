@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
-from open_r1.checkpoints.processors import image_refusal
+from open_r1.checkpoints.processors import counts_patches, image_refusal
 from open_r1.checkpoints.qwen_resizing import qwen_size, resized_by_qwen
 from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
@@ -107,6 +108,8 @@ class Encoder:
         """The model's input, unpadded: padding would change the tokenizer, with which the main thread decodes."""
         if not images:
             return Prompts(self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"], images_of)
+        if not counts_patches(self.processor):
+            return self._encode_whole(texts, images_of, images)
         options = {} if self.device is None else {"device": self.device}
         patches = self.processor.image_processor(images=images, return_tensors="pt", **options)
         grids = torch.as_tensor(patches["image_grid_thw"]).cpu()
@@ -119,6 +122,25 @@ class Encoder:
         tokens = self.tokenizer(texts, padding=False, add_special_tokens=False)["input_ids"]
         pixels = torch.as_tensor(patches["pixel_values"])
         return Prompts(tokens, images_of, self.tokenizer.convert_tokens_to_ids(token), pixels, grids)
+
+    def _encode_whole(self, texts: list[str], images_of: list[tuple[int, ...]], images: list[Image.Image]) -> Prompts:
+        """Inputs as the checkpoint's processor makes them of each prompt, where images have no grids."""
+        encoded = []
+        for text, row_images in zip(texts, images_of, strict=True):
+            shown = {"images": [[images[image] for image in row_images]]} if row_images else {}
+            encoded.append(self.processor(text=[text], return_tensors="pt", add_special_tokens=False, **shown))
+        tokens = [inputs["input_ids"][0].tolist() for inputs in encoded]
+        width = max(map(len, tokens))
+        processed = {}
+        for name in sorted({name for inputs in encoded for name in inputs} - {"input_ids", "attention_mask"}):
+            by_prompt = [inputs.get(name) for inputs in encoded]
+            if any(v is not None and v.shape == i["input_ids"].shape for v, i in zip(by_prompt, encoded, strict=True)):
+                by_prompt = [
+                    pad(i["input_ids"] * 0 if v is None else v, (width - i["input_ids"].size(1), 0))
+                    for v, i in zip(by_prompt, encoded, strict=True)
+                ]
+            processed[name] = torch.cat([values for values in by_prompt if values is not None])
+        return Prompts(tokens, images_of, processed=processed)
 
     def content(self, row: Row) -> str:
         """A hash of the images and texts that the model sees, 16 hexadecimal digits; see `loading.content_digest`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from open_r1.checkpoints.folder import fingerprint, run_record, run_record_folder
 from open_r1.checkpoints.loading import attention_or_fallback, resolve_dtype
-from open_r1.checkpoints.processors import processor_fingerprint, processor_source
+from open_r1.checkpoints.processors import counts_patches, processor_fingerprint, processor_source
 from open_r1.common.errors import UserError
 from open_r1.common.provenance import commit, hardware, package_versions
 from open_r1.data.loading import data_fingerprint
@@ -134,7 +134,7 @@ def build_manifest(
         training: the training set that test questions are compared with.
         forced: whether `--force` overrode a refusal.
     """
-    size = encoder.processor.image_processor.size if encoder.has_vision else {}
+    size = encoder.processor.image_processor.size if counts_patches(encoder.processor) else {}
     name, prompt = recorded_prompt(encoder.mode, encoder.prompt, data["answer_type"][:])
     return _rare_entries(settings) | {
         "checkpoint": settings.model_path,

@@ -47,6 +47,8 @@ def plan_at_start(
         return bool(script.shard_optimizer)
     try:
         size = size_of(str(model_config.model_name_or_path))
+        if has_images and size.vision is not None and not size.vision.is_fed:
+            raise NoSize(f"what the vision tower of a {size.family} holds while it computes is not known here")
     except NoSize as error:
         say(f"no memory plan: {error}")
         return bool(script.shard_optimizer)

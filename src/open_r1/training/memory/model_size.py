@@ -82,7 +82,7 @@ class VisionSize:
     """Name -> inputs and outputs of the linear layers of a block."""
     merger_linears: tuple[tuple[int, int], ...]
     is_fed: bool = True
-    """Whether questions bring images to it; Gemma's sees none here."""
+    """Whether what it computes is planned; of Gemma's tower only the weights are."""
 
     @property
     def pixels_per_token(self) -> int:
@@ -192,8 +192,10 @@ def _counted_language(model_class: str, config: Mapping[str, Any]) -> LanguageSi
 
 def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> VisionSize | None:
     vision = config.get("vision_config")
+    if family == "gemma3":
+        return None if vision is None else _siglip(vision, language)
     if not FAMILIES[family].has_vision:
-        return None if family != "gemma3" or vision is None else _siglip(vision, language)
+        return None
     assert vision is not None, f"a {family} without a vision tower"
     channels = vision.get("in_channels", vision.get("in_chans", 3))
     side = vision.get("patch_size", 16 if family == "qwen3_vl" else 14)
@@ -237,7 +239,7 @@ def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> V
 
 
 def _siglip(vision: Mapping[str, Any], language: LanguageSize) -> VisionSize:
-    """Gemma's tower, which is loaded and not used; nothing is known of what it would hold."""
+    """Gemma's tower; what it holds while it computes is not planned."""
     width, mlp, layers = vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"]
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
     patch = vision.get("num_channels", 3) * vision["patch_size"] ** 2

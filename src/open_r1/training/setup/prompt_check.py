@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from datasets import Dataset
+from PIL import Image
 
-from open_r1.checkpoints.processors import image_refusal
+from open_r1.checkpoints.processors import counts_patches, image_refusal
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, digest_of, image_digest
 from open_r1.data.row_images import Undecoded, image_keys, open_undecoded
@@ -124,6 +126,16 @@ def image_tokens(size: tuple[int, int], processor: Any) -> int:
     """
     image_processor = getattr(processor, "image_processor", None)
     if image_processor is None:
-        raise UserError("the data set has images and this model takes none; use a Qwen-VL checkpoint")
+        raise UserError("the data set has images and this model takes none; use a vision-language checkpoint")
     width, height = size
+    if not counts_patches(processor):
+        return _written_tokens(processor, width, height)
     return image_processor.get_number_of_image_patches(height, width, images_kwargs={}) // image_processor.merge_size**2
+
+
+@lru_cache(maxsize=1024)
+def _written_tokens(processor: Any, width: int, height: int) -> int:
+    """Tokens that a processor writes for an image, with those around it."""
+    image = Image.new("RGB", (width, height))
+    written = processor(text=[processor.image_token], images=[[image]], add_special_tokens=False)
+    return len(written["input_ids"][0])
