@@ -114,7 +114,7 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
     alone, three, sixteen = (tokens_of(encoder, generator, rows, size) for size in (1, 3, 16))
     assert len(alone) == 16
     assert alone == three == sixteen
-    assert len({tuple(written) for (written,) in alone.values()}) > 3  # the questions do get different answers
+    assert len({tuple(written) for (written,) in alone.values()}) > (2 if family == "gemma3" else 5)  # answers differ
 
 
 @pytest.mark.parametrize("family", FAMILIES)
