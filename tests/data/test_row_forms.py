@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -422,3 +423,23 @@ def test_the_bytes_of_images_stay_on_the_disk(tmp_path, form, column):
         [2, 0, 2] if column == "images" else [1, 0, 1]
     )
     assert pa.total_allocated_bytes() - before < 4 * 2**20
+
+
+def test_what_lies_in_a_folder_beside_its_files_is_never_opened(tmp_path):
+    """A pipe would be waited for until somebody writes to it."""
+    folder = lines_form(tmp_path / "set", ROWS)
+    os.mkfifo(folder / "test.parquet")
+    (folder / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    (folder / "dir.parquet").mkdir()
+    assert len(load_rows(folder, "test")[0]) == len(ROWS)
+
+
+def test_a_full_disk_under_the_cache_is_said(tmp_path, monkeypatch):
+    file = parquet(tmp_path / "rows.parquet", {"problem": ["Is it so?"], "solution": ["yes"]})
+
+    def full(*_: Any, **__: Any) -> None:
+        raise ValueError("An error occurred while generating the dataset") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.load_dataset", full)
+    with pytest.raises(UserError, match=r"cannot write .*cache: the disk is full"):
+        load_rows(file)

@@ -21,7 +21,7 @@ from open_r1.training.grpo.packed_scoring import LONG_SEGMENTS
 from open_r1.training.memory import plan as plans
 from open_r1.training.memory.at_start import impossible, plan_at_start, start_line
 from open_r1.training.memory.cards import CARDS, Card, parse_cards
-from open_r1.training.memory.flags_of_run import run_of, states_per_weight
+from open_r1.training.memory.flags_of_run import TEXT_AROUND, run_of, states_per_weight
 from open_r1.training.memory.model_size import model_size
 from open_r1.training.memory.plan import GIB, Division, Plan, Run, planned
 from open_r1.training.memory.plan_command import plan_for
@@ -119,6 +119,14 @@ def test_the_published_command_fits_two_80_gb_cards_with_4_gib_to_spare() -> Non
     assert held["reference, bfloat16"] == 7.0  # 13.99 / 2, and float32 for 1.5 million norms and biases
     assert plan.gib + 4 <= card.gib == 79.1
     print(f"published command: {plan.gib:.1f} GiB on each card, {whole.gib:.1f} with nothing divided")
+
+
+def test_several_images_take_as_much_of_the_prompt_as_they_can() -> None:
+    """An image of 401,408 pixels takes 512 tokens, two what 1,024 leave beside 40 of text, and a text question none."""
+    values = {"max_prompt_length": 1024, "max_pixels": 401408}
+    size = model_size(PUBLISHED["Qwen2.5-VL-3B"])
+    tokens = [run_of(values, size, 1, images=images).batch.image_tokens for images in (0, 1, 2, 6)]
+    assert tokens == [0, 512, 1024 - TEXT_AROUND, 1024 - TEXT_AROUND]
 
 
 def test_the_published_command_word_for_word_fits_two_80_gb_cards(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _train_grpo(
         say(order.line())
         report["curriculum"] = order.line()
 
-    divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
+    divides = plan_at_start(script, training, model_config, lengths, report["most_images"], say)
     search = training.ddp_find_unused_parameters  # TRL sets it
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = SharedPrefixGRPOTrainer(

@@ -111,7 +111,7 @@ def _train_sft(
     evaluation = load_evaluation_rows(script, training, processor, mode, rows, report)
     if evaluation is not None:
         say(report["evaluation"]["line"])
-    divides = plan_at_start(script, training, model_config, lengths, report["pictures"] != "none", say)
+    divides = plan_at_start(script, training, model_config, lengths, report["most_images"], say)
     search = training.ddp_find_unused_parameters  # TRL sets it
     with starting_model(script, training, model_config, quantization_config, say) as (model, adapters):
         trainer = build_trainer(model, processor, rows, mode, training, adapters, evaluation)

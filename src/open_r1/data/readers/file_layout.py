@@ -40,7 +40,8 @@ def files_in(folder: Path) -> list[PurePath]:
     for place, folders, names in os.walk(folder):
         inside = PurePath(os.path.relpath(place, folder))
         folders[:] = sorted(name for name in folders if not name.startswith(".") and len(inside.parts) < _DEPTH)
-        paths += [inside / name for name in names if not name.startswith(".")]
+        files = [name for name in names if not name.startswith(".")]
+        paths += [inside / name for name in files if os.path.isfile(os.path.join(place, name))]  # no pipes
     return data_files(paths)
 
 

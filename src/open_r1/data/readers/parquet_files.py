@@ -34,7 +34,7 @@ def open_parquet(files: Sequence[Path], names: ColumnNames) -> datasets.Dataset:
             raise UserError(f"{file} has other columns than {files[0]}, so they are not one set; read them one by one")
     read = readable_columns(features, names, str(files[0]))
     columns = conversion_columns(features, read)
-    with _errors_of(files[0]), disk_errors(config.HF_DATASETS_CACHE), _quiet():
+    with _errors_of(files[0]), disk_errors(config.HF_DATASETS_CACHE), _disk_error_within(), _quiet():
         return datasets.load_dataset(
             "parquet",
             data_files={"train": [glob.escape(str(file.resolve())) for file in files]},
@@ -62,6 +62,18 @@ def _errors_of(file: Path) -> Iterator[None]:
         raise UserError(_unreadable(file, error)) from None  # pyarrow raises a bare OSError for damage
     except Exception as error:  # datasets and pyarrow raise many kinds of errors for damaged files
         raise UserError(_unreadable(file, error)) from None
+
+
+@contextmanager
+def _disk_error_within() -> Iterator[None]:
+    """Raise the system's own error of what datasets raises in its place."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from None
+        raise
 
 
 def _unreadable(file: Path, error: Exception) -> str:

@@ -24,7 +24,6 @@ from open_r1.checkpoints.qwen_resizing import require_qwen_sizes
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
-from open_r1.data.readers.image_columns import count_images
 from open_r1.data.row_images import Undecoded, image_key, key_of
 from open_r1.evaluation.answering.batches import batches_by_length, group_indices, prefetch
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
@@ -289,12 +288,17 @@ def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer
     if settings.backend == "vllm":
         from open_r1.evaluation.answering.vllm_backend import VllmGenerator
 
-        images = max(count.images for count in count_images(job.questions.data.column("images")))
-        return VllmGenerator(settings, job.folder, job.encoder, images)
+        return VllmGenerator(settings, job.folder, job.encoder, _most_images(job.questions))
     choose_attention_kernels()
     torch.manual_seed(settings.seed)  # for models that draw from it; our own sampling does not
     model = load_model(job.folder, settings.dtype, settings.attn_implementation, device)
     return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)
+
+
+def _most_images(rows: Any) -> int:
+    """Images of the question with the most."""
+    batches = rows.select_columns(["images"]).iter(batch_size=64)
+    return max(len(images) for batch in batches for images in batch["images"])
 
 
 def _image_ids(rows: Any) -> list[str]:

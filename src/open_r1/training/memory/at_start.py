@@ -21,7 +21,7 @@ def plan_at_start(
     training: Any,
     model_config: Any,
     lengths: list[int],
-    has_images: bool,
+    images: int,
     say: Callable[[str], object],
     card: Card | None = None,
 ) -> bool:
@@ -32,7 +32,7 @@ def plan_at_start(
         training: TRL's; of GRPO with `prompts_per_device`.
         model_config: the checkpoint and how it is loaded.
         lengths: tokens of each prompt.
-        has_images: whether any question brings an image.
+        images: most images of one question.
         say: prints on the first process.
         card: of this process; None looks for it.
 
@@ -47,7 +47,7 @@ def plan_at_start(
         return bool(script.shard_optimizer)
     try:
         size = size_of(str(model_config.model_name_or_path))
-        if has_images and size.vision is not None and not size.vision.is_fed:
+        if images and size.vision is not None and not size.vision.is_fed:
             raise NoSize(f"what the vision tower of a {size.family} holds while it computes is not known here")
     except NoSize as error:
         say(f"no memory plan: {error}")
@@ -62,7 +62,7 @@ def plan_at_start(
         training.world_size,
         supervised=supervised,
         prompt_tokens=max(lengths),
-        has_images=has_images,
+        images=images,
     )
     can_divide = str(getattr(training.optim, "value", training.optim)) in DIVISIBLE
     run = with_optimizer(run, card, script.shard_optimizer, can_divide)

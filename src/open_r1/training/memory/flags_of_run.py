@@ -27,7 +27,7 @@ def run_of(
     *,
     supervised: bool = False,
     prompt_tokens: int | None = None,
-    has_images: bool = True,
+    images: int = 1,
 ) -> Run:
     """What a run holds, as far as its flags decide it.
 
@@ -37,7 +37,7 @@ def run_of(
         processes: of the run.
         supervised: SFT, one row per question and no reference.
         prompt_tokens: of the longest prompt; None for as many as `--max_prompt_length` lets through.
-        has_images: whether questions bring images to a model that sees.
+        images: most images of one question; 0 if none has any.
     """
 
     def value(name: str, otherwise: Any) -> Any:
@@ -48,11 +48,11 @@ def run_of(
         method = Method.QLORA if value("load_in_4bit", False) else Method.LORA
     towers, accumulation = value("lora_on", "language"), int(value("gradient_accumulation_steps", 1))
     division, offloads = _division(values, processes)
-    sees = has_images and size.vision is not None and size.vision.is_fed
+    images = images if size.vision is not None and size.vision.is_fed else 0
     colocates = value("use_vllm", False) and value("vllm_mode", "colocate") == "colocate"
     return Run(
         size=size,
-        batch=_longest_batch(values, size, supervised, prompt_tokens, sees),
+        batch=_longest_batch(values, size, supervised, prompt_tokens, images),
         processes=processes,
         method=method,
         division=division,
@@ -83,9 +83,9 @@ def _value(values: Mapping[str, Any], name: str, otherwise: Any) -> Any:
 
 
 def _longest_batch(
-    values: Mapping[str, Any], size: ModelSize, supervised: bool, prompt_tokens: int | None, sees: bool
+    values: Mapping[str, Any], size: ModelSize, supervised: bool, prompt_tokens: int | None, images: int
 ) -> Batch:
-    """The largest micro-batch: an image takes as much of the prompt as `--max_pixels` and the text around it leave."""
+    """The largest micro-batch: images take as much of the prompt as `--max_pixels` and the text around them leave."""
     prompt = prompt_tokens or int(_value(values, "max_prompt_length", 1024))
     largest = int(_value(values, "max_pixels", 10**9)) // (
         size.vision.pixels_per_token if size.vision is not None else 1
@@ -93,7 +93,7 @@ def _longest_batch(
     return Batch(
         prompts=int(_value(values, "per_device_train_batch_size", 1)),
         prompt_tokens=prompt,
-        image_tokens=max(1, min(largest, prompt - TEXT_AROUND)) if sees else 0,
+        image_tokens=max(1, min(largest * images, prompt - TEXT_AROUND)) if images else 0,
         group=1 if supervised else int(_value(values, "num_generations", 4)),
         completion_tokens=SFT_COMPLETION if supervised else int(_value(values, "max_completion_length", 256)),
         shares_prefix=not supervised and bool(_value(values, "shared_prefix", True)),

@@ -32,6 +32,8 @@ class PromptCheck:
     """(id, reason) of the rows with an image that cannot be opened or is refused by the image processor."""
     lengths: list[int]
     """Tokens of each usable prompt, including those of its images."""
+    most_images: int = 0
+    """Images of the usable row with the most."""
     content: str = ""
     """SHA-256 over ids, texts and images of the usable rows."""
 
@@ -55,6 +57,7 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
     opened: dict[str, tuple[Size, str]] = {}  # an image has up to five questions
     usable_lengths: list[int] = []
     contents: list[str] = []
+    most_images = 0
     with ThreadPoolExecutor(8) as pool:
         for start, rows in _batches(dataset):
             keys = [image_keys(row) for row in rows]
@@ -77,8 +80,9 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
                 else:
                     usable.append(start + offset)
                     usable_lengths.append(length)
+                    most_images = max(most_images, len(row_keys))
                     contents.append(f"{row['id']} {digest_of(row, [opened[key][1] for key in row_keys])}")
-    return PromptCheck(usable, too_long, unreadable, usable_lengths, data_fingerprint(contents))
+    return PromptCheck(usable, too_long, unreadable, usable_lengths, most_images, data_fingerprint(contents))
 
 
 def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -66,7 +66,9 @@ def load_training_rows(
     ids = usable["id"][:]
     for data_set in sets:
         data_set["prompts"] = len(data_set.pop("ids").intersection(ids))
-    report = _data_report(sets, ids, dropped, checked) | {"answer_types": dict(Counter(usable["answer_type"][:]))}
+    answer_types = dict(Counter(usable["answer_type"][:]))
+    report = _data_report(sets, ids, dropped, checked)
+    report |= {"answer_types": answer_types, "most_images": checked.most_images}
     return usable.with_transform(add_prompt), report, checked.lengths
 
 
@@ -132,7 +134,7 @@ def load_sets(
         for name in earlier_ids.intersection(ids):
             dropped.append(Dropped(path, "repeated-question", f"the question {name} is in an earlier set already"))
         datasets.append(rows if len(fresh) == len(rows) else rows.select(fresh))
-        with_images = sum(count > 0 for count in _image_counts(rows))
+        with_images = sum(count.images > 0 for count in count_images(rows.data.column("images")))  # dropped rows too
         images = "none" if not with_images else "some" if with_images < len(rows.data) else "all"
         fresh_ids = {ids[index] for index in fresh}
         sets.append({"path": path, "pictures": images, "manifest": read_manifest(path), "ids": fresh_ids})
@@ -140,11 +142,6 @@ def load_sets(
             sets[-1]["commit"] = commit
         earlier_ids.update(ids)
     return concatenate_datasets(datasets) if len(datasets) > 1 else datasets[0], dropped, sets
-
-
-def _image_counts(rows: Dataset) -> list[int]:
-    """How many images each row has, dropped rows included; nothing is read."""
-    return [count.images for count in count_images(rows.data.column("images"))]
 
 
 def _data_report(
