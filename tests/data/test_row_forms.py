@@ -198,10 +198,11 @@ BAD_ENTRIES = [
 def test_bad_rows_of_json_lines_are_counted_drops(root):
     good = {"images": ["red.png", {"bytes": None, "path": "lime.png"}], "problem": "Is it so?", "solution": "yes"}
     lines = [json.dumps(good), "{", "", "[]", '{"problem": "a", "problem": "b"}']
+    lines.append(json.dumps({"problem": "How many?", "solution": 4}))  # as VQA-RAD has it
     lines += [json.dumps({"problem": "Is it so?", "solution": "yes", **change}) for change, _ in BAD_ENTRIES]
     (root / "rows.jsonl").write_text("\n".join(lines))
     rows, dropped = load_rows(root / "rows.jsonl", None, root)
-    assert len(rows) == 1
+    assert rows["solution"][:] == ["yes", "4"]
     reasons = ["not-json", "not-an-object", "repeated-key", *(reason for _, reason in BAD_ENTRIES)]
     assert [row.reason for row in dropped] == reasons
     assert dropped[0].where == "rows.jsonl row 1"

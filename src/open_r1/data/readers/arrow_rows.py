@@ -99,6 +99,11 @@ def readable_columns(features: Mapping[str, Any], names: ColumnNames, where: str
     for ours, theirs in read.items():
         _require_kind(ours, features[theirs], f"the column {theirs} of {where}")
     unread = [name for name, kind in features.items() if missing and _is_of_images(kind)]
+    if len(unread) > 1:
+        raise UserError(
+            f"{where} lacks the column image; {len(unread)} columns hold images ({', '.join(unread)}), without which "
+            "these are other questions: scripts/prepare_vqa.py makes one column of those of published sets"
+        )
     if unread:
         raise UserError(
             f"{where} lacks the column image; the column {unread[0]} holds images, without which these are other "

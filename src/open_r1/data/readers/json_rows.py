@@ -128,6 +128,8 @@ def read_entry(value: Any, names: ColumnNames | None = None) -> Entry:
         UnusableInput: with the reason.
     """
     entry = renamed_entry(value, names or {})
+    if isinstance(entry, dict) and "image" not in entry and type(entry.get("solution")) is int:
+        entry = entry | {"solution": str(entry["solution"])}  # "How many lesions?": 4
     problem, solution = required_texts(entry, ("problem", "solution"))
     images = _references(entry)
     texts = check_question(problem, solution, entry.get("answer_type"), entry.get("aliases"), len(images))
