@@ -15,10 +15,10 @@ from open_r1.training.command_line import parsing
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))
 PAGES = ["README.md", "data/README.md", "checkpoints/README.md", *DOCS]
-WITHOUT_COMMANDS = {"docs/architecture.md", "docs/departures.md", "docs/troubleshooting.md"}
+WITHOUT_COMMANDS = {"docs/architecture.md", "docs/departures.md", "docs/models.md", "docs/troubleshooting.md"}
 SUBJECTS = (
     *("quickstart", "data", "training", "rewards", "evaluation", "text_path", "interruptions", "gpus", "results"),
-    *("departures", "architecture", "troubleshooting", "contributing"),
+    *("departures", "architecture", "troubleshooting", "contributing", "models"),
 )
 
 
