@@ -444,3 +444,44 @@ def test_a_full_disk_under_the_cache_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", full)
     with pytest.raises(UserError, match=r"cannot write .*cache: the disk is full"):
         load_rows(file)
+
+
+def test_loading_writes_nothing_beside_a_saved_set(tmp_path, capfd):
+    folder = saved_form(tmp_path / "set", ROWS)
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    load_rows(folder, "test")
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+    assert not (tmp_path / "cache").exists()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+def test_a_path_that_is_no_text_is_left_out_and_the_image_stays(tmp_path, is_list):
+    images = pa.array([stored("red")[0], stored("lime")[0], None])
+    paths = pa.Array.from_buffers(pa.string(), 3, [*images.field("path").buffers()[:2], pa.py_buffer(b"\xff" * 20)])
+    images = pa.StructArray.from_arrays([images.field("bytes"), paths], ["bytes", "path"], mask=images.is_null())
+    if is_list:
+        images = pa.ListArray.from_arrays(pa.array([0, 2, None, 2], pa.int32()), images.slice(0, 2))
+    columns = {
+        "images" if is_list else "image": images,
+        "problem": ["Is it?", "Where?", "Why?"],
+        "solution": ["yes"] * 3,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    rows, dropped = load_rows(tmp_path / "rows.parquet")
+    assert [image["bytes"] for image in rows[0]["images"]] == [png("red"), png("lime")][: 2 if is_list else 1]
+    assert [row.reason for row in dropped] == ([] if is_list else ["no-image"])
+
+
+def test_a_set_whose_offsets_lie_outside_is_one_line(tmp_path):
+    """Reading it would end the process."""
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, 2**30, 6, 12))
+    texts = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(offsets), pa.py_buffer(b"Is it?Where?")])
+    folder = saved_form(tmp_path / "set", ROWS[:3])
+    good = pa.ipc.open_stream(folder / "test" / "data-00000-of-00001.arrow").read_all()
+    table = good.set_column(good.schema.get_field_index("problem"), "problem", texts)
+    with pa.ipc.new_stream(folder / "test" / "data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match=r"the set is damaged: .*; get it again") as caught:
+        load_rows(folder, "test")
+    assert "\n" not in str(caught.value)

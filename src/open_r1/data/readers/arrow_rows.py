@@ -13,7 +13,15 @@ from pyarrow import ArrowInvalid, ArrowNotImplementedError, compute, types
 
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.question_checks import check_question
-from open_r1.data.readers.image_columns import ROW_FEATURES, UNDECODED, FilesOfRows, ImageCount, as_lists, count_images
+from open_r1.data.readers.image_columns import (
+    NO_TEXT,
+    ROW_FEATURES,
+    FilesOfRows,
+    ImageCount,
+    as_lists,
+    count_images,
+    undecoded,
+)
 from open_r1.data.rows import (
     MORE_IMAGES,
     TEXT_KEYS,
@@ -178,13 +186,11 @@ def _with_image_lists(rows: datasets.Dataset, where: str) -> tuple[datasets.Data
     if name is None:
         lists, counts = pa.chunked_array([_empty_lists(len(rows))]), None
         return _table(rows, lists), counts
-    kind = rows.features[name]
-    is_list = isinstance(kind, _LIST_TYPES)
+    is_list = isinstance(rows.features[name], _LIST_TYPES)
     try:
-        rows = rows.cast_column(name, datasets.List(UNDECODED) if is_list else UNDECODED)
+        column = undecoded(rows.data.column(name), is_list)
     except (ValueError, TypeError, ArrowNotImplementedError) as error:  # pyarrow's others derive from these two
         raise UserError(f"the column {name} of {where} holds no images: {error}") from None
-    column = rows.data.column(name)
     counts = list(count_images(column))
     if is_list:
         counts = [ImageCount(count.images, count.with_bytes, False) for count in counts]  # an empty list loses none
@@ -235,8 +241,11 @@ def _text_columns(rows: datasets.Dataset, label: Modality | Task | None) -> dict
 def _texts_in(column: pa.ChunkedArray) -> Iterator[str | None]:
     for chunk in column.chunks:
         try:
+            chunk.validate(full=True)
             yield from chunk.to_pylist()
-        except UnicodeDecodeError:
+        except ArrowInvalid as error:
+            if NO_TEXT not in str(error):
+                raise UserError(f"the set is damaged: {error}; get it again") from None
             yield from map(_text_or_none, chunk)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.table import cast_array_to_feature
 
 from open_r1.common.errors import UnusableInput
 from open_r1.data.arrow_sets import QUESTION_FEATURES
@@ -18,6 +19,9 @@ from open_r1.data.rows import RowError
 UNDECODED = datasets.Image(decode=False)
 ROW_FEATURES = datasets.Features({**QUESTION_FEATURES, "images": datasets.List(UNDECODED)})
 """The columns of a loaded set: those of QUESTION_FEATURES, with images as {"bytes", "path"}."""
+
+NO_TEXT = "UTF8"
+"""Stands in what Arrow says of a text that is none."""
 
 _LISTS = ROW_FEATURES.arrow_schema.field("images").type
 _IMAGE = _LISTS.value_type
@@ -31,6 +35,40 @@ class ImageCount:
     with_bytes: int
     is_null: bool
     """Whether the cell of the row was empty, which in a column of single images may be a loss."""
+
+
+def undecoded(column: pa.ChunkedArray, is_list: bool) -> pa.ChunkedArray:
+    """A column of images, or of lists of them, as structs of bytes and path; bytes that are so already are not copied.
+
+    `cast_column` of datasets does the same for single images, but writes a whole new set to the disk for lists.
+
+    Raises:
+        ValueError, TypeError, pyarrow.ArrowNotImplementedError: it holds something else.
+    """
+    kind, feature = (_LISTS, datasets.List(UNDECODED)) if is_list else (_IMAGE, UNDECODED)
+    chunks = [chunk if chunk.type == kind else cast_array_to_feature(chunk, feature) for chunk in column.chunks]
+    return pa.chunked_array([_sound(chunk) for chunk in chunks], type=kind)
+
+
+def _sound(chunk: pa.Array) -> pa.Array:
+    """A chunk in which every place lies within its buffers, without paths that are no text.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        chunk.validate(full=True)  # which does not look at the bytes of images
+        return chunk
+    except pa.ArrowInvalid as error:
+        if NO_TEXT not in str(error):
+            raise
+    images = chunk.values if pa.types.is_list(chunk.type) else chunk
+    columns = [images.field("bytes"), pa.nulls(len(images), pa.string())]
+    images = pa.StructArray.from_arrays(columns, fields=[*_IMAGE], mask=images.is_null())
+    if pa.types.is_list(chunk.type):
+        images = pa.ListArray.from_arrays(chunk.offsets, images, mask=chunk.is_null()).cast(_LISTS)
+    images.validate(full=True)
+    return images
 
 
 def as_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
