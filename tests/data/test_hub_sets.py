@@ -16,6 +16,8 @@ from published_sets import png
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
 from open_r1.data.missing_sets import HubName, hub_name, require_data
+from open_r1.evaluation.scoring.results import read_results
+from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 LOAD = """
 import json, sys
@@ -131,3 +133,41 @@ def test_without_a_network_one_line_says_what_to_do():
     ) as caught:
         load_rows("nobody/nothing", "train")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_record_the_commit(tmp_path, repository):
+    build_tiny_checkpoint(tmp_path / "tiny", "qwen2_5_vl")
+    image = {"bytes": png((9, 9, 9)), "path": None}
+    questions = [f"Is it {number}?" for number in range(4)]
+    files = {
+        f"data/{split}-00000-of-00001.parquet": parquet(*questions, image=[image] * 4) for split in ("train", "test")
+    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with LocalHub({"org/vqa": files}) as hub:
+        environment = clean | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "OMP_NUM_THREADS": "1"}
+
+        def run(script: str, flags: str) -> None:
+            process = subprocess.run(
+                [sys.executable, str(repository / script), *flags.split()],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=1800,
+            )
+            assert process.returncode == 0, process.stderr[-2000:]
+
+        training = (
+            "--model_name_or_path tiny --dataset_name org/vqa --output_dir out --max_steps 1 --num_generations 2 "
+        )
+        training += "--max_completion_length 3 --save_strategy no --report_to none --max_pixels 3136"
+        run("src/open_r1/grpo_vqa_nothink.py", training)
+        evaluation = (
+            "--model_path tiny --prompt_path org/vqa --train_path org/vqa --output_path answers.jsonl --device cpu "
+        )
+        run("eval/infer.py", f"{evaluation} --max_new_tokens 2 --max_pixels 3136")
+    (data_set,) = json.loads((tmp_path / "out" / "run.json").read_text())["data"]["sets"]
+    assert (data_set["path"], data_set["commit"], data_set["prompts"]) == ("org/vqa", COMMIT, 4)
+    file = read_results(tmp_path / "answers.jsonl")
+    assert (file.manifest["data"], file.manifest["data_commit"], len(file.results)) == ("org/vqa", COMMIT, 4)
