@@ -16,8 +16,9 @@ report also compares them question by question (second minus first).
 
 Comparisons. With --against, each run is compared with the run of the second list that answered the same questions and
 has the same training data, or no training. The heatmaps then show differences: no-think minus think, GRPO minus SFT,
-after minus before training. Without --against, trained runs are compared with the untrained one. A run that answered
-without the images is shown beside the run with them.
+after minus before training. Without --against, runs are compared with that of --baseline, or else trained ones with the
+untrained one. Runs to which something else was shown (--image none, --options shuffled) are compared with the ordinary
+run of the same checkpoint.
 
 Text questions are in one table with a row per checkpoint and a column per benchmark. --grader huatuo grades the stored
 answers again by the more lenient rules of HuatuoGPT-o1's evaluation, to compare with published numbers; every title
@@ -44,6 +45,7 @@ def main() -> int:
     add = parser.add_argument
     add("results", nargs="+", type=Path, metavar="OUT.jsonl", help="result files of eval/infer.py")
     add("--against", nargs="+", type=Path, default=[], metavar="OUT.jsonl", help="those to compare with: before, think")
+    add("--baseline", type=Path, metavar="OUT.jsonl", help="the result file that all others are compared with")
     add("--output_dir", required=True, type=Path, help="folder that the report is written to")
     add("--with_items", action="store_true", help="put every question, answer and small image into the page")
     add("--image_root", type=Path, help="folder of the images, where the questions came from a JSON list")
@@ -53,8 +55,12 @@ def main() -> int:
     add("--judge_cache", type=Path, help="file of the judge's verdicts (default: below ~/.cache/open-r1-med)")
     add("--overview", action="store_true", help="of a whole study: every comparison, no part for each file")
     flags = parser.parse_args()
-    if flags.overview and (flags.against or flags.judge or flags.grader != "stored"):
-        raise UserError("--overview finds by itself what to compare; leave --against, --grader and --judge out")
+    if flags.overview and (flags.against or flags.baseline or flags.judge or flags.grader != "stored"):
+        raise UserError(
+            "--overview finds by itself what to compare; leave --against, --baseline, --grader and --judge out"
+        )
+    if flags.against and flags.baseline:
+        raise UserError("--against and --baseline both say what to compare with; give one of the two")
     size = int(flags.images_mib * 2**20)
     if flags.overview:
         summary = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
@@ -69,6 +75,7 @@ def main() -> int:
             flags.grader,
             flags.with_items,
             judge,
+            flags.baseline,
         )
     print(summary)
     return 0

@@ -54,11 +54,15 @@ def main() -> None:
     )
     step("accuracy after GRPO", inference(trained, phantoms, folder / "after.jsonl"))
     shuffled, blind = folder / "shuffled.jsonl", folder / "blind.jsonl"
+    blind_before = folder / "before-blind.jsonl"
     step("the same with the options in another order", inference(trained, phantoms, shuffled, "--options shuffled"))
     step("the same without the image", inference(trained, phantoms, blind, "--image none"))
+    step("before GRPO without the image", inference(start, phantoms, blind_before, "--image none"))
+    names = ("before", "after", "before-blind", "blind", "shuffled")
+    files = " ".join(quote(folder / f"{name}.jsonl") for name in names)
     step(
         "tables and heatmaps",
-        f"python eval/report.py --with_items {quote(folder / 'before.jsonl')} {quote(folder / 'after.jsonl')} "
+        f"python eval/report.py --with_items {files} --baseline {quote(folder / 'before.jsonl')} "
         f"--image_root {quote(phantoms)} --output_dir {quote(folder / 'report')}",
         quiet=True,
     )
@@ -70,7 +74,8 @@ def inference(model: Path, phantoms: Path, output: Path, flags: str = "") -> str
     """The command that scores a checkpoint on the test questions."""
     return (
         f"python eval/infer.py --model_path {quote(model)} --prompt_path {quote(phantoms / 'test.json')} "
-        f"--image_root {quote(phantoms)} --output_path {quote(output)} --mode think --max_new_tokens 16 {flags}"
+        f"--train_path {quote(phantoms / 'train.json')} --image_root {quote(phantoms)} --output_path {quote(output)} "
+        f"--mode think --max_new_tokens 16 {flags}"
     )
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
@@ -16,7 +18,7 @@ from PIL import Image
 from open_r1.common.errors import UserError
 from open_r1.evaluation.comparing.pairs import adjusted, compare
 from open_r1.evaluation.comparing.run_names import named_apart
-from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, difference_heatmap
+from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, difference_heatmap, ink_on, span_of
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK
 from open_r1.evaluation.scoring.result_writer import ResultWriter
@@ -338,9 +340,55 @@ def test_difference_heatmap_is_centred_on_zero():
     after = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k else WRONG) for k in range(4)]
     comparisons = compare(before, after)
     figure = difference_heatmap(comparisons, adjusted(comparisons), "Improvement")
-    assert texts(figure)[:2] == ["-25.0", "n = 4"]
+    assert texts(figure)[:2] == ["-25.0", "± 25.0, n = 4"]
     low, high = figure.axes[1].get_ylim()
     assert (low, high) == (-25, 25)
+
+
+def test_the_scale_of_differences_is_that_of_cells_with_enough_questions():
+    def answered(right: set[int]) -> list[Result]:
+        few = [result(f"few {k}", "MRI", "Lesion Grading", RIGHT if right else WRONG) for k in range(3)]
+        many = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k in right else WRONG) for k in range(40)]
+        return [*few, *many]
+
+    comparisons = compare(answered(set()), answered(set(range(10))))
+    figure = difference_heatmap(comparisons, adjusted(comparisons), "Improvement")
+    # +100 on three questions of MRI; +25 on forty of CT; all: 13 of 43
+    assert figure.axes[1].get_ylim() == pytest.approx((-1300 / 43, 1300 / 43))
+    labels = texts(figure)
+    assert "+100.0" in [label.rstrip("*★") for label in labels]
+    assert "clipped" in figure.texts[-1].get_text()
+    shared = difference_heatmap(comparisons, adjusted(comparisons), "Improvement", span=span_of([comparisons]))
+    assert shared.axes[1].get_ylim() == figure.axes[1].get_ylim()
+    assert span_of([comparisons, compare(answered(set()), answered(set(range(40))))]) == (-100, 100)
+
+
+def test_what_remains_after_correction_is_framed_and_plain_stars_are_not():
+    before = [result(str(k), "CT", "Disease Diagnosis", WRONG) for k in range(40)]
+    after = [result(str(k), "CT", "Disease Diagnosis", RIGHT if k < 10 else WRONG) for k in range(40)]
+    (cell, *_), comparisons = compare(before, after), compare(before, after)
+    frames = []
+    for p_holm in (0.04, 0.06):
+        figure = difference_heatmap({cell: comparisons[cell]}, {cell: p_holm}, "Improvement")
+        frames.append(sum(not patch.get_fill() and patch.get_hatch() is None for patch in figure.axes[0].patches))
+        assert texts(figure)[0] == "+25.0" + ("★" if p_holm < 0.05 else "*")
+    assert frames == [1, 0]
+
+
+@pytest.mark.parametrize("colours", ["YlGnBu", "coolwarm"])
+def test_every_number_is_legible_on_the_colour_of_its_cell(colours):
+    colour_map = matplotlib.colormaps[colours]
+    for share in np.linspace(0, 1, 257):
+        colour = colour_map(share)
+        by_hand = []
+        for ink in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):  # relative luminance by WCAG 2.1, with arrays
+            srgb = np.array([colour[:3], ink])
+            linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+            low, high = np.sort(linear @ [0.2126, 0.7152, 0.0722])
+            by_hand.append((high + 0.05) / (low + 0.05))
+        chosen = 0 if ink_on(colour) == "black" else 1
+        assert by_hand[chosen] == max(by_hand)
+        assert by_hand[chosen] >= 4.5
 
 
 @pytest.mark.parametrize(
@@ -455,7 +503,7 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     assert last | {"stderr": "", "low": "", "high": ""} == {
         **{"modality": "all", "task": "all", "n": "7", "pictures": "4", "changed_pictures": "4"},
         **{"difference": "71.43", "stderr": "", "low": "", "high": "", "won": "5", "lost": "0"},
-        **{"p": "", "p_holm": "", "test": "exact sign flip", "excludes_zero": "no"},
+        **{"p": "", "p_holm": "", "test": "exact sign flip", "excludes_zero": "no", "survives_holm": ""},
     }
     assert float(last["low"]) < 0 < float(last["high"])
     mri = next(row for row in rows_of(tmp_path / "report" / "difference.csv") if row["modality"] == "MRI")

@@ -268,7 +268,7 @@ def test_reader_searches_and_hostile_text_stays_text(browser, report):
     assert page.texts(".item .options li") == [f"A) {HOSTILE}", "B) two ✓"]
     assert page.script("return document.querySelectorAll('.item img').length") == 1
     assert page.script("return document.querySelector('.item img').naturalWidth") == 160
-    assert browser.title == "Accuracy"
+    assert browser.title == "Accuracy of 2 runs of one checkpoint on prepared, 80 questions"
     assert browser.get_log("browser") == []
 
 
@@ -277,7 +277,7 @@ def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
     page = Page(browser, report)
     headings = page.texts("h2")
     assert "Training curves" in headings
-    assert page.script("return document.querySelectorAll('svg').length") == 4  # difference, two runs, curves
+    assert page.script("return document.querySelectorAll('svg').length") == 5  # runs, difference, two maps, curves
     assert page.script(
         "return [...document.querySelectorAll('svg')].every((s) => s.getBoundingClientRect().width > 300)"
     )

@@ -1,7 +1,7 @@
 """Markdown text: names from data are escaped, so that they are never read as markup."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 _MARKUP = re.compile(
     r"[`|~]|<(?=[a-zA-Z/!?])"  # code, cells, struck out, HTML and links
@@ -32,7 +32,18 @@ def markdown_image(name: str, path: str) -> str:
     return f"![{markdown_text(name, _MARKUP_IN_BRACKETS)}](<{address}>)"
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the content of the cells is escaped."""
-    lines = [list(map(markdown_text, head)), ["---"] * len(head), *(map(markdown_text, row) for row in rows)]
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], bold: Collection[tuple[int, int]] = frozenset()
+) -> str:
+    """A Markdown table; the content of the cells is escaped.
+
+    Args:
+        head: names of the columns.
+        rows: the cells.
+        bold: cells in bold, by the numbers of their row and column from 0.
+    """
+    cells = [[markdown_text(cell) for cell in row] for row in rows]
+    for row, column in bold:
+        cells[row][column] = f"**{cells[row][column]}**"
+    lines = [list(map(markdown_text, head)), ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

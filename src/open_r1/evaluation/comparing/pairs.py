@@ -162,5 +162,16 @@ def pair_with_base(scored: Sequence[Scored]) -> list[Comparison]:
     return pairs
 
 
+def pair_with_run(baseline: Scored, scored: Sequence[Scored]) -> list[Comparison]:
+    """Every other run that answered a question of the baseline, with it."""
+    ids = {result.id for result in baseline.file.results if result.outcome is not None}
+    return [
+        Comparison(baseline, run)
+        for run in scored
+        if run.name != baseline.name
+        and any(result.id in ids and result.outcome is not None for result in run.file.results)
+    ]
+
+
 def _trained(run: Scored) -> tuple[Label | None, bool]:
     return run.trained_on, run.is_untrained

@@ -1,13 +1,14 @@
 """Accuracies and differences as heatmaps: the value as colour and number, n below it; cells without data stay blank.
 
 The difference of two sets of runs has the layout of Med-R1's figure: a row per training set, a column per test set, red
-is better and blue is worse. It adds a star where the 95 % interval excludes zero, another star where p < 0.05 after
-correction for the number of cells, and hatching where a cell has few questions.
+is better and blue is worse. It adds a star where the 95 % interval excludes zero, another star and a frame where
+p < 0.05 after correction for the number of cells, and hatching where a cell has few questions. The colour scale of
+differences is that of the cells with enough questions, since a cell with two of them easily has the largest value.
 """
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,12 @@ NARROW = 0.86  # width of a cell without long column names
 GAP = 0.18  # between the cells and their margins, in cells
 MOST, LONGEST = 60, 40  # rows or columns, and characters of a name, that remain readable
 HATCHED = f"hatched: fewer than {FEW} questions"
+CLIPPED = "their colours may be clipped: the scale is that of the other cells"
 STAR, HOLM_STAR = "*", "\u2605"
 """Marks of a cell whose interval excludes zero, and of one where also p < 0.05 after Holm's correction."""
 STARS_MEAN = {
     STAR: f"{STAR} the 95 % interval excludes zero",
-    HOLM_STAR: f"{HOLM_STAR} also after Holm's correction for the number of cells of its kind",
+    HOLM_STAR: f"{HOLM_STAR} also, framed: after Holm's correction for the number of cells of its kind",
 }
 
 
@@ -65,11 +67,17 @@ class Drawing:
     narrow: bool = False
 
     @property
+    def clipped(self) -> bool:
+        """Whether a value is outside the colour scale."""
+        low, high = self.span
+        return any(not low <= entry.value <= high for entry in self.entries.values())
+
+    @property
     def footnote(self) -> str:
         """What hatching and stars mean, if the heatmap has any."""
         entries = self.entries.values()
         stars = {entry.star for entry in entries} - {""}
-        explanations = [HATCHED] * any(entry.has_few for entry in entries)
+        explanations = [HATCHED] * any(entry.has_few for entry in entries) + [CLIPPED] * self.clipped
         return "; ".join(explanations + [text for text in STARS_MEAN.values() if stars])
 
 
@@ -86,15 +94,33 @@ def star(difference: Difference, p_holm: float | None) -> str:
 
 
 def difference_heatmap(
-    differences: Mapping[Cell, Difference], p_holm: Mapping[Cell, float | None], title: str, note: str = ""
+    differences: Mapping[Cell, Difference],
+    p_holm: Mapping[Cell, float | None],
+    title: str,
+    note: str = "",
+    span: tuple[float, float] | None = None,
 ) -> Figure:
-    """Modality x task: difference in points with n, red for gains and blue for losses as in Med-R1's figure."""
+    """Modality x task: difference in points with error and n, red for gains and blue for losses as in Med-R1's figure.
+
+    Args:
+        differences: by modality and task, margins included.
+        p_holm: the adjusted p of each.
+        title: of the figure.
+        note: a line below the title.
+        span: the colour scale in points, where several maps share one; otherwise `span_of` these differences.
+    """
     entries = {
-        cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}")
+        cell: _difference(difference, p_holm[cell], f"{100 * difference.mean:+.1f}", with_error=True)
         for cell, difference in differences.items()
     }
     rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
-    return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", _reach(entries), note))
+    span = span or span_of([differences])
+    return draw(Drawing(title, rows, across, entries, "difference (points)", "coolwarm", span, note))
+
+
+def span_of(groups: Iterable[Mapping[Cell, Difference]]) -> tuple[float, float]:
+    """The colour scale in points that several maps of differences can share, see `_reach`."""
+    return _reach([(100 * d.mean, d.n < FEW) for differences in groups for d in differences.values()])
 
 
 def accuracy_matrix(matrix: Matrix[Tally], title: str, note: str = "") -> Figure:
@@ -119,7 +145,7 @@ def improvement_matrix(
         (short(cell[0]), short(cell[1])): _difference(difference, p_holm[cell], f"{100 * difference.mean:.2f}")
         for cell, difference in differences.items()
     }
-    return draw(_matrix(matrix, entries, title, "points", "coolwarm", _reach(entries), note))
+    return draw(_matrix(matrix, entries, title, "points", "coolwarm", _span(entries), note))
 
 
 def improvement_figure(values: Mapping[Cell, float], title: str) -> Figure:
@@ -134,7 +160,7 @@ def improvement_figure(values: Mapping[Cell, float], title: str) -> Figure:
             entries,
             "points",
             "coolwarm",
-            _reach(entries),
+            _span(entries),
             axes=("trained on", "tested on"),
             narrow=True,
         )
@@ -146,13 +172,24 @@ def _accuracy(estimate: Estimate) -> Entry:
     return Entry(value, f"{value:.1f}", f"n = {estimate.n:,}", estimate.n < FEW)
 
 
-def _difference(difference: Difference, p_holm: float | None, label: str) -> Entry:
-    return Entry(100 * difference.mean, label, f"n = {difference.n:,}", difference.n < FEW, star(difference, p_holm))
+def _difference(difference: Difference, p_holm: float | None, label: str, with_error: bool = False) -> Entry:
+    error = f"± {100 * difference.stderr:.1f}, " if with_error and difference.stderr else ""
+    small = f"{error}n = {difference.n:,}"
+    return Entry(100 * difference.mean, label, small, difference.n < FEW, star(difference, p_holm))
 
 
-def _reach(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
-    """A colour scale that is symmetric around zero, contains every value and reaches at least 5 points."""
-    reach = max([5.0, *(abs(entry.value) for entry in entries.values())])
+def _span(entries: Mapping[Cell, Entry]) -> tuple[float, float]:
+    return _reach([(entry.value, entry.has_few) for entry in entries.values()])
+
+
+def _reach(values: Sequence[tuple[float, bool]]) -> tuple[float, float]:
+    """A colour scale that is symmetric around zero and reaches at least 5 points.
+
+    Args:
+        values: points, and whether they are of few questions. Those need not be on the scale, unless all are such.
+    """
+    counted = [abs(value) for value, has_few in values if not has_few] or [abs(value) for value, _ in values]
+    reach = max([5.0, *counted])
     return (-reach, reach)
 
 
@@ -207,7 +244,8 @@ def draw(drawing: Drawing) -> Figure:
     figure.text(0.2 / width, 1 - below / height, note, ha="left", va="top", fontsize=9, color="0.3")
     figure.text(0.2 / width, 0.1 / height, foot, ha="left", va="bottom", fontsize=8, color="0.3")
     bar = figure.add_axes(((left_margin + wide + 0.2) / width, bottom / height, 0.16 / width, high / height))
-    figure.colorbar(ScalarMappable(norm, colour_map), cax=bar).set_label(drawing.legend, fontsize=10)
+    extend = "both" if drawing.clipped else "neither"
+    figure.colorbar(ScalarMappable(norm, colour_map), cax=bar, extend=extend).set_label(drawing.legend, fontsize=10)
     bar.tick_params(labelsize=9)
     return figure
 
@@ -223,21 +261,41 @@ def _place(names: Sequence[str], name: str) -> float:
 
 
 def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tuple[float, ...]) -> None:
-    red, green, blue, _ = colour
-    ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"  # Rec. 601 luma
+    ink = ink_on(colour)
     axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     x, y = corner
+    behind = None
     if entry.has_few:
         inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
         axes.add_patch(inside)
+        behind = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}  # no line of the hatching crosses the text
+    if entry.star == HOLM_STAR:
+        axes.add_patch(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor=ink, linewidth=1.4))
     weight = "bold" if entry.star == HOLM_STAR else "normal"
     middle = y + (0.38 if entry.small else 0.5)
-    axes.text(
-        x + 0.5, middle, entry.label + entry.star, ha="center", va="center", fontsize=12, color=ink, fontweight=weight
-    )
-    if entry.small:
-        axes.text(x + 0.5, y + 0.76, entry.small, ha="center", va="center", fontsize=8, color=ink)
+    texts: list[tuple[float, str, dict[str, Any]]] = [
+        (middle, entry.label + entry.star, {"fontsize": 12, "fontweight": weight})
+    ]
+    texts += [(y + 0.76, entry.small, {"fontsize": 8})] if entry.small else []
+    for height, text, font in texts:
+        axes.text(x + 0.5, height, text, ha="center", va="center", color=ink, bbox=behind, **font)
+
+
+def ink_on(colour: tuple[float, ...]) -> str:
+    """Black or white, whichever has the larger contrast (WCAG 2) on a colour; the larger is at least 4.58."""
+    return "black" if contrast(colour, (0, 0, 0)) >= contrast(colour, (1, 1, 1)) else "white"
+
+
+def contrast(colour: tuple[float, ...], other_colour: tuple[float, ...]) -> float:
+    """The contrast of two sRGB colours (0 to 1 each) by WCAG 2, 1 to 21."""
+    lighter, darker = sorted(map(_luminance, (colour, other_colour)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: tuple[float, ...]) -> float:
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _label_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], names: tuple[str, str]) -> None:

@@ -9,28 +9,25 @@ from typing import Any
 from open_r1.common.atomic_files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.common.errors import UserError
 from open_r1.common.markdown_text import markdown_image, markdown_table, markdown_text
-from open_r1.evaluation.comparing.matrices import accuracy_matrices, difference_matrices
-from open_r1.evaluation.comparing.pairs import Comparison, pair_up, pair_with_base
+from open_r1.evaluation.comparing.changed_runs import changes
 from open_r1.evaluation.comparing.run_names import named_apart, set_names
-from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored, all_marks, disjoint, load
+from open_r1.evaluation.comparing.scored_runs import LENIENT, Scored, all_marks, load
 from open_r1.evaluation.reporting.curves import curves_figure, read_log
 from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page, short_value
 from open_r1.evaluation.reporting.item_browser import Browser, build_browser
-from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
+from open_r1.evaluation.reporting.run_sections import choose_comparisons, report_folders, sections_of_runs
+from open_r1.evaluation.reporting.sections.differences import stem_of
 from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
 from open_r1.evaluation.reporting.sections.free_answers import free_sections
+from open_r1.evaluation.reporting.sections.headline import report_title
 from open_r1.evaluation.reporting.sections.judged import FILES as JUDGED_FILES
 from open_r1.evaluation.reporting.sections.judged import judged_section
-from open_r1.evaluation.reporting.sections.matrices import matrix_section
-from open_r1.evaluation.reporting.sections.ranking import ranking_section
 from open_r1.evaluation.reporting.sections.section import Section, marked, reading_guide
-from open_r1.evaluation.reporting.sections.single_run import run_section
-from open_r1.evaluation.reporting.sections.text_benchmarks import Benchmarks, benchmark_section, benchmarks_of
+from open_r1.evaluation.reporting.sections.text_benchmarks import benchmarks_of
 from open_r1.evaluation.reporting.sections.whole_study import study_sections
 from open_r1.evaluation.reporting.table_formats import csv_with, latex, markdown
 from open_r1.evaluation.scoring.results import published_form
-from open_r1.evaluation.scoring.tallies import only_text
 from open_r1.grading.judge.judgements import Judge
 from open_r1.vocabulary.labels import family_of
 
@@ -54,6 +51,7 @@ def write_report(
     grader: str = "stored",
     with_items: bool = False,
     judge: Judge | None = None,
+    baseline: Path | None = None,
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without the manifests.
 
@@ -69,6 +67,8 @@ def write_report(
         with_items: put every question with its answers and a small image into the page. They may identify a patient;
             leave them out of a page that is passed on.
         judge: a model that is asked about the answers to closed and open questions; None for none.
+        baseline: the result file among `paths` whose run every other on the same questions is compared with. Without
+            one: the untrained run in the same mode, or else the first.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are not from an earlier report.
@@ -80,13 +80,14 @@ def write_report(
     choice = [run for run in scored if run.table]
     reported = sum(not run.is_reference for run in choice)
     text = benchmarks_of(choice, reported)
-    comparisons, alone = _comparisons(choice, reported, text) if choice else ([], [])
-    folders = _folders(scored)
-    sections = [*_sections(choice, reported, comparisons, alone, text)] if choice else []
+    changed = changes(choice)
+    comparisons, alone = choose_comparisons(choice, reported, text, changed, baseline) if choice else ([], [])
+    folders = report_folders(scored)
+    sections = [*sections_of_runs(choice, reported, comparisons, alone, text, changed)] if choice else []
     judged = None if judge is None else judged_section(scored, judge)
     sections[1:1] = [*free_sections(scored), *filter(None, [judged])]
     sections += _curves(scored)
-    first_comparison = comparisons[0] if comparisons else None
+    first_comparison = next(iter([*comparisons, *(change.comparison for change in changed)]), None)
     item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
     files = {
         f"{folders[run.name]}results.json": json.dumps(
@@ -150,7 +151,7 @@ def publish(
         UserError: the folder holds files that are not from an earlier report, or cannot be written.
     """
     sections = [*sections, reading_guide(sections)]
-    title = marked("Accuracy", tuple(mark for mark in all_marks(scored) if mark == LENIENT))
+    title = marked(report_title([run for run in scored if run.table]), tuple(set(all_marks(scored)) & {LENIENT}))
     summary = _summary(title, sections)
     measured = {
         name: file.manifest | _grader_entry(grader)
@@ -184,90 +185,9 @@ def _grader_entry(grader: str) -> dict[str, str]:
     return {} if grader == "stored" else {"grader": grader}
 
 
-def _folders(scored: Sequence[Scored]) -> dict[str, str]:
-    """The folder of each run's files in the report, by its name; of a single run the report's folder."""
-    if len(scored) == 1:
-        return {scored[0].name: ""}
-    names = [run.name if len(run.files) == 1 else stem_of(run.name) for run in scored]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{name}" for number, name in enumerate(names, 1)]
-    return {run.name: f"{name}/" for run, name in zip(scored, names, strict=True)}
-
-
 def _file_names(run: Scored) -> list[str]:
     """The name of each result file of a run in the section about manifests."""
     return [run.name] if len(run.files) == 1 else [f"{run.name}: {name}" for name in set_names(run.files)]
-
-
-def _comparisons(
-    scored: Sequence[Scored], reported: int, text: Benchmarks | None
-) -> tuple[list[Comparison], list[Scored]]:
-    """The comparisons, and the runs without a counterpart; the runs after the first `reported` are the references."""
-    reported_runs, references = scored[:reported], scored[reported:]
-    if not references:
-        if reported == 2 and not (reported_runs[0].run == reported_runs[1].run and disjoint(reported_runs)):
-            return [Comparison(reported_runs[0], reported_runs[1])], []
-        return pair_with_base(reported_runs), []
-    comparisons, alone = pair_up(references, reported_runs)
-    if not comparisons and not (text and text.comparisons):
-        raise UserError(
-            f"no file has a counterpart with the same questions among those of --against ({references[0].name}, ...), "
-            "so nothing can be compared; give results on the same data"
-        )
-    return comparisons, alone
-
-
-def _sections(
-    scored: Sequence[Scored],
-    reported: int,
-    comparisons: Sequence[Comparison],
-    alone: Sequence[Scored],
-    text: Benchmarks | None,
-) -> Iterable[Section]:
-    """Tables of all runs, comparisons and matrices first, then each run."""
-    marks = all_marks(scored)
-    yield ranking_section(scored, comparisons)
-    if text is not None:
-        yield benchmark_section(text)
-    yield from _improvements(comparisons, alone, marks)
-    for matrix in accuracy_matrices(scored[:reported]):
-        yield matrix_section(matrix, marks)
-    folders = _folders(scored)
-    for run in scored:
-        yield run_section(run, folders[run.name])
-
-
-def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:
-    """The difference maps, and the comparisons that are neither in them nor in the table of text sets."""
-    matrices = difference_matrices(comparisons)
-    for matrix in matrices:
-        subtraction = f"{_subtraction(comparisons)}, on the same questions"
-        section = improvement_section(matrix, subtraction, marks)
-        names = [run.name for run in alone] + [name for comparison in comparisons for name in comparison.left_out]
-        if names:
-            section.texts.append(f"Left out, without a counterpart on the same questions: {', '.join(names)}.")
-        yield section
-    mapped = {matrix.family for matrix in matrices}
-    for number, comparison in enumerate(comparisons, 1):
-        trained = comparison.second.trained_on
-        family = None if trained is None else family_of(trained)
-        if len(comparisons) > 1 and family in mapped and comparison.second.families == {family}:
-            continue
-        if len(comparisons) > 1 and only_text(comparison.pairs):
-            continue
-        yield comparison_section(comparison, "difference" if len(comparisons) == 1 else f"difference_{number}")
-
-
-def _subtraction(comparisons: Sequence[Comparison]) -> str:
-    """The name of the difference: by modes or by methods, if each side has exactly one and they differ."""
-    for key in ("mode", "method"):
-        sides = [
-            {run.file.manifest.get(key) for run in side}
-            for side in zip(*((comparison.second, comparison.first) for comparison in comparisons), strict=True)
-        ]
-        if all(len(names) == 1 and None not in names for names in sides) and sides[0] != sides[1]:
-            return f"{sides[0].pop()} minus {sides[1].pop()} ({len(comparisons)} pairs of runs)"
-    return f"{len(comparisons)} runs minus their counterparts of --against"
 
 
 def _curves(scored: Sequence[Scored]) -> Iterable[Section]:
@@ -304,8 +224,9 @@ def _summary(title: str, sections: Sequence[Section]) -> str:
 def _markdown(section: Section) -> str:
     paragraphs = [f"## {markdown_text(section.title)}\n"]
     paragraphs += [f"**{markdown_text(text)}**\n" for text in section.warnings]
-    paragraphs += [f"{markdown_text(text)}\n" for text in section.texts] + [markdown(sheet) for sheet in section.sheets]
+    paragraphs += [f"{markdown_text(text)}\n" for text in section.texts]
     paragraphs += [f"{markdown_image(section.title, f'{stem}.png')}\n" for stem in section.figures]
+    paragraphs += [markdown(sheet) for sheet in section.sheets]
     return "\n".join(paragraphs)
 
 

@@ -23,6 +23,8 @@ class Sheet:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    best: frozenset[tuple[int, int]] = frozenset()
+    """Cells in bold, by the numbers of their row and column from 0."""
 
 
 # -------------------------------------------------------------------------------------------------------- CSV
@@ -94,7 +96,7 @@ def points(difference: float, stderr: float | None = None) -> str:
 def markdown(sheet: Sheet) -> str:
     """A heading, the table, and its notes."""
     notes = "".join(f"\n{markdown_text(note)}\n" for note in sheet.notes)
-    return f"### {markdown_text(sheet.title)}\n\n{markdown_table(sheet.head, sheet.rows)}{notes}"
+    return f"### {markdown_text(sheet.title)}\n\n{markdown_table(sheet.head, sheet.rows, sheet.best)}{notes}"
 
 
 # ------------------------------------------------------------------------------------------------------ LaTeX
@@ -120,7 +122,13 @@ def latex_text(text: str) -> str:
 
 def latex(sheet: Sheet) -> str:
     """A `table` with booktabs rules; the document needs `\\usepackage{booktabs}`. Minus signs are set as such."""
-    cells = [[_latex_cell(cell) for cell in row] for row in sheet.rows]
+    cells = [
+        [
+            f"\\textbf{{{_latex_cell(cell)}}}" if (y, x) in sheet.best else _latex_cell(cell)
+            for x, cell in enumerate(row)
+        ]
+        for y, row in enumerate(sheet.rows)
+    ]
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.scoring.results import Result
-from open_r1.evaluation.scoring.statistics import Estimate, accuracy, mean_of_means, pass_at_k
+from open_r1.evaluation.scoring.statistics import Estimate, accuracy, clustered_stderr, mean_of_means, pass_at_k
 from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import options_in
 from open_r1.vocabulary.labels import Modality, Task
@@ -82,6 +82,18 @@ class Tally:
     def blind(self) -> float | None:
         """Accuracy of guessing by option text from the training split; None if eval/infer.py had none."""
         return mean([result.blind for result in self.answered if result.blind is not None])
+
+    @cached_property
+    def above_blind(self) -> tuple[float, float | None] | None:
+        """Accuracy minus the blind floor over the same questions, with its standard error; None without a floor.
+
+        The floor of each question is a fixed number, so the error is that of the mean of paired differences.
+        """
+        floored = [(result, result.blind) for result in self.answered if result.blind is not None]
+        if not floored:
+            return None
+        gains = [result.correct - blind for result, blind in floored]
+        return sum(gains) / len(gains), clustered_stderr(gains, [result.image for result, _ in floored])
 
     @cached_property
     def unseen(self) -> list[Result] | None:

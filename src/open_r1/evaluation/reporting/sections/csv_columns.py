@@ -19,7 +19,7 @@ def accuracy_without_image(scored: Scored, cell: Cell) -> float | None:
 COLUMNS = (
     *("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "blind_floor", "without_picture"),
     *("unseen_n", "unseen_accuracy", "unseen_stderr", "correct", "wrong", "unparsed", "unparsed_share", "unreadable"),
-    *("samples", "pass_at_1", "pass_at_k", "cut_off_share"),
+    *("samples", "pass_at_1", "pass_at_k", "cut_off_share", "above_blind_floor", "above_blind_floor_stderr"),
 )
 
 
@@ -37,7 +37,7 @@ def tally_values(tally: Tally, without_image: float | None = None) -> list[str]:
         percent(tally.unparsed if tally.n else None),
         str(tally.unreadable),
         str(k),
-        *map(percent, (tally.pass_at(1), tally.pass_at(k), tally.cut_off)),
+        *map(percent, (tally.pass_at(1), tally.pass_at(k), tally.cut_off, *(tally.above_blind or (None, None)))),
     ]
 
 

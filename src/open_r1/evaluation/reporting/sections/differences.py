@@ -9,6 +9,7 @@ from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.pairs import Comparison, Pairs, adjusted, of_pairs
 from open_r1.evaluation.comparing.scored_runs import Marks
 from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR, difference_heatmap, improvement_matrix, star
+from open_r1.evaluation.reporting.sections.headline import named_sets
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
 from open_r1.evaluation.reporting.sections.single_run import question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points
@@ -20,15 +21,25 @@ TOO_FEW = "too few"
 
 DIFFERENCE_COLUMNS = (
     *("n", "pictures", "changed_pictures", "difference", "stderr", "low", "high", "won", "lost"),
-    *("p", "p_holm", "test", "excludes_zero"),
+    *("p", "p_holm", "test", "excludes_zero", "survives_holm"),
 )
 
 
-def comparison_section(comparison: Comparison, stem: str) -> Section:
-    """Two runs on the same questions, by modality, task and both, or by source."""
+def comparison_section(
+    comparison: Comparison, stem: str, name: str = "", span: tuple[float, float] | None = None
+) -> Section:
+    """Two runs on the same questions, by modality, task and both, or by source.
+
+    Args:
+        comparison: the runs.
+        stem: how its files are called.
+        name: what the difference is of, if its runs do not say that by their names.
+        span: the colour scale of the map, where several maps share one.
+    """
     differences = comparison.differences
     overall = differences[ALL, ALL]
-    title = marked(comparison.name, comparison.marks)
+    name = name or comparison.name
+    title = marked(name, comparison.marks)
     alone = [len(run.file.results) - overall.n for run in (comparison.first, comparison.second)]
     left_out = f" Left out, in one file only or not asked: {alone[0]:,} and {alone[1]:,}." if any(alone) else ""
     section = Section(title, warned(comparison.marks))
@@ -43,9 +54,11 @@ def comparison_section(comparison: Comparison, stem: str) -> Section:
         named = [([name], (TEXT, name)) for name in sources(differences)] + [([ALL], (ALL, ALL))]
         section.files[f"{stem}.csv"] = _csv_of_differences(comparison, ["source"], named)
         return section
-    note = f"{comparison.name}, {overall.n:,} questions that both answered; {_tests(differences.values())}"
-    heading = marked("Improvement on each modality / task", comparison.marks)
-    section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note)
+    note = (
+        f"{named_sets(comparison.second)}, {overall.n:,} questions that both answered; {_tests(differences.values())}"
+    )
+    heading = marked(f"Difference: {name}", comparison.marks)
+    section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note, span)
     cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
     cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
     named = [(list(cell), cell) for cell in cells]
@@ -137,6 +150,7 @@ def difference_values(difference: Difference, p_holm: float | None) -> list[str]
         *("" if p is None or difference.too_few else f"{p:.3g}" for p in (difference.p, p_holm)),
         difference.test,
         "yes" if difference.excludes_zero else "no",
+        "" if p_holm is None else ("yes" if star(difference, p_holm) == HOLM_STAR else "no"),
     ]
 
 

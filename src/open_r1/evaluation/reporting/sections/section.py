@@ -10,7 +10,7 @@ from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR
 from open_r1.evaluation.reporting.table_formats import Sheet
 from open_r1.evaluation.scoring.statistics import FEWEST_CHANGED, MCNEMAR, SIGN_FLIP
 
-DIFFERENCES = ("difference", "improvement")  # how the names of files about differences begin
+DIFFERENCES = ("difference", "improvement", "changed_")  # how the names of files about differences begin
 
 WARNINGS = {
     FORCED: f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About "
@@ -32,6 +32,7 @@ class Section:
     figures: dict[str, Figure] = field(default_factory=dict)  # path below the report, without ending -> image
     files: dict[str, str] = field(default_factory=dict)  # path below the report -> content
     single: bool = False  # about one run; the page folds these if there are many
+    folded: bool = False  # always folded in the page
 
 
 def marked(title: str, marks: Marks) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored
 from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap
 from open_r1.evaluation.reporting.sections.csv_columns import accuracy_without_image, averages_csv, cells_csv
+from open_r1.evaluation.reporting.sections.headline import described
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.scoring.statistics import mean_of_means
@@ -46,7 +47,7 @@ def run_section(scored: Scored, folder: str) -> Section:
         return section
     section.sheets.append(_grid_sheet(table, scored.marks))
     lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
-    heading = marked(f"Accuracy: {scored.name}", scored.marks)
+    heading = marked(f"Accuracy: {described(scored)}", scored.marks)
     section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
     named_cells = [(list(cell), cell) for cell in grid(table)]
     section.files[f"{folder}by_modality_and_task.csv"] = cells_csv(scored, ["modality", "task"], named_cells)
