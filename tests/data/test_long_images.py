@@ -65,6 +65,8 @@ def test_the_limit_is_the_processors_own(tmp_path):
         """An image processor with another limit."""
 
         class image_processor:
+            merge_size = 2
+
             @staticmethod
             def get_number_of_image_patches(height: int, width: int, images_kwargs: dict) -> int:
                 raise ValueError("no image is wide enough")
