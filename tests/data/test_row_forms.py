@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections import Counter
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES, QUESTION_FEATURES, write_dict, write_split
+from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest, load_rows
 from open_r1.data.readers.file_layout import split_of
 from open_r1.data.row_images import image_key, image_keys, row_images
 from open_r1.data.rows import row_id
+from open_r1_testbed.damage import BYTES, Draw
 
 COLOURS = ("red", "lime", "blue", "white")
 TEXT = datasets.Value("string")
@@ -485,3 +489,32 @@ def test_a_set_whose_offsets_lie_outside_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"the set is damaged: .*; get it again") as caught:
         load_rows(folder, "test")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_damaged_files_end_in_a_line_or_cost_their_rows(tmp_path, suffix):
+    """As the fuzzing of the testbed damages files: what is read opens, what is refused is one line."""
+    if suffix == "parquet":
+        table = pa.Table.from_pylist(ROWS * 4, QUESTION_FEATURES.arrow_schema)
+        pq.write_table(table, tmp_path / "good", row_group_size=7)
+    else:
+        (tmp_path / "good").write_bytes((lines_form(tmp_path / "set", ROWS) / "test.jsonl").read_bytes())
+    good, draw, outcomes = (tmp_path / "good").read_bytes(), Draw(7), Counter()
+    messages: list[str] = []
+    for number in range(300):
+        kind = draw.choice(BYTES)
+        file = tmp_path / f"{number}.{suffix}"
+        file.write_bytes(kind(good, good[::-1], draw))
+        try:
+            rows, dropped = load_rows(file, None, tmp_path / "set" if suffix == "jsonl" else None)
+            outcomes["rows dropped" if dropped else "read"] += 1
+            for row in rows:
+                with suppress(ImageError):
+                    row_images(dict(row))
+        except UserError as error:
+            messages.append(str(error))
+    print(outcomes, len(messages))
+    assert outcomes.total() + len(messages) == 300
+    assert min(outcomes.total(), len(messages)) > 10
+    assert [message for message in messages if "\n" in message] == []
