@@ -447,7 +447,8 @@ def test_report_of_one_file(tmp_path, repository):
     process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1800)
     assert process.returncode == 0, process.stderr
     folder = tmp_path / "report"
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, *WHOLE])
+    review = ["letters.csv", "lengths.csv", "unparsed.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*LEAVES, *WHOLE, *review])
     summary = (folder / "summary.md").read_text()
     assert process.stdout.strip()
     assert summary.startswith(process.stdout.strip())

@@ -83,7 +83,7 @@ def write_report(
     changed = changes(choice)
     comparisons, alone = choose_comparisons(choice, reported, text, changed, baseline) if choice else ([], [])
     folders = report_folders(scored)
-    sections = [*sections_of_runs(choice, reported, comparisons, alone, text, changed)] if choice else []
+    sections = [*sections_of_runs(choice, reported, comparisons, alone, text, changed, with_items)] if choice else []
     judged = None if judge is None else judged_section(scored, judge)
     sections[1:1] = [*free_sections(scored), *filter(None, [judged])]
     sections += _curves(scored)

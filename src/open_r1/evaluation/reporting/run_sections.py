@@ -1,6 +1,6 @@
 """The sections about questions of choice: what is compared with what, the first screen, maps, and each run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from open_r1.common.errors import UserError
@@ -9,6 +9,13 @@ from open_r1.evaluation.comparing.matrices import accuracy_matrices, difference_
 from open_r1.evaluation.comparing.pairs import Comparison, pair_up, pair_with_base, pair_with_run
 from open_r1.evaluation.comparing.scored_runs import Marks, Scored, all_marks, disjoint
 from open_r1.evaluation.reporting.heatmaps import span_of
+from open_r1.evaluation.reporting.review.agreement import agreement_section
+from open_r1.evaluation.reporting.review.consistency import consistency_section
+from open_r1.evaluation.reporting.review.lengths import lengths_section
+from open_r1.evaluation.reporting.review.letters import letters_section
+from open_r1.evaluation.reporting.review.origins import origins_section
+from open_r1.evaluation.reporting.review.power import power_section
+from open_r1.evaluation.reporting.review.unparsed import unparsed_section
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
 from open_r1.evaluation.reporting.sections.ranking import ranking_section
@@ -85,8 +92,9 @@ def sections_of_runs(
     alone: Sequence[Scored],
     text: Benchmarks | None,
     changed: Sequence[Change],
+    with_items: bool,
 ) -> Iterable[Section]:
-    """Tables of all runs first, then maps, comparisons and matrices, then each run."""
+    """Tables of all runs first, then maps and matrices, what a reviewer asks, comparisons, and each run."""
     marks, folders = all_marks(scored), report_folders(scored)
     ranking = ranking_section(scored, comparisons, changed)
     names = {change.changed.name for change in changed}
@@ -108,8 +116,30 @@ def sections_of_runs(
         yield maps
     for matrix in accuracy_matrices(scored[:reported]):
         yield matrix_section(matrix, marks)
+    yield from _review(scored, names, comparisons, changed, with_items)
     yield from sorted(differences, key=lambda section: section.folded)
     yield from runs
+
+
+def _review(
+    scored: Sequence[Scored],
+    changed_names: Collection[str],
+    comparisons: Sequence[Comparison],
+    changed: Sequence[Change],
+    with_items: bool,
+) -> Iterable[Section]:
+    """The sections that a reviewer asks for, as far as their runs are there."""
+    ordinary = [run for run in scored if run.name not in changed_names]
+    sections = [
+        consistency_section(changed),
+        letters_section(scored),
+        agreement_section(ordinary),
+        lengths_section(scored),
+        origins_section(ordinary),
+        power_section(comparisons),
+        unparsed_section(scored, with_items),
+    ]
+    return filter(None, sections)
 
 
 def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], marks: Marks) -> Iterable[Section]:

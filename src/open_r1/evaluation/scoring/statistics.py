@@ -16,6 +16,7 @@ from scipy.special import gammaln, stdtrit, xlog1py, xlogy
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 TAIL = 0.025  # what a 95 % interval leaves out on either side
 LEVEL = 2 * TAIL  # of the tests
+POWER = 0.8  # of the smallest difference that counts as detectable
 
 MCNEMAR = "exact McNemar"
 SIGN_FLIP = "exact sign flip"
@@ -236,6 +237,53 @@ def exact_low(sums: np.ndarray, n: int) -> float:
         else:
             high = share
     return (2 * low - 1) * total / n
+
+
+def kappa(
+    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]
+) -> tuple[float, float | None] | None:
+    """Cohen's kappa of two runs' right answers and its standard error clustered by image; None where it is undefined.
+
+    kappa = (a - e) / (1 - e) with the share a of equal outcomes and e = p q + (1 - p)(1 - q) of accuracies p and q. The
+    error is that of the mean of its linear form (Fleiss, Cohen and Everitt 1969 by the delta method): question i adds
+    a_i / (1 - e) - (1 - a) / (1 - e)^2 * ((2 q - 1) x_i + (2 p - 1) y_i).
+
+    Raises:
+        ValueError: no question, or lists of unequal length.
+    """
+    x, y = np.array(first, dtype=float), np.array(second, dtype=float)
+    if not len(x) or len(x) != len(y):
+        raise ValueError("kappa needs the same questions of both runs, at least one")
+    p, q = x.mean(), y.mean()
+    equal = (x == y).astype(float)
+    by_chance = p * q + (1 - p) * (1 - q)
+    if by_chance > 1 - 1e-12:  # both always right, or both never
+        return None
+    linear = equal / (1 - by_chance)
+    linear -= (1 - equal.mean()) / (1 - by_chance) ** 2 * ((2 * q - 1) * x + (2 * p - 1) * y)
+    return float((equal.mean() - by_chance) / (1 - by_chance)), clustered_stderr(linear.tolist(), clusters)
+
+
+def detectable(measured: Difference, tests: int = 1) -> float | None:
+    """The smallest true difference that a paired test like this one detects with POWER, 0 to 1.
+
+    (t(1 - level / 2) + t(POWER)) standard errors with images - 1 degrees of freedom, and no less than the difference of
+    as many questions as images must change for p below the level.
+
+    Args:
+        measured: the difference of which the error is taken.
+        tests: how many tests share the level of 5 % (the first step of Holm's correction).
+
+    Returns:
+        None where even the largest difference could not be detected, or on a single image.
+    """
+    level = LEVEL / tests
+    fewest = math.floor(math.log2(2 / level)) + 1
+    if measured.stderr is None or fewest > measured.clusters:
+        return None
+    quantiles = stdtrit(measured.clusters - 1, 1 - level / 2) + stdtrit(measured.clusters - 1, POWER)
+    smallest = max(float(quantiles) * measured.stderr, fewest / measured.n)
+    return smallest if smallest <= 1 else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

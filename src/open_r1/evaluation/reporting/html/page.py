@@ -60,10 +60,11 @@ def page(
 
 
 def _links(sections: Sequence[Section], folded: bool) -> list[tuple[str, str]]:
-    """Target and text of the links to the sections; folded sections of result files share a link to the first one."""
+    """Target and text of the links to the sections; folded ones of a kind share a link to the first."""
     targets: dict[str, str] = {}
     for number, section in enumerate(sections, 1):
         text = "each result file" if folded and section.single else _unmarked(section.title)
+        text = "further differences" if section.folded else text
         targets.setdefault(text, f"part-{number}")
     return [(target, text) for text, target in targets.items()]
 

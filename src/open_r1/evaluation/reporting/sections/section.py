@@ -33,6 +33,7 @@ class Section:
     files: dict[str, str] = field(default_factory=dict)  # path below the report -> content
     single: bool = False  # about one run; the page folds these if there are many
     folded: bool = False  # always folded in the page
+    page_sheets: list[Sheet] = field(default_factory=list)  # with texts of models, in the page alone
 
 
 def marked(title: str, marks: Marks) -> str:
