@@ -13,6 +13,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
@@ -100,7 +101,7 @@ def convert(folder: Path) -> None:
     with quiet_transformers():
         packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        config = packed.config
+        config: Any = packed.config
         del config.quantization_config  # its weights are float32 now, and saved as such
         model = type(packed)(config)
         model.load_state_dict(packed.state_dict())

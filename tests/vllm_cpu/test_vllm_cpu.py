@@ -22,7 +22,8 @@ pytestmark = [
 
 # vLLM's attention on a CPU takes no head smaller than 32; with weights this large an answer depends on the prompt.
 SHAPE = Shape(hidden=64, heads=2, spread=0.1)
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen2")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen2", "llama")
+TEXT = ("qwen2", "llama")
 TRAINING = (
     "--num_generations 4 --per_device_train_batch_size 2 --max_completion_length 6 --max_steps 2 "
     "--save_strategy no --use_vllm true --vllm_mode colocate --vllm_gpu_memory_utilization 0.1 "
@@ -56,7 +57,7 @@ def run(place: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 
 def train(place: Path, repository: Path, family: str, output: str, **environment: str) -> subprocess.CompletedProcess:
     launcher = str(repository / "tests" / "vllm_cpu" / "train_on_cpu.py")
-    script, data = ("grpo.py", "riddles") if family == "qwen2" else ("grpo_vqa_nothink.py", "CT")
+    script, data = ("grpo.py", "riddles") if family in TEXT else ("grpo_vqa_nothink.py", "CT")
     words = [launcher, str(repository / "src" / "open_r1" / script), "--model_name_or_path", family]
     words += ["--dataset_name", data]
     return run(place, *words, "--output_dir", output, *TRAINING.split(), **environment)
@@ -85,7 +86,7 @@ def test_both_backends_answer_alike(place: Path, repository: Path, family: str) 
     answers = {}
     for backend in ("transformers", "vllm"):
         output = place / f"{family}-{backend}.jsonl"
-        data = ["riddles"] if family == "qwen2" else ["phantoms/test.json", "--image_root", "phantoms"]
+        data = ["riddles"] if family in TEXT else ["phantoms/test.json", "--image_root", "phantoms"]
         words = ["--model_path", family, "--prompt_path", *data]
         words += ["--output_path", str(output), "--max_new_tokens", "6", "--dtype", "float32", "--backend", backend]
         answered = run(place, str(repository / "eval" / "infer.py"), *words)
