@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,63 @@ def test_consistency_counts_the_same_option_of_the_questions_that_were_reordered
     assert int(row["unparsed_in_either"]) == sum(None in (a["letter"], b["letter"]) for a, b in pairs)
     _, *rows = table_of(summary, "Consistency")
     assert rows[0][:3] == ["grpo", "120", str(len(pairs))]
+
+
+def test_each_question_is_in_one_of_four_quadrants_and_right_without_looking_is_right_in_every_run(report, tmp_path):
+    folder, lines, _ = report
+    about = {"data": "data/set", "data_sha256": "d", "max_new_tokens": 64, "mode": "think", "checkpoint_sha256": "g"}
+    hidden = {
+        "dark": write(tmp_path / "dark.jsonl", answered(6, 0.3), **about, method="grpo", image="none"),
+        "noise": write(tmp_path / "noise.jsonl", answered(7, 0.3)[:100], **about, method="grpo", image="noise"),
+    }
+    paths = [*(folder.parent / f"{name}.jsonl" for name in ("base", "grpo", "moved")), *hidden.values()]
+    summary = write_report(paths, tmp_path / "out")
+    for name, path in hidden.items():
+        lines = lines | {name: [json.loads(line) for line in path.read_text().splitlines()[1:]]}
+    by_id = {name: {line["id"]: line for line in results} for name, results in lines.items()}
+    rows = rows_of(tmp_path / "out" / "does_it_look.csv")
+    assert {row["run"] for row in rows} == {"grpo"}  # of base no run without the image is there
+    assert {(row["modality"], row["n"]) for row in rows} == {("all", "100"), ("CT", "66"), ("MRI", "34")}
+    for row in rows:
+        members = [line for line in lines["grpo"] if line["id"] in by_id["noise"]]
+        members = [line for line in members if row["modality"] in ("all", line["modality"])]
+        right, relies, consistent = [], [], []
+        for line in members:
+            others = {name: by_id[name][line["id"]] for name in ("dark", "noise", "moved")}
+            same = {name: line["letter"] is not None and line["letter"] == o["letter"] for name, o in others.items()}
+            right.append([line, others["dark"], others["noise"]])
+            relies.append(not (same["dark"] and same["noise"]))
+            consistent.append(same["moved"])
+        images = [line["image"] for line in members]
+        without = [all(line["outcome"] == "correct" for line in group) for group in right]
+        assert float(row["right_without_looking"]) == pytest.approx(100 * np.mean(without), abs=0.006)
+        assert float(row["stderr"]) == pytest.approx(100 * clustered(without, images), abs=0.006)
+        assert float(row["relies"]) == pytest.approx(100 * np.mean(relies), abs=0.006)
+        quadrants = {}
+        for (c, r), name in zip([(1, 1), (1, 0), (0, 1), (0, 0)], QUADRANT_NAMES, strict=True):
+            values = (np.array(consistent) == bool(c)) & (np.array(relies) == bool(r))
+            quadrants[name] = float(row[name])
+            assert quadrants[name] == pytest.approx(100 * values.mean(), abs=0.006)
+            assert float(row[f"{name}_stderr"]) == pytest.approx(100 * clustered(values, images), abs=0.006)
+        assert sum(quadrants.values()) == pytest.approx(100, abs=0.03)
+    assert "right as usual and with no image and noise in place of the image" in " ".join(
+        re.findall(r">([^<]+)</text>", (tmp_path / "out" / "right_without_looking_1.svg").read_text())
+    )
+    assert table_of(summary, "Looking and consistency")[1][:2] == ["grpo", "100"]
+
+
+QUADRANT_NAMES = ("consistent_relies", "consistent_not", "inconsistent_relies", "inconsistent_not")
+
+
+def test_without_shuffled_options_nothing_is_said_about_consistency(tmp_path):
+    about = {"data_sha256": "d", "checkpoint_sha256": "g"}
+    paths = [write(tmp_path / "a.jsonl", answered(1, 0.7), **about)]
+    paths.append(write(tmp_path / "b.jsonl", answered(2, 0.3), **about, image="shuffled"))
+    write_report(paths, tmp_path / "out")
+    row = rows_of(tmp_path / "out" / "does_it_look.csv")[0]
+    assert row["right_without_looking"]
+    assert {row[name] for name in QUADRANT_NAMES} == {""}
+    assert not (tmp_path / "out" / "consistency.csv").exists()
 
 
 def test_kappa_and_its_error_are_those_of_statsmodels(report):

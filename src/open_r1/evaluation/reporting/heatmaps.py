@@ -83,9 +83,15 @@ class Drawing:
 
 def accuracy_heatmap(table: Table, title: str, note: str = "") -> Figure:
     """Modality x task: accuracy in per cent with n, sequential colours from 0 to 100, margins over all questions."""
-    entries = {cell: _accuracy(tally.estimate) for cell, tally in table.items() if tally.estimate is not None}
+    estimates = {cell: tally.estimate for cell, tally in table.items() if tally.estimate is not None}
+    return share_heatmap(estimates, title, note, "accuracy (%)")
+
+
+def share_heatmap(estimates: Mapping[Cell, Estimate], title: str, note: str, legend: str) -> Figure:
+    """Modality x task: a share in per cent with n, sequential colours from 0 to 100, margins over all questions."""
+    entries = {cell: _accuracy(estimate) for cell, estimate in estimates.items()}
     rows, across = [*modalities(entries), ALL], [*columns(entries), ALL]
-    return draw(Drawing(title, rows, across, entries, "accuracy (%)", "YlGnBu", (0, 100), note))
+    return draw(Drawing(title, rows, across, entries, legend, "YlGnBu", (0, 100), note))
 
 
 def star(difference: Difference, p_holm: float | None) -> str:

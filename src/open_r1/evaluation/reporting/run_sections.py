@@ -13,6 +13,7 @@ from open_r1.evaluation.reporting.review.agreement import agreement_section
 from open_r1.evaluation.reporting.review.consistency import consistency_section
 from open_r1.evaluation.reporting.review.lengths import lengths_section
 from open_r1.evaluation.reporting.review.letters import letters_section
+from open_r1.evaluation.reporting.review.looking import looking_section
 from open_r1.evaluation.reporting.review.origins import origins_section
 from open_r1.evaluation.reporting.review.power import power_section
 from open_r1.evaluation.reporting.review.unparsed import unparsed_section
@@ -131,6 +132,7 @@ def _review(
     """The sections that a reviewer asks for, as far as their runs are there."""
     ordinary = [run for run in scored if run.name not in changed_names]
     sections = [
+        looking_section(changed),
         consistency_section(changed),
         letters_section(scored),
         agreement_section(ordinary),
