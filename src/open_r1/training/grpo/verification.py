@@ -18,6 +18,7 @@ from open_r1.modeling.family_probe import decoding, first_line, small_model, sma
 from open_r1.modeling.packed_rows import pack
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
+from open_r1.modeling.sharding import unsharded_loading
 
 # Limits of the mean difference of log-probabilities. Observed on tiny models: 3e-7 in float32, 2.4e-3 in bfloat16.
 # Large models round more; a real error (wrong image or position, a leak between segments) exceeds these limits.
@@ -111,7 +112,7 @@ def _tried(kind: Any, config: Any) -> str | None:
     except Exception as error:  # whatever a class makes of numbers that it was not published with
         return f"a small {kind.__name__} cannot be built to try it: {first_line(error)}"
     try:
-        with torch.no_grad():
+        with unsharded_loading(), torch.no_grad():  # TRL's head would gather weights that are not sharded
             return _try_packed_rows(model)
     except Exception as error:  # a model that takes no such arguments raises anything
         return f"a packed row cannot be computed: {first_line(error)}"
