@@ -140,3 +140,13 @@ def test_runs_that_are_never_or_always_right_are_drawn(tmp_path, right):
     write_report(paths, tmp_path / "out")
     svg = (tmp_path / "out" / "accuracy.svg").read_text()
     assert svg.count(f">{100 * right / 40:.1f} %<") == 2
+
+
+@pytest.mark.parametrize(("count", "in_one_place"), [(8, True), (9, False)])
+def test_many_maps_stay_with_their_runs(tmp_path, count, in_one_place):
+    paths = [write(tmp_path / f"{k}.jsonl", answers("CT", 20 + k), **about(f"step {k}")) for k in range(count)]
+    summary = write_report(paths, tmp_path / "out")
+    assert ("## Maps" in summary) == in_one_place
+    assert len(list((tmp_path / "out").glob("*/heatmap.svg"))) == count
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("Accuracy: 3 (step 3, think)") == 1

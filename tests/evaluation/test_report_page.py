@@ -304,3 +304,51 @@ def test_eighteen_thousand_questions_stay_quick(browser, tmp_path):
     assert page.shown == "1 to 1 of 1 questions"
     assert 0 < drawn < 500  # nodes put into the document while 18,000 questions were filtered
     assert page.script("return document.querySelectorAll('*').length") < 5000  # nothing of the rest is in the document
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_four_checkpoints_fit_a_desktop_and_nothing_but_tables_is_wider_than_a_phone(browser, tmp_path, scheme):
+    tasks = ("Disease Diagnosis", "Modality Recognition", "Anatomy Identification")
+    paths = []
+    for place, name in enumerate(("base", "Qwen2.5-VL-3B-SFT", "Qwen2.5-VL-3B-think", "Qwen2.5-VL-3B-nothink")):
+        results = []
+        for number in range(120):
+            row = {
+                "id": str(number),
+                "problem": "What? A)x, B)y",
+                "solution": "A",
+                "modality": "CT",
+                "task": tasks[number % 3],
+            }
+            letter = "A" if number % 10 < 3 + 2 * place else "B"
+            result = graded_result(row, f"p{number // 2}", f"<answer>{letter}</answer>", tokens=9)
+            results.append(replace(result, blind=0.5))
+        about = {"checkpoint_sha256": name, "data_sha256": "d", "data": "data/VQA/CT_384", "max_new_tokens": 256}
+        paths.append(write(tmp_path / f"{name}.jsonl", results, **about))
+    paths.append(write(tmp_path / "blind.jsonl", results, **about, image="none"))
+    write_report(paths, tmp_path / "out")
+    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    try:
+        for width in (1400, 390):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            page = Page(browser, tmp_path / "out" / "report.html")
+            assert page.script("return document.documentElement.scrollWidth") <= width
+            if width == 1400:
+                overflow = (
+                    "return [...document.querySelectorAll('#part-1 .scroll')].map((s) => s.scrollWidth - s.clientWidth)"
+                )
+                assert set(page.script(overflow)) == {0}
+                lines = (
+                    "return [...document.querySelectorAll('.sheet thead')].map((h) => h.getBoundingClientRect().height)"
+                )
+                assert max(page.script(lines)) < 35  # one line each
+        paper, ink = page.script("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
+        brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (paper, ink)]
+        assert (brightness[0] > brightness[1]) == (scheme == "light")
+        assert abs(brightness[0] - brightness[1]) > 450
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

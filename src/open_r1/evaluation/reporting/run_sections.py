@@ -26,6 +26,8 @@ from open_r1.evaluation.reporting.sections.text_benchmarks import Benchmarks, be
 from open_r1.evaluation.scoring.tallies import only_text
 from open_r1.vocabulary.labels import family_of
 
+MOST_MAPS = 8  # runs whose maps stand side by side; those of more stay in the sections of the runs
+
 
 def report_folders(scored: Sequence[Scored]) -> dict[str, str]:
     """The folder of each run's files in the report, by its name; of a single run the report's folder."""
@@ -110,7 +112,7 @@ def sections_of_runs(
     if text is not None:
         yield benchmark_section(text)
     maps = Section(marked("Maps", marks))
-    for section in [*ordinary, *differences]:
+    for section in [*ordinary, *differences] if len(ordinary) <= MOST_MAPS else ():
         (ranking if len(ordinary) == 1 and section is ordinary[0] else maps).figures |= section.figures
         section.figures = {}
     if maps.figures:
