@@ -26,11 +26,12 @@ from typing import NamedTuple
 from open_r1.grading.answer_places import answer_place
 from open_r1.grading.choice.claims import last_claim
 from open_r1.grading.choice.option_texts import plain_text
+from open_r1.grading.choice.prose import asserted_option
 from open_r1.grading.choice.statements import last_line, read_statement
 from open_r1.grading.choice.whole_texts import first_words, last_words, plain_sentence, yes_or_no
 from open_r1.grading.problems import solution_letter
 
-GRADER_VERSION = 3
+GRADER_VERSION = 4
 """Raised whenever some completion is read differently than before. Result files record it, and a file graded by one
 version is not continued with another. tests/grading/test_grader_version.py compares many readings with this number."""
 
@@ -83,6 +84,6 @@ def _read(content: str, cut: bool, options: Mapping[str, str]) -> str | None:
     if claimed == "":
         return None
     readings = {claimed, last_line(content, options), first_words(plain, options), last_words(plain, options)}
-    readings |= {plain_sentence(plain, options), yes_or_no(plain, options)}
+    readings |= {plain_sentence(plain, options), yes_or_no(plain, options), asserted_option(plain, options)}
     readings -= {None}
     return readings.pop() if len(readings) == 1 else None

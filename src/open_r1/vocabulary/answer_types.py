@@ -25,8 +25,8 @@ def parse_answer_type(text: str) -> AnswerType | None:
     return _SPELLINGS.get(re.sub(r"[\W\d_]", "", text.casefold()))
 
 
-_YES = ("yes", "是的", "是", "有", "包含", "可以")
-_NO = ("no", "不是", "否", "没有", "不包含", "不可以")
+_YES = ("yes", "是的", "是", "有", "包含", "存在", "可以")
+_NO = ("no", "不是", "否", "没有", "不包含", "不存在", "不可以", "不")
 _YES_OR_NO = {**dict.fromkeys(_YES, True), **dict.fromkeys(_NO, False)}
 
 

@@ -54,6 +54,12 @@ _DENIED_BEFORE = re.compile(
     r"|不认为|不觉得|如果|错误$|不正确的?$",
     re.IGNORECASE,
 )
+_ON_CONDITION = re.compile(  # "if the border is regular, the answer is B"
+    r"(?:^|[.!?;:,\n])\s{0,3}(?:but\s|and\s|then\s)?(?:if|unless|should|assuming|provided|in\s{1,2}case)\s{1,3}"
+    r"(?!(?:we|you|one|i)\s{1,2}(?:look|examine|consider|have|had|must|were|see|zoom|compare|recall|remember)\b)"
+    r"[^.!?;:\n]{3,90},\s{0,3}(?:then\s{1,2})?(?:the\s{1,2}(?:\w{1,10}\s{1,2})?)?$",
+    re.IGNORECASE,
+)
 _NO_CLAIM = re.compile(r"(?:based|supported|derived|consistent|determined|obtained|explained|justified|given)\b", re.I)
 _NEXT_LETTER = re.compile(r"\s{0,2}[.\n]\s{0,2}([A-Z])(?:[.)]|\s{0,3}$|\s{0,3}\n)")  # "A. B. C."
 _BOX_BEFORE = re.compile(r"boxed\{[^{}]{1,40}\}[\s$]{0,3}(?:or|and|[,;/&])?[\s$]{0,3}$", re.IGNORECASE)
@@ -75,10 +81,12 @@ RETRACTION = re.compile(
 )
 
 _POINTER = re.compile(
-    r"(?:\b(?:it|this|that|diagnosis|modality|finding|abnormality|organ)"
+    r"(?:\b(?:it|this|that|diagnosis|modality|finding|abnormality|organ|grade|stage|plane|virus|cause|pathogen|location)"
     r"(?:'s|\s{1,2}(?:is|should\s{1,2}be|must\s{1,2}be|has\s{1,2}to\s{1,2}be|would\s{1,2}be))"
     r"|\b(?:i|we)(?:'d|'ll|\s{1,2}(?:would|will|should|must|can|therefore|thus|finally|now))?"
     r"\s{1,2}(?:choose|pick|select|go\s{1,2}with|opt\s{1,2}for|say)"
+    r"|(?:^|[.!?;\n]\s{0,3}|\b(?:i'm|i\s{1,2}am|we're|let's|i'd)\s{1,2})go(?:ing)?\s{1,2}with"
+    r"|(?:^|[.!?;,\n])\s{0,3}(?:this|that|which)\s{1,2}leaves(?:\s{1,2}(?:only|us\s{1,2}with))?"
     r"|\b(?:is|be)\s{0,2}:"
     r"|\b(?:which\s{1,2}is|which\s{1,2}corresponds\s{1,2}to|i\.e\.,?)\s{1,2}(?:option|choice|answer)"
     r"|(?:^|[.!?;\n])\s{0,3}(?:(?:it\s{1,2})?(?:looks|seems)\s{1,2}like|(?:most\s{1,2})?(?:probably|likely)"
@@ -98,7 +106,7 @@ _IS_RIGHT = re.compile(
     r"\s{1,3}(?:is|would\s{1,2}be|seems|appears\s{1,2}to\s{1,2}be|must\s{1,2}be|should\s{1,2}be)\s{1,2}"
     r"(?:(?:most|clearly|therefore|indeed|thus|likely|the|my|single|final|definitely|probably)\s{1,2}){0,4}"
     r"(?:(?:correct|right|best|most\s{1,2}(?:likely|appropriate|accurate|probable)|final)"
-    r"(?:\s{1,2}(?:answer|option|choice|one|diagnosis|match|response))?|answer)"
+    r"(?:\s{1,2}(?:answer|option|choice|one|diagnosis|match|response|virus|cause|pathogen|organism|modality|step|explanation|finding))?|answer)"
     r"(?=\s{0,3}(?:[.,;!)\n]|$|(?:because|since|as|for|based|given|due|here|to\s{1,2}this|in\s{1,2}this)\b))"
 )
 _CLAUSE_BEGINS = (
@@ -197,8 +205,9 @@ def _subject(letter: str, option: str) -> re.Pattern[str]:
 
 def _denied_before(text: str, at: int) -> bool:
     """Whether the clause before a claim takes it back: "I do not think that the answer is C"."""
-    clause = re.split(r"[.!?;:,\n。]", text[max(0, at - 100) : at])[-1]
-    return _DENIED_BEFORE.search(clause) is not None
+    before = text[max(0, at - 100) : at]
+    clause = re.split(r"[.!?;:,\n。]", before)[-1]
+    return _DENIED_BEFORE.search(clause) is not None or _ON_CONDITION.search(before) is not None
 
 
 def _option_at(text: str, places: Sequence[int], options: Mapping[str, str]) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from open_r1.grading.choice.option_texts import ALSO, after_option, fold_text, text_pattern
+from open_r1.grading.choice.walks import without_walk
 
 # A letter that stands alone: no part of a word, of "e.g." or of "D-dimer"; "B's right" is one, "I'm" is none.
 _MENTION = re.compile(
@@ -49,8 +50,8 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _INFERIOR = re.compile(
-    r"\b(?:less|worse|fewer|weaker|lower|not?|nothing|none|nobody|never|hardly|\w{1,8}n't)\b"
-    r"[^.;:!?\n]{0,60}\bthan\b[^.;:!?\n]{0,40}$",
+    r"(?:\b(?:less|worse|fewer|weaker|lower)\b[^.;:!?\n]{0,60}(?<!\brather\s)"
+    r"|\b(?:not?|nothing|none|nobody|never|hardly|\w{1,8}n't)\b[^.;:!?\n]{0,60})\bthan\b[^.;:!?\n]{0,40}$",
     re.IGNORECASE,
 )
 _AGAINST = re.compile(
@@ -79,16 +80,17 @@ _NEGATED = (
     r"|apply|describe|correspond|account|support|produce|lead|result|involve|related|associated|indicated"
     r"|characteristic|used|depicted|demonstrated|observed|identified)\b"
     r"(?![^.;\n]{0,60}\b(?:but|until|unless|without|before|earlier|initially|previously|at first)\b)"
+    r"|(?<=\bdoes\s)not(?=\s{0,2}(?:[.;]|$))"
 )
 _OUTRIGHT = (
     r"(?:wrong|incorrect|false|unlikely|excluded|eliminated|ruled\s{1,2}out|inconsistent|incompatible|implausible"
-    r"|impossible|improbable|less\s{1,2}(?:likely|probable|typical|common|consistent|plausible|suitable)|lack(?:s|ing)"
+    r"|impossible|improbable|less\s{1,2}(?:likely|probable|typical|common|consistent|plausible|suitable)|lack(?:s|ing)?"
     r"|rejected|irrelevant|unrelated|inappropriate|contraindicated)\b"
     r"(?!\s{1,2}(?:to\s{1,2}(?!explain|cause|show|produce|present)|only|but|about))"
 )
 _OF_OTHERS = (  # what would be seen if it were B, or what B is like in general
     r"(?:would\s{1,2}(?:show|cause|present|appear|produce|lead|result|require|typically|usually|involve|manifest|display|exhibit"
-    r"|demonstrate|reveal|blunt|obscure|shift|widen|enlarge|occur|affect|lack|contain)"
+    r"|demonstrate|reveal|blunt|obscure|blur|shift|displace|delay|spare|widen|enlarge|occur|affect|lack|contain)"
     r"|typically|usually|generally|commonly)\b(?![^.;\n]{0,60}\b(?:exactly|just|this|that|such|these|precisely|here|it)\b)"
 )
 _NOT_SEEN = (  # "A) Pneumothorax: a pleural line, not seen here"
@@ -116,6 +118,7 @@ def contradicted(text: str, start: int, letter: str, options: Mapping[str, str])
         letter: what it claims.
         options: letter -> text.
     """
+    text = without_walk(text, start, letter, options)
     if _other_text_stands(letter, tuple(options.items())).search(text, start):
         return True
     at = start
@@ -125,7 +128,7 @@ def contradicted(text: str, start: int, letter: str, options: Mapping[str, str])
             continue
         names, ends, joined = _listed(text, mention, options)
         before = _before(text, mention, options[name])
-        if _is_denied(before) and not _QUESTION.match(text, ends[-1]):
+        if is_denied(before) and not _QUESTION.match(text, ends[-1]):
             together = len(names) == 1 or (joined and _CLAUSE_END.match(text, ends[-1]) is not None)
             denied = names if together else names[:1]
             if letter in denied:
@@ -158,9 +161,14 @@ def _named_before(option: str) -> re.Pattern[str]:
     return re.compile(rf"(?:\b{text_pattern(option)}|{word})\s{{0,2}}[(\[]$", re.IGNORECASE)
 
 
-def _is_denied(before: str) -> bool:
+def is_denied(before: str) -> bool:
     """Whether the words before a letter deny it, and are not denied themselves."""
     return bool(_DENIED.search(before)) and not (_INFERIOR.search(before) or _TWICE.search(before))
+
+
+def is_rejected(text: str, at: int) -> bool:
+    """Whether what follows an option at `at` rejects it, as in "is unlikely" or "would show"."""
+    return _REJECTED.match(text, at) is not None
 
 
 def mentions(text: str, options: Mapping[str, str]) -> set[str]:

@@ -46,7 +46,9 @@ def _option_named(content: str, options: Mapping[str, str]) -> str | None:
     return letters[0] if len(letters) == 1 else None
 
 
-_ADDITION = re.compile(r"(?:\s(?:scan|image|imaging|picture|study)|\s?\((?P<bracket>[^()]{2,60})\))$")
+_ADDITION = re.compile(
+    r"(?:\s(?:scan|image|imaging|picture|study|plane|view|section|deficiency)|\s?\((?P<bracket>[^()]{2,60})\))$"
+)
 
 
 def _without_addition(folded: str, options: Mapping[str, str]) -> str:

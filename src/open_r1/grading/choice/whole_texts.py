@@ -30,7 +30,8 @@ _FIRST_SENTENCE = re.compile(r"[^.!?\n]{0,300}")
 def first_words(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of a text that begins with it and goes on with a reason: "C) Pneumonia, because ...", "C. The ...".
 
-    The first option needs a word such as "because", since a walk through the options begins with it too.
+    The first option needs a word such as "because" where other letters follow, since a walk through the options begins
+    with it too.
 
     Args:
         text: without markup and thoughts.
@@ -43,6 +44,7 @@ def first_words(text: str, options: Mapping[str, str]) -> str | None:
             continue
         reasoned = _REASONED.match(text, name.end())
         is_first = letter == next(iter(options)) and name.group("text") is not None
+        is_first = is_first and bool(mentions(text[name.end() :], options) - {letter})
         explained = None if reasoned or is_first else _EXPLAINED.match(text, name.end())
         if not reasoned and not explained:
             return None
@@ -68,7 +70,7 @@ def _opening(letter: str, option: str) -> re.Pattern[str]:
 _LEADS = (
     r"(?:\b(?:is|be|are|was|as|with|to|in|of|therefore|thus|so|suggests?|suggesting|indicates?|indicating|supports?"
     r"|supporting|favou?rs?|favou?ring|choose|select|pick|likely|probably|toward|towards|has|have|shows?|showing|depicts"
-    r"|using|via|by|from)|'s|[:\n])"
+    r"|using|via|by|from|gives|yields|makes|equals)|'s|[:\n])"
     r"\s{1,3}(?:(?:an?|the|option|choice|answer|most|likely|probably|clearly)\s{1,2}){0,3}(?:[\w-]{1,20}\s{1,2}){0,3}"
 )
 _DOUBT = re.compile(
@@ -76,7 +78,7 @@ _DOUBT = re.compile(
     r"|rul\w{1,4}|eliminat\w*|reject\w*|inconsistent|incompatible|against|except|unlike|other|rather|than|lack\w*"
     r"|absen\w*|without|instead|differ\w*|opposed|opposite|compar\w*|difficult|mimic\w*|confus\w*|mistak\w*|similar"
     r"|in\s{1,2}contrast|could|might|may|if|whether|wrong|incorrect|false|doubt\w*|initially|first|consider\w*|possibl[ey]|fail\w*"
-    r"|question\w*|suspect\w*|unclear|uncertain|impossible|versus|vs|or)\b",
+    r"|question\w*|suspect\w*|options\s{1,2}(?:are|were|include)|unclear|uncertain|impossible|versus|vs|or)\b",
     re.IGNORECASE,
 )
 _CLAUSES = re.compile(r"[.!?;\n]")
@@ -116,13 +118,18 @@ _NOUN = (
     r"(?:image|picture|photo(?:graph)?|scan|figure|x-ray|radiograph|slide|modality|method|technique|organ|region|diagnosis"
     r"|finding|abnormality|lesion|condition|disease|disorder|structure|plane|type|view|anomaly|pathology|body\s{1,2}part"
     r"|mass|tumou?r|nodule|opacity|fracture|effusion|side|location|size|colou?r|patient|ha?emorrhage|infarct(?:ion)?"
-    r"|calcification|fluid|number\s{1,2}of\s{1,2}[a-z]{2,20})"
+    r"|calcification|fluid|diameter|thickness|length|width|grade|stage|consolidation|pneumonia|infiltrat(?:e|ion)|atelectasis|cyst|abscess|ha?ematoma"
+    r"|bleeding|o?edema|metastas[ie]s|aneurysm|stenosis|thrombus|embol(?:us|ism)|pneumothorax|polyp|ulcer|stone|collection"
+    r"|density|shadow|enhancement|biopsy|specimen|micrograph|pathogen|virus|organism|cause|vitamin|answer|treatment"
+    r"|interpretation|grading|opacification|fundus\s{1,2}(?:photograph|image)|best\s{1,2}option|findings?|features?|appearances?"
+    r"|(?:appropriate|best|correct)\s{1,2}(?:initial\s{1,2}|next\s{1,2}|first\s{1,2})?(?:step|action|management|examination)"
+    r"|number\s{1,2}of\s{1,2}[a-z]{2,20})"
 )
 SUBJECT = (
     r"(?:it|this|that|(?:the|this)\s{1,2}(?:(?:given|shown|provided|medical|imaging|most|likely|main|primary|observed"
     r"|specific|visible|depicted|underlying|type\s{1,2}of|kind\s{1,2}of|chest|brain|abdominal|axial|coronal|sagittal"
-    r"|frontal|lateral|ct|mri|plain|clinical|present|current|overall|final)\s{1,2}){0,4}"
-    rf"{_NOUN}(?:\s{{1,2}}(?:in|of|on|for|used|shown|depicted|seen|is|present|visible|to\s{{1,2}}take|the|this|here|that"
+    r"|frontal|lateral|ct|mri|plain|clinical|present|current|overall|final|single|best|correct|probable|accurate|imaging|anatomical|pathological|responsible)\s{1,2}){0,4}"
+    rf"{_NOUN}(?:\s{{1,2}}(?:in|of|on|for|used|shown|depicted|seen|is|present|visible|to\s{{1,2}}take|the|this|here|that|provided|given|at|management|skin|chest|brain|abdomen|by|lesion"
     rf"|patient|case|{_NOUN})){{0,8}}?)"
 )
 
@@ -147,7 +154,8 @@ def _sentence(option: str) -> re.Pattern[str]:
         r"(?:\s(?:most likely|likely|clearly|in|on|at|from|of|with|using|by|an?|the)){0,4}"
         r"(?:\s(?:left-sided|right-sided|bilateral|large|small|moderate|mild|severe|acute|chronic|typical|diffuse|focal)){0,2}"
         rf"\s\"?{text_pattern(option)}"
-        rf"(?:\s(?:image|scan|in this image))?[.!\"]{{0,2}}",
+        rf"(?:\s(?:image|scan|in this image))?[.!\"]{{0,2}}"
+        rf"|(?:(?:an?|the)\s)?{text_pattern(option)}\s(?:is|are)\s(?:shown|depicted|displayed)\sin\s(?:the|this)\s(?:image|picture|scan)\.?",
         re.IGNORECASE,
     )
 

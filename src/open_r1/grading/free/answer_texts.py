@@ -38,6 +38,12 @@ _REASON = re.compile(
     r"\s{0,2}[,;(-]?\s{0,2}\b(?:because|since|as\s{1,2}(?:the|it|this|there)|due\s{1,2}to|based\s{1,2}on)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+_CONTRAST = re.compile(  # "axial, not coronal": a thing of the same kind, and nothing behind it
+    r",?\s{1,2}(?:and\s)?(?:not|rather\sthan|instead\sof)\s(?:an?\s|(?:on\s)?the\s)?"
+    r"(?:axial|coronal|sagittal|left|right|ct|mri|x-?ray|ultrasound|t1|t2|male|female|benign|malignant)"
+    r"(?:\s(?:image|side|plane|view))?[.!]?\s{0,2}$",
+    re.IGNORECASE,
+)
 _DENIED = re.compile(r"(?:\bnot|\bnever|\bno|n't|\bwhether|\bif|\bunclear|\bwrong|\bincorrect)\b[^.!?\n]{0,40}$", re.I)
 _PREDICATE = re.compile(
     rf"(?:{SUBJECT}(?:\s(?:most\slikely|likely|probably|clearly))?"
@@ -47,7 +53,7 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 _BEGINS = re.compile(
-    r"[\s\"'(\[]{0,3}(?P<word>yes|no|是的|不是|没有|不包含|包含|不可以|可以|有|是|否)"
+    r"[\s\"'(\[]{0,3}(?P<word>yes|no|是的|不是|没有|不包含|包含|不存在|存在|不可以|可以|有|是|否|不(?=[,，。、]))"
     r"(?:(?P<mark>\s{0,2}[,.;:!)\]\"'-])|\n|\s{0,3}$|[\u3001\u3002]|(?=\s(?:there|it|this|these)\s(?:is|are|does|do)\b))",
     re.IGNORECASE,
 )
@@ -57,6 +63,9 @@ _LAST_SENTENCE = re.compile(
     r"(?P<word>yes|no)\s{0,2}[.!]?\s{0,3}$",
     re.IGNORECASE,
 )
+
+
+_CONCLUDED = re.compile(r"\b(?:so|therefore|thus|hence),?\s(?P<word>yes|no),", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,12 +89,18 @@ def statement(place: AnswerPlace) -> Statement | None:
             return None
     else:
         said = plain_text(text).strip()
-    said = said.strip(" \t\n\"'*:=-") or said
-    if not any(character.isalnum() for character in said):
+    said = _strip_marks(said) or said
+    if said.endswith(("?", "\uff1f")) or not any(character.isalnum() for character in said):
         return None
-    forms = [said, _REASON.sub("", said)]
+    forms = [said, _REASON.sub("", said), _CONTRAST.sub("", said)]
     forms += [match["said"] for form in tuple(forms) if (match := _PREDICATE.fullmatch(" ".join(form.split())))]
     return Statement(said, tuple(dict.fromkeys(forms)))
+
+
+def _strip_marks(said: str) -> str:
+    """What was said without marks around it; the sign of a number stays."""
+    bare = said.strip(" \t\n\"'*:=-")
+    return f"-{bare}" if bare[:1].isdecimal() and re.match(r"[^\w-]*-\d", said) else bare
 
 
 def _unboxed(text: str) -> str:
@@ -125,6 +140,11 @@ def polarity(place: AnswerPlace) -> bool | None:
         rest = begins.end("word")
         taken_back = RETRACTION.search(text, rest) or turns_around(text, rest, "yes" if answer else "no")
         return None if taken_back else answer
+    inner = deque(_CONCLUDED.finditer(text), maxlen=1)
+    if inner:
+        answer, rest = yes_or_no(inner[0]["word"]), inner[0].end("word")
+        against = RETRACTION.search(text, rest) or turns_around(text, rest, "yes" if answer else "no")
+        return None if against or turns_around(text[: inner[0].start()], 0, "yes" if answer else "no") else answer
     ends = _LAST_SENTENCE.search(text[-200:])
     if ends is None or turns_around(
         text[: -len(ends.group()) or None], 0, "no" if yes_or_no(ends["word"]) is False else "yes"

@@ -109,6 +109,7 @@ _NO = (
     (re.compile(r"\b(?:without(?:\s+any)?|absence of)\b"), "no"),
     (re.compile(r"\bx[\s-]?rays?\b"), "xray"),
     (re.compile(r"\b(ct|mri|mr|xray|pet|ultrasound)\s(?:scan|image|imaging)s?\b"), r"\1"),
+    (re.compile(r"\b(axial|coronal|sagittal|frontal|lateral)\s(?:plane|view|image|section|scan|slice)s?\b"), r"\1"),
     (re.compile(r"\b(left|right)(?:[\s-]sided|\s+hand\s+side|\s+side)\b"), r"\1"),
     (re.compile(r"\bboth\s+sides\b|\bbilaterally\b|\bbilateral\b"), "both"),
 )
