@@ -31,5 +31,5 @@ def doc_to_text_think(doc: Mapping[str, Any], _: Any = None) -> str:
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Whether the output is right, and whether no answer could be read from it, by the grader of this project."""
-    outcome = grade(results[0], doc["solution"], options_in(doc["problem"])).outcome
+    outcome = grade(results[0], doc["solution"], options_in(doc["problem"]), doc["problem"]).outcome
     return {"accuracy": float(outcome is Outcome.CORRECT), "unparsed": float(outcome is Outcome.UNPARSED)}

@@ -29,6 +29,8 @@ class Expected:
     """Letter -> text; empty for closed and open questions."""
     aliases: tuple[str, ...] = ()
     """Further right answers of a closed or open question."""
+    question: str = ""
+    """The problem of a question of choice, whose words an answer may repeat."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Expected":
@@ -55,7 +57,7 @@ def _expected(problem: str, solution: str, answer_type: str, aliases: tuple[str,
     text = (tagged[1] if tagged else solution).strip()
     kind = _type_of(problem, text, answer_type)
     if kind is AnswerType.CHOICE:
-        return Expected(kind, solution, options_in(problem), aliases)
+        return Expected(kind, solution, options_in(problem), aliases, problem)
     return Expected(kind, text, {}, aliases)
 
 
@@ -89,7 +91,7 @@ def grade_answer(text: str, expected: Expected) -> Grade:
         UserError: the solution of a question of choice is malformed (rows are checked when data is loaded).
     """
     if expected.answer_type is AnswerType.CHOICE:
-        return grade(text, expected.solution, expected.options)
+        return grade(text, expected.solution, expected.options, expected.question)
     place = answer_place(text)
     if (right := yes_or_no(expected.solution)) is not None:
         answer = polarity(place)

@@ -51,31 +51,32 @@ class Grade(NamedTuple):
     letter: str | None
 
 
-def grade(text: str, solution: str, options: Mapping[str, str]) -> Grade:
+def grade(text: str, solution: str, options: Mapping[str, str], question: str = "") -> Grade:
     """Grade one completion. Never raises on any `text`; takes time linear in its length.
 
     Args:
         text: the completion as the model wrote it.
         solution: the row's solution, `<answer> C </answer>` or `C`.
         options: the offered options, as `options_in` returns them.
+        question: the row's problem; a sentence in the question's own words is read only with it.
 
     Raises:
         UserError: the solution is malformed (rows are checked when data is loaded).
     """
     gold = solution_letter(solution)
-    letter = extract_answer(text, options)
+    letter = extract_answer(text, options, question)
     if letter is None:
         return Grade(Outcome.UNPARSED, None)
     return Grade(Outcome.CORRECT if letter == gold else Outcome.WRONG, letter)
 
 
-def extract_answer(text: str, options: Mapping[str, str]) -> str | None:
+def extract_answer(text: str, options: Mapping[str, str], question: str = "") -> str | None:
     """The offered letter that a completion gives by the rules of this module, or None."""
     place = answer_place(text)
-    return _read(place.text, place.cut, options)
+    return _read(place.text, place.cut, options, question)
 
 
-def _read(content: str, cut: bool, options: Mapping[str, str]) -> str | None:
+def _read(content: str, cut: bool, options: Mapping[str, str], question: str) -> str | None:
     """The letter that a block or a text without blocks gives by the rules of this module, or None."""
     letter = read_statement(content, options, cut)
     if letter is not None:
@@ -84,6 +85,6 @@ def _read(content: str, cut: bool, options: Mapping[str, str]) -> str | None:
     if claimed == "":
         return None
     readings = {claimed, last_line(content, options), first_words(plain, options), last_words(plain, options)}
-    readings |= {plain_sentence(plain, options), yes_or_no(plain, options), asserted_option(plain, options)}
+    readings |= {plain_sentence(plain, options), yes_or_no(plain, options), asserted_option(plain, options, question)}
     readings -= {None}
     return readings.pop() if len(readings) == 1 else None

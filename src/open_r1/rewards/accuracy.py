@@ -5,8 +5,8 @@ from typing import Any
 
 from open_r1.grading.answer_places import answer_block
 from open_r1.grading.choice.option_texts import fold_text
-from open_r1.grading.expected import grade_answer
-from open_r1.grading.grader import Outcome, grade
+from open_r1.grading.expected import Expected, grade_answer
+from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import solution_letter
 from open_r1.rewards.answers import expected_answers
 from open_r1.rewards.settings import Completion, completion_text
@@ -35,19 +35,19 @@ def medical_accuracy_reward(
     """
     rows = zip(completions, expected_answers(problem, solution, **columns), strict=True)
     return [
-        _medical_accuracy(completion_text(text), expected.solution, expected.options)
+        _medical_accuracy(completion_text(text), expected)
         if expected.answer_type is AnswerType.CHOICE
         else None
         for text, expected in rows
     ]
 
 
-def _medical_accuracy(text: str, solution: str, options: Mapping[str, str]) -> float:
+def _medical_accuracy(text: str, expected: Expected) -> float:
     block = answer_block(text)
     if not block:
         return 0.0
-    graded, gold = grade(text, solution, options), solution_letter(solution)
-    letters = _letters_at_start(block, options)
+    graded, gold = grade_answer(text, expected), solution_letter(expected.solution)
+    letters = _letters_at_start(block, expected.options)
     if graded.outcome is Outcome.CORRECT:
         return OPTION_TEXT if gold in letters else LETTER
     return OPTION_TEXT if graded.outcome is Outcome.UNPARSED and letters == [gold] else 0.0

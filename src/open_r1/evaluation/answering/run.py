@@ -367,7 +367,7 @@ def _expected(row: Row, shown_problem: ShownProblem) -> Expected:
     if expected.answer_type is not AnswerType.CHOICE:
         return expected
     letter = shown_problem.shown_letter(solution_letter(row["solution"]))
-    return Expected(AnswerType.CHOICE, letter, options_in(shown_problem.problem))
+    return Expected(AnswerType.CHOICE, letter, options_in(shown_problem.problem), question=shown_problem.problem)
 
 
 def cluster(row: Row) -> str:

@@ -163,6 +163,7 @@ def _sentence(option: str) -> re.Pattern[str]:
 # ---------------------------------------------------------------------------------------------------- yes and no
 
 _YES_NO = {"yes": "no", "no": "yes"}
+_YES_NO_OPTION = re.compile(r"^(yes|no)[,;:.]\s.*", re.DOTALL)  # "Yes, there is an abnormality"
 _BEGINS_YES_NO = re.compile(r"[\s\"'(\[]{0,3}(yes|no)\b\s{0,2}(?:[,.;:!)\]\"'-]|\n|$)", re.IGNORECASE)
 
 
@@ -171,7 +172,7 @@ def yes_or_no(text: str, options: Mapping[str, str]) -> str | None:
 
     Another "yes" or "no" that stands as an answer later, or a letter of another option, leaves it unread.
     """
-    letters = {fold_text(option): letter for letter, option in options.items()}
+    letters = {_YES_NO_OPTION.sub(r"\1", fold_text(option)): letter for letter, option in options.items()}
     begins = _BEGINS_YES_NO.match(text)
     if begins is None or begins[1].lower() not in letters:
         return None

@@ -38,6 +38,7 @@ _REASON = re.compile(
     r"\s{0,2}[,;(-]?\s{0,2}\b(?:because|since|as\s{1,2}(?:the|it|this|there)|due\s{1,2}to|based\s{1,2}on)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+_CHINESE_PREDICATE = re.compile(r"(?:这|图中?|该图|此图|图像)(?:是|为|显示)(?!否|不)(?P<said>[^不没无]{1,100})")
 _CONTRAST = re.compile(  # "axial, not coronal": a thing of the same kind, and nothing behind it
     r",?\s{1,2}(?:and\s)?(?:not|rather\sthan|instead\sof)\s(?:an?\s|(?:on\s)?the\s)?"
     r"(?:axial|coronal|sagittal|left|right|ct|mri|x-?ray|ultrasound|t1|t2|male|female|benign|malignant)"
@@ -53,7 +54,7 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 _BEGINS = re.compile(
-    r"[\s\"'(\[]{0,3}(?P<word>yes|no|是的|不是|没有|不包含|包含|不存在|存在|不可以|可以|有|是|否|不(?=[,，。、]))"
+    r"[\s\"'(\[]{0,3}(?P<word>yes|no|是的|不是|没有|不包含|包含|不存在|存在|不可以|可以|有|是|否|不(?=[,。、]))"
     r"(?:(?P<mark>\s{0,2}[,.;:!)\]\"'-])|\n|\s{0,3}$|[\u3001\u3002]|(?=\s(?:there|it|this|these)\s(?:is|are|does|do)\b))",
     re.IGNORECASE,
 )
@@ -94,6 +95,7 @@ def statement(place: AnswerPlace) -> Statement | None:
         return None
     forms = [said, _REASON.sub("", said), _CONTRAST.sub("", said)]
     forms += [match["said"] for form in tuple(forms) if (match := _PREDICATE.fullmatch(" ".join(form.split())))]
+    forms += [match["said"] for form in tuple(forms) if (match := _CHINESE_PREDICATE.fullmatch(form))]
     return Statement(said, tuple(dict.fromkeys(forms)))
 
 
