@@ -30,7 +30,7 @@ class Expected:
     aliases: tuple[str, ...] = ()
     """Further right answers of a closed or open question."""
     question: str = ""
-    """The problem of a question of choice, whose words an answer may repeat."""
+    """The problem, whose words an answer may repeat."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Expected":
@@ -58,7 +58,7 @@ def _expected(problem: str, solution: str, answer_type: str, aliases: tuple[str,
     kind = _type_of(problem, text, answer_type)
     if kind is AnswerType.CHOICE:
         return Expected(kind, solution, options_in(problem), aliases, problem)
-    return Expected(kind, text, {}, aliases)
+    return Expected(kind, text, {}, aliases, problem)
 
 
 def _type_of(problem: str, solution: str, answer_type: str) -> AnswerType:
@@ -98,7 +98,7 @@ def grade_answer(text: str, expected: Expected) -> Grade:
         if answer is None:
             return Grade(Outcome.UNPARSED, None)
         return Grade(Outcome.CORRECT if answer == right else Outcome.WRONG, "yes" if answer else "no")
-    stated = statement(place)
+    stated = statement(place, expected.question)
     if stated is None:
         return Grade(Outcome.UNPARSED, None)
     if any(is_any(form, expected.references) for form in stated.forms):

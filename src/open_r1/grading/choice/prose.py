@@ -18,9 +18,12 @@ from open_r1.grading.choice.claims import RETRACTION
 from open_r1.grading.choice.later_statements import is_denied, is_rejected, mentions
 from open_r1.grading.choice.option_texts import fold_text, text_pattern
 from open_r1.grading.choice.prose_words import (
+    ADJECTIVE,
+    BEST_OF,
     CONDITION,
     DOUBTED_LATER,
     EXPLAINS,
+    FUNCTION_WORDS,
     HEDGES,
     INTRODUCES,
     LEADING_WORDS,
@@ -46,7 +49,7 @@ _NO_NAME = re.compile(
 )
 _CLAUSE_BEGINS = re.compile(r"[,:]\s|→|=>|\s-\s|\b(?:so|thus|therefore|hence)\b")
 _CLAUSE_ENDS = re.compile(
-    r"[,;:(→]|\s-\s|\b(?:because|since|as|given|based|rather|instead|without|which|with|due|and\snot|not)\b",
+    r"[,;:(→]|\s-\s|\b(?:because|since|as|given\s(?:the|that|its)|based|rather|instead|without|which|with|due|and\snot)\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
@@ -104,7 +107,7 @@ def asserted_option(text: str, options: Mapping[str, str], question: str = "") -
             return None
     sentence_end = _ENDS.search(after)
     later = after[sentence_end.start() :] if sentence_end else ""
-    if DOUBTED_LATER.search(later) or RETRACTION.search(later) or not _explains(later):
+    if DOUBTED_LATER.search(later) or RETRACTION.search(later) or not _explains(later, pattern):
         return None
     if later.strip(" .\n") and not text.rstrip().endswith(_WHOLE_ENDS):
         return None  # cut off: what would have come is not known
@@ -124,7 +127,7 @@ def question_words(question: str) -> frozenset[str]:
 
 def _stem(word: str) -> str:
     word = word.removesuffix("'s")
-    for ending in ("ing", "ed", "es", "s", "e"):
+    for ending in ("ement", "ment", "ing", "ed", "es", "s", "e"):
         if len(word) - len(ending) >= 3 and word.endswith(ending) and not word.endswith(("ss", "us", "is")):
             return word[: -len(ending)]
     return word
@@ -139,11 +142,14 @@ def _with_lists(text: str, mentioned: list[_Mention]) -> list[_Mention]:
     return mentioned
 
 
-def _explains(later: str) -> bool:
-    """Whether every sentence behind an assertion can be read as its explanation."""
+def _explains(later: str, pattern: re.Pattern[str]) -> bool:
+    """Whether every sentence behind an assertion can be read as its explanation, or rejects an option."""
     anything = WHY.match(later) is not None
     for sentence in _ENDS.split(later):
         if not sentence.strip(" \n\"')]*-:"):
+            continue
+        others = list(pattern.finditer(sentence))
+        if others and not sentence[: others[0].start()].strip() and is_rejected(sentence, others[-1].end()):
             continue
         if SPEAKS_AGAINST.search(NOT_THERE.sub("", sentence)) or not (anything or EXPLAINS.match(sentence)):
             return False
@@ -172,16 +178,19 @@ def _mention(text: str, place: re.Match[str], pattern: re.Pattern[str], words: f
     ending = _ENDS.search(text, place.end(), place.end() + _SENTENCE)
     rest = text[place.end() : ending.end() if ending else place.end() + _SENTENCE]
     rejected = is_denied(before[-90:]) or is_rejected(text, place.end())
+    alone = not text[: place.start() - len(before)].strip() and not text[place.end() + len(rest) :].strip(" .\n")
     known_start = bool(begins) or not low
     asserted = (
         known_start
         and not rejected
-        and _says_only(before, rest, pattern, words, re.search(r"\([A-Z]\)$", place.group()) is not None)
+        and _says_only(before, rest, pattern, words, alone, re.search(r"\([A-Z]\)$", place.group()) is not None)
     )
     return _Mention(letter, place.start(), place.end(), asserted, rejected)
 
 
-def _says_only(before: str, rest: str, pattern: re.Pattern[str], words: frozenset[str], place_has_letter: bool) -> bool:
+def _says_only(
+    before: str, rest: str, pattern: re.Pattern[str], words: frozenset[str], alone: bool, place_has_letter: bool
+) -> bool:
     """Whether the clause around an option says it and nothing else, in a sentence that neither doubts nor compares."""
     tail_end = _CLAUSE_ENDS.search(rest)
     tail, remainder = (rest[: tail_end.start()], rest[tail_end.start() :]) if tail_end else (rest, "")
@@ -190,12 +199,11 @@ def _says_only(before: str, rest: str, pattern: re.Pattern[str], words: frozense
     if tail.strip(" .!\n\"')") == "" and (_LABEL.fullmatch(before) or _open_lead(before)):
         return True
     head, introduction = _clause(before)
-    if CONDITION.search(introduction) or (introduction.strip(" \n→=>") and not INTRODUCES.match(introduction)):
+    head = ADJECTIVE.sub(" ", head)
+    if CONDITION.search(introduction) or not (INTRODUCES.match(introduction) or _leads(introduction, words)):
         return False
     lead, trail = _WORDS.findall(head.lower()), _WORDS.findall(tail.lower())
-    if not all(word in LEADING_WORDS or _stem(word) in words for word in (*lead, *trail)):
-        return False
-    if UNBOUND.search(head) or UNBOUND.search(tail):
+    if not (_leads(head, words) and _leads(tail, words)) or UNBOUND.search(head) or UNBOUND.search(tail):
         return False
     arrow = before.rstrip(" \"'(").endswith(("→", "=>"))
     concludes = re.search(r"\b(?:thus|therefore|hence),?\s{0,3}(?:(?:an?|the)\s)?$", before, re.IGNORECASE) is not None
@@ -203,9 +211,27 @@ def _says_only(before: str, rest: str, pattern: re.Pattern[str], words: frozense
         return True
     if not lead and not trail and place_has_letter and not introduction.strip():
         return _REASONED.match(remainder) is not None
-    is_subject = any(word in VERBS for word in trail) and not re.match(r"\W{0,3}\w+\s(?:an?|one|part|some)\b", tail)
-    whole = not introduction.strip() and not remainder.strip() and bool(trail or lead) and bool(words)
-    return is_subject or whole
+    says = any(word not in VERBS and word not in FUNCTION_WORDS for word in trail)
+    is_subject = any(word in VERBS for word in trail)
+    if is_subject:
+        return says and not re.match(r"\W{0,3}\w+\s(?:an?|one|part|some)\b", tail)
+    return alone and not introduction.strip() and not remainder.strip() and bool(trail or lead) and bool(words)
+
+
+def only_leads(text: str, question: str) -> bool:
+    """Whether a text, such as a sentence's subject, says nothing but what the question says."""
+    return bool(text.strip()) and _leads(text, question_words(question))
+
+
+def _leads(text: str, words: frozenset[str]) -> bool:
+    """Whether a text has no words but those that lead to an answer and those of the question."""
+    names = _WORDS.findall(text.lower())
+    for name, following in zip(names, [*names[1:], ""], strict=False):
+        if name not in LEADING_WORDS and _stem(name) not in words:
+            return False
+        if name == "best" and following not in BEST_OF and "best" not in words:
+            return False  # "is best seen with MRI" speaks of MRI in general
+    return True
 
 
 def _open_lead(before: str) -> bool:
@@ -218,6 +244,6 @@ def _open_lead(before: str) -> bool:
 def _clause(before: str) -> tuple[str, str]:
     """The clause that leads to an option, and what its sentence has before it."""
     at = 0
-    for sign in _CLAUSE_BEGINS.finditer(before.rstrip()):
+    for sign in _CLAUSE_BEGINS.finditer(before):
         at = sign.end()
     return before[at:], before[:at]

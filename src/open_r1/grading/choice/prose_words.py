@@ -4,7 +4,7 @@ import re
 
 _FUNCTION_WORDS = """
 the a an this these that it it's its that's this's of in on at to for from by with within as there which and
-then here following where what
+then here following
 """
 _VERBS = """
 is are was be 's it's that's shows show depicts depict displays display demonstrates demonstrate reveals reveal
@@ -17,7 +17,7 @@ _NOUNS = """
 image images picture photo photograph scan figure radiograph slide view film fundus oct section photomicrograph
 micrograph diagnosis modality method technique organ region finding findings feature features appearance lesion
 condition disease disorder structure type kind form answer option choice conclusion pattern presence evidence
-sign signs case patient question step management cause culprit location grade stage category class hallmark
+sign signs case patient step management cause culprit location grade stage category class hallmark
 biopsy specimen changes picture interpretation result infection deficiency impression ct mri x-ray ultrasound
 brain chest abdomen head body
 """
@@ -28,6 +28,7 @@ performed perform stained using caused due classified identified graded correct 
 probable final main line classic plain benign large small left-sided right-sided bilateral distal proximal
 imaging medical given provided would should must i'd i
 """
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 VERBS = frozenset(_VERBS.split())
 LEADING_WORDS = frozenset((_FUNCTION_WORDS + _VERBS + _NOUNS + _OTHERS).split())
 
@@ -35,7 +36,7 @@ _HEDGES = """
 or if whether unless not no nor can could might may either neither unlik unlikely other anoth another except
 least less some many possibl possible possibly false incorrect wrong without rul exclud differ differential
 alternativ alternative but however versus vs never none hardly instead than rath rather only suspect suspected
-previous last history report
+previous last history report where what who how when why
 """
 HEDGES = frozenset(_HEDGES.split())
 """Words of a question (their stems) that do not lead to an answer."""
@@ -47,8 +48,7 @@ NEGATED_QUESTION = re.compile(
 """A question of which a sentence in its words may say the opposite."""
 
 UNBOUND = re.compile(
-    r"\bi(?!'d)\b(?!\s(?:recommend|choose|would\schoose))|\b(?:would|should|must)\b(?!\s(?:be\b|choose))"
-    r"|\bbest\b(?!\s(?:answer|option|choice|next|initial|first|step|diagnosis|management|described|explanation))|\b(?:that|which|what|where)\s(?:is|are)\s.{0,60}\b(?:is|are)\b",
+    r"\bi(?!'d)\b(?!\s(?:recommend|choose|would\schoose))|\b(?:would|should|must)\b(?!\s(?:be\b|choose))",
     re.IGNORECASE,
 )
 CONDITION = re.compile(
@@ -59,15 +59,15 @@ CONDITION = re.compile(
     re.IGNORECASE,
 )
 INTRODUCES = re.compile(
-    r"\W{0,6}(?!(?:for|to|by|in\smy|per|if|when|like|as\s(?:an?|my))\b)(?:based|given|since|because|as|considering|looking|therefore|thus|so|hence|overall|consequently"
-    r"|in\s(?:this|the|conclusion|summary)|from\sthe|the|this|these|it|there|both|with|not|an?|upon|on|due|here|[\w-]+\s[\w-]+)\b",
+    r"\W{0,6}(?!(?:for|to|by|in\smy|per|if|when|like|were|had|should|as\s(?:an?|my)|in\s(?!this|these|conclusion|summary|the\s(?:\w+\s)?(?:image|picture|scan|photo\w*|slide|radiograph|x-ray)))\b)(?:based|given|since|because|as|considering|looking|therefore|thus|so|hence|overall|consequently"
+    r"|in\s\w+|from\sthe|the|this|these|it|there|both|with|not|an?|upon|on|due|here|[\w-]+,?\s[\w-]+)\b",
     re.IGNORECASE,
 )
 REST_OF_SENTENCE = re.compile(
     r"\b(?:but|or|if|unless|until|although|though|however|yet|may|might|could|possib\w*|perhaps|maybe|versus|vs"
     r"|exclud\w*|ruled?|unlikely|wrong|incorrect|less|except|mimic\w*|unclear|uncertain|unsure|doubt\w*|sure|certain"
     r"|alternativ\w*|likewise|also|too|while|should|would|in\sthe\spast|previous\w*|last|ago|cannot|never|differential"
-    r"|cases|times|patients|half|some|pending|instead\b(?!\sof)|not\s(?:sure|certain|confirmed|proven|seen|visible|present))\b|[?%]",
+    r"|they|say|seems|believe|think|not\sthat|supposed\w*|alleged\w*|apparently|cases|times|patients|half|some|pending|instead\b(?!\sof)|not\s(?:sure|certain|confirmed|proven|seen|visible|present))\b|[?%]",
     re.IGNORECASE,
 )
 DOUBTED_LATER = re.compile(
@@ -95,3 +95,15 @@ SPEAKS_AGAINST = re.compile(
     r"|turn(?:s|ed)\sout|since|became|become|later|now)\b",
     re.IGNORECASE,
 )
+_BEST_OF = """
+answer option choice next initial first step diagnosis management explanation
+"""
+BEST_OF = frozenset(_BEST_OF.split())
+"""What may be called best without saying more than the question."""
+ADJECTIVE = re.compile(
+    r"\s(?!(?:suspicious|dubious|previous|ambiguous|erroneous|spurious|various|treated|eliminated|anticipated|putative"
+    r"|tentative|negative|alternative|debated|related|unrelated|excised|simulated|elusive|speculative|relative)\b)"
+    r"\w{3,14}(?:ated|ous|ive|ical|shaped|sized)\s{1,2}$",
+    re.IGNORECASE,
+)
+"""An adjective right before an option that says more about it and does not deny it: "a pedunculated polyp"."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from open_r1.grading.answer_places import AnswerPlace
 from open_r1.grading.choice.claims import RETRACTION
 from open_r1.grading.choice.option_texts import plain_text
-from open_r1.grading.choice.whole_texts import SUBJECT, turns_around
+from open_r1.grading.choice.prose import only_leads
+from open_r1.grading.choice.whole_texts import SUBJECT, on_condition, turns_around
 from open_r1.vocabulary.answer_types import yes_or_no
 
 _CLAIM = re.compile(
@@ -37,6 +38,10 @@ _WORDS = re.compile(r"[a-z]+")
 _REASON = re.compile(
     r"\s{0,2}[,;(-]?\s{0,2}\b(?:because|since|as\s{1,2}(?:the|it|this|there)|due\s{1,2}to|based\s{1,2}on)\b.*",
     re.IGNORECASE | re.DOTALL,
+)
+_ANY_PREDICATE = re.compile(
+    r"(?P<subject>.{2,200}?)\s(?:is|are|was)(?:\s(?:located|seen|found|situated|visible))?\s(?P<said>.{1,300})",
+    re.IGNORECASE,
 )
 _CHINESE_PREDICATE = re.compile(r"(?:这|图中?|该图|此图|图像)(?:是|为|显示)(?!否|不)(?P<said>[^不没无]{1,100})")
 _CONTRAST = re.compile(  # "axial, not coronal": a thing of the same kind, and nothing behind it
@@ -77,7 +82,7 @@ class Statement:
     forms: tuple[str, ...]
 
 
-def statement(place: AnswerPlace) -> Statement | None:
+def statement(place: AnswerPlace, question: str = "") -> Statement | None:
     """The answer that a text states; None where it is empty, or where what it claims is denied or taken back."""
     text = _unboxed(place.text)
     claims = deque(_CLAIM.finditer(text), maxlen=1)
@@ -96,6 +101,10 @@ def statement(place: AnswerPlace) -> Statement | None:
     forms = [said, _REASON.sub("", said), _CONTRAST.sub("", said)]
     forms += [match["said"] for form in tuple(forms) if (match := _PREDICATE.fullmatch(" ".join(form.split())))]
     forms += [match["said"] for form in tuple(forms) if (match := _CHINESE_PREDICATE.fullmatch(form))]
+    for form in tuple(forms):
+        predicate = _ANY_PREDICATE.fullmatch(" ".join(form.split()))
+        if predicate and only_leads(predicate["subject"], question):
+            forms.append(predicate["said"])
     return Statement(said, tuple(dict.fromkeys(forms)))
 
 
@@ -140,6 +149,8 @@ def polarity(place: AnswerPlace) -> bool | None:
     if begins is not None:
         answer = yes_or_no(begins["word"])
         rest = begins.end("word")
+        if on_condition(text, rest):
+            return None
         taken_back = RETRACTION.search(text, rest) or turns_around(text, rest, "yes" if answer else "no")
         return None if taken_back else answer
     inner = deque(_CONCLUDED.finditer(text), maxlen=1)
