@@ -49,7 +49,7 @@ _NO_NAME = re.compile(
 )
 _CLAUSE_BEGINS = re.compile(r"[,:]\s|→|=>|\s-\s|\b(?:so|thus|therefore|hence)\b")
 _CLAUSE_ENDS = re.compile(
-    r"[,;:(→]|\s-\s|\b(?:because|since|as|given\s(?:the|that|its)|based|rather|instead|without|which|with|due|and\snot)\b",
+    r"[,;:(→]|\s-\s|\b(?:because|since|as|given\s(?:the|that|its)|based|rather|instead|without|which|with|due|involving|including|affecting|and\snot)\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(

@@ -22,11 +22,11 @@ biopsy specimen changes picture interpretation result infection deficiency impre
 brain chest abdomen head body
 """
 _OTHERS = """
-most likely probably clearly best definitely therefore thus so hence overall finally highly strongly primarily
-mainly predominantly located seen found visible situated shown depicted used obtained acquired taken made
-performed perform stained using caused due classified identified graded correct appropriate
-probable final main line classic plain benign large small left-sided right-sided bilateral distal proximal
-imaging medical given provided would should must i'd i
+recommended indicated advised preferred responsible most likely probably clearly best definitely therefore thus
+so hence overall finally highly strongly primarily mainly predominantly located seen found visible situated
+shown depicted used obtained acquired taken made performed perform stained using caused due classified
+identified graded correct appropriate probable final main line classic plain benign large small left-sided
+right-sided bilateral distal proximal imaging medical given provided would should must i'd i
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 VERBS = frozenset(_VERBS.split())

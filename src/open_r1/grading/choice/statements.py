@@ -41,9 +41,21 @@ def _option_named(content: str, options: Mapping[str, str]) -> str | None:
     if not letters and not folded.startswith("a "):  # "A chest X-ray" may begin with a letter
         bare = without_article(folded)
         letters = [letter for letter, text in options.items() if bare and without_article(fold_text(text)) == bare]
+    if not letters and len(folded) > 3 and not folded.startswith("a "):
+        bare = _without_place(folded)
+        letters = [letter for letter, text in options.items() if _without_place(fold_text(text)) == bare]
     if not letters and (shorter := _without_addition(folded, options)) != folded:
         return _option_named(shorter, options)
     return letters[0] if len(letters) == 1 else None
+
+
+_PREPOSITION = re.compile(r"(?:in|on|at|within)\s(?=\w)")
+
+
+def _without_place(folded: str) -> str:
+    """A folded text without the preposition before it and the hyphens in it: "in the right lung", "fine-needle"."""
+    text = without_article(_PREPOSITION.sub("", folded, count=1) if _PREPOSITION.match(folded) else folded)
+    return re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text)
 
 
 _ADDITION = re.compile(

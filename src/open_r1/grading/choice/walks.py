@@ -18,7 +18,7 @@ _HEADING = re.compile(
 _IN_FAVOUR = re.compile(
     r"\b(?:correct|right|best|better|most|also|equally|as well|possible|possibly|(?<!less )(?<!not )likely|answer"
     r"|choose|fits?|match\w*|consistent|typical|support\w*|suggest\w*|favou?r\w*|explains?|agree\w*|indeed"
-    r"|actually|wait|but|however|yes|true|this is|here|i|we|my|me|prefer\w*|now|would be|answers|shown|used)\b|\?",
+    r"|actually|wait|but|however|yes|true|this is|here|i|we|my|me|prefer\w*|now|answers|shown|used)\b|\?",
     re.IGNORECASE,
 )
 
