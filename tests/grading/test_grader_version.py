@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from blind_outputs import QUESTIONS, choice_outputs
 from completions import BLOOD, LONG, LUNG, SCAN, SIZES, TABLE, TEN
 from free_completions import CLOSED, OPEN
 from labelled_outputs import OUTPUTS
@@ -24,9 +25,13 @@ READINGS = {
     1: "0384979169528ae65dec7746fd0f1f9240c7abacbebab3d0a83c0e4f9091dbb8",
     2: "98d0d36a895dd32fef3acbba725a15744ef801e2e0f31654c57f0521b7cf9241",
     3: "c6ab97e2aaa80178d05f9352dfb2bd53168df633187698a8f07f39e0418732e4",
+    4: "8fabde4290c28fa4b7b8f87a83fac9025d5ff120749ceef1c39a1085317319e0",
 }
 # The same of closed and open answers.
-FREE_READINGS = {3: "d7fef1ece19cef21e8b833c1dbc6bfefc607a99a57d9de96098b79060b33665d"}
+FREE_READINGS = {
+    3: "d7fef1ece19cef21e8b833c1dbc6bfefc607a99a57d9de96098b79060b33665d",
+    4: "1bbb6e582cc2fe7dd222e745aef7e5e45fd108ea9158399082a34233257a839b",
+}
 PIECES = (
     *("<think>", "</think>", "<answer>", "</answer>", "<answer", "\\boxed{B}", "**C**", "(D)", "a", "B) MRI", "C."),
     *("\n", "The answer is ", "is not ", "Answer: ", "so ", "Normal", "CT", "option ", "either A or B", "答案是", "…"),
@@ -58,6 +63,11 @@ def readings() -> str:
     read += [extract_answer(text, SCAN) for text in drawn]
     read += [grade(text, gold, options).letter for _, _, text, gold, options in TABLE]
     read += [extract_answer(text, options) for options, _, text in OUTPUTS]
+    for name in ("first", "second", "third", "fourth", "fifth"):  # since version 4, with the question
+        read += [
+            extract_answer(text, QUESTIONS[key]["options"], QUESTIONS[key]["question"])
+            for key, _, text in choice_outputs(name)
+        ]
     read += [follows_format(text, mode) for text in drawn[:2_000] for mode in Mode if mode.is_trained]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 

@@ -12,6 +12,8 @@ Rewards and evaluation both use it, so a model is trained on exactly what it is 
   should be C", in several languages) or a line that is a letter; begin with a letter and its reason ("C) Pneumonia,
   because"); end on a letter beside its text ("is most consistent with C) Pneumonia"); be one sentence about the image
   that names one option ("The image shows a CT scan"); or begin with the word of an option "Yes" or "No".
+- A sentence in running text that names one option and otherwise repeats the question or leads to an answer is read
+  (`choice.prose`), with the question where the caller gives it.
 - Readings must agree. A letter that is not offered, two different letters, a letter beside the text of another
   option, a denied claim ("the answer is not C"), a claim after which another option is spoken for in whatever words
   (`later_statements`), or nothing: unparsed. Never a guess.

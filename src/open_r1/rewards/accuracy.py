@@ -35,9 +35,7 @@ def medical_accuracy_reward(
     """
     rows = zip(completions, expected_answers(problem, solution, **columns), strict=True)
     return [
-        _medical_accuracy(completion_text(text), expected)
-        if expected.answer_type is AnswerType.CHOICE
-        else None
+        _medical_accuracy(completion_text(text), expected) if expected.answer_type is AnswerType.CHOICE else None
         for text, expected in rows
     ]
 
