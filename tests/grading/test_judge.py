@@ -2,6 +2,10 @@
 
 import json
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,3 +194,59 @@ def test_anything_else_is_said_in_one_line(host: str) -> None:
     assert "outside this machine" in line
     assert host.strip("[]") in line
     assert "\n" not in line
+
+
+@contextmanager
+def raw_server(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A server that sends bytes as they are, whatever it is asked, with a pause before each."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1 << 16)
+                    try:
+                        for piece in pieces:
+                            time.sleep(pause)
+                            connection.sendall(piece)
+                    except OSError:
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DEEP = b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\xff no http at all\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        OK + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
+        OK + b"Content-Length: 200000\r\n\r\n" + DEEP,
+        OK + b"Content-Length: 50\r\n\r\n{}",
+        OK + b"Content-Length: 9000000000\r\n\r\n" + b"x" * (3 << 20),
+        b"",
+    ],
+    ids=["no http", "bad chunk", "long header", "deep JSON", "cut off", "huge body", "nothing"],
+)
+def test_a_server_that_answers_garbage_is_a_failure_and_stops_nothing(data: bytes) -> None:
+    with raw_server(data) as url:
+        assert Judge(Endpoint(url, "m")).verdicts(ASKED[:1]) == [Verdict.FAILED]
+
+
+def test_a_reply_that_never_ends_is_given_up_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(endpoints, "_ATTEMPTS", 1)
+    with raw_server(OK + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 100, pause=0.05) as url:
+        start = time.monotonic()
+        assert Judge(Endpoint(url, "m")).verdicts(ASKED[:1]) == [Verdict.FAILED]
+        assert time.monotonic() - start < 2.0

@@ -76,6 +76,11 @@ def test_a_reward_is_called_as_trl_calls_it(write) -> None:
         ("def f(completions, **kwargs):\n    return 'ab'\n", "mine.py:f", "returned str and no list"),
         ("def f(completions, **kwargs):\n    return ['a', 1]\n", "mine.py:f", "returned 'a', which is no number"),
         ("def f(completions, **kwargs):\n    return [0, float('nan')]\n", "mine.py:f", "gave nan for 1 of 2"),
+        ("import sys\nsys.exit(3)\n", "mine.py:f", "cannot be run (SystemExit: 3"),
+        ("def f(completions, **kwargs):\n    raise SystemExit(3)\n", "mine.py:f", "raised SystemExit: 3"),
+        ("def f(completions, **kwargs):\n    raise ValueError('a\\nb')\n", "mine.py:f", "raised ValueError: a b"),
+        ("def f(completions, **kwargs):\n    completions.clear()\n    return [0, 0]\n", "mine.py:f", "(completions)"),
+        ("def f(completions, **kwargs):\n    return [len(completions[0].pop()), 0]\n", "mine.py:f", "(completions)"),
         ("def f(completions, **kwargs):\n    return kwargs['mood']\n", "mine.py:f", "raised KeyError: 'mood'"),
     ],
 )
@@ -116,6 +121,25 @@ def test_a_reward_that_goes_wrong_in_training_is_one_error_and_the_batch_goes_on
     assert message in str(stop.value)
     assert "the reward mine" in str(stop.value)
     guard.require_sound("cpu")  # it is said once
+
+
+def test_a_reward_that_leaves_python_or_empties_its_arguments_harms_no_other() -> None:
+    guard, batch = RewardGuard(), {"completions": ["a", "b"], "problem": ["p", "q"]}
+
+    def empties(completions, problem, **_):
+        completions.clear()
+        problem.sort(reverse=True)
+        return [1.0, 2.0]
+
+    def leaves(completions, **_):
+        raise SystemExit(3)
+
+    assert guard.guarded(empties)(**batch) == [1.0, 2.0]
+    assert batch == {"completions": ["a", "b"], "problem": ["p", "q"]}
+    guard.require_sound("cpu")
+    assert guard.guarded(leaves)(**batch) == [0.0, 0.0]
+    with pytest.raises(UserError, match="SystemExit: 3"):
+        guard.require_sound("cpu")
 
 
 def test_tensors_and_none_are_values() -> None:

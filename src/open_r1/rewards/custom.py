@@ -1,5 +1,6 @@
 """Rewards of one's own: `my_package.my_reward` or `my_file.py:my_reward`, checked before anything is loaded."""
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -84,10 +85,10 @@ def _module_of(name: str) -> tuple[ModuleType, str]:
         sys.path.append(folder)
     try:
         return importlib.import_module(source), attribute
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
-            f"--reward_funcs {name}: {source} cannot be imported ({type(error).__name__}: {error!s:.200}); mend it, or "
-            "name a file as my_file.py:my_reward"
+            f"--reward_funcs {name}: {source} cannot be imported ({type(error).__name__}: {one_line(error)}); mend it, "
+            "or name a file as my_file.py:my_reward"
         ) from error
 
 
@@ -107,10 +108,10 @@ def _module_in_file(name: str, path: Path) -> ModuleType:
         sys.path.append(str(path.parent))  # so that it may import its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[unique]
         raise UserError(
-            f"--reward_funcs {name}: {path} cannot be run ({type(error).__name__}: {error!s:.200}); mend it"
+            f"--reward_funcs {name}: {path} cannot be run ({type(error).__name__}: {one_line(error)}); mend it"
         ) from error
     return module
 
@@ -145,24 +146,36 @@ def _require_signature(name: str, function: Any) -> None:
 def _require_values(name: str, function: Callable[..., Any]) -> None:
     count = len(_COMPLETIONS)
     columns = {key: [value] * count for key, value in _ROW.items()}
+    given = {
+        "prompts": [[{"role": "user", "content": _ROW["problem"]}]] * count,
+        "completions": [[{"role": "assistant", "content": text}] for text in _COMPLETIONS],
+        "completion_ids": [[1, 2, 3]] * count,
+        **columns,
+    }
+    untouched = copy.deepcopy(given)
     try:
         values = function(
-            prompts=[[{"role": "user", "content": _ROW["problem"]}]] * count,
-            completions=[[{"role": "assistant", "content": text}] for text in _COMPLETIONS],
-            completion_ids=[[1, 2, 3]] * count,
             trainer_state=None,
             log_extra=lambda *_: None,
             log_metric=lambda *_: None,
-            **columns,
+            **given,
         )
         problem = values_problem(values, count)
-    except Exception as error:
-        problem = f"raised {type(error).__name__}: {error!s:.200}"
+        if problem is None and given != untouched:
+            changed = ", ".join(key for key, value in given.items() if value != untouched[key])
+            problem = f"changes its arguments ({changed}), which the other rewards see too"
+    except (Exception, SystemExit) as error:
+        problem = f"raised {type(error).__name__}: {one_line(error)}"
     if problem is not None:
         raise UserError(
             f"--reward_funcs {name} {problem}, on a dry call with two made-up completions (lists with one message "
             f"each) and the columns {', '.join(_ROW)}; it must return one finite number or None for each completion"
         )
+
+
+def one_line(error: BaseException) -> str:
+    """The beginning of an error's text in one line."""
+    return " ".join(f"{error!s:.400}".split())[:200]
 
 
 def values_problem(values: Any, count: int) -> str | None:

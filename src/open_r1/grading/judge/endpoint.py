@@ -1,5 +1,6 @@
 """A chat model behind an OpenAI-compatible address, such as a vLLM server next door: greedy, retried, in parallel."""
 
+import http.client
 import ipaddress
 import json
 import os
@@ -126,7 +127,7 @@ def _ask(endpoint: Endpoint, prompt: str) -> Reply:
             error = f"HTTP {problem.code}"
             if problem.code in (400, 401, 403, 404):
                 break  # the same again would fail in the same way
-        except (OSError, ValueError, LookupError, TypeError) as problem:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException) as problem:
             error = f"{type(problem).__name__}: {problem!s:.100}"
     return Reply(None, error)
 
@@ -145,10 +146,21 @@ def _request(endpoint: Endpoint, prompt: str) -> str:
     data = json.dumps(body).encode("utf-8", "backslashreplace")
     request = urllib.request.Request(endpoint.address, data, headers, method="POST")
     with _opener().open(request, timeout=_TIMEOUT) as response:
-        content = json.loads(response.read(_REPLY_BYTES))["choices"][0]["message"]["content"]
+        content = json.loads(_body(response))["choices"][0]["message"]["content"]
     if not isinstance(content, str):
         raise ValueError("the reply holds no text")
     return content
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """At most `_REPLY_BYTES` of a reply; an error where it takes longer than `_TIMEOUT` as a whole, piece by piece."""
+    pieces, size, until = [], 0, time.monotonic() + _TIMEOUT
+    while size < _REPLY_BYTES and (piece := response.read1(_REPLY_BYTES - size)):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > until:
+            raise TimeoutError(f"the reply was not complete after {_TIMEOUT:.0f} s")
+    return b"".join(pieces)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -8,9 +8,14 @@ from typing import Any
 import torch
 
 from open_r1.modeling.agreement import stop_everywhere
-from open_r1.rewards.custom import values_problem
+from open_r1.rewards.custom import one_line, values_problem
 
 _LONGEST_MESSAGE = 300
+
+
+def _copied(value: Any) -> Any:
+    """A list of its own for each reward, so that one that clears or sorts its arguments changes nobody else's."""
+    return list(value) if isinstance(value, list) else value
 
 
 class RewardGuard:
@@ -28,10 +33,10 @@ class RewardGuard:
         def reward(**batch: Any) -> Sequence[float | None]:
             name, count = getattr(function, "__name__", "reward"), len(batch["completions"])
             try:
-                values = function(**batch)
+                values = function(**{key: _copied(value) for key, value in batch.items()})
                 wrong = values_problem(values, count)
-            except Exception as error:
-                self.problem = f"the reward {name} raised {type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+            except (Exception, SystemExit) as error:
+                self.problem = f"the reward {name} raised {type(error).__name__}: {one_line(error)}"[:_LONGEST_MESSAGE]
                 return [0.0] * count
             if wrong is not None:
                 self.problem = f"the reward {name} {wrong}, so the advantages of their groups would be wrong"
