@@ -29,13 +29,24 @@ def open_saved_set(path: Path, split: str | None) -> tuple[datasets.Dataset, str
 
 def _pick(path: Path, split: str | None) -> Path:
     """The folder of the requested split. Only that one is opened: datasets cannot load an empty split beside it."""
-    try:
-        names = [str(name) for name in _read_json(path / _SPLITS)["splits"]]
-    except FileNotFoundError:
+    names = splits_of_saved_set(path)
+    if names is None:
         return path
+    return path / _plain_name(choose_split(path, names, split), path / _SPLITS)
+
+
+def splits_of_saved_set(path: Path) -> list[str] | None:
+    """The names of the splits of a DatasetDict; None for a Dataset, which is a single one.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        return [str(name) for name in _read_json(path / _SPLITS)["splits"]]
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} holds no saved data set that can be read: {error}") from None
-    return path / _plain_name(choose_split(path, names, split), path / _SPLITS)
 
 
 def choose_split(path: Path | str, names: list[str], split: str | None) -> str:

@@ -44,6 +44,14 @@ class QuestionArguments:
             "is read by our names."
         },
     )
+    exclude_overlap: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Data sets or hash files of eval/overlap.py: training questions with an image that is there, "
+            "exactly or nearly, are left out. Of a set its splits other than train count.",
+            "metavar": "SET",
+        },
+    )
     mode: str | None = field(
         default=None,
         metadata={
@@ -125,6 +133,8 @@ class QuestionArguments:
             self.dataset_name = [self.dataset_name]
         if isinstance(self.eval_dataset_name, str):
             self.eval_dataset_name = [self.eval_dataset_name]
+        if isinstance(self.exclude_overlap, str):
+            self.exclude_overlap = [self.exclude_overlap]
         if self.max_eval_samples is not None and self.max_eval_samples < 1:
             raise UserError(
                 f"--max_eval_samples {self.max_eval_samples} would evaluate nothing; give a positive number"

@@ -24,7 +24,7 @@ THEMES: dict[str, tuple[str, ...]] = {
         ),
         *("save_strategy", "save_steps", "save_only_model", "report_to", "logging_steps", "seed"),
     ),
-    "questions": ("mode", "max_prompt_length", "overlong_prompts", "min_pixels", "max_pixels"),
+    "questions": ("mode", "max_prompt_length", "overlong_prompts", "min_pixels", "max_pixels", "exclude_overlap"),
     "completions and their rewards": (
         *("num_generations", "max_completion_length", "temperature", "reward_funcs", "reward_weights"),
         *("cosine_max_len", "cosine_max_value_correct", "cosine_min_value_correct", "cosine_min_value_wrong"),

@@ -176,7 +176,7 @@ def require_sources(flags: TrainingFlags) -> None:
     if not flags.library.model_name_or_path:
         raise UserError("--model_name_or_path is missing: name a checkpoint folder or org/repo:subfolder")
     local_source(flags.library.model_name_or_path)
-    for flag in ("dataset_name", "eval_dataset_name"):
+    for flag in ("dataset_name", "eval_dataset_name", "exclude_overlap"):
         for name in getattr(flags.script, flag) or ():
             require_data(f"--{flag}", name)
 

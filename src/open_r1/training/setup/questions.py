@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -9,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
+from open_r1.data.overlap.exclusion import without_overlap
 from open_r1.data.readers.hub_sets import commit_of
 from open_r1.data.readers.image_columns import count_images
 from open_r1.data.rows import Dropped
@@ -39,7 +41,11 @@ def load_training_rows(
     """
     names = script.dataset_name if is_training else script.eval_dataset_name or script.dataset_name
     split = script.split_name(is_training)
-    rows, dropped, sets = load_sets(names, script.image_root, split, parse_columns(script.columns))
+    columns = parse_columns(script.columns)
+    rows, dropped, sets = load_sets(names, script.image_root, split, columns)
+    exclusion = None
+    if is_training and script.exclude_overlap:
+        rows, exclusion = without_overlap(rows, script.exclude_overlap, script.image_root, columns)
     checked = check_prompts(rows, processor, mode, script.max_prompt_length)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
@@ -69,6 +75,8 @@ def load_training_rows(
     answer_types = dict(Counter(usable["answer_type"][:]))
     report = _data_report(sets, ids, dropped, checked)
     report |= {"answer_types": answer_types, "most_images": checked.most_images}
+    if exclusion is not None:
+        report |= {"excluded": asdict(exclusion), "line": f"{report['line']}; {exclusion.line()}"}
     return usable.with_transform(add_prompt), report, checked.lengths
 
 
