@@ -228,7 +228,7 @@ DEEP = b"[" * 200_000
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x00\xff no http at all\r\n\r\n",
+        b"\x1b[31m\x00\xff no http at all\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         OK + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
         OK + b"Content-Length: 200000\r\n\r\n" + DEEP,
@@ -240,7 +240,10 @@ DEEP = b"[" * 200_000
 )
 def test_a_server_that_answers_garbage_is_a_failure_and_stops_nothing(data: bytes) -> None:
     with raw_server(data) as url:
-        assert Judge(Endpoint(url, "m")).verdicts(ASKED[:1]) == [Verdict.FAILED]
+        judge = Judge(Endpoint(url, "m"))
+        assert judge.verdicts(ASKED[:1]) == [Verdict.FAILED]
+        assert judge.last_error is not None
+        assert judge.last_error.isprintable()
 
 
 def test_a_reply_that_never_ends_is_given_up_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

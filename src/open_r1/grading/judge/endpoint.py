@@ -128,8 +128,13 @@ def _ask(endpoint: Endpoint, prompt: str) -> Reply:
             if problem.code in (400, 401, 403, 404):
                 break  # the same again would fail in the same way
         except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException) as problem:
-            error = f"{type(problem).__name__}: {problem!s:.100}"
+            error = f"{type(problem).__name__}: {_printable(problem)}"
     return Reply(None, error)
+
+
+def _printable(problem: BaseException) -> str:
+    """The beginning of an error's text, which may be the server's, in one line and without control characters."""
+    return "".join(sign if sign.isprintable() else " " for sign in f"{problem!s:.100}")
 
 
 def _request(endpoint: Endpoint, prompt: str) -> str:
