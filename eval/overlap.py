@@ -18,6 +18,7 @@ from pathlib import Path
 from open_r1.common.atomic_files import write_atomically
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
+from open_r1.data.overlap.clusters import near_clusters, write_clusters
 from open_r1.data.overlap.comparison import EXACT, SharedImages, shared_images
 from open_r1.data.overlap.hash_files import is_hash_file, read_hashes, write_hashes
 from open_r1.data.overlap.hashed_sets import HashedSplit, hash_set
@@ -38,6 +39,7 @@ def main() -> int:
     add("--output", type=Path, help="CSV file with a row for each pair of splits")
     add("--pairs", type=Path, help="CSV file with the ids of each two questions that share an image")
     add("--write_hashes", type=Path, metavar="FILE", help="file with hashes and ids of all these sets, to share")
+    add("--write_clusters", type=Path, metavar="FILE", help="CSV file of clusters for --clusters of eval/report.py")
     add("--least", type=float, default=NEAR, help="least score of nearly equal images, 0.5 to 1 (default: %(default)s)")
     add("--image_root", type=Path, help="folder of the images that rows name")
     add("--columns", help="other names of columns: problem=question,solution=answer")
@@ -54,6 +56,10 @@ def main() -> int:
     if flags.write_hashes is not None:
         write_hashes(flags.write_hashes, splits)
         print(f"written: {flags.write_hashes} ({flags.write_hashes.stat().st_size / 2**20:.1f} MiB)")
+    if flags.write_clusters is not None:
+        clusters = near_clusters(splits, flags.least)
+        write_clusters(flags.write_clusters, clusters)
+        print(f"written: {flags.write_clusters} ({len(set(clusters.values())):,} clusters of nearly equal images)")
     if len(splits) < 2:
         return 0
     compared = [shared_images(first, second, flags.least) for first, second in combinations(splits, 2)]

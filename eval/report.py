@@ -53,11 +53,14 @@ def main() -> int:
     add("--grader", choices=GRADERS, default="stored", help="huatuo: the published lenient matching, marked as such")
     add("--judge", nargs=2, metavar=("URL", "MODEL"), help="ask a model behind an OpenAI-compatible address as well")
     add("--judge_cache", type=Path, help="file of the judge's verdicts (default: below ~/.cache/open-r1-med)")
+    add("--clusters", type=Path, help="file of eval/overlap.py: errors count clusters of nearly equal images")
     add("--overview", action="store_true", help="of a whole study: every comparison, no part for each file")
     flags = parser.parse_args()
-    if flags.overview and (flags.against or flags.baseline or flags.judge or flags.grader != "stored"):
+    choosing = flags.against or flags.baseline or flags.clusters or flags.judge or flags.grader != "stored"
+    if flags.overview and choosing:
         raise UserError(
-            "--overview finds by itself what to compare; leave --against, --baseline, --grader and --judge out"
+            "--overview finds by itself what to compare; leave --against, --baseline, --clusters, --grader and --judge "
+            "out"
         )
     if flags.against and flags.baseline:
         raise UserError("--against and --baseline both say what to compare with; give one of the two")
@@ -76,6 +79,7 @@ def main() -> int:
             flags.with_items,
             judge,
             flags.baseline,
+            flags.clusters,
         )
     print(summary)
     return 0

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from open_r1.common.errors import UserError
+from open_r1.data.overlap.clusters import near_clusters, read_clusters, write_clusters
 from open_r1.data.overlap.comparison import shared_images
 from open_r1.data.overlap.exclusion import without_overlap
 from open_r1.data.overlap.hash_files import is_hash_file, read_hashes, write_hashes
@@ -186,6 +187,21 @@ def test_without_overlap_leaves_out_what_a_set_or_hash_file_tests(tmp_path: Path
     write_hashes(tmp_path / "all.hashes", hash_set(str(other)))
     with pytest.raises(UserError, match="nothing is left to train on"):
         without_overlap(rows, [str(tmp_path / "all.hashes")])
+
+
+def test_clusters_hold_what_is_nearly_the_same_over_all_splits(tmp_path: Path) -> None:
+    images = originals(8)
+    first = split_of("a", [encoded(image) for image in images[:4]])
+    second = split_of("b", [encoded(ImageOps.mirror(images[0])), encoded(images[0], "JPEG", quality=60)])
+    second.questions.append(("both", (0, 1)))
+    clusters = near_clusters([first, second])
+    assert clusters["a0"] == clusters["b0"] == clusters["b1"] == clusters["both"] == first.keys[0]
+    assert len(set(clusters.values())) == 4
+    write_clusters(tmp_path / "clusters.csv", clusters)
+    assert read_clusters(tmp_path / "clusters.csv") == clusters
+    (tmp_path / "clusters.csv").write_text("no,clusters\n")
+    with pytest.raises(UserError, match="its columns are not id and cluster"):
+        read_clusters(tmp_path / "clusters.csv")
 
 
 def test_a_split_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -108,18 +108,38 @@ def all_marks(scored: Iterable[Scored]) -> Marks:
     return tuple(mark for mark in (FORCED, LENIENT) if mark in marks)
 
 
-def load(paths: Sequence[Path], baselines: Sequence[Path] = (), lenient: bool = False) -> list[Scored]:
+def _clustered(file: ResultFile, clusters: Mapping[str, str]) -> ResultFile:
+    """The file with the clusters of its questions in place of their images, where they are known."""
+    results = [
+        replace(result, image=clusters[result.id], own_image=result.image) if result.id in clusters else result
+        for result in file.results
+    ]
+    return replace(file, results=results)
+
+
+def load(
+    paths: Sequence[Path],
+    baselines: Sequence[Path] = (),
+    lenient: bool = False,
+    clusters: Mapping[str, str] | None = None,
+) -> list[Scored]:
     """Read result files, join and name the files of each evaluation, and find the same run without images.
 
     Args:
         paths: result files.
         baselines: result files to compare with; they are returned last.
         lenient: grade again with HuatuoGPT-o1's matching.
+        clusters: id -> cluster of nearly equal images, by which errors are clustered in place of images.
 
     Raises:
         UserError: a file is not usable.
     """
-    files = [_interned_texts(read_results(path)).apart() for path in [*paths, *baselines]]
+    files = [_interned_texts(read_results(path)) for path in [*paths, *baselines]]
+    if clusters is not None:
+        if clusters.keys().isdisjoint(result.id for file in files for result in file.results):
+            raise UserError("--clusters has no question of these results; write it from the same data")
+        files = [_clustered(file, clusters) for file in files]
+    files = [file.apart() for file in files]
     matched_anew: list[list[Regraded]] = [[] for _ in files]
     if lenient:
         files, matched_anew = map(list, zip(*map(regraded, files), strict=True))

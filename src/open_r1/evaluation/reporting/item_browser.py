@@ -95,7 +95,7 @@ def build_browser(
         question, options, right = _shown_question(_some_result(results))
         places_of_labels = browser.modalities.index(modality), browser.tasks.index(task)
         answers_of_runs = [None if result is None else _answer(result) for result in results]
-        image_place = NO_IMAGE if modality == TEXT else places.get(_some_result(results).image, NOT_HERE)
+        image_place = NO_IMAGE if modality == TEXT else places.get(_image(results), NOT_HERE)
         browser.items.append([question, options, right, *places_of_labels, image_place, answers_of_runs])
     if any(
         len(result.output) > LONGEST_OUTPUT for results in answers.values() for result in results if result is not None
@@ -104,6 +104,12 @@ def build_browser(
             f"Outputs are cut after {LONGEST_OUTPUT:,} characters here; the result files have them whole."
         )
     return browser
+
+
+def _image(results: Sequence[Result | None]) -> str:
+    """What identifies the image of a question, whatever cluster it is in."""
+    result = _some_result(results)
+    return result.own_image or result.image
 
 
 def _some_result(results: Sequence[Result | None]) -> Result:
@@ -161,7 +167,7 @@ def _small_images(
     order: dict[str, str] = {}  # image -> the id of its first question in this order
     for name, results in sorted(answers.items(), key=_interest):
         if not is_text(_some_result(results)):
-            order.setdefault(_some_result(results).image, name)
+            order.setdefault(_image(results), name)
     if not order:
         return {}
     places: dict[str, int] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from open_r1.common.atomic_files import MANIFEST, read_manifest, sha256_file, write_atomically, write_json
 from open_r1.common.errors import UserError
 from open_r1.common.markdown_text import markdown_image, markdown_table, markdown_text
+from open_r1.data.overlap.clusters import read_clusters
 from open_r1.evaluation.comparing.changed_runs import changes
 from open_r1.evaluation.comparing.run_names import named_apart, set_names
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Scored, all_marks, load
@@ -52,6 +53,7 @@ def write_report(
     with_items: bool = False,
     judge: Judge | None = None,
     baseline: Path | None = None,
+    clusters: Path | None = None,
 ) -> str:
     """Write the report of some result files and return its summary (Markdown) without the manifests.
 
@@ -69,13 +71,15 @@ def write_report(
         judge: a model that is asked about the answers to closed and open questions; None for none.
         baseline: the result file among `paths` whose run every other on the same questions is compared with. Without
             one: the untrained run in the same mode, or else the first.
+        clusters: file of `eval/overlap.py --write_clusters`: errors count clusters of nearly equal images.
 
     Raises:
         UserError: a result file cannot be used, or the folder holds files that are not from an earlier report.
     """
     if grader not in GRADERS:
         raise UserError(f"--grader {grader!r} does not exist; choose one of {', '.join(GRADERS)}")
-    scored = load(paths, against, lenient=grader == "huatuo")
+    by_id = None if clusters is None else read_clusters(clusters)
+    scored = load(paths, against, lenient=grader == "huatuo", clusters=by_id)
     _refuse_file(output_dir)
     choice = [run for run in scored if run.table]
     reported = sum(not run.is_reference for run in choice)
@@ -87,6 +91,10 @@ def write_report(
     judged = None if judge is None else judged_section(scored, judge)
     sections[1:1] = [*free_sections(scored), *filter(None, [judged])]
     sections += _curves(scored)
+    if by_id is not None and sections:
+        sections[0].texts.append(
+            f"Standard errors, intervals and tests count clusters of nearly equal images ({clusters}), not images."
+        )
     first_comparison = next(iter([*comparisons, *(change.comparison for change in changed)]), None)
     item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
     files = {

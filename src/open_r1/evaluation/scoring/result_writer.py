@@ -34,7 +34,7 @@ BEFORE = {
     "seed_used": None,
 }
 
-_WITH_TYPE = frozenset({"answer_type", "aliases"})
+_WITH_TYPE = frozenset({"answer_type", "aliases", "own_image"})
 """Entries that lines of questions of choice do not have."""
 
 _BEGINNING = b'{"manifest"'

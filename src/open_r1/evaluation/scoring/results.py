@@ -73,6 +73,8 @@ class Result:
     the answer that was read as text."""
     aliases: list[str] | None = None
     """Further right answers of a closed or open question; a line without any does not have the entry."""
+    own_image: str | None = None
+    """What identifies the image where `image` names its cluster of nearly equal images; result lines do not have it."""
 
     @property
     def expected(self) -> Expected:
@@ -275,7 +277,7 @@ _TEXT_ENTRIES = (
 )
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked", "content")
-_NAMES = frozenset(field.name for field in fields(Result))
+_NAMES = frozenset(field.name for field in fields(Result)) - {"own_image"}
 _NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
 
 
