@@ -13,6 +13,7 @@ from open_r1.common.errors import UserError
 
 _NUMBER = re.compile(r"-\.?\d.*")
 _MIN_SIMILARITY = 0.75  # of two names, above which one is taken for a misspelling of the other; 1 is equal
+_SLIP = 0.9  # so similar that nothing else was meant
 
 # Each row: names of the same flag in R1-V, VLM-R1, open-r1, TRL, verl, ms-swift, LLaVA and our own commands. For an
 # unknown flag, the error suggests the name in its row that the command has.
@@ -143,7 +144,8 @@ def suggestion(flag: str, candidates: Iterable[str], hints: Mapping[str, str], d
         return f"; {hints[name]}"
     if synonyms := _synonyms_of([name], candidates):
         return f"; here it is {' or '.join(dashes + candidate for candidate in synonyms)}"
-    similar = get_close_matches(name, candidates, n=2, cutoff=_MIN_SIMILARITY)
+    similar = get_close_matches(name, candidates, n=1, cutoff=_SLIP)
+    similar = similar or get_close_matches(name, candidates, n=2, cutoff=_MIN_SIMILARITY)
     similar = similar or [candidate for candidate in candidates if len(name) > 2 and candidate.startswith(name)][:3]
     similar = similar or _synonyms_of(
         get_close_matches(name, frozenset().union(*SYNONYMS), n=1, cutoff=_MIN_SIMILARITY), candidates
