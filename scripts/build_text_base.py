@@ -34,7 +34,7 @@ def main() -> None:
     add_flags(parser, max_steps=150, batch_size=16, learning_rate=3e-3)
     flags = parser.parse_args()
     riddles = sample_riddles(QUESTIONS, flags.seed, ages=OTHER_AGES)
-    rows = Dataset.from_list([{"image": None, "problem": r.problem, "solution": r.solution} for r in riddles])
+    rows = Dataset.from_list([{"images": [], "problem": r.problem, "solution": r.solution} for r in riddles])
     with staged_folder(flags.output_dir) as stage:
         build_tiny_checkpoint(stage, "qwen2", seed=flags.seed, texts=texts(riddles), shape=SHAPE)
         model = load_model(stage, dtype=torch.float32)

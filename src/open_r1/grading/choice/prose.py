@@ -138,7 +138,7 @@ def _with_lists(text: str, mentioned: list[_Mention]) -> list[_Mention]:
     for at in range(len(mentioned) - 2, -1, -1):
         here, following = mentioned[at], mentioned[at + 1]
         if following.rejected and _LIST.fullmatch(text, here.end, following.start):
-            mentioned[at] = here._replace(asserted=False, rejected=True)
+            mentioned[at] = _Mention(here.letter, here.start, here.end, asserted=False, rejected=True)
     return mentioned
 
 
