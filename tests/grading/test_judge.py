@@ -84,6 +84,7 @@ def test_nonsense_is_no_judgement(reply: str) -> None:
     assert judge.counts[Verdict.NONSENSE] == 2
 
 
+@pytest.mark.slow
 def test_a_call_that_fails_is_tried_three_times_and_then_counted() -> None:
     with judge_server(lambda prompt, number: (503, "busy") if number < 2 else by_side(prompt, number)) as server:
         assert Judge(Endpoint(server.url, "m")).verdicts(ASKED[:1]) == [Verdict.SAME]
@@ -117,6 +118,7 @@ def test_nobody_there_is_a_failure_and_is_asked_again_later(tmp_path: Path) -> N
         assert judge.verdicts(ASKED) == [Verdict.SAME, Verdict.DIFFERENT]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_does_not_hold_up_a_batch() -> None:
     asked = [Question("Where?", f"place {number}", "left lung") for number in range(500)]
     with judge_server(lambda *_: (500, "broken")) as server:

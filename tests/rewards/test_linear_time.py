@@ -77,12 +77,14 @@ def reward(name: str) -> Judge:
     return lambda text: function([text], **row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(REWARDS.keys() - {"judge"}))  # which asks a server about part of an answer
 def test_every_reward_is_linear(name: str) -> None:
     graded = name in ("accuracy", "cosine")  # the grader again, and next to nothing beside it
     assert_linear(reward(name), ("<answer>", "the answer is A. ", "a\u0301") if graded else (*TAGS[:4], *STEPS, "A) "))
 
 
+@pytest.mark.slow
 def test_medical_accuracy_is_linear_in_a_long_answer_block() -> None:
     assert_linear(reward("medical_accuracy"), ("chest tube ", "(", "a\u0301", "\u0130", "$", "<"), (FRAMES[1],))
 

@@ -51,6 +51,7 @@ def all_rows(data_set: Prepared) -> list[dict[str, Any]]:
     return [row for split in data_set.report["splits"] for row in rows_of(data_set, split)]
 
 
+@pytest.mark.slow
 def test_right_answers_are_right_and_others_are_not(real_sets: dict[str, Prepared]) -> None:
     assert len(real_sets) == 6
     for name, data_set in real_sets.items():
