@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -47,13 +48,7 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of each family with weights large enough that images and questions change its answers."""
     root = tmp_path_factory.mktemp("tiny")
     for family in FAMILIES:
-        folder = build_tiny_checkpoint(root / family, family, seed=1)
-        model = load_model(folder)
-        with torch.no_grad():
-            for weight in model.parameters():
-                if weight.ndim >= 2:
-                    weight.mul_(6)
-        model.save_pretrained(folder)
+        sharp_checkpoint(root / family, family)
     return {family: root / family for family in FAMILIES}
 
 

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
+from sharp_checkpoints import sharp_checkpoint
 from tqdm import tqdm
 
-from open_r1.checkpoints.loading import load_model
 from open_r1.common.errors import UserError
 from open_r1.evaluation.answering.processes import Launch
 from open_r1.evaluation.answering.run import infer
@@ -25,7 +24,6 @@ from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, read_results
 from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantoms import make_phantoms
-from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
@@ -35,13 +33,7 @@ def settings(tmp_path_factory):
     """Settings of a run over 80 questions on 16 images, by the name of its result file."""
     root = tmp_path_factory.mktemp("ranks")
     make_phantoms(root / "phantoms", train=1, test=8, modalities=[Modality.CT, Modality.OCT], workers=1)
-    checkpoint = build_tiny_checkpoint(root / "model", seed=1)
-    model = load_model(checkpoint)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim >= 2:
-                weight.mul_(6)  # so that images and questions change the answers
-    model.save_pretrained(checkpoint)
+    checkpoint = sharp_checkpoint(root / "model")
 
     def make(name: str, **changes) -> InferenceSettings:
         run_settings = {

@@ -14,6 +14,7 @@ import peft
 import pytest
 import torch
 from PIL import Image
+from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -33,7 +34,6 @@ from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality
 from open_r1.vocabulary.modes import Mode
 from open_r1_testbed.phantoms import make_phantoms
-from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 RIGHT, WRONG, UNREAD = "correct", "wrong", "unparsed"
 
@@ -41,14 +41,7 @@ RIGHT, WRONG, UNREAD = "correct", "wrong", "unparsed"
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     """A checkpoint with weights large enough that images and questions change its answers."""
-    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("views") / "tiny", seed=1)
-    model = load_model(folder)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim >= 2:
-                weight.mul_(6)
-    model.save_pretrained(folder)
-    return folder
+    return sharp_checkpoint(tmp_path_factory.mktemp("views") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -25,7 +26,6 @@ from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.problems import options_in
 from open_r1.modeling.prompt_batch import completion_lengths
 from open_r1.vocabulary.modes import Mode
-from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 COUNTS = (6, 1, 0, 2, 3, 1, 5, 4, 0, 2)
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
@@ -36,13 +36,7 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of each family with weights large enough that images change its answers."""
     root = tmp_path_factory.mktemp("tiny")
     for family in FAMILIES:
-        folder = build_tiny_checkpoint(root / family, family, seed=1)
-        model = load_model(folder)
-        with torch.no_grad():
-            for weight in model.parameters():
-                if weight.ndim >= 2:
-                    weight.mul_(6)
-        model.save_pretrained(folder)
+        sharp_checkpoint(root / family, family)
     return {family: root / family for family in FAMILIES}
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from open_r1.checkpoints.families import family_of
 from open_r1.checkpoints.loading import load_model
-from open_r1.modeling.family_probe import decoding
+from open_r1.modeling.family_probe import decoding_support
 from open_r1.training.grpo.verification import unshared_reason
 from open_r1_testbed.tiny_models import FAMILIES, Shape, build_model, build_tiny_checkpoint
 
@@ -58,7 +58,7 @@ def test_the_row_says_what_the_code_does(name: str, tmp_path: Path) -> None:
         assert reason is None
     else:
         assert REASONS[shared.split(",")[0]] in str(reason)
-    assert row["evaluation"] == ("yes" if decoding(model).refusal is None else "no")
+    assert row["evaluation"] == ("yes" if decoding_support(model).refusal is None else "no")
 
 
 def test_vllm_was_tried_with_the_families_of_its_tests() -> None:

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from open_r1.modeling.decoding.loop import DecodingLoop
-from open_r1.modeling.family_probe import decoding, windowed_layers
+from open_r1.modeling.family_probe import decoding_support, windowed_layers
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.training.grpo import verification
 from open_r1.training.grpo.verification import unshared_reason
@@ -31,7 +31,7 @@ def small(family: str, **settings: Any) -> Any:
 def test_what_the_probe_lets_share_is_exact(family: str) -> None:
     """Log-probabilities of packed rows equal TRL's rows on a model that the probe did not see."""
     model = small(family, sliding_window=None) if family in ("mistral", "phi3") else small(family)
-    assert decoding(model).refusal is None
+    assert decoding_support(model).refusal is None
     assert unshared_reason(model) is None
     with torch.no_grad():
         for weight in model.parameters():
@@ -60,13 +60,13 @@ def test_what_the_probe_lets_share_is_exact(family: str) -> None:
 def test_what_a_class_cannot_do_is_said(family: str, reason: str) -> None:
     model = small(family)
     assert reason in str(unshared_reason(model))
-    assert (decoding(model).refusal is None) == (family != "bloom")
+    assert (decoding_support(model).refusal is None) == (family != "bloom")
 
 
 def test_scaled_and_capped_logits_are_noticed() -> None:
-    assert decoding(small("llama")).has_plain_head
-    assert not decoding(small("cohere")).has_plain_head  # logit_scale
-    assert not decoding(small("gemma2")).has_plain_head  # final_logit_softcapping
+    assert decoding_support(small("llama")).has_plain_head
+    assert not decoding_support(small("cohere")).has_plain_head  # logit_scale
+    assert not decoding_support(small("gemma2")).has_plain_head  # final_logit_softcapping
 
 
 def test_a_window_of_older_configs_counts() -> None:

@@ -38,14 +38,14 @@ def require_data(flag: str, name: str) -> None:
     """
     if os.path.exists(name):  # which is False of any name, however long
         return
-    wanted = hub_name(name)
-    if wanted is None:
+    on_hub = hub_name(name)
+    if on_hub is None:
         raise UserError(f"{flag} {missing_data(name)}")
     from huggingface_hub import constants  # a tenth of a second, which only such a name costs
 
-    cached = os.path.join(constants.HF_HUB_CACHE, f"datasets--{wanted.repository.replace('/', '--')}")
+    cached = os.path.join(constants.HF_HUB_CACHE, f"datasets--{on_hub.repository.replace('/', '--')}")
     if constants.HF_HUB_OFFLINE and not os.path.isdir(cached):
-        raise UserError(f"{flag} {unreachable(name, wanted, OFFLINE)}")
+        raise UserError(f"{flag} {unreachable(name, on_hub, OFFLINE)}")
 
 
 def missing_data(name: str | os.PathLike) -> str:
@@ -57,11 +57,11 @@ def missing_data(name: str | os.PathLike) -> str:
     )
 
 
-def unreachable(name: str, wanted: HubName, reason: str) -> str:
+def unreachable(name: str, on_hub: HubName, reason: str) -> str:
     """Why a set of the hub cannot be had, and how to bring it here by hand."""
-    folder = f"data/{wanted.repository.partition('/')[2]}"
+    folder = f"data/{on_hub.repository.partition('/')[2]}"
     return (
         f"{name} is not there, and it cannot be fetched from the hub ({reason}): where there is a network, "
-        f"`hf download {wanted.repository} --repo-type dataset --local-dir {folder}` fetches it; then give {folder} "
+        f"`hf download {on_hub.repository} --repo-type dataset --local-dir {folder}` fetches it; then give {folder} "
         "in its place"
     )

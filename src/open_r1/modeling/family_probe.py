@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from open_r1.modeling.decoding.loop import DecodingLoop
-from open_r1.modeling.decoding.steps import Prefilled
-from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+from open_r1.modeling.decoding.prefill import prefill
+from open_r1.modeling.prompt_batch import PromptBatch, inner_model
 from open_r1.modeling.sharding import unsharded_loading
 
 VOCABULARY = 512
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingSupport:
     """What the decoding loop can expect of a class."""
 
     refusal: str | None
@@ -34,7 +34,7 @@ class Decoding:
     """Whether its logits are those of `lm_head`, neither scaled nor capped."""
 
 
-_KNOWN: dict[tuple[Any, ...], Any] = {}
+_RESULTS: dict[tuple[Any, ...], Any] = {}
 
 
 def tried_once(model: Any, attempt: Callable[[Any, Any], Result]) -> Result:
@@ -46,12 +46,12 @@ def tried_once(model: Any, attempt: Callable[[Any, Any], Result]) -> Result:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     key = attempt, type(base), str(base.config.to_dict())
-    if key not in _KNOWN:
-        _KNOWN[key] = attempt(type(base), base.config)
-    return _KNOWN[key]
+    if key not in _RESULTS:
+        _RESULTS[key] = attempt(type(base), base.config)
+    return _RESULTS[key]
 
 
-def decoding(model: Any) -> Decoding:
+def decoding_support(model: Any) -> DecodingSupport:
     """What the decoding loop can expect of a model's class; see `tried_once`."""
     return tried_once(model, _tried)
 
@@ -70,17 +70,17 @@ def windowed_layers(config: Any) -> int:
     return text.num_hidden_layers if has_window else 0  # Mistral and Phi 3 of before: all layers or none
 
 
-def _tried(kind: Any, config: Any) -> Decoding:
+def _tried(kind: Any, config: Any) -> DecodingSupport:
     try:
         model = small_model(kind, config)
-    except Exception:  # whatever a class makes of numbers that it was not published with: it is not refused unseen
-        return Decoding(None, False)
+    except Exception as error:  # whatever a class makes of numbers that it was not published with
+        return DecodingSupport(f"a small {kind.__name__} cannot be built to try it: {first_line(error)}", False)
     plain = _has_plain_head(model)
     try:
         with torch.no_grad():
-            return Decoding(_try_decoding(model, windowed_layers(config) > 0), plain)
+            return DecodingSupport(_try_decoding(model, windowed_layers(config) > 0), plain)
     except Exception as error:  # a model that takes no such arguments raises anything
-        return Decoding(f"a cached token cannot be computed: {first_line(error)}", plain)
+        return DecodingSupport(f"a cached token cannot be computed: {first_line(error)}", plain)
 
 
 def first_line(error: Exception) -> str:
@@ -137,17 +137,7 @@ def _try_decoding(model: Any, windowed: bool) -> str | None:
     new = 6
     config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=VOCABULARY - 1, pad_token_id=0)
     expected = model.generate(input_ids=prompts.ids, attention_mask=prompts.mask, generation_config=config)
-    positions, _ = prompt_positions(model, prompts)
-    cache = DynamicCache(config=model.config)
-    logits = model(
-        input_ids=prompts.ids,
-        attention_mask=prompts.mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    prefilled = Prefilled(cache, prompts.mask, logits, positions[..., -1:] + 1, torch.arange(2))
+    prefilled = prefill(model, prompts, torch.arange(2))
     loop = DecodingLoop(model, [VOCABULARY - 1], 0, windowed=windowed)
     tokens = loop(prefilled, lambda scores, rows, step: scores.argmax(-1), new)
     expected = expected[:, prompts.ids.size(1) :]

@@ -146,23 +146,23 @@ def _require_signature(name: str, function: Any) -> None:
 def _require_values(name: str, function: Callable[..., Any]) -> None:
     count = len(_COMPLETIONS)
     columns = {key: [value] * count for key, value in _ROW.items()}
-    given = {
+    arguments = {
         "prompts": [[{"role": "user", "content": _ROW["problem"]}]] * count,
         "completions": [[{"role": "assistant", "content": text}] for text in _COMPLETIONS],
         "completion_ids": [[1, 2, 3]] * count,
         **columns,
     }
-    untouched = copy.deepcopy(given)
+    untouched = copy.deepcopy(arguments)
     try:
         values = function(
             trainer_state=None,
             log_extra=lambda *_: None,
             log_metric=lambda *_: None,
-            **given,
+            **arguments,
         )
         problem = values_problem(values, count)
-        if problem is None and given != untouched:
-            changed = ", ".join(key for key, value in given.items() if value != untouched[key])
+        if problem is None and arguments != untouched:
+            changed = ", ".join(key for key, value in arguments.items() if value != untouched[key])
             problem = f"changes its arguments ({changed}), which the other rewards see too"
     except (Exception, SystemExit) as error:
         problem = f"raised {type(error).__name__}: {one_line(error)}"

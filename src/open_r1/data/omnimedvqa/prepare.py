@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from open_r1.common.atomic_files import DiskError, disk_errors, publish_folder, sha256_file, write_json
+from open_r1.common.atomic_files import publish_folder, sha256_file, write_json
 from open_r1.common.errors import UserError
-from open_r1.common.locks import claimed
 from open_r1.data.arrow_sets import FEATURES, write_dict, write_split
 from open_r1.data.images import SIZE
 from open_r1.data.omnimedvqa.catalogue import SIDES, Label, Members, Questions
@@ -31,6 +30,7 @@ from open_r1.data.preparation.finished_sets import (
     finished_manifest,
     refuse_differences,
     size_of,
+    unfinished_work,
     write_manifest,
 )
 from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, stored_key
@@ -104,21 +104,8 @@ def prepare(preparation: Preparation) -> Outcome:
             encoded images are kept for the next run, unless the disk is full.
     """
     stage = preparation.output_dir / _STAGE
-    with claimed(preparation.output_dir):
-        is_resumed = stage.exists()
-        try:
-            with disk_errors(preparation.output_dir):
-                stage.mkdir(exist_ok=True)
-                outcome = _Build(preparation, stage).run()
-        except DiskError:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-        except UserError:
-            if not is_resumed and not (stage / "pictures").exists():
-                shutil.rmtree(stage, ignore_errors=True)
-            raise
-        shutil.rmtree(stage, ignore_errors=True)
-    return outcome
+    with unfinished_work(preparation.output_dir, stage, "pictures"):
+        return _Build(preparation, stage).run()
 
 
 class _Build:

@@ -75,12 +75,12 @@ def hash_set(
         UserError: the data cannot be read, or has none of these splits.
     """
     available = splits_in(path)
-    wanted = [name for name in available if splits is None or name is None or name in splits]
-    if not wanted:
+    chosen = [name for name in available if splits is None or name is None or name in splits]
+    if not chosen:
         names = ", ".join(name for name in available if name)
         raise UserError(f"{path} has none of the splits {', '.join(splits or ())}; it has {names or 'none'}")
     hashed = []
-    for split in wanted:
+    for split in chosen:
         try:
             rows, _ = load_rows(path, split, image_root, columns)
         except UserError:

@@ -1,17 +1,56 @@
-"""Complete prepared sets: their manifest, and whether a set was made with the same inputs and settings."""
+"""Prepared sets: the folder of unfinished work, the manifest of a complete set, and what it was made with."""
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from open_r1.common.atomic_files import MANIFEST, read_manifest, refuse_foreign, sha256_file, write_json
+from open_r1.common.atomic_files import (
+    MANIFEST,
+    DiskError,
+    disk_errors,
+    read_manifest,
+    refuse_foreign,
+    sha256_file,
+    write_json,
+)
 from open_r1.common.errors import UserError
+from open_r1.common.locks import claimed
 from open_r1.data.images import ImageError, resolve
 
 _PACKAGES = ("pillow", "pyarrow", "datasets")  # whose versions decide the bytes
+
+
+@contextmanager
+def unfinished_work(output_dir: Path, stage: Path, encoded: str) -> Iterator[None]:
+    """The folder `stage` within the block, for this process alone; removed at its end.
+
+    After an error of the user it stays for the next run if it was there before, or holds encoded images. It is removed
+    if the disk is full.
+
+    Args:
+        output_dir: claimed meanwhile.
+        stage: below it.
+        encoded: name of the file or folder in it that holds encoded images.
+    """
+    with claimed(output_dir):
+        is_resumed = stage.exists()
+        try:
+            with disk_errors(output_dir):
+                stage.mkdir(exist_ok=True)
+                yield
+        except DiskError:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        except UserError:
+            if not is_resumed and not (stage / encoded).exists():
+                shutil.rmtree(stage, ignore_errors=True)
+            raise
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_manifest(stage: Path, content: Mapping[str, Any], hashes: Mapping[Path, str]) -> None:

@@ -7,6 +7,7 @@ still share the first; two published files of the same pixels still share the se
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ class SplitKeys:
         """Count one row."""
         self.images.update(images)
         originals, stored = [key for key, _ in images], [key for _, key in images]
-        asked = question_text_key(problem, solution)
-        self.questions.append((_joined(originals, asked) if all(originals) else "", _joined(stored, asked)))
+        question_key = question_text_key(problem, solution)
+        self.questions.append(
+            (_joined(originals, question_key) if all(originals) else "", _joined(stored, question_key))
+        )
         self.shown.append(tuple(stored))
 
     def as_json(self) -> dict[str, Any]:
@@ -98,17 +101,15 @@ def question_text_key(problem: str, solution: str) -> str:
 
     The right option counts by its text, so that a question in the published form and on lines is one question.
     """
-    try:
+    with suppress(UserError, KeyError):  # raised where the question is not one of choice
         options = options_in(problem)
         solution = options[solution_letter(solution)]
-    except (UserError, KeyError):
-        pass  # no question of choice
     words = sorted(_WORD.findall(_MARK.sub(" ", problem).casefold()))
     return "\n".join([" ".join(words), as_read(solution).casefold()])
 
 
-def _joined(image_keys: Sequence[str], asked: str) -> str:
-    return hashlib.sha256("\n".join([*image_keys, asked]).encode()).hexdigest()[:16]
+def _joined(image_keys: Sequence[str], question_key: str) -> str:
+    return hashlib.sha256("\n".join([*image_keys, question_key]).encode()).hexdigest()[:16]
 
 
 def overlap(tested: SplitKeys, trained: SplitKeys) -> Overlap:

@@ -16,15 +16,12 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from open_r1.common.atomic_files import (
-    DiskError,
-    disk_errors,
     publish_folder,
     read_manifest,
     sha256_file,
     write_json,
 )
 from open_r1.common.errors import UserError
-from open_r1.common.locks import claimed
 from open_r1.data.arrow_sets import QUESTION_FEATURES, write_dict, write_split
 from open_r1.data.preparation.encoded_images import BoundedEncoding, Job, Pack
 from open_r1.data.preparation.finished_sets import (
@@ -32,6 +29,7 @@ from open_r1.data.preparation.finished_sets import (
     finished_manifest,
     refuse_differences,
     size_of,
+    unfinished_work,
     write_manifest,
 )
 from open_r1.data.preparation.overlaps import KEYS_FILE, HeldOut, SplitKeys, keys_in, overlaps_between, stored_key
@@ -111,20 +109,8 @@ def prepare(preparation: VqaPreparation) -> list[Prepared]:
     for folder in preparation.against:
         keys_in(folder)  # a wrong folder is named before the work, not after it
     stage = preparation.output_dir / f".partial_{preparation.source}"
-    with claimed(preparation.output_dir):
-        is_resumed = stage.exists()
-        try:
-            with disk_errors(preparation.output_dir):
-                stage.mkdir(exist_ok=True)
-                prepared = _Build(preparation, stage).run()
-        except DiskError:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-        except UserError:
-            if not is_resumed and not (stage / "encoded").exists():
-                shutil.rmtree(stage, ignore_errors=True)
-            raise
-        shutil.rmtree(stage, ignore_errors=True)
+    with unfinished_work(preparation.output_dir, stage, "encoded"):
+        prepared = _Build(preparation, stage).run()
         others = dict.fromkeys([*(data_set.folder for data_set in prepared), *preparation.against])
         return [_compared(data_set, list(others)) for data_set in prepared]
 
@@ -169,8 +155,8 @@ class _Build:
             unpacked.mkdir(exist_ok=True)
         self.images = ImageFiles(preparation.image_root or inputs.folder, self.form.image_folders, unpacked)
         self.context = ReaderContext(self.images)
-        wanted = preparation.only or tuple(SOURCES[preparation.source].parts)
-        self.reading = SetReading(inputs.files, self.context, stage / "questions.jsonl", wanted, preparation.limit)
+        parts = preparation.only or tuple(SOURCES[preparation.source].parts)
+        self.reading = SetReading(inputs.files, self.context, stage / "questions.jsonl", parts, preparation.limit)
 
     def run(self) -> list[Prepared]:
         self.reading.read()

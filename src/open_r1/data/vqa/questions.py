@@ -204,6 +204,18 @@ def topic_of(row: Row, *keys: str) -> str | None:
     return None
 
 
+def data_set_in(row: Row, key: str) -> str:
+    """The data set that a row is from, for files that hold several.
+
+    Raises:
+        RowError: the row does not say it under the key.
+    """
+    name = topic_of(row, key)
+    if name is None:
+        raise RowError("missing-key", f"the row does not name its data set: {row.get(key)!r:.80}")
+    return name
+
+
 def known_modality(value: Any) -> Modality | None:
     """The modality that a set names, if it is one of ours."""
     try:

@@ -15,8 +15,9 @@ from transformers import DynamicCache
 
 from open_r1.common.errors import UserError
 from open_r1.modeling.decoding.loop import DecodingLoop, Pick
+from open_r1.modeling.decoding.prefill import prefill
 from open_r1.modeling.decoding.steps import Prefilled
-from open_r1.modeling.family_probe import decoding, windowed_layers
+from open_r1.modeling.family_probe import decoding_support, windowed_layers
 from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.vision_attention import adapt_vision
@@ -88,7 +89,7 @@ class Decoder:
     """
 
     def __init__(self, model: Any, end_tokens: Sequence[int], pad_token: int, max_new_tokens: int) -> None:
-        able = decoding(model)
+        able = decoding_support(model)
         if able.refusal is not None:
             raise UserError(
                 f"a {model.config.model_type} cannot be evaluated by this backend: {able.refusal}. --backend vllm "
@@ -134,18 +135,8 @@ class Decoder:
         width, device = max(map(len, prompts.tokens)), self.model.device
         ids = torch.tensor([[self.pad_token] * (width - len(row)) + row for row in prompts.tokens], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts.tokens], device=device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **{name: self._placed(values) for name, values in prompts.processed.items()},
-        ).logits[:, -1]
-        return Prefilled(cache, mask, logits, positions[:, -1:] + 1, order)
+        processed = {name: self._placed(values) for name, values in prompts.processed.items()}
+        return prefill(self.model, PromptBatch(ids, mask, [0] * len(ids)), order, **processed)
 
     def _placed(self, values: torch.Tensor) -> torch.Tensor:
         """Values on the model's device, and numbers of images in its type."""

@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from open_r1.modeling.decoding.loop import DecodingLoop
+from open_r1.modeling.decoding.prefill import prefill
 from open_r1.modeling.decoding.steps import Prefilled
-from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
+from open_r1.modeling.prompt_batch import PromptBatch, inner_model
 
 
 class GroupSampler:
@@ -59,21 +60,9 @@ class GroupSampler:
         return self._loop_for(model, config)(prefilled, pick, config.max_new_tokens)
 
     def _prefill(self, model: Any, prompts: PromptBatch, group: int) -> Prefilled:
-        positions, _ = prompt_positions(model, prompts)
-        cache = DynamicCache(config=model.config)
         touch = self._in_step and hasattr(inner_model(model), "visual") and not prompts.vision
-        logits = model(  # the outermost module, with logits of one position: FSDP's forward must start at the root
-            input_ids=prompts.ids,
-            attention_mask=prompts.mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **prompts.model_inputs(),
-            **({"touch_vision": True} if touch else {}),
-        ).logits[:, -1]
         order = torch.arange(len(prompts.ids), device=prompts.ids.device).repeat_interleave(group)
-        return Prefilled(cache, prompts.mask, logits, positions[..., -1:] + 1, order)  # a prompt ends with text
+        return prefill(model, prompts, order, **({"touch_vision": True} if touch else {}))
 
     def _loop_for(self, model: Any, config: GenerationConfig) -> DecodingLoop:
         """The loop of an earlier call where model and end tokens are the same."""

@@ -14,7 +14,14 @@ import torch
 from torch.nn.functional import log_softmax, pad
 from trl.trainer.utils import add_fused_lm_head
 
-from open_r1.modeling.family_probe import decoding, first_line, small_model, small_prompts, tried_once, windowed_layers
+from open_r1.modeling.family_probe import (
+    decoding_support,
+    first_line,
+    small_model,
+    small_prompts,
+    tried_once,
+    windowed_layers,
+)
 from open_r1.modeling.packed_rows import pack
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
@@ -103,7 +110,7 @@ def unshared_reason(model: Any) -> str | None:
         return f"{windowed} of its layers use sliding-window attention, which packed rows do not support"
     if hasattr(model.config, "vision_config") and not hasattr(inner_model(model), "get_rope_index"):
         return f"images of a {model.config.model_type} are not patches with grids, by which prompts are divided"
-    return decoding(model).refusal or tried_once(model, _tried)
+    return decoding_support(model).refusal or tried_once(model, _tried)
 
 
 def _tried(kind: Any, config: Any) -> str | None:

@@ -2,12 +2,19 @@
 
 from typing import Any
 
-from open_r1.data.rows import RowError
 from open_r1.data.text.files import Row
 from open_r1.data.text.questions import text_of
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import index_by_text, listed_options
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, known_modality, numbered, topic_of
+from open_r1.data.vqa.questions import (
+    ReaderContext,
+    VqaQuestion,
+    choice_question,
+    data_set_in,
+    known_modality,
+    numbered,
+    topic_of,
+)
 
 TITLE = "HuatuoGPT-Vision's evaluation file"
 
@@ -31,15 +38,8 @@ def _names(value: Any) -> list[Any]:
 
 
 def data_set(row: Row) -> str:
-    """The data set that a row is from.
-
-    Raises:
-        RowError: the row does not say it.
-    """
-    name = topic_of(row, "dataset")
-    if name is None:
-        raise RowError("missing-key", f"the row does not name its data set: {row.get('dataset')!r:.80}")
-    return name
+    """The data set that a row is from."""
+    return data_set_in(row, "dataset")
 
 
 HUATUO = Source(

@@ -11,7 +11,7 @@ from open_r1.data.text.files import Row
 from open_r1.data.text.questions import gold_index, optional_text, text_of
 from open_r1.data.vqa.forms import Form, Source
 from open_r1.data.vqa.options import listed_options
-from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, numbered, topic_of
+from open_r1.data.vqa.questions import ReaderContext, VqaQuestion, choice_question, data_set_in, numbered
 
 TITLE = "MedVLThinker's sets"
 
@@ -31,15 +31,8 @@ def _cells(value: Any) -> list[Any]:
 
 
 def data_set(row: Row) -> str:
-    """The data set that a row is from.
-
-    Raises:
-        RowError: the row does not say it.
-    """
-    name = topic_of(row, "dataset_name")
-    if name is None:
-        raise RowError("missing-key", f"the row does not name its data set: {row.get('dataset_name')!r:.80}")
-    return name
+    """The data set that a row is from."""
+    return data_set_in(row, "dataset_name")
 
 
 MEDVLTHINKER = Source(

@@ -124,9 +124,9 @@ def looking_section(changes: Sequence[Change]) -> Section | None:
 
 def _shares(members: Sequence[Look]) -> tuple[Estimate, Estimate, Estimate, list[Estimate | None]]:
     """Accuracy, right without looking, relies on the image, and the four quadrants."""
-    known = all(look.consistent is not None for look in members)
+    are_reordered = all(look.consistent is not None for look in members)
     quadrants = [
-        share(members, [(look.consistent, look.relies) == quadrant for look in members]) if known else None
+        share(members, [(look.consistent, look.relies) == quadrant for look in members]) if are_reordered else None
         for quadrant in QUADRANTS
     ]
     right = share(members, [look.result.correct for look in members])
