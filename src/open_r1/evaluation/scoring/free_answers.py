@@ -1,12 +1,11 @@
 """What is measured of closed and open questions, always apart from multiple choice and from each other."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from open_r1.evaluation.scoring.results import Result
 from open_r1.evaluation.scoring.statistics import Estimate, accuracy, clustered_stderr
+from open_r1.evaluation.scoring.tallies import AnsweredResults
 from open_r1.grading.free.text_metrics import WordScores, word_scores
 from open_r1.grading.grader import Outcome
 from open_r1.vocabulary.answer_types import yes_or_no
@@ -23,20 +22,8 @@ SCORES = {"recall": "token recall", "f1": "token F1", "bleu_1": "BLEU-1", "rouge
 """Names of the word scores by the fields of `WordScores`."""
 
 
-@dataclass(frozen=True)
-class FreeTally:
+class FreeTally(AnsweredResults):
     """Results of closed or of open questions, and what is computed from them."""
-
-    results: Sequence[Result]
-
-    @cached_property
-    def answered(self) -> list[Result]:
-        """The questions that a model was asked."""
-        return [result for result in self.results if result.outcome is not None]
-
-    @property
-    def n(self) -> int:
-        return len(self.answered)
 
     @cached_property
     def estimate(self) -> Estimate | None:

@@ -34,8 +34,8 @@ def _options_offered(problem: str) -> int:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """The results of one cell, and what is computed from them."""
+class AnsweredResults:
+    """Results, of which those count that a model answered."""
 
     results: Sequence[Result]
 
@@ -47,6 +47,10 @@ class Tally:
     @property
     def n(self) -> int:
         return len(self.answered)
+
+
+class Tally(AnsweredResults):
+    """The results of one cell, and what is computed from them."""
 
     @property
     def unreadable(self) -> int:
