@@ -1,12 +1,12 @@
 """How likely a text goes on with each of some letters: the answers that a model has for a question of choice.
 
-A tokenizer may join a letter with what stands before it: Qwen2's writes `<answer>B` as `<`, `answer`, `>B`. So each text
-is tokenized with each letter, and the letters are told apart by the first token in which these differ.
+A tokenizer may join a letter with what stands before it: Qwen2's writes `<answer>B` as `<`, `answer`, `>B`. So each
+text is tokenized with each letter, and the letters are told apart by the first token in which these differ.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -49,12 +49,14 @@ def letter_tokens(tokenizer: Any, texts: Sequence[str], letters: Sequence[Sequen
     encoded = iter(tokenizer(continued, add_special_tokens=False)["input_ids"] if continued else ())
     results: list[LetterTokens | None] = []
     for offered in letters:
-        by_letter = {letter: list(next(encoded)) for letter in offered}
-        context = commonprefix(list(by_letter.values()))
-        if len(by_letter) < 2 or any(len(tokens) == len(context) for tokens in by_letter.values()):
+        by_letter: dict[str, list[int]] = {letter: list(next(encoded)) for letter in offered}
+        columns = zip(*by_letter.values(), strict=False)
+        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        if len(by_letter) < 2 or any(len(tokens) == shared for tokens in by_letter.values()):
             results.append(None)
             continue
-        deciding = {letter: tokens[len(context)] for letter, tokens in by_letter.items()}
+        context = next(iter(by_letter.values()))[:shared]
+        deciding = {letter: tokens[shared] for letter, tokens in by_letter.items()}
         results.append(LetterTokens(context, deciding) if len(set(deciding.values())) == len(deciding) else None)
     return results
 
