@@ -37,9 +37,9 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.common.provenance import hardware, package_versions
 from open_r1.data.loading import load_rows
+from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.batches import group_indices
 from open_r1.evaluation.answering.encoder import Encoder
-from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.processes import Launch
 from open_r1.evaluation.answering.run import answer_rows
 from open_r1.evaluation.scoring.result_writer import ResultWriter

@@ -24,10 +24,10 @@ from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.evaluation.answering import run
+from open_r1.evaluation.answering.backends.decoder import Prompts
+from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.batches import batches_by_length, prefetch
-from open_r1.evaluation.answering.decoder import Prompts
 from open_r1.evaluation.answering.encoder import Encoded, Encoder
-from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.manifest import choose_mode, choose_rows, refuse_mixed_families
 from open_r1.evaluation.answering.run import INTERRUPTED, infer
 from open_r1.evaluation.answering.settings import InferenceSettings
@@ -130,7 +130,7 @@ def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     rows = rows_of_all_sizes(16)
     right = tokens_of(encoder, generator, rows, 16)
     monkeypatch.setattr(
-        "open_r1.evaluation.answering.decoder.prompt_positions",
+        "open_r1.evaluation.answering.backends.decoder.prompt_positions",
         lambda model, prompts: (torch.arange(prompts.ids.size(1)).expand(3, len(prompts.ids), -1), None),
     )
     assert tokens_of(encoder, generator, rows, 16) != right

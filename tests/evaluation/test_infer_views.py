@@ -20,14 +20,14 @@ from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
+from open_r1.evaluation.answering.backends.generator import Generator
+from open_r1.evaluation.answering.backends.sampling import draw, uniforms
+from open_r1.evaluation.answering.backends.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.evaluation.answering.encoder import Encoder
-from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, shuffle_options
 from open_r1.evaluation.answering.run import answer_rows, infer, infer_all
-from open_r1.evaluation.answering.sampling import draw, uniforms
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
 from open_r1.evaluation.answering.targets import checkpoint_outputs
-from open_r1.evaluation.answering.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
 from open_r1.evaluation.scoring.results import Sample, majority, read_results
 from open_r1.grading.problems import options_in, solution_letter
@@ -275,7 +275,7 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
     """A model that always says B is right where the original's solution stands at B as it was asked."""
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     encoder, _ = load(tiny, view=View(options="shuffled", seed=2))
-    from open_r1.evaluation.answering.generator import Completion
+    from open_r1.evaluation.answering.backends.generator import Completion
 
     def says_b(encoded):
         return [[Completion("<answer>B</answer>", 3)] for _ in encoded.rows]

@@ -14,14 +14,14 @@ from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
+from open_r1.evaluation.answering.backends.decoder import Prompts
+from open_r1.evaluation.answering.backends.generator import Generator
+from open_r1.evaluation.answering.backends.vllm_backend import VllmEncoder
 from open_r1.evaluation.answering.batches import batches_by_length
-from open_r1.evaluation.answering.decoder import Prompts
 from open_r1.evaluation.answering.encoder import Encoder
-from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.perturbations import View, choose_donors, shuffle_options
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.answering.vllm_backend import VllmEncoder
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.problems import options_in
 from open_r1.modeling.prompt_batch import completion_lengths

@@ -14,9 +14,9 @@ from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.text.prepare import Benchmark, prepare_benchmark
-from open_r1.evaluation.answering.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.backends.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.encoder import Encoder
-from open_r1.evaluation.answering.generator import Generator
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.results import read_results

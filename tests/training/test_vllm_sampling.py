@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from open_r1.evaluation.answering.backends.vllm_backend import use_own_gpu
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.answering.vllm_backend import use_own_gpu
 from open_r1.training.grpo.vllm_sampling import (
     NEVER,
     changes_odds,

@@ -19,7 +19,7 @@ from open_r1.checkpoints.processors import counts_patches, image_refusal
 from open_r1.checkpoints.qwen_resizing import qwen_size, resized_by_qwen
 from open_r1.data.images import ImageError
 from open_r1.data.loading import content_digest
-from open_r1.evaluation.answering.decoder import Prompts
+from open_r1.evaluation.answering.backends.decoder import Prompts
 from open_r1.evaluation.answering.perturbations import ShownProblem, View
 from open_r1.modeling.image_tokens import repeat_placeholders
 from open_r1.vocabulary.answer_types import AnswerType

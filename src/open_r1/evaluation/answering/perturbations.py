@@ -14,7 +14,7 @@ from PIL import Image
 from open_r1.common.errors import UserError
 from open_r1.data.loading import content_digest
 from open_r1.data.row_images import Undecoded, image_keys, key_of, open_undecoded
-from open_r1.evaluation.answering.sampling import keyed_generator
+from open_r1.evaluation.answering.backends.sampling import keyed_generator
 from open_r1.evaluation.answering.settings import ImageChange, OptionsChange
 from open_r1.grading.option_references import fixed_options
 from open_r1.grading.problems import LETTERS, options_in, render_lines, render_problem

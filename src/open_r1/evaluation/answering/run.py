@@ -25,9 +25,9 @@ from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
 from open_r1.data.row_images import Undecoded, image_key, key_of
+from open_r1.evaluation.answering.backends.generator import Completion, Generator
 from open_r1.evaluation.answering.batches import batches_by_length, group_indices, prefetch
 from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
-from open_r1.evaluation.answering.generator import Completion, Generator
 from open_r1.evaluation.answering.manifest import build_manifest, choose_mode, choose_rows, refuse_mixed_families
 from open_r1.evaluation.answering.perturbations import Donors, ShownProblem, View, count_fixed
 from open_r1.evaluation.answering.processes import Launch, Refused, connected_processes
@@ -180,7 +180,7 @@ def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
 def _encoder_class(settings: InferenceSettings) -> type[Encoder]:
     if settings.backend != "vllm":
         return Encoder
-    from open_r1.evaluation.answering.vllm_backend import VllmEncoder, require_backend
+    from open_r1.evaluation.answering.backends.vllm_backend import VllmEncoder, require_backend
 
     require_backend()
     return VllmEncoder
@@ -286,7 +286,7 @@ def _answer_share(
 
 def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer:
     if settings.backend == "vllm":
-        from open_r1.evaluation.answering.vllm_backend import VllmGenerator
+        from open_r1.evaluation.answering.backends.vllm_backend import VllmGenerator
 
         return VllmGenerator(settings, job.folder, job.encoder, _most_images(job.questions))
     choose_attention_kernels()

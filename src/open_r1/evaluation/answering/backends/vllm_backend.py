@@ -17,9 +17,9 @@ from open_r1.checkpoints.loading import resolve_dtype
 from open_r1.checkpoints.names import ADAPTER
 from open_r1.common.command_line import require_vllm
 from open_r1.common.errors import UserError
+from open_r1.evaluation.answering.backends.generator import Completion, end_tokens
+from open_r1.evaluation.answering.backends.sampling import keyed_generator
 from open_r1.evaluation.answering.encoder import Encoded, Encoder
-from open_r1.evaluation.answering.generator import Completion, end_tokens
-from open_r1.evaluation.answering.sampling import keyed_generator
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
 
 NEVER = -100.0

@@ -8,9 +8,9 @@ import torch
 from transformers import GenerationConfig
 
 from open_r1.checkpoints.families import forbidden_token_ids
-from open_r1.evaluation.answering.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.backends.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.backends.sampling import draw, uniforms
 from open_r1.evaluation.answering.encoder import Encoded
-from open_r1.evaluation.answering.sampling import draw, uniforms
 from open_r1.evaluation.answering.settings import Sampling
 from open_r1.modeling.decoding.loop import Pick
 from open_r1.modeling.prompt_batch import completion_lengths, upload
