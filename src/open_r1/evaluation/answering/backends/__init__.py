@@ -1,0 +1,1 @@
+"""What turns prompts into completions: decoding with transformers, drawing of samples, vLLM."""
