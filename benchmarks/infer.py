@@ -41,7 +41,7 @@ from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.batches import group_indices
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.processes import Launch
-from open_r1.evaluation.answering.run import answer_rows
+from open_r1.evaluation.answering.questions import answer_rows
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.grader import grade
@@ -135,9 +135,9 @@ class TimedEncoder(Encoder):
         super().__init__(**{field.name: getattr(encoder, field.name) for field in fields(encoder)})
         self._clock = clock
 
-    def __call__(self, rows: Sequence[Any]) -> Any:
+    def __call__(self, rows: Sequence[Any], views: Sequence[Any] | None = None) -> Any:
         with self._clock.section("encode (background)"):
-            return super().__call__(rows)
+            return super().__call__(rows, views)
 
 
 def our_loop(generator: Generator, encoder: Encoder, rows: Any, batch_size: int, output: Path, clock: Clock) -> None:

@@ -18,11 +18,11 @@ from open_r1.common.command_line import CommandParser, add_fields
 from open_r1.common.errors import UserError, run_command
 from open_r1.data.missing_sets import require_data
 from open_r1.evaluation.answering.settings import InferenceSettings
-from open_r1.evaluation.answering.targets import checkpoint_outputs, data_set_outputs
+from open_r1.evaluation.answering.targets import all_views, checkpoint_outputs, data_set_outputs, refuse_with_views
 
 
 def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
-    """The command line as settings, one for each checkpoint; defaults stand in `InferenceSettings`."""
+    """The command line as settings, one for each result file; defaults stand in `InferenceSettings`."""
     parser = CommandParser(description=__doc__)
     add = parser.add_argument
     add(
@@ -42,16 +42,26 @@ def read_flags(arguments: list[str] | None = None) -> list[InferenceSettings]:
     add(
         "--output_path",
         required=True,
-        help="JSON lines file; one that is there is continued. Several checkpoints or data sets: a folder",
+        help="JSON lines file; one that is there is continued. Several checkpoints, data sets or views: a folder",
+    )
+    add(
+        "--all_views",
+        action="store_true",
+        default=None,
+        help="ask as usual, with shuffled options, without images and with noise; a result file each",
     )
     add_fields(parser, InferenceSettings)
     flags = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     names, output, data = flags.pop("model_path"), flags.pop("output_path"), flags.pop("prompt_path")
-    return [
+    in_views = flags.pop("all_views", False)
+    if in_views:
+        refuse_with_views(output, flags)
+    every = [
         InferenceSettings(model_path=name, prompt_path=path, output_path=file, **flags)
         for name, place in checkpoint_outputs(names, output, len(data))
         for path, file in data_set_outputs(data, place)
     ]
+    return [view for settings in every for view in all_views(settings)] if in_views else every
 
 
 def require_paths(every: list[InferenceSettings]) -> None:
@@ -61,7 +71,9 @@ def require_paths(every: list[InferenceSettings]) -> None:
         UserError: one that all of several evaluations need, or that the only one needs, is not there.
     """
     first = every[0]
-    if len(every) == 1:  # of several those that can be done are done
+    if (
+        len({(settings.model_path, settings.prompt_path) for settings in every}) == 1
+    ):  # of several those that can be done are done
         local_source(first.model_path)
         require_data("--prompt_path", first.prompt_path)
     if first.train_path is not None:

@@ -88,11 +88,11 @@ def test_a_machine_whose_memory_ends_says_so_in_one_line(repository: Path) -> No
     code = """
 import resource, torch
 from open_r1.common.errors import run_command
-def answer_rows():
+def answer_views():
     return torch.ones(10**10)
 def main():
     resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))
-    answer_rows()
+    answer_views()
 run_command(main)
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=600)

@@ -341,14 +341,14 @@ def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
 
 
 def test_an_interrupt_keeps_what_was_written(settings, monkeypatch, capsys):
-    real = run.answer_rows
+    real = run.answer_views
 
     def interrupted(*arguments):
         batches = real(*arguments)
         yield next(batches)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "answer_rows", interrupted)
+    monkeypatch.setattr(run, "answer_views", interrupted)
     assert infer(settings()) == INTERRUPTED
     assert "interrupted; 8 results are saved" in capsys.readouterr().err
     monkeypatch.undo()
@@ -473,7 +473,7 @@ def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
         raise torch.cuda.OutOfMemoryError("out of memory")
         yield
 
-    monkeypatch.setattr(run, "answer_rows", too_large)
+    monkeypatch.setattr(run, "answer_views", too_large)
     with pytest.raises(UserError, match="a batch of 8 does not fit on cpu; all results so far are saved"):
         infer(settings())
 

@@ -25,7 +25,8 @@ from open_r1.evaluation.answering.backends.sampling import draw, uniforms
 from open_r1.evaluation.answering.backends.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, shuffle_options
-from open_r1.evaluation.answering.run import answer_rows, infer, infer_all
+from open_r1.evaluation.answering.questions import answer_rows
+from open_r1.evaluation.answering.run import infer, infer_all
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
 from open_r1.evaluation.answering.targets import checkpoint_outputs
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser

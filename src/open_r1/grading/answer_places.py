@@ -119,3 +119,46 @@ def _without_partial_tag(text: str) -> str:
     if at >= 0 and any(tag.startswith(tail) for tag in ("</answer>", "<answer>", "</think>", "<think>")):
         return text[:at]
     return text
+
+
+# ------------------------------------------------------------------------------------ where the letter is written
+
+_LETTER_ALONE = r"(?<![0-9A-Za-z]){}(?=[ \t]{{0,8}}(?:[^\s0-9A-Za-z]|[\r\n]|$))"
+
+
+def letter_place(text: str, letter: str) -> int | None:
+    """The index at which a completion writes the letter of its answer; None if it writes none there.
+
+    In the last answer block it is the first time that the letter stands alone; without a block it is the letter that
+    the text outside thoughts begins with, or else the last one in it. A letter stands alone if a mark or the end of the
+    line follows ("C", "C)", "C. Pneumonia"), not a word ("A mass"), and no letter or digit touches it.
+
+    Args:
+        text: the completion as the model wrote it.
+        letter: the offered letter that the grader read, as the model saw it.
+    """
+    alone = re.compile(_LETTER_ALONE.format(letter))
+    start, end = _written_block(text) or (-1, -1)
+    if start >= 0:
+        match = alone.search(text, start, end)
+        return None if match is None else match.start()
+    thoughts = _tags(text, _THINK_TAG)
+    start = thoughts[-1][2] if thoughts else 0
+    if thoughts and not thoughts[-1][0]:  # the last thought never ended
+        return None
+    places = [match.start() for match in alone.finditer(text, start)]
+    if not places:
+        return None
+    begins = not any(character.isalnum() for character in text[start : places[0]])
+    return places[0] if begins else places[-1]
+
+
+def _written_block(text: str) -> tuple[int, int] | None:
+    """Beginning and end of what the last answer block that is not empty holds."""
+    tags = _tags(text, _ANSWER_TAG)
+    for place in range(len(tags) - 1, -1, -1):
+        closes, _, start = tags[place]
+        end = tags[place + 1][1] if place + 1 < len(tags) else len(text)
+        if not closes and text[start:end].strip():
+            return start, end
+    return None

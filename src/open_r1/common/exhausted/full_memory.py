@@ -42,7 +42,7 @@ _PLACES = {
     "train": _Place("training", f"--shard_optimizer true, --deepspeed, {_TRAINING} --use_peft; {_PLAN}"),
     "_save_checkpoint": _Place("saving a checkpoint", "the last complete one is kept, and the same command continues"),
     "_load_backend": _Place("loading the checkpoint", f"--dtype bfloat16 or a smaller --batch_size; {_CARD_IS_SHARED}"),
-    "answer_rows": _Place("answering questions", "a smaller --batch_size, --max_pixels or --max_new_tokens"),
+    "answer_views": _Place("answering questions", "a smaller --batch_size, --max_pixels or --max_new_tokens"),
 }
 _VLLM = _Place(
     "in vLLM",

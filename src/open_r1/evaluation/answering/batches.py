@@ -5,9 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from open_r1.evaluation.answering.encoder import Encoded
-
 T = TypeVar("T")
+Batch = TypeVar("Batch")
 
 
 def batches_by_length(lengths: Sequence[int], size: int, images: Sequence[Hashable] | None = None) -> list[list[int]]:
@@ -32,7 +31,7 @@ def group_indices(keys: Iterable[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def prefetch(make: Callable[[T], Encoded], items: Iterable[T], count: int = 2) -> Iterator[Encoded]:
+def prefetch(make: Callable[[T], Batch], items: Iterable[T], count: int = 2) -> Iterator[Batch]:
     """Yield `make(item)` in order; one thread computes up to `count` items in advance."""
     waiting: deque[Any] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="encode")

@@ -41,6 +41,8 @@ class Encoded:
     prompts: Any
     """The backend's input: `Prompts` for transformers; None without rows."""
     failed: list[tuple[Row, str]]
+    places: list[int] = field(default_factory=list)
+    """The index of each of `rows` among the rows that were to be encoded."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,24 @@ class Encoder:
     """A name in `prompts.NAMED`; None for the prompt of the mode."""
     has_vision: bool = True
     view: View = field(default_factory=View)
+    """How rows are shown where the caller does not say it of each."""
     device: str | None = None
     """Where images are scaled and cut into patches: a GPU, or None for the CPU."""
     by_qwen: bool = False
     """Whether qwen-vl-utils resizes images before the processor does."""
 
-    def __call__(self, rows: Sequence[Row]) -> Encoded:
-        """Open each image once and tokenize; rows with an image that does not open go to `failed` with the reason."""
-        keys = [self.view.shown_image_keys(row) if self.has_vision else () for row in rows]
-        opened = self._open(rows, keys)
-        usable, failed, index = [], [], {}
-        for row, row_keys in zip(rows, keys, strict=True):
+    def __call__(self, rows: Sequence[Row], views: Sequence[View] | None = None) -> Encoded:
+        """Open each image once and tokenize; rows with an image that does not open go to `failed` with the reason.
+
+        Args:
+            rows: of `load_rows`.
+            views: how each row is shown.
+        """
+        views = [self.view] * len(rows) if views is None else views
+        keys = [view.shown_image_keys(row) if self.has_vision else () for row, view in zip(rows, views, strict=True)]
+        opened = self._open(rows, views, keys)
+        usable, failed, index, places = [], [], {}, []
+        for place, (row, view, row_keys) in enumerate(zip(rows, views, keys, strict=True)):
             error = next((opened[key] for key in row_keys if isinstance(opened[key], ImageError)), None)
             if error is not None:
                 failed.append((row, f"{error.reason}: {error}"))
@@ -73,22 +82,24 @@ class Encoder:
                 )
             else:
                 images_of_row = tuple(index.setdefault(key, len(index)) for key in row_keys)
-                usable.append((row, self.view.problem(row), images_of_row))
+                usable.append((row, view.problem(row), images_of_row))
+                places.append(place)
         images = [opened[key] for key in index]
         texts = [self.render(row, problem.problem, len(row_images)) for row, problem, row_images in usable]
         prompts = self._encode(texts, [row_images for _, _, row_images in usable], images) if usable else None
-        return Encoded([row for row, _, _ in usable], [problem for _, problem, _ in usable], prompts, failed)
+        return Encoded([row for row, _, _ in usable], [problem for _, problem, _ in usable], prompts, failed, places)
 
-    def _open(self, rows: Sequence[Row], keys: Sequence[Sequence[str]]) -> dict[str, Any]:
+    def _open(self, rows: Sequence[Row], views: Sequence[View], keys: Sequence[Sequence[str]]) -> dict[str, Any]:
         """The opened image or the error of every key."""
-        place_of: dict[str, tuple[Row, int]] = {}
-        for row, row_keys in zip(rows, keys, strict=True):
+        place_of: dict[str, tuple[View, Row, int]] = {}
+        for row, view, row_keys in zip(rows, views, keys, strict=True):
             for place, key in enumerate(row_keys):
-                place_of.setdefault(key, (row, place))
+                place_of.setdefault(key, (view, row, place))
 
-        def attempt(place: tuple[Row, int]) -> Image.Image | ImageError:
+        def attempt(shown: tuple[View, Row, int]) -> Image.Image | ImageError:
+            view, row, place = shown
             try:
-                image = self.view.open(*place)
+                image = view.open(row, place)
             except ImageError as error:
                 return error
             refusal = image_refusal(image.size, self.processor)
@@ -142,9 +153,9 @@ class Encoder:
             processed[name] = torch.cat([values for values in by_prompt if values is not None])
         return Prompts(tokens, images_of, processed=processed)
 
-    def content(self, row: Row) -> str:
+    def content(self, row: Row, view: View | None = None) -> str:
         """A hash of the images and texts that the model sees, 16 hexadecimal digits; see `loading.content_digest`."""
-        return self.view.content(row) if self.has_vision else content_digest(row, [])
+        return (view or self.view).content(row) if self.has_vision else content_digest(row, [])
 
     def render(self, row: Row, problem: str, images: int) -> str:
         """The prompt of a row in the chat template, with one placeholder for each image.

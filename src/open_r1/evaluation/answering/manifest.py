@@ -180,8 +180,10 @@ def build_manifest(
     }
 
 
-def _rare_entries(settings: InferenceSettings) -> dict[str, str]:
-    """Entries that most manifests lack: the commit of a data set of the hub, names of its columns, other resizing."""
+def _rare_entries(settings: InferenceSettings) -> dict[str, Any]:
+    """Entries that most manifests lack: the commit of a data set of the hub, names of its columns, other resizing,
+    kept probabilities of letters."""
     resize = None if settings.resize == "processor" else settings.resize
-    entries = {"data_commit": commit_of(settings.prompt_path), "columns": settings.columns, "resize": resize}
+    entries: dict[str, Any] = {"data_commit": commit_of(settings.prompt_path), "columns": settings.columns}
+    entries |= {"resize": resize, "letter_probs": settings.letter_probs or None}
     return {name: value for name, value in entries.items() if value is not None}

@@ -24,29 +24,24 @@ from open_r1.checkpoints.qwen_resizing import require_qwen_sizes
 from open_r1.common.atomic_files import disk_errors, write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
-from open_r1.data.row_images import Undecoded, image_key, key_of
-from open_r1.evaluation.answering.backends.generator import Completion, Generator
-from open_r1.evaluation.answering.batches import batches_by_length, group_indices, prefetch
-from open_r1.evaluation.answering.encoder import Encoded, Encoder, Row
+from open_r1.data.row_images import Undecoded
+from open_r1.evaluation.answering.backends.generator import Generator
+from open_r1.evaluation.answering.batches import group_indices
+from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.manifest import build_manifest, choose_mode, choose_rows, refuse_mixed_families
-from open_r1.evaluation.answering.perturbations import Donors, ShownProblem, View, count_fixed
+from open_r1.evaluation.answering.perturbations import Donors, View, count_fixed
 from open_r1.evaluation.answering.processes import Launch, Refused, connected_processes
+from open_r1.evaluation.answering.questions import Answer, answer_views, image_ids
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, Sample, failed_result, read_results, voted_result
+from open_r1.evaluation.scoring.results import Result, read_results
 from open_r1.evaluation.scoring.shown_content import require_same_content, row_contents
 from open_r1.evaluation.scoring.summary_lines import summary_lines
 from open_r1.evaluation.scoring.train_overlap import TrainingSet, find_training_set
-from open_r1.grading.expected import Expected, grade_answer
-from open_r1.grading.problems import options_in, solution_letter
 from open_r1.modeling.gpu_kernels import choose_attention_kernels
-from open_r1.vocabulary.answer_types import AnswerType
 from open_r1.vocabulary.column_names import parse_columns
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells count it
-
-Answer = Callable[[Encoded], list[list[Completion]]]
-"""A backend: the completions of each prompt of a batch."""
 
 
 def infer(settings: InferenceSettings) -> int:
@@ -61,11 +56,11 @@ def infer(settings: InferenceSettings) -> int:
         UserError: flags, checkpoint or data are not usable, the result file is of another run, or the disk is full.
     """
     with connected_processes() as launch:
-        return _infer(settings, launch, LoadedModel())
+        return _infer([settings], launch, LoadedModel())
 
 
 class LoadedModel:
-    """The model loaded last. The next data set uses it too if its settings are otherwise the same."""
+    """The model loaded last. The next data set, or view of it, uses it too if its settings are otherwise the same."""
 
     def __init__(self) -> None:
         self._settings: InferenceSettings | None = None
@@ -73,7 +68,7 @@ class LoadedModel:
 
     def backend(self, settings: InferenceSettings, job: "_Job", device: str) -> Answer:
         """The model of these settings, loaded only if it is not the one in memory."""
-        model_settings = replace(settings, prompt_path="", output_path="")
+        model_settings = replace(settings, prompt_path="", output_path="", image="shown", options="as_given")
         if self._answer is None or self._settings != model_settings:
             self._answer = None  # free the old model first: both may not fit
             self._settings, self._answer = model_settings, _load_backend(settings, job, device)
@@ -81,7 +76,9 @@ class LoadedModel:
 
 
 def infer_all(runs: Sequence[InferenceSettings]) -> int:
-    """`infer` for several checkpoints and data sets in turn; a run that fails does not stop the next.
+    """`infer` for several checkpoints, data sets and views in turn; a run that fails does not stop the next.
+
+    Runs that follow each other and differ in the order of the options alone are asked together.
 
     Returns:
         The highest exit status; 2 if a run failed.
@@ -93,10 +90,11 @@ def infer_all(runs: Sequence[InferenceSettings]) -> int:
         return infer(runs[0])
     worst, model = 0, LoadedModel()
     with connected_processes() as launch:
-        for settings in runs:
-            launch.say(f"== {settings.model_path} on {settings.prompt_path} -> {settings.output_path}")
+        for together in _asked_together(runs):
+            for settings in together:
+                launch.say(f"== {settings.model_path} on {settings.prompt_path} -> {settings.output_path}")
             try:
-                status = _infer(settings, launch, model)
+                status = _infer(together, launch, model, _is_a_view(together[0], runs))
             except UserError as error:
                 launch.say(f"error: {error}")
                 status = 2
@@ -109,6 +107,18 @@ def infer_all(runs: Sequence[InferenceSettings]) -> int:
         if launch.is_first:
             print(f"one report of all runs: python eval/report.py {' '.join(files)} --output_dir REPORT")
     return worst
+
+
+def _asked_together(runs: Sequence[InferenceSettings]) -> list[list[InferenceSettings]]:
+    """Runs that follow each other and differ in the order of the options alone: their images are encoded once."""
+    groups: list[list[InferenceSettings]] = []
+    for settings in runs:
+        first = groups[-1][0] if groups else None
+        if first is not None and first == replace(settings, options=first.options, output_path=first.output_path):
+            groups[-1].append(settings)
+        else:
+            groups.append([settings])
+    return groups
 
 
 @dataclass(frozen=True)
@@ -124,21 +134,42 @@ class _Job:
     mode: str
 
 
-def _infer(settings: InferenceSettings, launch: Launch, model: LoadedModel) -> int:
-    job = launch.run_in_all(lambda: _prepare(settings, launch))
-    output = Path(settings.output_path)
-    content_by_id = launch.run_in_first(lambda: row_contents(job.questions, job.encoder.content))
-    job.manifest["content_sha256"] = data_fingerprint(f"{name} {content}" for name, content in content_by_id.items())
-    with open_results(output, job.manifest, launch, content_by_id) as writer:
-        indices = [index for index, name in enumerate(job.questions["id"]) if name not in writer.written_ids]
-        unanswered = job.questions.select(indices)
-        launch.say(f"mode: {job.mode}; {len(unanswered)} of {len(job.questions)} questions to ask")
-        finished = not unanswered or _answer_share(settings, job, unanswered, writer, launch, model)
+def _is_a_view(settings: InferenceSettings, runs: Sequence[InferenceSettings]) -> bool:
+    """Whether the images are changed of questions that the same command asks as usual."""
+    usual = replace(settings, image="shown", output_path="")
+    return settings.image != "shown" and any(replace(run, output_path="") == usual for run in runs)
+
+
+def _infer(together: Sequence[InferenceSettings], launch: Launch, model: LoadedModel, only_images: bool = False) -> int:
+    """Ask the questions of one run, or of runs that differ in the order of the options alone.
+
+    With `only_images` nothing is asked where no question has an image.
+    """
+    jobs = [launch.run_in_all(lambda settings=settings: _prepare(settings, launch)) for settings in together]
+    if only_images and not _most_images(jobs[0].questions):
+        launch.say(f"no question has an image, so --image {together[0].image} would change nothing: not asked")
+        return 0
+    with ExitStack() as stack:
+        writers, asked = [], []
+        for number, (settings, job) in enumerate(zip(together, jobs, strict=True)):
+            content_by_id = launch.run_in_first(lambda job=job: row_contents(job.questions, job.encoder.content))
+            contents = data_fingerprint(f"{name} {content}" for name, content in content_by_id.items())
+            job.manifest["content_sha256"] = contents
+            writer = stack.enter_context(open_results(Path(settings.output_path), job.manifest, launch, content_by_id))
+            names = enumerate(job.questions["id"])
+            unanswered = [(number, index) for index, name in names if name not in writer.written_ids]
+            launch.say(f"mode: {job.mode}; {len(unanswered)} of {len(job.questions)} questions to ask")
+            asked += unanswered
+            writers.append(writer)
+        finished = not asked or _answer_share(together[0], jobs, asked, writers, launch, model)
         finished = all(launch.gather(finished))
-    failed = launch.run_in_first(lambda: report(output, read_results(output).results, launch.say))
+    failed = 0
+    for settings in together:
+        path = Path(settings.output_path)
+        failed += launch.run_in_first(lambda path=path: report(path, read_results(path).results, launch.say))
     if not finished:
         return INTERRUPTED
-    return 1 if settings.strict and (failed or job.dropped) else 0
+    return 1 if together[0].strict and (failed or jobs[0].dropped) else 0
 
 
 def _prepare(settings: InferenceSettings, launch: Launch) -> _Job:
@@ -252,13 +283,29 @@ def _remove_failed(path: Path) -> None:
 
 
 def _answer_share(
-    settings: InferenceSettings, job: _Job, unanswered: Any, writer: ResultWriter, launch: Launch, model: LoadedModel
+    settings: InferenceSettings,
+    jobs: Sequence[_Job],
+    asked: Sequence[tuple[int, int]],
+    writers: Sequence[ResultWriter],
+    launch: Launch,
+    model: LoadedModel,
 ) -> bool:
-    """Answer this process's share of the questions and write each batch at once; False if the user interrupted."""
+    """Answer this process's share of the questions and write each batch at once; False if the user interrupted.
+
+    Args:
+        settings: of the first job.
+        jobs: they differ in their view.
+        asked: the number of the job and the index of the question.
+        writers: of each job.
+        launch: this process.
+        model: the model, if it is loaded.
+    """
     device = launch.device(settings.where)
-    rows = unanswered.select(launch.share(group_indices(_image_ids(unanswered))))
-    answer = launch.run_in_all(lambda: model.backend(settings, job, device))
-    already_written = len(writer.written_ids) if launch.size == 1 else 0
+    unanswered = jobs[0].questions.select([index for _, index in asked])
+    share = launch.share(group_indices(image_ids(unanswered)))
+    rows, job_of = unanswered.select(share), [asked[place][0] for place in share]
+    answer = launch.run_in_all(lambda: model.backend(settings, jobs[0], device))
+    already_written = sum(len(writer.written_ids) for writer in writers) if launch.size == 1 else 0
     label = None if launch.size == 1 else f"process 1 of {launch.size}"
     bar = tqdm(
         total=already_written + len(rows),
@@ -268,10 +315,14 @@ def _answer_share(
         dynamic_ncols=True,
         disable=not launch.is_first,
     )
+    views = [jobs[number].encoder.view for number in job_of]
     try:
         with bar:
-            for results in answer_rows(answer, job.encoder, rows, settings.questions_at_once, job.training):
-                _write(writer, results)
+            for results in answer_views(
+                answer, jobs[0].encoder, rows, views, settings.questions_at_once, jobs[0].training
+            ):
+                for place, result in results:
+                    _write(writers[job_of[place]], result)
                 bar.update(len(results))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
@@ -279,7 +330,8 @@ def _answer_share(
             "run again with a smaller --batch_size"
         ) from error
     except KeyboardInterrupt:
-        launch.say(f"interrupted; {len(writer.written_ids)} results are saved. The same command continues")
+        written = sum(len(writer.written_ids) for writer in writers)
+        launch.say(f"interrupted; {written} results are saved. The same command continues")
         return False
     return True
 
@@ -292,7 +344,7 @@ def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer
     choose_attention_kernels()
     torch.manual_seed(settings.seed)  # for models that draw from it; our own sampling does not
     model = load_model(job.folder, settings.dtype, settings.attn_implementation, device)
-    return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling)
+    return Generator(model, job.encoder.tokenizer, settings.max_new_tokens, settings.sampling, settings.letter_probs)
 
 
 def _most_images(rows: Any) -> int:
@@ -301,78 +353,13 @@ def _most_images(rows: Any) -> int:
     return max(len(images) for batch in batches for images in batch["images"])
 
 
-def _image_ids(rows: Any) -> list[str]:
-    """For each row an identifier of its images, with which questions about the same images are put into one batch.
-
-    The stored paths, which cost nothing to read; without a path, a hash of the image's bytes.
-    """
-    image_ids = []
-    for batch in rows.select_columns(["images", "id"]).iter(batch_size=64):
-        for images, name in zip(batch["images"], batch["id"], strict=True):
-            image_ids.append("\n".join(image["path"] or key_of(image) for image in images) or name)
-    return image_ids
-
-
-def _write(writer: ResultWriter, results: Sequence[Result]) -> None:
+def _write(writer: ResultWriter, result: Result) -> None:
     try:
-        for result in results:
-            writer.write(result)
+        writer.write(result)
     except UserError as error:
         raise UserError(
             f"{error}. The {len(writer.written_ids)} results written so far are saved: the same command continues"
         ) from error
-
-
-def answer_rows(
-    answer: Answer, encoder: Encoder, rows: Any, batch_size: int, training: TrainingSet | None = None
-) -> Iterator[list[Result]]:
-    """Yield the results of a data set batch by batch; a row whose image does not open gets an error."""
-    lengths = [len(problem) for problem in rows["problem"]]
-    batches = batches_by_length(lengths, batch_size, _image_ids(rows))
-    for encoded in prefetch(lambda indices: encoder(list(rows.select(indices))), batches):
-        groups = answer(encoded) if encoded.rows else []
-        answered = [
-            _grade_row(row, problem, completions, training, encoder.content(row))
-            for row, problem, completions in zip(encoded.rows, encoded.problems, groups, strict=True)
-        ]
-        failed = [failed_result(row, cluster(row), reason) for row, reason in encoded.failed]
-        yield answered + failed
-
-
-def _grade_row(
-    row: Row, shown_problem: ShownProblem, completions: Sequence[Completion], training: TrainingSet | None, content: str
-) -> Result:
-    """Grade completions of the problem as it was shown; the result has the letters of the row's own problem."""
-    expected, samples = _expected(row, shown_problem), []
-    for completion in completions:
-        outcome, answer = grade_answer(completion.text, expected)
-        if expected.answer_type is AnswerType.CHOICE:
-            answer = shown_problem.original_letter(answer)
-        samples.append(Sample(completion.text, outcome, answer, completion.tokens))
-    return voted_result(
-        row,
-        cluster(row),
-        samples,
-        blind=training and training.guess_points(row),
-        seen=training and training.has_image_of(row),
-        asked=None if shown_problem.problem == row["problem"] else shown_problem.problem,
-        cut_off=sum(completion.cut_off for completion in completions),
-        content=content,
-    )
-
-
-def _expected(row: Row, shown_problem: ShownProblem) -> Expected:
-    """What the row expects, for a question of choice in the letters that the model saw."""
-    expected = Expected.of(row)
-    if expected.answer_type is not AnswerType.CHOICE:
-        return expected
-    letter = shown_problem.shown_letter(solution_letter(row["solution"]))
-    return Expected(AnswerType.CHOICE, letter, options_in(shown_problem.problem), question=shown_problem.problem)
-
-
-def cluster(row: Row) -> str:
-    """The cluster of a question for standard errors: its images; a question without images is a cluster by itself."""
-    return image_key(row)
 
 
 # ------------------------------------------------------------------------------------------------------ the result

@@ -76,6 +76,7 @@ class InferenceSettings:
     options: OptionsChange = flag("as_given", "permute the options; letters are mapped back", get_args(OptionsChange))
     samples: int = flag(1, "completions per question, for majority vote and pass@k")
     temperature: float | None = flag(None, "0 is greedy (default: 0, with several --samples 1)")
+    letter_probs: bool = flag(False, "keep the probability of every offered letter where the answer is written")
     backend: str = flag("transformers", "vllm is an extra: pip install '.[vllm]'", BACKENDS)
     force: bool = flag(False, "score across split families all the same; every report says so")
 
@@ -101,7 +102,12 @@ class InferenceSettings:
             raise UserError(f"--dtype {self.dtype!r} does not exist; choose one of {', '.join(DTYPES)}")
         if self.device is not None and not _DEVICE.fullmatch(self.device):
             raise UserError(f"--device {self.device!r} is not a device; use cpu, cuda or cuda:1")
-        _ = self.sampling
+        if not self.sampling.is_greedy and self.letter_probs:
+            raise UserError(
+                "--letter_probs is about the answer of greedy decoding; leave --samples and --temperature out"
+            )
+        if self.letter_probs and self.backend == "vllm":
+            raise UserError("--letter_probs reads the logits of --backend transformers; leave --backend vllm out")
 
     @property
     def questions_at_once(self) -> int:

@@ -1,11 +1,13 @@
 """The checkpoints and data sets that a command names, and the result file of each."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from open_r1.checkpoints.names import ADAPTER
 from open_r1.common.errors import UserError
+from open_r1.evaluation.answering.settings import ImageChange, InferenceSettings, OptionsChange
 
 
 def checkpoint_outputs(names: Sequence[str], output: str, data_sets: int = 1) -> list[tuple[str, str]]:
@@ -38,6 +40,42 @@ def data_set_outputs(paths: Sequence[str], output: str) -> list[tuple[str, str]]
     if len(paths) == 1:
         return [(paths[0], output)]
     return [(path, str(Path(output) / f"{stem}.jsonl")) for path, stem in zip(paths, _unique_stems(paths), strict=True)]
+
+
+VIEWS: dict[str, tuple[ImageChange, OptionsChange]] = {
+    "as_usual": ("shown", "as_given"),
+    "options_shuffled": ("shown", "shuffled"),
+    "image_none": ("none", "as_given"),
+    "image_noise": ("noise", "as_given"),
+}
+"""What `--all_views` asks: name of the result file -> what happens to images and options. The first two show the same
+images, so they are asked together. `--image shuffled` is not among them: where another question's image has the same
+answer (every CT image is a CT image), a model that looks is right with it too."""
+
+
+def all_views(settings: InferenceSettings) -> list[InferenceSettings]:
+    """These settings once for every view, each with a result file in the folder that `output_path` names."""
+    folder = Path(settings.output_path.removesuffix(".jsonl"))
+    return [
+        replace(settings, image=image, options=options, output_path=str(folder / f"{name}.jsonl"))
+        for name, (image, options) in VIEWS.items()
+    ]
+
+
+def refuse_with_views(output: str, flags: Collection[str]) -> None:
+    """Refuse what contradicts `--all_views`.
+
+    Args:
+        output: the output path.
+        flags: names of the flags that are set.
+
+    Raises:
+        UserError: `output` is a file, or a flag sets what the views differ in.
+    """
+    if clash := [f"--{name}" for name in ("image", "options") if name in flags]:
+        raise UserError(f"--all_views sets {' and '.join(clash)} itself; leave it out, or ask for this view alone")
+    if Path(output).is_file() or Path(output).suffix == ".jsonl":
+        raise UserError(f"--output_path {output} is one file, and --all_views writes {len(VIEWS)}; name a folder")
 
 
 def _expand(name: str) -> list[str]:

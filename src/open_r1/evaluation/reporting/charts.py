@@ -32,6 +32,14 @@ class AccuracyLine:
     without_image: float | None = None
 
 
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve with the interval of its height; shares between 0 and 1."""
+
+    x: float
+    estimate: Estimate
+
+
 @matplotlib.rc_context(NO_FORMULAS)
 def accuracy_chart(lines: Sequence[AccuracyLine], title: str) -> Figure:
     """A row per run, the first at the top; of more than MOST the first are drawn."""
@@ -74,4 +82,47 @@ def accuracy_chart(lines: Sequence[AccuracyLine], title: str) -> Figure:
     figure.text(0.2 / width, 1 - 0.2 / height, heading, ha="left", va="top", fontsize=12, fontweight="bold")
     corner = (0.15 / width, 0.05 / height)
     figure.legend(loc="lower left", bbox_to_anchor=corner, ncols=4, fontsize=8.5, frameon=False, handletextpad=0.3)
+    return figure
+
+
+@matplotlib.rc_context(NO_FORMULAS)
+def confidence_chart(reliability: Sequence[Point], abstaining: Sequence[Point], title: str) -> Figure:
+    """Two curves: accuracy against confidence, and accuracy against the share of questions that is answered.
+
+    Args:
+        reliability: a point for each bin of confidences; its n stands beside it.
+        abstaining: from few to all questions.
+        title: above both.
+    """
+    width, height = 9.6, 4.6
+    heading = textwrap.fill(title, int(width * 9))
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(0.02, 0.98, heading, ha="left", va="top", fontsize=12, fontweight="bold")
+    left, right = figure.add_axes((0.07, 0.12, 0.4, 0.68)), figure.add_axes((0.57, 0.12, 0.4, 0.68))
+    left.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle="--", label="calibrated")
+    for axes, points, label in ((left, reliability, "answers"), (right, abstaining, "most confident answers")):
+        x, means = [100 * point.x for point in points], [100 * point.estimate.mean for point in points]
+        reach = [[100 * max(0.0, p.estimate.mean - p.estimate.low) for p in points]]
+        reach.append([100 * max(0.0, p.estimate.high - p.estimate.mean) for p in points])
+        axes.errorbar(
+            x, means, yerr=reach, fmt="s-", color=BLUE, markersize=4.5, capsize=2.5, linewidth=1.2, label=label
+        )
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("accuracy (%)", fontsize=10)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelsize=9)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    for point in reliability:
+        estimate = point.estimate
+        y, offset, side = (estimate.high, 4, "bottom") if estimate.mean < 0.5 else (estimate.low, -4, "top")
+        style = {"textcoords": "offset points", "ha": "center", "va": side, "fontsize": 7.5, "color": "0.3"}
+        left.annotate(f"{estimate.n:,}", (100 * point.x, 100 * y), (0, offset), **style)
+    left.set_xlabel("confidence (%), n beside each bin", fontsize=10)
+    right.set_xlabel("share of questions answered (%)", fontsize=10)
+    left.legend(loc="upper left", fontsize=8.5, frameon=False)
+    right.legend(loc="lower left", fontsize=8.5, frameon=False)
     return figure

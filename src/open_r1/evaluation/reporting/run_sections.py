@@ -10,6 +10,7 @@ from open_r1.evaluation.comparing.pairs import Comparison, pair_up, pair_with_ba
 from open_r1.evaluation.comparing.scored_runs import Marks, Scored, all_marks, disjoint
 from open_r1.evaluation.reporting.heatmaps import span_of
 from open_r1.evaluation.reporting.review.agreement import agreement_section
+from open_r1.evaluation.reporting.review.calibration import calibration_section
 from open_r1.evaluation.reporting.review.consistency import consistency_section
 from open_r1.evaluation.reporting.review.lengths import lengths_section
 from open_r1.evaluation.reporting.review.letters import letters_section
@@ -137,6 +138,7 @@ def _review(
         looking_section(changed),
         consistency_section(changed),
         letters_section(scored),
+        calibration_section(scored),
         agreement_section(ordinary),
         lengths_section(scored),
         origins_section(ordinary),

@@ -34,8 +34,8 @@ BEFORE = {
     "seed_used": None,
 }
 
-_WITH_TYPE = frozenset({"answer_type", "aliases", "own_image"})
-"""Entries that lines of questions of choice do not have."""
+_OPTIONAL = frozenset({"answer_type", "aliases", "letter_probs", "own_image"})
+"""Entries that a line has only where they say something."""
 
 _BEGINNING = b'{"manifest"'
 _RESULT = b'{"id": '
@@ -95,7 +95,7 @@ class ResultWriter:
         """Append one result; once this returns, killing the process does not lose it."""
         assert result.id not in self.written_ids, f"result {result.id} is written twice"
         entries = asdict(result)
-        self._append({name: entries[name] for name in entries if name not in _WITH_TYPE or entries[name] is not None})
+        self._append({name: entries[name] for name in entries if name not in _OPTIONAL or entries[name] is not None})
         self.written_ids.add(result.id)
 
     def close(self) -> None:

@@ -73,6 +73,9 @@ class Result:
     the answer that was read as text."""
     aliases: list[str] | None = None
     """Further right answers of a closed or open question; a line without any does not have the entry."""
+    letter_probs: dict[str, float] | None = None
+    """Probability of each offered letter of `problem` where the completion writes its answer's letter, 0 to 1, with
+    `--letter_probs`; they sum to less than 1 by what other tokens have. A line without any does not have the entry."""
     own_image: str | None = None
     """What identifies the image where `image` names its cluster of nearly equal images; result lines do not have it."""
 
@@ -303,6 +306,8 @@ def parse_result(line: bytes) -> Result:
         raise ValueError("cut_off should be a whole number")
     if not _are_texts(value.get("aliases")):
         raise ValueError("aliases should be a list of texts")
+    if not _are_probabilities(value.get("letter_probs")):
+        raise ValueError("letter_probs should give every letter a number from 0 to 1")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
     entries: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
     if entries.get("samples") is not None:
@@ -314,6 +319,12 @@ def parse_result(line: bytes) -> Result:
 
 def _are_texts(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(text, str) for text in value))
+
+
+def _are_probabilities(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(type(share) in (int, float) and 0 <= share <= 1 for share in value.values())
 
 
 def _parse_sample(value: Any) -> Sample:

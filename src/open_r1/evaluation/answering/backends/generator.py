@@ -1,6 +1,6 @@
 """The transformers backend: completions of prompts, and the tokens that end them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from open_r1.checkpoints.families import forbidden_token_ids
 from open_r1.evaluation.answering.backends.decoder import Decoder, Prompts
+from open_r1.evaluation.answering.backends.letter_probs import LetterProbabilities
 from open_r1.evaluation.answering.backends.sampling import draw, uniforms
 from open_r1.evaluation.answering.encoder import Encoded
 from open_r1.evaluation.answering.settings import Sampling
@@ -23,6 +24,8 @@ class Completion:
     text: str
     tokens: int
     cut_off: bool = False  # whether the token limit ended it
+    letters: Mapping[int, Mapping[str, float]] | None = None
+    """Where the text writes a letter, by its index: the probability of each letter there. None if not recorded."""
 
 
 class Generator:
@@ -36,14 +39,23 @@ class Generator:
         tokenizer: has the padding token and turns tokens into text.
         max_new_tokens: longest completion in tokens.
         sampling: how many completions of a question are drawn, at which temperature.
+        letter_probs: whether completions come with the probabilities of letters; decoding must be greedy.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_new_tokens: int, sampling: Sampling | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        letter_probs: bool = False,
+    ) -> None:
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
         self.sampling = sampling or Sampling()
         self.forbidden = forbidden_token_ids(model.config)
         self.end_tokens = end_tokens(model.generation_config, tokenizer)
         self._decode = Decoder(model, self.end_tokens, tokenizer.pad_token_id, max_new_tokens)
+        self.letters = LetterProbabilities(tokenizer, model.device) if letter_probs else None
 
     def __call__(self, encoded: Encoded) -> list[list[Completion]]:
         """The completions of each prompt, in order."""
@@ -53,13 +65,22 @@ class Generator:
         assert not {token for row in rows for token in row}.intersection(self.forbidden)
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         ends = set(self.end_tokens)
-        completions = [Completion(text, len(row), row[-1] not in ends) for text, row in zip(texts, rows, strict=True)]
+        letters = [None] * len(rows)
+        if self.letters is not None:
+            letters = list(map(self.letters.written, rows, self.letters.values.cpu()))
+        completions = [
+            Completion(text, len(row), row[-1] not in ends, by_place)
+            for text, row, by_place in zip(texts, rows, letters, strict=True)
+        ]
         count = self.sampling.count
         return [completions[start : start + count] for start in range(0, len(completions), count)]
 
     def tokens(self, prompts: Prompts, names: Sequence[str]) -> torch.Tensor:
         """(B * samples, C) generated token ids, padded after the end token; `names` are the questions' ids."""
-        return self._decode(prompts, self._picker(names), self.sampling.count)
+        pick = self._picker(names)
+        if self.letters is not None:
+            pick = self.letters.recording(pick, len(names), self.max_new_tokens)
+        return self._decode(prompts, pick, self.sampling.count)
 
     def _picker(self, names: Sequence[str]) -> Pick:
         forbidden = upload(torch.tensor(self.forbidden, dtype=torch.long), self.model.device)
