@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from sharp_checkpoints import sharp_checkpoint
+from transformers import AutoTokenizer
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.backends.generator import Generator
-from open_r1.evaluation.answering.backends.letter_probs import letter_tokens
+from open_r1.evaluation.answering.backends.letter_probs import tokens_of_letters
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.perturbations import View
 from open_r1.evaluation.answering.questions import answer_rows
@@ -183,9 +184,18 @@ def test_what_they_cannot_be_read_from_is_refused(change):
 
 def test_tokens_of_a_letter_write_nothing_else(tmp_path):
     tokenizer = load_processor(sharp_checkpoint(tmp_path / "tiny")).tokenizer
-    letters = letter_tokens(tokenizer)
+    letters = tokens_of_letters(tokenizer)
     assert {"A", "B", "C", "D"} <= set(letters.values())
     assert all(re.sub(r"[\W_]", "", tokenizer.decode([token])) == letter for token, letter in letters.items())
+
+
+def test_the_published_tokenizer_joins_letters_with_what_stands_before_them(real_dir):
+    tokenizer = AutoTokenizer.from_pretrained(real_dir / "qwen2_5_vl_processor")
+    letters = tokens_of_letters(tokenizer)
+    for text, expected in (("<answer>B</answer>", ">B"), ("<answer> B </answer>", " B"), ("(B)", "B"), ("B", "B")):
+        written = [token for token in tokenizer(text)["input_ids"] if token in letters]
+        assert [tokenizer.decode([token]) for token in written] == [expected]
+        assert letters[written[0]] == "B"
 
 
 @pytest.mark.parametrize(

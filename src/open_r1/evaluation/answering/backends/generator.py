@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from open_r1.checkpoints.families import forbidden_token_ids
 from open_r1.evaluation.answering.backends.decoder import Decoder, Prompts
-from open_r1.evaluation.answering.backends.letter_probs import LetterProbabilities
+from open_r1.evaluation.answering.backends.letter_probs import LetterRecorder
 from open_r1.evaluation.answering.backends.sampling import draw, uniforms
 from open_r1.evaluation.answering.encoder import Encoded
 from open_r1.evaluation.answering.settings import Sampling
@@ -55,7 +55,7 @@ class Generator:
         self.forbidden = forbidden_token_ids(model.config)
         self.end_tokens = end_tokens(model.generation_config, tokenizer)
         self._decode = Decoder(model, self.end_tokens, tokenizer.pad_token_id, max_new_tokens)
-        self.letters = LetterProbabilities(tokenizer, model.device) if letter_probs else None
+        self.letters = LetterRecorder(tokenizer, model.device) if letter_probs else None
 
     def __call__(self, encoded: Encoded) -> list[list[Completion]]:
         """The completions of each prompt, in order."""

@@ -1,5 +1,7 @@
 """The probability of each letter at the steps of decoding, from the logits that decoding computes anyway.
 
+`modeling/decoding/letter_probabilities.py` has the next letter after a text that is forced on the model.
+
 What is measured: the model has read the prompt and written its completion up to the token that holds the letter of its
 answer; the probability of a letter is the sum over all tokens that would write this letter next. They differ in the
 spaces and marks around it: of `<answer>C` the tokenizers of Qwen make `<answer` and `>C`, of `<answer> C` they make
@@ -23,7 +25,7 @@ _OTHER = set(string.ascii_lowercase + string.digits)
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte that has no other token, or one that is never needed
 
 
-def letter_tokens(tokenizer: Any) -> dict[int, str]:
+def tokens_of_letters(tokenizer: Any) -> dict[int, str]:
     """id -> letter of every token that writes one capital letter and otherwise spaces and marks alone."""
     letters = {}
     for token, token_id in tokenizer.get_vocab().items():
@@ -37,7 +39,7 @@ def letter_tokens(tokenizer: Any) -> dict[int, str]:
     return letters
 
 
-class LetterProbabilities:
+class LetterRecorder:
     """Records the probability of each letter while rows are decoded.
 
     Args:
@@ -47,7 +49,7 @@ class LetterProbabilities:
 
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
         self._tokenizer = tokenizer
-        self._letter_of = letter_tokens(tokenizer)
+        self._letter_of = tokens_of_letters(tokenizer)
         self._ids = torch.tensor([*self._letter_of], dtype=torch.long, device=device)
         places = [LETTERS.index(letter) for letter in self._letter_of.values()]
         self._places = torch.tensor(places, dtype=torch.long, device=device)
@@ -90,7 +92,7 @@ def offered_probabilities(
     They add up to less than 1 by what lies on other tokens.
 
     Args:
-        by_place: of `LetterProbabilities.written`.
+        by_place: of `LetterRecorder.written`.
         place: index of the answer's letter in the text; None if the answer is not written as a letter.
         letters: letter as shown -> letter of the same option in the row.
     """
