@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sharp_checkpoints import sharp_checkpoint
@@ -26,13 +27,10 @@ def settings(tmp_path_factory):
     checkpoint = sharp_checkpoint(root / "model")
 
     def make(output: Path, **changes) -> InferenceSettings:
-        data = {"prompt_path": str(root / "phantoms" / "test.json"), "image_root": str(root / "phantoms")}
-        return InferenceSettings(
-            **{"model_path": str(checkpoint), "output_path": str(output), "device": "cpu"}
-            | data
-            | {"batch_size": 8, "max_new_tokens": 6}
-            | changes
-        )
+        values: dict[str, Any] = {"prompt_path": str(root / "phantoms" / "test.json")}
+        values |= {"image_root": str(root / "phantoms"), "model_path": str(checkpoint), "output_path": str(output)}
+        values |= {"device": "cpu", "batch_size": 8, "max_new_tokens": 6, **changes}
+        return InferenceSettings(**values)
 
     return make
 
