@@ -4,7 +4,6 @@ A made-up name and record number stand in questions, options, image paths, the i
 dropped and completions. Then everything that a run leaves is searched, packed parts too.
 """
 
-import base64
 import io
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_files import block_of, images_in, questions_in
 from searched_files import BLOCK, FILE, HEAD, NAME, RECORD, holding, layers, photograph
 
 from open_r1.data.images import decode
@@ -131,17 +131,17 @@ def test_a_report_does_not_name_patients_unless_asked(results: list[Path], tmp_p
     # the published form holds questions and answers: that is what it is for
     assert holding(tmp_path / "plain", PLANTED) == {"before/results.json", "after/results.json"}
     page = (tmp_path / "plain" / "report.html").read_text()
-    assert "<script" not in page
+    assert block_of(tmp_path / "plain" / "report.html", "index") == ""
     assert "--with_items" in page
     write_report(results, tmp_path / "asked", with_items=True)
-    published = holding(tmp_path / "asked", PLANTED)
-    assert published == {"report.html", "before/results.json", "after/results.json"}
+    assert holding(tmp_path / "asked", PLANTED) == {"before/results.json", "after/results.json"}
+    questions = questions_in(tmp_path / "asked" / "report.html")  # packed: a search through the file does not see it
+    assert PLANTED.search(json.dumps(questions).encode())
 
 
 def test_images_in_a_page_lose_their_own_fields(results: list[Path], tmp_path: Path) -> None:
     write_report(results, tmp_path / "asked", with_items=True)
-    page = (tmp_path / "asked" / "report.html").read_bytes()
-    images = [base64.b64decode(match[1]) for match in re.finditer(rb"image/jpeg;base64,([A-Za-z0-9+/=]+)", page)]
+    images = images_in(tmp_path / "asked" / "report.html")
     assert len(images) == 8
     assert [data for data in images if any(PLANTED.search(layer) for layer in layers(data, "x.jpg"))] == []
 

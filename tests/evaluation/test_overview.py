@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from report_files import rows_of, run
+from report_files import questions_in, rows_of, run
 from report_tables import table_of
 
 from open_r1.common.errors import UserError
@@ -114,12 +114,11 @@ def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path]
     write_overview(cells, tmp_path / "out", questions=5, with_items=True)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "5 of 80 questions are in this page" in page
-    embedded = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)
-    assert embedded is not None
-    items = json.loads(embedded[1])["items"]
-    assert len(items) == 5
-    for *_, answers in items:  # a question has the answers of its own test set, each beginning with its outcome
-        assert len({answer[0] for answer in answers if answer is not None}) > 1, "runs disagree about it"
+    questions = questions_in(tmp_path / "out" / "report.html")
+    assert len(questions) == 5
+    for question in questions:  # it has the answers of its own test set
+        outcomes = {answer["outcome"] for answer in question["answers"] if answer is not None}
+        assert len(outcomes) > 1, "runs disagree about it"
 
 
 def test_the_command_refuses_what_an_overview_cannot_take(

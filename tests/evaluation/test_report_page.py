@@ -1,33 +1,25 @@
 """The page of the report in a real browser, and what must hold of its text: nothing from a model becomes markup."""
 
+import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Page
+from PIL import Image
+from report_files import images_in, questions_in, write
 
 from open_r1.data.loading import load_rows
 from open_r1.data.row_images import image_key
 from open_r1.evaluation.reporting.report import write_report
-from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, graded_result
-from open_r1.grading.grader import Outcome
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1_testbed.phantoms import make_phantoms, save_prepared
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{js}}"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-def write(path: Path, results: list[Result], **manifest: Any) -> Path:
-    with ResultWriter(path, manifest) as writer:
-        for result in results:
-            writer.write(result)
-    return path
 
 
 def answered(rows: list[Any], right_every: int, output: str) -> list[Result]:
@@ -59,19 +51,12 @@ def report(tmp_path_factory) -> Path:
     return folder / "out" / "report.html"
 
 
-def payload(page: Path) -> dict[str, Any]:
-    """The data that stands in the page."""
-    script = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert script is not None
-    return json.loads(script[1])
-
-
 # ------------------------------------------------------------------------------------------------ without a browser
 
 
 def test_page_is_one_file_without_addresses(report):
     text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", report.read_text())
-    text = re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
+    text = re.sub(r'<script type="text/plain".*?</script>', "", text, flags=re.DOTALL)
     named = re.findall(r'(?:src|href)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
     assert len(named) > 10
     assert [name for name in named if not name.startswith(("data:", "#"))] == []
@@ -80,32 +65,34 @@ def test_page_is_one_file_without_addresses(report):
 
 def test_markup_of_models_data_and_file_names_is_text(report):
     text = report.read_text()
-    assert text.count("<script") == 2  # the data and the page's own
-    assert text.count("</script>") == 2
+    assert text.count("<script") == 4  # index, outputs, images, and the page's own
+    assert text.count("</script>") == 4
+    assert "innerHTML" not in text
     assert "<img src=x" not in text
     assert "&lt;img src=x" in text  # in names and in the manifest
     assert "script-src 'sha256-" in text
 
 
-def test_payload_holds_every_question_with_its_answers(report):
-    data = payload(report)
-    assert len(data["items"]) == 80
-    question, options, right, modality, task, image, answers = data["items"][3]
-    assert (question, options, right) == (f"{HOSTILE} What?", [HOSTILE, "two"], 1)
-    assert data["modalities"][modality]
-    assert data["tasks"][task]
-    assert image >= 0
-    assert [answer[1] for answer in answers] == ["A", "A"]
-    assert answers[0][2].startswith(HOSTILE)
-    assert len(data["images"]) == 16
-    assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["images"])
+def test_page_holds_every_question_with_its_answers(report):
+    questions = questions_in(report)
+    assert len(questions) == 80
+    question = questions[3]
+    assert (question["stem"], question["options"], question["right"]) == (f"{HOSTILE} What?", [HOSTILE, "two"], 1)
+    assert question["modality"]
+    assert question["task"]
+    assert question["image"] >= 0
+    assert [answer["read"] for answer in question["answers"]] == ["A", "A"]
+    assert question["answers"][0]["texts"][0].startswith(HOSTILE)
+    images = [Image.open(io.BytesIO(data)) for data in images_in(report)]
+    assert [(image.format, image.size) for image in images] == [("JPEG", (384, 384))] * 16  # there is room for all
 
 
 def test_a_solution_that_is_no_option_marks_none(tmp_path):
     row = {"id": "1", "problem": "What? A)one, B)two", "solution": "<answer> A </answer>"}
     result = replace(graded_result(row, "p", "<answer>A</answer>", tokens=1), solution="<answer> D </answer>")
     write_report([write(tmp_path / "out.jsonl", [result])], tmp_path / "report", with_items=True)
-    assert payload(tmp_path / "report" / "report.html")["items"][0][:3] == ["What?", ["one", "two"], -1]
+    question = questions_in(tmp_path / "report" / "report.html")[0]
+    assert (question["stem"], question["options"], question["right"]) == ("What?", ["one", "two"], -1)
 
 
 def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
@@ -114,14 +101,16 @@ def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_pat
         tmp_path / "a.jsonl", answered(rows, 2, "x"), data=str(report.parent.parent / "prepared"), split="test"
     )
     write_report([path], tmp_path / "out", image_bytes=20_000, with_items=True)
-    data, text = payload(tmp_path / "out" / "report.html"), (tmp_path / "out" / "report.html").read_text()
-    image_count = len(data["images"])
+    page = tmp_path / "out" / "report.html"
+    images, text = images_in(page), page.read_text()
+    image_count = len(images)
     assert 0 < image_count < 16
-    assert sum(map(len, data["images"])) <= 20_000
+    assert sum(map(len, images)) <= 20_000 * 3 / 4  # as base64
+    assert {max(Image.open(io.BytesIO(data)).size) for data in images} == {160}
     assert f"{image_count} of 16 images are in this page" in text
     assert f"{16 - image_count} left out: more would take over" in text
     # the images of wrong answers come first
-    item_images = {item[5] for item in data["items"] if item[6][0][0] == 1}
+    item_images = {item["image"] for item in questions_in(page) if item["answers"][0]["outcome"] == 1}
     assert item_images >= set(range(image_count))
 
 
@@ -135,16 +124,17 @@ def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
         write_report([path], tmp_path / f"out{len(manifest)}", with_items=True)
         page = tmp_path / f"out{len(manifest)}" / "report.html"
         assert message_part in page.read_text()
-        assert payload(page)["images"] == []
+        assert images_in(page) == []
 
 
 def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A"}
     path = write(tmp_path / "a.jsonl", [graded_result(row, "p", "z" * 50_000 + "<answer>A</answer>", 9)])
     write_report([path], tmp_path / "out", with_items=True)
-    output = payload(tmp_path / "out" / "report.html")["items"][0][6][0][2]
-    assert output.startswith("z" * 2000)
-    assert output.endswith("(50,018 characters in all)")
+    output = questions_in(tmp_path / "out" / "report.html")[0]["answers"][0]["texts"][0]
+    assert output.startswith("z" * 1500)
+    assert "48,018 of 50,018 characters left out" in output
+    assert output.endswith("<answer>A</answer>")  # what failed is often at the end
     assert len(output) < 2100
     assert "Outputs are cut" in (tmp_path / "out" / "report.html").read_text()
 
@@ -168,110 +158,6 @@ def test_forced_scores_mark_the_page_the_summary_and_every_image(tmp_path):
 # --------------------------------------------------------------------------------------------------- in Chromium
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM or not DRIVER:
-        pytest.skip("Chromium or its driver is not here; apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not here; pip install -e '.[dev]'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1300,1500",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """What a reader does with the page."""
-
-    def __init__(self, driver: Any, path: Path):
-        self.driver = driver
-        driver.get_log("browser")
-        driver.get_log("performance")
-        driver.get(path.as_uri())
-
-    def script(self, code: str, *values: Any) -> Any:
-        return self.driver.execute_script(code, *values)
-
-    def choose(self, name: str, text: str) -> None:
-        self.script(
-            "const s = document.getElementById(arguments[0]);"
-            "s.value = [...s.options].find((o) => o.textContent === arguments[1]).value;"
-            "s.dispatchEvent(new Event('change', {bubbles: true}));",
-            name,
-            text,
-        )
-
-    def click(self, name: str) -> None:
-        self.script("document.getElementById(arguments[0]).click()", name)
-
-    @property
-    def shown(self) -> str:
-        return self.script("return document.getElementById('shown').textContent")
-
-    def texts(self, selector: str) -> list[str]:
-        return self.script("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
-
-    def requests(self) -> list[str]:
-        """Addresses that the page asked for, without those that carry their data with them."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        addresses = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in addresses if not url.startswith("data:")]
-
-
-@pytest.mark.slow
-def test_reader_filters_pages_and_finds_disagreement(browser, report):
-    page = Page(browser, report)
-    # after is right in every second question, before in every fourth: 40 and 20 of 80, all 20 within the 40
-    assert page.shown == "1 to 20 of 80 questions"
-    assert page.script("return document.getElementById('run').selectedOptions[0].textContent") == "after"
-    page.choose("outcome", "correct")
-    assert page.shown == "1 to 20 of 40 questions"
-    page.click("next")
-    assert page.shown == "21 to 40 of 40 questions"
-    assert page.script("return document.getElementById('next').disabled")
-    page.click("previous")
-    page.choose("outcome", "any")
-    page.choose("disagreement", "only the first is right")
-    assert page.shown == "1 to 20 of 20 questions"
-    assert {text.split(":")[0] for text in page.texts(".item .answer:first-child .outcome")} == {"correct"}
-    assert {text.split(":")[0] for text in page.texts(".item .answer:last-child .outcome")} == {"wrong"}
-    page.choose("disagreement", "only the second is right")
-    assert page.shown == "no question fits"
-    page.choose("disagreement", "agree or not")
-    page.choose("modality", "CT")
-    assert page.shown == "1 to 10 of 10 questions"
-    page.choose("task", "Lesion Grading")
-    assert page.shown == "1 to 2 of 2 questions"
-    assert page.texts(".item .labels") == ["CT · Lesion Grading"] * 2
-    assert browser.get_log("browser") == []
-    assert page.requests() == [report.as_uri()]
-
-
-@pytest.mark.slow
-def test_reader_searches_and_hostile_text_stays_text(browser, report):
-    page = Page(browser, report)
-    page.script(
-        "const t = document.getElementById('text'); t.value = 'what? '.trim();"
-        "t.value = \"taken'</script>\"; document.getElementById('filters').dispatchEvent(new Event('change'));"
-    )
-    assert page.shown == "1 to 1 of 1 questions"
-    assert page.texts(".item .question") == [f"{HOSTILE} What?"]
-    assert page.texts(".item .options li") == [f"A) {HOSTILE}", "B) two ✓"]
-    assert page.script("return document.querySelectorAll('.item img').length") == 1
-    assert page.script("return document.querySelector('.item img').naturalWidth") == 160
-    assert browser.title == "Accuracy of 2 runs of one checkpoint on prepared, 80 questions"
-    assert browser.get_log("browser") == []
-
-
 @pytest.mark.slow
 def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
     page = Page(browser, report)
@@ -284,26 +170,6 @@ def test_tables_heatmaps_and_curves_are_in_the_page(browser, report):
     assert page.script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert any(text.startswith("reward") for text in page.texts("svg text"))
     assert "Accuracy by modality" in page.texts("figcaption")
-
-
-@pytest.mark.slow
-def test_eighteen_thousand_questions_stay_quick(browser, tmp_path):
-    row = {"problem": "What is it? A)CT, B)MRI", "solution": "A", "modality": "CT", "task": "Modality Recognition"}
-    first = graded_result({**row, "id": "0"}, "p", "<think>" + "word " * 60 + "</think><answer>A</answer>", 70)
-    results = [replace(first, id=str(k), image=f"p{k // 5}") for k in range(18_000)]
-    results[-1] = replace(results[-1], outcome=Outcome.WRONG, letter="B")
-    write_report([write(tmp_path / "a.jsonl", results)], tmp_path / "out", with_items=True)
-    page = Page(browser, tmp_path / "out" / "report.html")
-    assert page.shown == "1 to 20 of 18,000 questions"
-    drawn = page.script(
-        "const seen = new MutationObserver(() => {}), s = document.getElementById('outcome'); s.value = '1';"
-        "seen.observe(document, {childList: true, subtree: true});"
-        "s.dispatchEvent(new Event('change', {bubbles: true}));"
-        "return seen.takeRecords().reduce((sum, record) => sum + record.addedNodes.length, 0);"
-    )
-    assert page.shown == "1 to 1 of 1 questions"
-    assert 0 < drawn < 500  # nodes put into the document while 18,000 questions were filtered
-    assert page.script("return document.querySelectorAll('*').length") < 5000  # nothing of the rest is in the document
 
 
 @pytest.mark.slow

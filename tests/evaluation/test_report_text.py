@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_files import questions_in
 from report_tables import table_of
 
 from open_r1.common.errors import UserError
@@ -90,9 +91,9 @@ def test_one_file_of_text_questions_shows_sources_and_nothing_about_images(tmp_p
     assert "MedQA & 20 & 75.0 $\\pm$ 9.9" in (tmp_path / "out" / "tables.tex").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<th scope="row">MedQA</th><td>20</td><td>75.0 ± 9.9</td>' in page
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    assert (data["modalities"], data["tasks"]) == ([TEXT], ["MedQA", "PubMedQA"])
-    assert {item[5] for item in data["items"]} == {-2}  # no image is missed
+    questions = questions_in(tmp_path / "out" / "report.html")
+    assert {(item["modality"], item["task"]) for item in questions} == {(TEXT, "MedQA"), (TEXT, "PubMedQA")}
+    assert {item["image"] for item in questions} == {-2}  # no image is missed
 
 
 def test_images_and_text_in_one_file_keep_their_own_tables(tmp_path):

@@ -1,10 +1,13 @@
 """The report command on made-up results, and its CSV files read back."""
 
+import base64
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
+from open_r1.evaluation.reporting.items.packing import unpack
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, graded_result
 from open_r1.vocabulary.labels import Modality
@@ -43,3 +46,36 @@ def run(folder: Path, trained: str | None, tested: str, right: int, mode: str = 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def block_of(page: Path, name: str) -> str:
+    """A block of data in the page of a report; blank if it has none."""
+    match = re.search(rf'<script type="text/plain" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL)
+    return match[1] if match else ""
+
+
+def questions_in(page: Path) -> list[dict[str, Any]]:
+    """The questions of the item browser: each column, the parts of the problem, and per run what is known, or None."""
+    index = unpack(block_of(page, "index"))
+    texts = [entry for block in block_of(page, "outputs").splitlines() for entry in unpack(block)]
+    questions = []
+    for number, name in enumerate(index["id"]):
+        problem, end, options, right, expected = index["problems"][index["problem"][number]]
+        answers = []
+        for run, written in zip(index["runs"], texts[number], strict=True):
+            codes = {key: run[key][number] for key in ("outcome", "tokens", "cutOff", "look", "read", "wording")}
+            codes["read"] = index["read"][codes["read"]] if codes["read"] >= 0 else None
+            codes["wording"] = index["wordings"][codes["wording"]] if codes["wording"] >= 0 else None
+            answers.append(codes | {"texts": written} if written else None)
+        modality, task = index["modalities"][index["modality"][number]], index["tasks"][index["task"][number]]
+        questions.append(
+            {"id": name, "stem": problem[:end].strip(), "options": options, "right": right, "expected": expected}
+            | {"modality": modality, "task": task}
+            | {"image": index["image"][number], "seen": index["seen"][number], "answers": answers}
+        )
+    return questions
+
+
+def images_in(page: Path) -> list[bytes]:
+    """The small images of the item browser, as JPEG files."""
+    return [base64.b64decode(line, validate=True) for line in block_of(page, "images").splitlines()]

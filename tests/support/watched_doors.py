@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from report_files import images_in
+
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
@@ -132,8 +134,7 @@ def answered(root: Path) -> dict[str, Any]:
 def reported(root: Path) -> dict[str, Any]:
     """eval/report.py with the images in the page."""
     write_report([root / "out" / "answers.jsonl"], root / "out" / "report", with_items=True)
-    page = (root / "out" / "report" / "report.html").read_text()
-    return {"kept": ["a.png"] * page.count("data:image/jpeg;base64,"), "reasons": []}
+    return {"kept": ["a.png"] * len(images_in(root / "out" / "report" / "report.html")), "reasons": []}
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from open_r1.evaluation.comparing.run_names import named_apart, set_names
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Scored, all_marks, load
 from open_r1.evaluation.reporting.curves import curves_figure, read_log
 from open_r1.evaluation.reporting.heatmaps import rendered
-from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page, short_value
-from open_r1.evaluation.reporting.item_browser import Browser, build_browser
+from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page
+from open_r1.evaluation.reporting.html.rendering import short_value
+from open_r1.evaluation.reporting.items.browser import Browser, build_browser
 from open_r1.evaluation.reporting.run_sections import choose_comparisons, report_folders, sections_of_runs
 from open_r1.evaluation.reporting.sections.differences import stem_of
 from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
@@ -96,7 +97,9 @@ def write_report(
             f"Standard errors, intervals and tests count clusters of nearly equal images ({clusters}), not images."
         )
     first_comparison = next(iter([*comparisons, *(change.comparison for change in changed)]), None)
-    item_browser = build_browser(scored, first_comparison, image_root, image_bytes) if with_items else None
+    item_browser = None
+    if with_items:
+        item_browser = build_browser(scored, first_comparison, image_root, image_bytes, changed=changed)
     files = {
         f"{folders[run.name]}results.json": json.dumps(
             published_form(run.file.results) | _grader_entry(grader), indent=2
@@ -130,10 +133,15 @@ def write_overview(
     """
     scored = load(paths)
     _refuse_file(output_dir)
-    comparisons, sections = study_sections([run for run in scored if run.table])
+    choice = [run for run in scored if run.table]
+    comparisons, sections = study_sections(choice)
     sections += [*free_sections(scored), *_curves(scored)]
     first_comparison = comparisons[0] if comparisons else None
-    item_browser = build_browser(scored, first_comparison, image_root, image_bytes, questions) if with_items else None
+    item_browser = None
+    if with_items:
+        item_browser = build_browser(
+            scored, first_comparison, image_root, image_bytes, questions, changed=changes(choice)
+        )
     return publish(scored, sections, item_browser, output_dir)
 
 

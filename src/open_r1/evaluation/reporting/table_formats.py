@@ -1,4 +1,4 @@
-"""A table as text, and its forms as CSV, Markdown and LaTeX (booktabs); html/page.html has its HTML.
+"""A table as text, and its forms as CSV, Markdown and LaTeX (booktabs); html/parts.html has its HTML.
 
 Names of runs, sets and sources come from data. This module and common/markdown_text
 keep them from being run as formulas or read as markup.

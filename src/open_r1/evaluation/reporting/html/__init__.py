@@ -1,1 +1,1 @@
-"""The report as one HTML file."""
+"""Pages as one HTML file: `rendering` is of any page, `page` of the report."""

@@ -1,23 +1,17 @@
-"""The report as one HTML file that needs nothing else: no network, no other file, no library.
+"""The report's page."""
 
-Everything that comes from models and data sets is escaped, or stands in a block of JSON that the script of the page
-reads as text. The page's policy allows nothing to be fetched and no script but its own, which it names by its hash.
-"""
-
-import base64
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from open_r1.evaluation.reporting.item_browser import Browser
+from open_r1.evaluation.reporting.html.rendering import render
+from open_r1.evaluation.reporting.items.browser import Browser
 from open_r1.evaluation.reporting.sections.section import WARNINGS, Section
 
 OPEN_RUNS = 3  # with more result files, the sections about single ones are folded
+BROWSER_SCRIPTS = ("data.js", "filters.js", "cards.js", "browser.js")
 
 
 def page(
@@ -33,30 +27,23 @@ def page(
         title: its heading.
         sections: in the order of the page, before the item browser.
         images: the sections' figures as SVG, by their names there.
-        browser: the questions and answers; None leaves them and every script out.
+        browser: the questions and answers; None leaves them out.
         measured: the manifest of each result file, by its name.
     """
-    loader = PackageLoader("open_r1.evaluation.reporting", "html")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters["short_value"] = short_value
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    css, js = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
     folded = sum(section.single for section in sections) > OPEN_RUNS
-    text = environment.get_template("page.html").render(
+    return render(
+        "report.html",
+        styles=["browser.css"] if browser else [],
+        scripts=BROWSER_SCRIPTS if browser else [],
         title=title,
         sections=sections,
         folded=folded,
         images={name: Markup(inline_svg(svg)) for name, svg in images.items()},
-        links=_links(sections, folded),
+        links=[*_links(sections, folded), ("questions", "questions and answers"), ("measured", "how it was measured")],
         banners=[text for text in WARNINGS.values() if any(text in section.warnings for section in sections)],
         browser=browser,
         measured=measured,
-        css=css,
-        js=js,
-        allowed_script=Markup(f"'sha256-{digest}'" if browser else "'none'"),
     )
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _links(sections: Sequence[Section], folded: bool) -> list[tuple[str, str]]:
@@ -81,9 +68,3 @@ def inline_svg(svg: bytes) -> str:
     text = svg.decode("utf-8")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return re.sub(r'<g id="[^"]*"', "<g", text)
-
-
-def short_value(value: Any) -> str:
-    """An entry of a manifest as text of bearable length."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,1 @@
+"""The questions and answers in the report's page: collected, packed and with small images."""
