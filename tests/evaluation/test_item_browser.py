@@ -217,6 +217,10 @@ def test_an_address_opens_filters_order_runs_and_page(browser, report, questions
     again = Page(browser, report, address)
     assert (again.shown, again.texts(".item .id"), again.hash) == (shown, first, address)
     assert again.script("return document.getElementById('filters').elements['outcome think'].value") == "correct"
+    top, header = again.script(
+        "return ['filters', 'header'].map((id) => document.getElementById(id).getBoundingClientRect())"
+    )
+    assert header["bottom"] <= top["top"] <= header["bottom"] + 120  # the reader sees what is filtered
 
 
 def test_an_address_opens_one_question_by_its_id(browser, report, questions):

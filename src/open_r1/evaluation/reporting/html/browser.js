@@ -108,7 +108,7 @@ class Browser {
     if (place >= 0) this.#page = Math.floor(place / PAGE);
     if (!(await this.#draw())) return;
     if (place >= 0) this.#goTo(question);
-    else if (isState) byId("items").scrollIntoView();
+    else if (isState) form.closest("section").scrollIntoView(); // who was passed the address sees its filters
     if (id !== null && place < 0) {
       byId("shown").textContent = question === undefined ? `no question has the id ${id}` : `${id} does not fit the filters`;
     }
