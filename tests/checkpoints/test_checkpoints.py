@@ -8,40 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_folders import shard, to_old_processor
-from huggingface_hub import constants
-from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from open_r1.checkpoints import names, processors
 from open_r1.checkpoints.families import FAMILIES, forbidden_token_ids
-from open_r1.checkpoints.folder import fingerprint, read_family, run_record
-from open_r1.checkpoints.hub import download_patterns
+from open_r1.checkpoints.folder import fingerprint, read_family
 from open_r1.checkpoints.loading import attention_or_fallback, load_model, resolve_dtype, torch_dtype
-from open_r1.checkpoints.names import model_source
-from open_r1.checkpoints.processors import load_processor, processor_fingerprint
+from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
-from open_r1.vocabulary.releases import matrix
-from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 VISION = ("qwen2_vl", "qwen2_5_vl")
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> dict[str, Path]:
-    """One checkpoint of each family; never changed, tests work on copies."""
-    root = tmp_path_factory.mktemp("tiny")
-    return {family: build_tiny_checkpoint(root / family, family, seed=3) for family in FAMILIES}
-
-
-@pytest.fixture
-def copy(tiny, tmp_path):
-    """Make a copy of a tiny checkpoint that a test may spoil."""
-
-    def make(family: str = "qwen2_5_vl", name: str = "copy") -> Path:
-        return Path(shutil.copytree(tiny[family], tmp_path / name))
-
-    return make
 
 
 def rename(folder: Path, rule) -> list[str]:
@@ -276,119 +252,6 @@ def test_a_lora_adapter_is_merged_into_its_base(copy, tmp_path):
         load_model(tmp_path / "adapter")
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "./checkpoints/Qwen2.5-VL-3B-Instruct",
-            "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir checkpoints/Qwen2.5-VL-3B-Instruct",
-        ),
-        ("checkpoints/mine", "no checkpoint folder checkpoints/mine"),
-        ("/nowhere/at/all", "no checkpoint folder"),
-        ("just-a-word", "org/repo or org/repo:subfolder"),
-        ("org/repo:../../etc", "no checkpoint folder"),
-        ("https://example.org/model", "no checkpoint folder"),
-        ("yuxianglai117/Med-R1", "root of yuxianglai117/Med-R1 holds no model"),
-        ("org/not-in-the-cache:part", r"cannot be reached.*checkpoints fetch org/not-in-the-cache:part"),
-    ],
-)
-def test_a_name_that_leads_nowhere_gets_the_remedy(name, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(UserError, match=message):
-        model_source(name)
-
-
-def test_the_root_of_the_released_repository_lists_all_26_folders():
-    with pytest.raises(UserError) as error:
-        model_source("yuxianglai117/Med-R1")
-    assert all(run.checkpoint in str(error.value) for run in matrix())
-
-
-def test_a_folder_without_a_config_says_what_lies_below(tiny):
-    with pytest.raises(UserError, match="checkpoints below it: gemma3, qwen2, qwen2_5_vl, qwen2_vl"):
-        model_source(tiny["qwen2"].parent)
-    with pytest.raises(UserError, match="is a file"):
-        model_source(tiny["qwen2"] / "config.json")
-
-
-def test_a_subfolder_on_the_hub_is_read_from_the_cache_without_a_network(tiny, tmp_path, monkeypatch):
-    repository = tmp_path / "models--yuxianglai117--Med-R1"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
-    snapshot = repository / "snapshots" / ("0" * 40)
-    shutil.copytree(tiny["qwen2_vl"], snapshot / "VQA_CT")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert model_source("yuxianglai117/Med-R1:VQA_CT") == snapshot / "VQA_CT"
-    assert type(load_model("yuxianglai117/Med-R1:VQA_CT")).__name__ == "Qwen2VLForConditionalGeneration"
-    with pytest.raises(UserError, match=r"VQA_XRay is not in the hub's cache .* known are: .*Med-R1:VQA_X-Ray,"):
-        model_source("yuxianglai117/Med-R1:VQA_XRay")
-    with pytest.raises(UserError) as error:
-        model_source("yuxianglai117/Med-R1:VQA_MRI")  # which exists, only not here
-    assert "VQA_MRI is not in the hub's cache here" in str(error.value)
-    assert "HF_HUB_OFFLINE switches the hub off" in str(error.value)
-    assert "python -m open_r1.checkpoints fetch yuxianglai117/Med-R1:VQA_MRI" in str(error.value)
-    assert "known are" not in str(error.value)
-
-
-def test_only_weights_and_texts_of_the_one_checkpoint_are_fetched():
-    files = [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "VQA_CT/config.json",
-        "VQA_CT/merges.txt",
-        "VQA_CT/chat_template.jinja",
-        "VQA_CT/model-00001-of-00002.safetensors",
-        "VQA_CT/optimizer.pt",
-        "VQA_CT/pytorch_model.bin",
-        "VQA_CT/modeling.py",
-        "VQA_CT/checkpoint-200/config.json",
-        "VQA_CTX/config.json",
-    ]
-    allow, ignore = download_patterns("VQA_CT")
-    assert [f for f in files if f in set(filter_repo_objects(files, allow_patterns=allow, ignore_patterns=ignore))] == [
-        "VQA_CT/config.json",
-        "VQA_CT/merges.txt",
-        "VQA_CT/chat_template.jinja",
-        "VQA_CT/model-00001-of-00002.safetensors",
-    ]
-    allow, ignore = download_patterns(None)
-    names = set(filter_repo_objects(files, allow_patterns=allow, ignore_patterns=ignore))
-    assert names == {"config.json", "model.safetensors"}
-
-
-def test_every_released_checkpoint_can_be_named():
-    for run in matrix():
-        match = names.HUB_NAME.fullmatch(run.checkpoint)
-        assert match is not None
-        assert match["subfolder"] == run.subfolder
-
-
-def test_the_run_record_is_found_beside_the_weights_and_above_an_intermediate_checkpoint(tmp_path):
-    inner = tmp_path / "checkpoint-20"
-    inner.mkdir()
-    assert run_record(inner) is None
-    (tmp_path / "run.json").write_text('{"mode": "think"}')
-    assert run_record(inner) == run_record(tmp_path) == {"mode": "think"}
-
-
-def test_the_fingerprint_follows_the_weights_and_not_the_place(copy):
-    first_folder, second = copy(name="first"), copy(name="second")
-    assert fingerprint(first_folder) == fingerprint(second)
-    (second / "notes.json").write_text("{}")
-    assert fingerprint(first_folder) == fingerprint(second)
-    assert processor_fingerprint(first_folder) == processor_fingerprint(second)
-    data = bytearray((second / "model.safetensors").read_bytes())
-    data[-1] ^= 1
-    (second / "model.safetensors").write_bytes(data)
-    assert fingerprint(first_folder) != fingerprint(second)
-    assert processor_fingerprint(first_folder) == processor_fingerprint(second)
-
-
 # --- dtype, attention, tokens ----------------------------------------------------------------------------------------
 
 
@@ -441,86 +304,3 @@ def test_families_know_vision_and_positions(tiny):
     for name, family in FAMILIES.items():
         model = load_model(tiny[name])
         assert family.has_vision == (hasattr(model.model, "visual") or hasattr(model.model, "vision_tower"))
-
-
-# --- processors ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("max_pixels", "side"),
-    [(112 * 112, 84), (113 * 113, 112), (401408, 392)],
-    # 384 / (384 / 112) / 28 = 4 - 1e-15 in floating point, floored to 3: 84. 384 / 28 = 13.7, rounded to 14: 392.
-)
-def test_pixel_limits_decide_how_large_an_image_is_shown(tiny, max_pixels, side):
-    processor = load_processor(tiny["qwen2_5_vl"], max_pixels=max_pixels)
-    image = Image.new("RGB", (384, 384), "red")
-    grid = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"].tolist()
-    assert grid == [[1, side // 14, side // 14]]
-
-
-def test_min_pixels_enlarges_a_small_image(tiny):
-    processor = load_processor(tiny["qwen2_vl"], min_pixels=200 * 200, max_pixels=300 * 300)
-    grid = processor.image_processor(images=[Image.new("RGB", (56, 56))], return_tensors="pt")["image_grid_thw"]
-    assert grid.tolist() == [[1, 16, 16]]  # 200 / 28 = 7.1, rounded up to 8: 8 * 28 = 224 = 16 * 14
-
-
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [
-        ({"max_pixels": 700}, "--max_pixels 700 is less than one token's 28 x 28 = 784"),
-        ({"min_pixels": 5000, "max_pixels": 4000}, "--min_pixels 5000 must lie between 1 and --max_pixels 4000"),
-        ({"min_pixels": -1}, "--min_pixels -1"),
-    ],
-)
-def test_pixel_limits_that_make_no_sense_are_refused(tiny, limits, message):
-    with pytest.raises(UserError, match=message):
-        load_processor(tiny["qwen2_5_vl"], **limits)
-
-
-def test_processors_pad_on_the_left(tiny):
-    for family in FAMILIES:
-        processor = load_processor(tiny[family])
-        tokenizer = getattr(processor, "tokenizer", processor)
-        rows = tokenizer(["one two three", "one"], padding=True)["attention_mask"]
-        assert rows[1][0] == 0
-        assert rows[1][-1] == 1
-
-
-def strip_processor(folder: Path) -> Path:
-    for name in processors.PROCESSOR_FILES:
-        (folder / name).unlink(missing_ok=True)
-    return folder
-
-
-def test_a_checkpoint_without_a_processor_takes_the_named_one(copy, tiny):
-    bare = strip_processor(copy())
-    with pytest.raises(UserError, match=r"has no processor .*--processor Qwen/Qwen2\.5-VL-3B-Instruct"):
-        load_processor(bare)
-    assert load_processor(bare, processor=str(tiny["qwen2_5_vl"])).image_processor is not None
-    with pytest.raises(UserError, match="no tokenizer or no image processor"):
-        load_processor(bare, processor=str(bare))
-    with pytest.raises(UserError, match=r"no folder \./nowhere"):
-        load_processor(bare, processor="./nowhere")
-
-
-def test_a_checkpoint_without_a_processor_takes_that_of_the_model_it_was_trained_from(copy, tiny, capsys):
-    bare = strip_processor(copy())
-    config = json.loads((bare / "config.json").read_text())
-    (bare / "config.json").write_text(json.dumps(config | {"_name_or_path": str(tiny["qwen2_5_vl"])}))
-    assert load_processor(bare).image_processor is not None
-    assert "taking the one of" in capsys.readouterr().err
-
-
-def test_a_damaged_processor_is_an_error_of_one_line(copy):
-    folder = copy()
-    (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match=r"^the processor in .* does not load: [^\n]*--processor Qwen/"):
-        load_processor(folder)
-
-
-def test_the_readme_names_every_released_checkpoint_and_how_to_fetch_it(repository):
-    text = (repository / "checkpoints" / "README.md").read_text()
-    for run in matrix():
-        mark = "seen" if run.is_confirmed else "presumed"
-        fetch = f'hf download yuxianglai117/Med-R1 --include "{run.subfolder}/*" --local-dir checkpoints/Med-R1'
-        assert f"| {run.label} | `{run.checkpoint}` | {mark} | `{fetch}` |" in text
