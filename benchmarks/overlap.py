@@ -3,6 +3,7 @@
 Phantoms are drawn in all eight modalities, and five changed copies of each are made, one for each of KINDS. Every copy
 is searched for among all originals: recall is the share whose original is found, a false pair is a copy and another's
 original. Phantoms of a modality resemble each other as medical images do: the more originals, the more twins.
+`--hash_files` compares hashes alone, as of two hash files, whose images nobody has.
 """
 
 import io
@@ -10,6 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from PIL import Image
 
@@ -17,7 +19,7 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.data.overlap.comparison import near_pairs
 from open_r1.data.overlap.hashed_sets import HashedSplit, hash_rows
-from open_r1.data.overlap.near_images import NEAR
+from open_r1.data.overlap.near_images import NEAR, SIGNS_ALONE
 from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.phantom_images import draw
 from open_r1_testbed.phantom_questions import sample_phantoms
@@ -75,17 +77,21 @@ def hashed(name: str, images: Sequence[bytes]) -> HashedSplit:
     return hash_rows(({"id": str(k), "images": [{"bytes": data}]} for k, data in enumerate(images)), name)
 
 
-def measure(count: int, seed: int, levels: Sequence[float]) -> tuple[dict[float, tuple[list[float], int]], str]:
+def measure(
+    count: int, seed: int, levels: Sequence[float], hash_files: bool = False
+) -> tuple[dict[float, tuple[list[float], int]], str]:
     """For each least score the recall of each kind and the false pairs; and a line about speed."""
     originals, copies = pictures(count, seed)
     start = time.perf_counter()
     first, second = hashed("originals", originals), hashed("copies", copies)
     hashing = time.perf_counter() - start
+    if hash_files:
+        first, second = replace(first, greys=None), replace(second, greys=None)
     pairs = [*near_pairs(second, first, min(levels))]
     searching = time.perf_counter() - start - hashing
-    results = {}
+    results, lower = {}, SIGNS_ALONE if hash_files else 0.0
     for least in levels:
-        near = [(copy, original) for copy, original, score in pairs if score >= least]
+        near = [(copy, original) for copy, original, score in pairs if score >= least - lower]
         right = [copy for copy, original in near if copy // len(KINDS) == original]
         recall = [sum(copy % len(KINDS) == number for copy in right) / count for number in range(len(KINDS))]
         results[least] = recall, len(near) - len(right)
@@ -98,8 +104,11 @@ def main() -> None:
     parser.add_argument("--originals", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, nargs="+", default=[NEAR], help="scores from which images are near")
+    parser.add_argument(
+        "--hash_files", action="store_true", help="compare hashes alone, without an image of either side"
+    )
     flags = parser.parse_args()
-    results, speed = measure(flags.originals, flags.seed, flags.least)
+    results, speed = measure(flags.originals, flags.seed, flags.least, flags.hash_files)
     print(speed)
     for least, (recall, false_pairs) in results.items():
         shares = ", ".join(f"{kind} {100 * share:.2f} %" for kind, share in zip(KINDS, recall, strict=True))

@@ -235,6 +235,14 @@ def test_recall_and_false_pairs_among_changed_phantoms(load_script: Load) -> Non
     assert false_pairs == 0
 
 
+@pytest.mark.slow
+def test_two_hash_files_find_all_but_crops_and_no_false_pair(load_script: Load) -> None:
+    results, _ = load_script("benchmarks/overlap.py").measure(200, 1, [0.95], hash_files=True)
+    recall, false_pairs = results[0.95]
+    assert min(recall[0], recall[1], recall[3]) >= 0.97
+    assert false_pairs == 0
+
+
 def test_lines_of_a_hash_file_are_json(tmp_path: Path) -> None:
     write_hashes(tmp_path / "a.hashes", [split_of("a", [encoded(originals(2)[0])])])
     lines = [json.loads(line) for line in (tmp_path / "a.hashes").read_text().splitlines()]

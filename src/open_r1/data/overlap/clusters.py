@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from open_r1.common.atomic_files import write_atomically
 from open_r1.common.errors import UserError
 from open_r1.data.overlap.comparison import shared_images
@@ -14,39 +18,30 @@ from open_r1.data.overlap.near_images import NEAR
 
 _COLUMNS = ["id", "cluster"]
 
-_Image = tuple[int, int]  # place of its split, place within it
-
 
 def near_clusters(splits: Sequence[HashedSplit], least: float = NEAR) -> dict[str, str]:
     """The cluster of every question with an image: the key of one of its images.
 
     Questions are together if they show the same image or nearly the same, or are linked by others that do.
     """
-    parents: dict[_Image, _Image] = {}
-
-    def root(image: _Image) -> _Image:
-        while parents.setdefault(image, image) != image:
-            parents[image] = image = parents[parents[image]]
-        return image
-
-    def join(image: _Image, other: _Image) -> None:
-        first, second = sorted((root(image), root(other)))
-        parents[second] = first
-
+    starts = np.cumsum([0, *(len(split.keys) for split in splits)])
+    links: list[tuple[int, int]] = []  # images, numbered through all splits
     for number, other in combinations_with_replacement(range(len(splits)), 2):
         for place, other_place in shared_images(splits[number], splits[other], least).pairs:
-            join((number, place), (other, other_place))
-    for number, split in enumerate(splits):
-        for _, shown in split.questions:
-            for place in shown[1:]:
-                join((number, shown[0]), (number, place))
-    clusters = {}
-    for number, split in enumerate(splits):
-        for name, shown in split.questions:
-            if shown:
-                of_split, place = root((number, shown[0]))
-                clusters[name] = splits[of_split].keys[place]
-    return clusters
+            links.append((starts[number] + place, starts[other] + other_place))
+    for start, split in zip(starts, splits, strict=False):
+        links += [(start + shown[0], start + place) for _, shown in split.questions for place in shown[1:]]
+    rows, columns = np.array(links, dtype=np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(starts[-1], starts[-1]))
+    component = connected_components(graph, directed=False)[1]
+    first_images = np.unique(component, return_index=True)[1]
+    keys = [key for split in splits for key in split.keys]
+    return {
+        name: keys[first_images[component[start + shown[0]]]]
+        for start, split in zip(starts, splits, strict=False)
+        for name, shown in split.questions
+        if shown
+    }
 
 
 def write_clusters(path: Path, clusters: Mapping[str, str]) -> None:

@@ -30,7 +30,7 @@ NEAR = 0.95
 
 _COARSE, _ROUGH = 0.3, 0.5  # what the first two passes let through
 _BLOCK = 1024  # rows that are compared at once
-_SIGNS_ALONE = 0.12  # by which scores are lower where magnitudes are not known
+SIGNS_ALONE = 0.12  # by which scores are lower where magnitudes are not known
 _GAIN = 0.12  # what the boxes around the best one may add
 _FINER_STEPS = (1.0, 0.5)  # hundredths of the side
 
@@ -74,7 +74,7 @@ class HashTable:
                 for mine, theirs in ((self.middle, other.middle), (self.whole, other.whole)):
                     scores = (theirs[start : start + _BLOCK] * signs) @ mine.T / DETAIL_BITS
                     np.maximum(best, scores, out=best)
-            for row, column in np.argwhere(best >= least - _SIGNS_ALONE):
+            for row, column in np.argwhere(best >= least - SIGNS_ALONE):
                 yield start + int(row), int(column), float(best[row, column])
 
 

@@ -21,7 +21,7 @@ from open_r1.evaluation.reporting.review.unparsed import unparsed_section
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
 from open_r1.evaluation.reporting.sections.ranking import ranking_section
-from open_r1.evaluation.reporting.sections.section import Section, marked
+from open_r1.evaluation.reporting.sections.section import Section, drawn_maps, marked
 from open_r1.evaluation.reporting.sections.single_run import run_section
 from open_r1.evaluation.reporting.sections.text_benchmarks import Benchmarks, benchmark_section
 from open_r1.evaluation.scoring.tallies import only_text
@@ -102,12 +102,13 @@ def sections_of_runs(
     marks, folders = all_marks(scored), report_folders(scored)
     ranking = ranking_section(scored, comparisons, changed)
     names = {change.changed.name for change in changed}
-    runs = [run_section(run, folders[run.name]) for run in scored]
+    runs = [run_section(run, folders[run.name], number < drawn_maps(len(scored))) for number, run in enumerate(scored)]
     ordinary = [section for run, section in zip(scored, runs, strict=True) if run.name not in names]
     differences = [*_improvements(comparisons, alone, marks)]
     span = span_of([change.comparison.differences for change in changed])
     for number, change in enumerate(changed, 1):
-        differences.append(comparison_section(change.comparison, f"changed_{number}", change.title, span))
+        has_map = number <= drawn_maps(len(changed))
+        differences.append(comparison_section(change.comparison, f"changed_{number}", change.title, span, has_map))
         differences[-1].folded = True
     yield ranking
     if text is not None:
@@ -168,7 +169,7 @@ def _improvements(comparisons: Sequence[Comparison], alone: Sequence[Scored], ma
         if len(comparisons) > 1 and only_text(comparison.pairs):
             continue
         stem = "difference" if len(comparisons) == 1 else f"difference_{number}"
-        section = comparison_section(comparison, stem, span=span)
+        section = comparison_section(comparison, stem, span=span, has_map=number <= drawn_maps(len(comparisons)))
         section.folded = len(comparisons) > 1
         yield section
 

@@ -10,7 +10,7 @@ from open_r1.evaluation.comparing.pairs import Comparison, Pairs, adjusted, of_p
 from open_r1.evaluation.comparing.scored_runs import Marks
 from open_r1.evaluation.reporting.heatmaps import HOLM_STAR, STAR, difference_heatmap, improvement_matrix, star
 from open_r1.evaluation.reporting.sections.headline import named_sets
-from open_r1.evaluation.reporting.sections.section import Section, marked, warned
+from open_r1.evaluation.reporting.sections.section import NOT_DRAWN, Section, marked, warned
 from open_r1.evaluation.reporting.sections.single_run import question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points
 from open_r1.evaluation.scoring.statistics import LEVEL, Difference, mean_of_means
@@ -26,7 +26,11 @@ DIFFERENCE_COLUMNS = (
 
 
 def comparison_section(
-    comparison: Comparison, stem: str, name: str = "", span: tuple[float, float] | None = None
+    comparison: Comparison,
+    stem: str,
+    name: str = "",
+    span: tuple[float, float] | None = None,
+    has_map: bool = True,
 ) -> Section:
     """Two runs on the same questions, by modality, task and both, or by source.
 
@@ -35,6 +39,7 @@ def comparison_section(
         stem: how its files are called.
         name: what the difference is of, if its runs do not say that by their names.
         span: the colour scale of the map, where several maps share one.
+        has_map: whether the map is drawn; otherwise the section says that it is not.
     """
     differences = comparison.differences
     overall = differences[ALL, ALL]
@@ -58,7 +63,10 @@ def comparison_section(
         f"{named_sets(comparison.second)}, {overall.n:,} questions that both answered; {_tests(differences.values())}"
     )
     heading = marked(f"Difference: {name}", comparison.marks)
-    section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note, span)
+    if has_map:
+        section.figures[stem] = difference_heatmap(differences, comparison.adjusted, heading, note, span)
+    else:
+        section.texts.append(NOT_DRAWN)
     cells = [*grid(differences), *((name, ALL) for name in modalities(differences))]
     cells += [*((ALL, name) for name in columns(differences)), (ALL, ALL)]
     named = [(list(cell), cell) for cell in cells]

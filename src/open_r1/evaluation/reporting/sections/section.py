@@ -12,6 +12,14 @@ from open_r1.evaluation.scoring.statistics import FEWEST_CHANGED, MCNEMAR, SIGN_
 
 DIFFERENCES = ("difference", "improvement", "changed_")  # how the names of files about differences begin
 
+ALL_DRAWN, FIRST_DRAWN = 16, 8
+"""Up to so many runs, or comparisons, each has a map of its own; of more, so many of the first. Drawing a map takes
+longer than all else about a run."""
+NOT_DRAWN = (
+    f"No map is drawn: of more than {ALL_DRAWN} runs or comparisons the first {FIRST_DRAWN} have one. The tables and "
+    "CSV files are complete, and a report of these result files alone has the map."
+)
+
 WARNINGS = {
     FORCED: f"{FORCED}: a checkpoint was scored on questions of the split family that it was not trained on. About "
     "80 % of them were in its training set, so these accuracies mostly measure memory.",
@@ -34,6 +42,11 @@ class Section:
     single: bool = False  # about one run; the page folds these if there are many
     folded: bool = False  # always folded in the page
     page_sheets: list[Sheet] = field(default_factory=list)  # with texts of models, in the page alone
+
+
+def drawn_maps(count: int) -> int:
+    """How many of so many runs, or comparisons, have a map of their own: the first ones."""
+    return count if count <= ALL_DRAWN else FIRST_DRAWN
 
 
 def marked(title: str, marks: Marks) -> str:

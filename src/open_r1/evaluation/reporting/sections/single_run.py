@@ -7,7 +7,7 @@ from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored
 from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap
 from open_r1.evaluation.reporting.sections.csv_columns import accuracy_without_image, averages_csv, cells_csv
 from open_r1.evaluation.reporting.sections.headline import described
-from open_r1.evaluation.reporting.sections.section import Section, marked, warned
+from open_r1.evaluation.reporting.sections.section import NOT_DRAWN, Section, marked, warned
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.scoring.statistics import mean_of_means
 from open_r1.evaluation.scoring.tallies import (
@@ -29,8 +29,14 @@ from open_r1.evaluation.scoring.tallies import (
 )
 
 
-def run_section(scored: Scored, folder: str) -> Section:
-    """Accuracy of one run with floors, intervals and shares; `folder` is where its files go in the report."""
+def run_section(scored: Scored, folder: str, has_map: bool = True) -> Section:
+    """Accuracy of one run with floors, intervals and shares.
+
+    Args:
+        scored: the run.
+        folder: where its files go in the report.
+        has_map: whether its heatmap is drawn; otherwise the section says that it is not.
+    """
     table, title = scored.table, marked(scored.name, scored.marks)
     means = averages(table)
     section = Section(title, _warnings(scored), single=True)
@@ -46,9 +52,12 @@ def run_section(scored: Scored, folder: str) -> Section:
     if only_text(table):
         return section
     section.sheets.append(_grid_sheet(table, scored.marks))
-    lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
-    heading = marked(f"Accuracy: {described(scored)}", scored.marks)
-    section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
+    if has_map:
+        lines = "; ".join(f"{average.name} {with_error(average.mean, average.stderr)}" for average in means)
+        heading = marked(f"Accuracy: {described(scored)}", scored.marks)
+        section.figures[f"{folder}heatmap"] = accuracy_heatmap(table, heading, lines)
+    else:
+        section.texts.append(NOT_DRAWN)
     named_cells = [(list(cell), cell) for cell in grid(table)]
     section.files[f"{folder}by_modality_and_task.csv"] = cells_csv(scored, ["modality", "task"], named_cells)
     return section

@@ -14,7 +14,7 @@ from open_r1.evaluation.comparing.run_names import run_names
 from open_r1.evaluation.comparing.scored_runs import UNTRAINED, Label, Scored, all_marks
 from open_r1.evaluation.reporting.sections.differences import comparison_section, improvement_section, stem_of
 from open_r1.evaluation.reporting.sections.matrices import matrix_section
-from open_r1.evaluation.reporting.sections.section import Section
+from open_r1.evaluation.reporting.sections.section import Section, drawn_maps
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
 from open_r1.evaluation.scoring.statistics import mean_of_means
 from open_r1.evaluation.scoring.tallies import Tally
@@ -95,7 +95,8 @@ def _differences(pairs: Sequence[Comparison], name: str) -> Iterable[Section]:
         trained = pair.second.trained_on
         if trained is None or family_of(trained) not in mapped:
             stem = f"difference_{stem_of(name)}"
-            yield comparison_section(pair, stem if len(pairs) == 1 else f"{stem}_{number}")
+            stem = stem if len(pairs) == 1 else f"{stem}_{number}"
+            yield comparison_section(pair, stem, has_map=number <= drawn_maps(len(pairs)))
 
 
 # ---------------------------------------------------------------------------------------------------- the table
