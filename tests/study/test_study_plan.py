@@ -1,9 +1,7 @@
 """What a study consists of, what its flags mean, and which studies are refused; job scripts that a shell can read."""
 
 import json
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from tiny_study import CHECKED, prepared, save, worker_of, write_answers, write_
 
 from open_r1.common.atomic_files import write_json
 from open_r1.common.errors import UserError
-from open_r1.study import job_scripts
 from open_r1.study.execution.commands import Commands
 from open_r1.study.execution.leases import Leases
 from open_r1.study.execution.study_file import begin_or_continue, make_manifest
@@ -99,13 +96,6 @@ def test_only_takes_runs_by_what_they_are_trained_on_and_zero_shot_by_what_it_is
         make_plan(prepared(Path("d"), [Modality.CT]), BOTH, False, False).only([Modality.OCT])
 
 
-def test_shards_hold_every_subject_once() -> None:
-    plan = make_plan(prepared(Path("d"), ALL), BOTH, zero_shot=True, sft=True)
-    shards = [plan.shard(number, 4) for number in range(1, 5)]
-    assert sorted(item.name for shard in shards for item in shard.items) == sorted(item.name for item in plan.items)
-    assert {len(shard.subjects) for shard in shards} == {10, 11}  # 2 + 39 = 41 subjects
-
-
 def test_mr_is_read_by_the_family_that_is_asked_for(tmp_path: Path) -> None:
     save(tmp_path / "MR_384")
     assert find_sets(tmp_path, ("modality",))[0][0].label is Modality.MRI
@@ -146,8 +136,11 @@ def test_flags_for_the_runs_are_one_string_each_and_may_begin_with_dashes() -> N
         (["--by", "organ"], "--by 'organ' is not valid"),
         (["--only", "Kidney"], "'Kidney' is no modality or task"),
         (["--only", "MR"], "ambiguous"),
-        (["--shard", "3/2"], "is not I/N with I from 1 to N"),
-        (["--shard", "0/2"], "is not I/N with I from 1 to N"),
+        (["--shard", "1/2"], "--shard is gone: the same command, started several times, shares the work"),
+        (["--emit", "slurm"], "--emit slurm has become --executor slurm"),
+        (["--emit=shell"], "--emit shell has become --emit snakemake"),
+        (["--follow"], "have no effect without --executor slurm"),
+        (["--slurm_args", "--partition=gpu"], "have no effect without --executor slurm"),
         (["--nproc_per_node", "0"], "at least one process"),
         (["--train_args", "--output_dir elsewhere"], "--train_args contains --output_dir"),
         (["--train_args", "--max_steps 3 --model-name-or-path x"], "--train_args contains --model-name-or-path"),
@@ -291,48 +284,3 @@ def test_other_packages_are_a_note_and_foreign_folders_an_error(tmp_path: Path) 
     (tmp_path / "thesis" / "chapter.txt").write_text("years")
     with pytest.raises(UserError, match="not empty and not a study"):
         begin_or_continue(tmp_path / "thesis", manifest(study))
-
-
-# -------------------------------------------------------------------------------------------------------- job scripts
-
-
-@pytest.mark.slow
-def test_the_shell_script_is_sound_and_safe_in_folders_with_odd_names(tmp_path: Path) -> None:
-    folder = tmp_path / "it's a $HOME `dir`"
-    folder.mkdir()
-    worker = worker_of(folder)
-    cells = [worker.commands.folder.path / "cells" / "a b.jsonl"]
-    (folder / "broken-train-CT-grpo-nothink").touch()
-    script = folder / "job.sh"
-    script.write_text(job_scripts.shell(worker.commands, worker.items, cells, folder))
-    assert subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=True).stderr == ""
-    process = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
-    assert process.returncode == 1
-    assert process.stdout.splitlines()[-2:] == ["1 cells", "failed: train-CT-grpo-nothink"]
-    assert len((folder / "calls").read_text().split()) == 4
-    worker.find_done()  # what the script did counts as done; the answers to an untrained run do too, here
-    assert "train-MRI-grpo-nothink" in worker.finished
-
-
-@pytest.mark.slow
-def test_the_array_job_is_sound_and_each_task_is_a_shard(tmp_path: Path) -> None:
-    here = tmp_path / "a b"
-    here.mkdir()
-    fake = here / "run matrix.py"
-    fake.write_text("import sys, signal\nprint(sys.argv[1:])\nraise SystemExit(75)\n")
-    scontrol = here / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho scontrol $@\n")
-    scontrol.chmod(0o755)
-    arguments = ["--base", "a b", "--emit", "slurm", "--train_args", "--bf16 --run_name 'x y'", "--shard=1/2"]
-    script = here / "job.sh"
-    script.write_text(job_scripts.slurm(worker_of(here).commands, fake, arguments, 28, here))
-    assert subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=True).stderr == ""
-    assert "#SBATCH --array=1-28" in script.read_text()
-    path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "99", "PATH": path}
-    process = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 75
-    assert process.stdout.splitlines() == [
-        str(["--base", "a b", "--train_args", "--bf16 --run_name 'x y'", "--shard", "3/28"]),
-        "scontrol requeue 99_3",
-    ]

@@ -128,10 +128,14 @@ def test_two_workers_share_and_do_nothing_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_shards_divide_the_runs(tmp_path: Path) -> None:
-    assert start(tmp_path, "--shard", "2/2").wait(600) == 0
+def test_items_are_run_alone_and_a_test_waits_for_the_training_before_it(tmp_path: Path) -> None:
+    tester = start(tmp_path, "--items", "test-MRI-grpo-nothink")
+    assert tester.stdout is not None
+    assert tester.stdout.readline() == "waiting for other workers: the training before test-MRI-grpo-nothink\n"
+    assert start(tmp_path, "--items", "train-MRI-grpo-nothink").wait(600) == 0
+    assert tester.wait(600) == 0
     assert calls(tmp_path) == EVERYTHING[2:]
-    assert start(tmp_path, "--shard", "1/2").wait(600) == 0
+    assert start(tmp_path).wait(600) == 0
     assert sorted(calls(tmp_path)) == sorted(EVERYTHING)
 
 

@@ -57,9 +57,9 @@ def worker_of(folder: Path, labels: Sequence[Modality | Task] = (Modality.CT, Mo
     """A worker of the tiny study in a folder, and its plan."""
     flags = read_flags(None, ["--base", "b", "--output_dir", str(folder / "study"), "--modes", "nothink", *arguments])
     plan: Plan = make_plan(prepared(folder, labels), flags.modes, zero_shot=False, sft=flags.sft).only(flags.only)
-    plan = plan if flags.shard is None else plan.shard(*flags.shard)
+    items = [item for item in plan.items if not flags.items or item.name in flags.items]
     leases = Leases(flags.output_dir / "leases", flags.claim_timeout)
-    return Worker(TinyCommands(folder, flags), plan.items, leases, Forecast(leases, CHECKED, 1, plan.items), Stop())
+    return Worker(TinyCommands(folder, flags), items, leases, Forecast(leases, CHECKED, 1, plan.items), Stop())
 
 
 def write_training(output: Path) -> None:

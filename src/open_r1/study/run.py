@@ -1,6 +1,5 @@
 """scripts/run_matrix.py, from its flags to its exit status."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +7,21 @@ from typing import Any
 
 from open_r1.checkpoints.folder import fingerprint
 from open_r1.checkpoints.names import local_source
-from open_r1.common.atomic_files import MANIFEST, sha256_file
 from open_r1.common.errors import UserError
-from open_r1.study import job_scripts
+from open_r1.study.execution.cells import report_cells
 from open_r1.study.execution.child_logs import failure_lines
 from open_r1.study.execution.commands import Commands
 from open_r1.study.execution.leases import Leases
+from open_r1.study.execution.slurm import Cluster, has_ended, require_slurm
 from open_r1.study.execution.study_file import begin_or_continue, make_manifest, read_study
 from open_r1.study.execution.time_left import Forecast, plan_lines
 from open_r1.study.execution.worker import INTERRUPTED, Stop, Stopped, Worker
 from open_r1.study.planning.flags import StudyFlags, read_flags
-from open_r1.study.planning.plan import Plan, make_plan
+from open_r1.study.planning.plan import Item, Plan, make_plan
 from open_r1.study.planning.preflight import check
 from open_r1.study.planning.prepared_sets import DataSet, find_sets
 from open_r1.study.planning.published import published_flags, step_notes
+from open_r1.study.snakefile import snakefile
 
 CONTINUES = "stopped; the same command continues"
 
@@ -41,15 +41,18 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
         UserError: flags, data or base cannot be used, or the folder holds another study; nothing has been run.
     """
     flags = read_flags(description, arguments)
-    if flags.emit and flags.secret_flags:
+    on_slurm = flags.executor == "slurm"
+    if on_slurm and not flags.dry_run and not flags.emit:
+        require_slurm()
+    if (flags.emit or on_slurm) and flags.secret_flags:
         raise UserError(
-            f"{flags.secret_flags[0]} contains a secret, which everyone who can read the job script would see; remove "
+            f"{flags.secret_flags[0]} contains a secret, which everyone who can read the job's files would see; remove "
             "it and set the environment variable (HF_TOKEN for the hub), or log in with `hf auth login`"
         )
     sets, ignored_folders = find_sets(flags.data, flags.by)
     plan = make_plan(sets, flags.modes, flags.zero_shot, flags.sft)
     selected = plan.only(flags.only)
-    selected = selected if flags.shard is None else selected.shard(*flags.shard)
+    items = _chosen_items(selected, flags.items)
     recorded_study = read_study(flags.output_dir)
     published = published_flags(plan.runs, flags, recorded_study)
     commands = Commands(script.resolve().parents[1], flags, published)
@@ -57,12 +60,12 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
     manifest = make_manifest(flags, plan, sets, flag_meanings, published)
     notes = [] if flags.dry_run or flags.emit else begin_or_continue(flags.output_dir, manifest)
 
-    leases = Leases(flags.output_dir / "leases", flags.claim_timeout)
-    forecast = Forecast(leases, flag_meanings, flags.nproc_per_node, plan.items)
-    worker = Worker(commands, selected.items, leases, forecast, Stop())
     if flags.emit:
-        print(_job_script(commands, plan, worker, script, arguments), end="")
+        print(snakefile(plan, selected, flags, script.resolve(), arguments), end="")
         return 0
+    leases = Leases(flags.output_dir / "leases", flags.claim_timeout, job_ended=has_ended if on_slurm else None)
+    forecast = Forecast(leases, flag_meanings, flags.nproc_per_node, plan.items)
+    worker = Worker(commands, items, leases, forecast, Stop())
     # a copy, because the worker itself checks each item again when its turn comes
     preview = replace(worker, finished=set(), failures=[])
     preview.find_done()
@@ -72,7 +75,19 @@ def run_study(script: Path, description: str | None, arguments: Sequence[str]) -
     ]
     for line in [*notes, *description_lines, *plan_lines(plan, selected, preview.finished, forecast)]:
         print(line, flush=True)
-    return 0 if flags.dry_run else _run_worker(worker, plan)
+    if flags.dry_run:
+        return 0
+    if on_slurm:
+        return _run_on_slurm(Cluster(worker, plan, flags.slurm), flags)
+    return _run_worker(worker, plan, flags.items)
+
+
+def _chosen_items(plan: Plan, names: Sequence[str]) -> list[Item]:
+    """The items of a plan that --items names, or all."""
+    items = [item for item in plan.items if not names or item.name in names]
+    if unknown := set(names) - {item.name for item in items}:
+        raise UserError(f"--items {min(unknown)}: no such item; choose among {', '.join(i.name for i in plan.items)}")
+    return items
 
 
 def _check_flags(commands: Commands, plan: Plan, recorded_study: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -135,45 +150,35 @@ def _missing_labels(family_sets: Sequence[DataSet]) -> list[str]:
     return [label.short for label in type(family_sets[0].label) if label not in prepared]
 
 
-def _job_script(commands: Commands, plan: Plan, worker: Worker, script: Path, arguments: Sequence[str]) -> str:
-    working_folder = Path.cwd()
-    if commands.flags.emit == "slurm":
-        selected = plan.only(commands.flags.only)
-        return job_scripts.slurm(commands, script.resolve(), arguments, len(selected.subjects), working_folder)
-    worker.find_done()
-    remaining = [item for item in worker.items if item.name not in worker.finished]
-    return job_scripts.shell(commands, remaining, _cell_files(commands, plan), working_folder)
-
-
-def _cell_files(commands: Commands, plan: Plan, complete: bool = False) -> list[Path]:
-    """The result files of the study: all, or only the complete ones."""
-    folder = commands.folder
-    if not complete:
-        return [folder.cell(subject, data_set) for subject, data_set in plan.cells]
-    complete_cells = []
-    for item in plan.items:
-        if item.kind == "test":
-            try:
-                unfinished = folder.unfinished_sets(item)
-            except UserError:
-                continue  # answers of other weights; the worker has reported it
-            complete_cells += [
-                folder.cell(item.subject, data_set) for data_set in item.sets if data_set not in unfinished
-            ]
-    return complete_cells
-
-
 # -------------------------------------------------------------------------------------------------------------- running
 
 
-def _run_worker(worker: Worker, plan: Plan) -> int:
+def _run_worker(worker: Worker, plan: Plan, items: Sequence[str]) -> int:
     worker.stop.listen()
     try:
         worker.run()
-        report_lines = _make_report(worker, plan)
+        report_lines = [] if items else report_cells(worker, plan)
     except Stopped:
         print(CONTINUES, flush=True)
         return INTERRUPTED
+    return _end(worker, report_lines)
+
+
+def _run_on_slurm(cluster: Cluster, flags: StudyFlags) -> int:
+    worker = cluster.worker
+    try:
+        live = cluster.start()
+        if live and not flags.follow:
+            print(f"{live} jobs wait or run; --follow shows their progress, scancel ends them", flush=True)
+            return 0
+        cluster.follow()
+        return _end(worker, [] if flags.items else report_cells(worker, cluster.plan))
+    except KeyboardInterrupt:
+        print("not followed any longer, jobs go on; the same command continues", flush=True)
+        return INTERRUPTED
+
+
+def _end(worker: Worker, report_lines: Sequence[str]) -> int:
     lines = failure_lines(worker.failures, worker.interrupted, worker.items)
     for line in [*lines, *report_lines]:
         print(line, flush=True)
@@ -183,35 +188,3 @@ def _run_worker(worker: Worker, plan: Plan) -> int:
         print(CONTINUES, flush=True)
         return INTERRUPTED
     return 0
-
-
-def _make_report(worker: Worker, plan: Plan) -> list[str]:
-    """Write the report from all complete cells; a shard writes it only when every cell is complete.
-
-    Returns:
-        Lines to print at the end.
-
-    Raises:
-        Stopped: a signal came.
-        UserError: the report could not be written.
-    """
-    commands = worker.commands
-    all_cells, cells = _cell_files(commands, plan), _cell_files(commands, plan, complete=True)
-    progress = f"{len(cells)} of {len(all_cells)} cells are complete"
-    if worker.commands.flags.shard is not None and len(cells) < len(all_cells):
-        return [f"{progress}; the shard that finishes last writes the report, or this command without --shard"]
-    if not cells:
-        return [f"{progress}, so there is nothing to report"]
-    page = commands.report_folder / "report.html"
-    if not _is_current(commands.report_folder, cells):
-        worker.make_report(cells)
-    return [f"{progress}; report: {page}"]
-
-
-def _is_current(folder: Path, cells: Sequence[Path]) -> bool:
-    """Whether the report was made from exactly these files."""
-    try:
-        reported = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["results"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return reported == {str(path): sha256_file(path) for path in cells}

@@ -8,7 +8,8 @@ see lease 3 ended, or its holder dead, all try to make lease 4, and only one suc
 
 A holder on this machine is dead if its process no longer exists. A holder on another machine is taken for dead if its
 file was not touched for `patience` seconds on the observer's clock; clocks are not compared. A holder that was only
-suspended sees a higher number than its own (`Lease.lost`) and stops.
+suspended sees a higher number than its own (`Lease.lost`) and stops. A holder that is a job of a scheduler is dead when
+the scheduler says so.
 """
 
 import errno
@@ -18,6 +19,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -79,11 +81,16 @@ class Leases:
     Args:
         folder: of the lease files; on a shared disk if several machines work.
         patience: seconds after which a silent holder on another machine is taken for dead.
+        job: the scheduler's job that takes leases here.
+        job_ended: whether a job that took a lease has ended; without it only time tells.
     """
 
-    def __init__(self, folder: Path, patience: float = PATIENCE):
+    def __init__(
+        self, folder: Path, patience: float = PATIENCE, job: str = "", job_ended: Callable[[str], bool] | None = None
+    ):
         self.folder = folder
-        self._patience = patience
+        self.patience = patience
+        self._job, self._job_ended = job, job_ended
         self._watched: dict[Path, tuple[int, float]] = {}  # lease -> its time stamp, and when we first saw that
 
     def look(self, name: str) -> State:
@@ -103,7 +110,7 @@ class Leases:
         path = self.folder / f"{name}.{number}"
         with disk_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            return Lease(path, number) if create_new(path, json.dumps(_this_process())) else None
+            return Lease(path, number) if create_new(path, json.dumps(_this_process(self._job))) else None
 
     def ends(self, name: str) -> list[dict[str, Any]]:
         """The records of all released leases of an item, oldest first."""
@@ -133,11 +140,13 @@ class Leases:
         name = f"process {process.get('pid', '?')} on {process.get('host', 'another machine')}"
         if process.get("place") == machine_identity() and sys.platform == "linux":
             return name if process_start(process.get("pid", -1)) == process.get("started") else None
+        if self._job_ended is not None and process.get("job") and self._job_ended(process["job"]):
+            return None
         stamp = _change_time(path)
         watched_stamp, since = self._watched.setdefault(path, (stamp, time.monotonic()))
         if watched_stamp != stamp:
             self._watched[path] = (stamp, time.monotonic())
-        return name if watched_stamp != stamp or time.monotonic() - since < self._patience else None
+        return name if watched_stamp != stamp or time.monotonic() - since < self.patience else None
 
 
 @lru_cache
@@ -165,9 +174,9 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": process_start(pid), "place": machine_identity()}
+def _this_process(job: str) -> dict[str, Any]:
+    pid, place = os.getpid(), machine_identity()
+    return {"host": socket.gethostname(), "pid": pid, "started": process_start(pid), "place": place, "job": job}
 
 
 def create_new(path: Path, text: str) -> bool:

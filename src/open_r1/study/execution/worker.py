@@ -43,8 +43,8 @@ class Stop:
     count: int = 0
 
     def listen(self) -> None:
-        """Handle SIGTERM and Ctrl-C from now on."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Handle SIGTERM, Ctrl-C and SIGUSR2 (SLURM: the time is nearly over) from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             signal.signal(number, self._count_signal)
 
     def _count_signal(self, *_: object) -> None:
@@ -127,8 +127,8 @@ class Worker:
             if state.ending == "failed" and state.number > self._numbers_at_start[item.name]:
                 self._record_failure(item, "failed in another worker", str((state.ended or {}).get("line", "")))
                 continue
-            if not self._is_ready(item):
-                # another worker trains it, maybe with another --shard
+            if not self.is_ready(item):
+                # another worker trains it
                 awaited.append(f"the training before {item.name}")
                 continue
             lease = self.leases.take(item.name)
@@ -158,13 +158,11 @@ class Worker:
             for item_given_up in given_up
         )
 
-    def _is_ready(self, item: Item) -> bool:
+    def is_ready(self, item: Item) -> bool:
+        """Whether nothing has to be trained before an item can run."""
         if item.kind == "train" or item.subject.trained_on is None:
             return True
-        training = next(
-            earlier for earlier in self.items if earlier.kind == "train" and earlier.subject == item.subject
-        )
-        return self._is_finished(training)
+        return self._is_finished(Item("train", item.subject, (item.subject.trained_on,)))
 
     def _wait(self, awaited: Sequence[str]) -> None:
         message = f"waiting for other workers: {', '.join(awaited[:3])}{' and more' if len(awaited) > 3 else ''}"

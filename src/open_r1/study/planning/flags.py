@@ -12,12 +12,18 @@ from open_r1.common.errors import UserError
 from open_r1.common.redaction import split_secrets
 from open_r1.study.execution.leases import PATIENCE
 from open_r1.study.planning.prepared_sets import Label
+from open_r1.study.planning.slurm_options import SlurmOptions, read_options
 from open_r1.vocabulary.labels import Family, parse_label
 from open_r1.vocabulary.modes import Mode
 
 FAMILIES: tuple[Family, ...] = ("modality", "task")
-SCHEDULERS = ("slurm", "shell")
+EXECUTORS = ("local", "slurm")
 FORWARDED_FLAGS = ("train_args", "sft_args", "infer_args")
+_REMOVED = {
+    "--emit=slurm": "--emit slurm has become --executor slurm, which submits a job per run itself",
+    "--emit=shell": "--emit shell has become --emit snakemake",
+    "--shard": "--shard is gone: the same command, started several times, shares the work",
+}
 
 # Flags that the study sets for each run or cell.
 _SET_BY_STUDY_IN_TRAINING = {
@@ -36,7 +42,7 @@ class StudyFlags:
     modes: tuple[Mode, ...]
     by: tuple[Family, ...]
     only: tuple[Label, ...]
-    shard: tuple[int, int] | None
+    items: tuple[str, ...]
     zero_shot: bool
     sft: bool
     nproc_per_node: int
@@ -46,6 +52,9 @@ class StudyFlags:
     claim_timeout: float
     dry_run: bool
     emit: str | None
+    executor: str
+    slurm: SlurmOptions
+    follow: bool
 
     def recorded(self) -> dict[str, list[str]]:
         """The forwarded flags as study.json records them: without secrets."""
@@ -95,8 +104,17 @@ def parser(description: str | None) -> CommandParser:
     add("--sft_args", default="", metavar='"..."', help="flags for every supervised training, in one string")
     add("--infer_args", default="", metavar='"..."', help="flags for every evaluation, in one string")
     add("--dry_run", action="store_true", help="check the flags, print the plan and run nothing")
-    add("--shard", metavar="I/N", help="run only the I-th of N parts of the study (1/8 to 8/8)")
-    add("--emit", choices=SCHEDULERS, help="print a job script instead of running anything")
+    add("--items", nargs="+", default=[], metavar="NAME", help="only these items (train-CT-grpo-think), without report")
+    add("--executor", choices=EXECUTORS, default="local", help="work here, or submit SLURM jobs (default: %(default)s)")
+    add(
+        "--slurm_args",
+        default="",
+        metavar='"..."',
+        help="options of sbatch, in one string: --partition=gpu",
+    )
+    add("--slurm_config", type=Path, metavar="FILE", help="YAML file with such options (partition: gpu)")
+    add("--follow", action="store_true", help="with --executor slurm: show progress until no job is left")
+    add("--emit", choices=("snakemake",), help="print a Snakefile of the study instead of running anything")
     add(
         "--claim_timeout",
         type=float,
@@ -113,13 +131,23 @@ def read_flags(description: str | None, arguments: Sequence[str]) -> StudyFlags:
     Raises:
         UserError: a flag is unknown, missing or invalid.
     """
-    values = parser(description).parse_args(_join_values(arguments))
+    arguments = _join_values(arguments)
+    for name, reason in _REMOVED.items():
+        if any(word.startswith(name) for word in arguments):
+            raise UserError(reason)
+    values = parser(description).parse_args(arguments)
     by = _parse_list("--by", values.by, FAMILIES)
     modes = _parse_list("--modes", values.modes, tuple(mode for mode in Mode if mode.is_trained))
     if values.nproc_per_node < 1:
         raise UserError(f"--nproc_per_node {values.nproc_per_node}: a run needs at least one process")
     if values.sft_args and not values.sft:
         raise UserError("--sft_args has no effect without --sft; add --sft or remove --sft_args")
+    if values.executor != "slurm" and (values.slurm_args or values.slurm_config or values.follow):
+        raise UserError("--slurm_args, --slurm_config and --follow have no effect without --executor slurm; add it")
+    if values.emit and values.executor != "local":
+        raise UserError(
+            "--emit writes down the study for another engine, so --executor has no effect; remove one of them"
+        )
     return StudyFlags(
         base=values.base,
         data=values.data,
@@ -127,7 +155,7 @@ def read_flags(description: str | None, arguments: Sequence[str]) -> StudyFlags:
         modes=modes,
         by=by,
         only=tuple(_parse_only(name, by) for name in values.only),
-        shard=None if values.shard is None else _parse_shard(values.shard),
+        items=tuple(values.items),
         zero_shot=values.zero_shot,
         sft=values.sft,
         nproc_per_node=values.nproc_per_node,
@@ -137,6 +165,9 @@ def read_flags(description: str | None, arguments: Sequence[str]) -> StudyFlags:
         claim_timeout=values.claim_timeout,
         dry_run=values.dry_run,
         emit=values.emit,
+        executor=values.executor,
+        slurm=read_options(values.slurm_config, values.slurm_args, values.nproc_per_node),
+        follow=values.follow,
     )
 
 
@@ -144,7 +175,7 @@ def _join_values(arguments: Sequence[str]) -> list[str]:
     """`--train_args X` as `--train_args=X`; otherwise argparse takes an X that begins with dashes for a flag."""
     joined: list[str] = []
     for word in arguments:
-        if joined and joined[-1].removeprefix("--") in FORWARDED_FLAGS:
+        if joined and joined[-1].removeprefix("--") in (*FORWARDED_FLAGS, "slurm_args", "emit"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
@@ -165,13 +196,6 @@ def _parse_only(name: str, by: tuple[Family, ...]) -> Label:
     if label is None:
         raise UserError(f"--only {name!r} names no modality or task; write for example CT, 'Lesion Grading' or LG")
     return label
-
-
-def _parse_shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--shard {text!r} is not I/N with I from 1 to N; write 1/4 to 4/4 for four machines")
-    return int(number), int(count)
 
 
 def _split_words(flag: str, text: str, set_by_study: set[str]) -> tuple[str, ...]:

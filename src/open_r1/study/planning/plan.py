@@ -101,10 +101,6 @@ class Plan:
                 )
         return Plan(tuple(selected))
 
-    def shard(self, number: int, count: int) -> "Plan":
-        """Part `number` (from 1) of `count`: every `count`-th subject."""
-        return Plan(self.subjects[number - 1 :: count])
-
 
 def make_plan(sets: Sequence[DataSet], modes: Sequence[Mode], zero_shot: bool, sft: bool) -> Plan:
     """The whole study: a run per mode and set, tested on every set of its split family.
