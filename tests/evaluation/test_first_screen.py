@@ -50,8 +50,8 @@ def test_one_table_holds_a_row_per_checkpoint_the_best_first_and_bold(files, tmp
     assert list(table) == ["grpo", "sft", "base"]
     assert [row["accuracy"].startswith("**") for row in table.values()] == [True, False, False]
     assert [row["minus base"].split(" ± ")[0] for row in table.values()] == ["+55.0", "+25.0", BLANK]
-    assert [row["without image"] for row in table.values()] == ["30.0", BLANK, BLANK]
-    assert [row["blind floor"] for row in table.values()] == ["51.2"] * 3  # 14 of 1, 13 of 1/2, 13 of 0
+    assert [row["no image"] for row in table.values()] == ["30.0", BLANK, BLANK]
+    assert [row["blind"] for row in table.values()] == ["51.2"] * 3  # 14 of 1, 13 of 1/2, 13 of 0
     assert table["grpo"]["above it"].startswith("+28.7 ± ")
     sentence = summary.split("\n\n")[2]
     assert "grpo answers 80.0 % of 40 questions right (95 % interval " in sentence
@@ -150,3 +150,20 @@ def test_many_maps_stay_with_their_runs(tmp_path, count, in_one_place):
     assert len(list((tmp_path / "out").glob("*/heatmap.svg"))) == count
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("Accuracy: 3 (step 3, think)") == 1
+
+
+def test_a_run_that_is_going_on_says_how_much_is_there(tmp_path):
+    """12 of 40 answers, two processes: one was killed within a line, the other is writing its next."""
+    about = {"rows": 40, "data_sha256": "d", "data": "CT", "tested_on": "CT"}
+    path = write(tmp_path / "going.jsonl", answers("CT", 20)[:14], checkpoint_sha256="a", **about)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:8]) + lines[8][:50] + b"".join(lines[9:14]) + lines[14][:60])
+    finished = write(tmp_path / "finished.jsonl", answers("CT", 30), checkpoint_sha256="b", **about)
+    title, _, heading, _, sentence, *_ = write_report([path, finished], tmp_path / "out").splitlines()
+    assert "12 to 40 of 40 questions so far" in title
+    assert heading == "## Runs"
+    assert "going 12 of 40 questions" in sentence
+    assert "finished" not in sentence.partition("so far:")[2]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index("going 12 of 40 questions") < page.index("<svg")
+    assert "so far" not in write_report([finished], tmp_path / "whole")

@@ -210,6 +210,9 @@ def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
     run_settings = settings("interleaved")
     path = Path(run_settings.output_path)
     path.write_bytes(b"".join(whole[:4]) + whole[4][:100] + b"".join(whole[5:9]))
+    assert [result.id for result in read_results(path).results] == [
+        json.loads(line)["id"] for line in [*whole[1:4], *whole[5:9]]
+    ]
     assert infer(run_settings) == 0
     lines = path.read_bytes().splitlines(keepends=True)
     assert lines[:8] == [*whole[:4], *whole[5:9]]

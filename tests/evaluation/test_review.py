@@ -174,6 +174,14 @@ def test_each_question_is_in_one_of_four_quadrants_and_right_without_looking_is_
     )
     assert table_of(summary, "Looking and consistency")[1][:2] == ["grpo", "100"]
 
+    by_cell = {(row["modality"], row["task"]): row for row in rows}
+    for leaf, name, key in (("runs.csv", "grpo", ("all", "all")), ("grpo/by_modality.csv", "CT", ("CT", "all"))):
+        row = next(row for row in rows_of(tmp_path / "out" / leaf) if name in row.values())
+        assert row["right_without_looking"] == by_cell[key]["right_without_looking"]
+        assert row["right_without_looking_stderr"] == by_cell[key]["stderr"]
+    head = next(line for line in summary.splitlines() if line.startswith("| run | accuracy |"))
+    assert "| not looking |" in head
+
 
 QUADRANT_NAMES = ("consistent_relies", "consistent_not", "inconsistent_relies", "inconsistent_not")
 

@@ -85,7 +85,7 @@ def test_eight_sets_of_one_checkpoint_are_one_map_one_table_and_both_means(tmp_p
     }
     head, row = table_of(summary, "1 run on " + ", ".join(f"{label}_384" for label in Modality))
     values = dict(zip(head, row, strict=True))
-    assert (values["run"], values["accuracy"], values["questions"]) == ("run", "31.2 ± 5.8", "320")
+    assert (values["run"], values["accuracy"], values["n"]) == ("run", "31.2 ± 5.8", "320")
     assert values["mean over 8 modalities"].startswith("31.2 ± ")
     assert json.loads((out / "manifest.json").read_text())["results"].keys() == {
         str(tmp_path / "run" / f"{label}.jsonl") for label in Modality
@@ -223,7 +223,7 @@ def test_runs_on_other_questions_do_not_stand_among_those_on_the_same(tmp_path, 
     assert "### 2 runs on the same 320 questions" in summary
     head, row = table_of(summary, "1 run on CT_384, MRI_384, X-Ray_384")
     assert row[0] == "step-200"
-    assert row[head.index("questions")] == "120"
+    assert row[head.index("n")] == "120"
     assert row[head.index("minus base")].startswith("+8.3")  # on the 120 that both answered: 10 of them won
 
 

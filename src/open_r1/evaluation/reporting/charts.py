@@ -90,7 +90,7 @@ def confidence_chart(reliability: Sequence[Point], abstaining: Sequence[Point], 
     """Two curves: accuracy against confidence, and accuracy against the share of questions that is answered.
 
     Args:
-        reliability: a point for each bin of confidences; its n stands beside it.
+        reliability: a point for each bin of confidences.
         abstaining: from few to all questions.
         title: above both.
     """
@@ -105,9 +105,8 @@ def confidence_chart(reliability: Sequence[Point], abstaining: Sequence[Point], 
         x, means = [100 * point.x for point in points], [100 * point.estimate.mean for point in points]
         reach = [[100 * max(0.0, p.estimate.mean - p.estimate.low) for p in points]]
         reach.append([100 * max(0.0, p.estimate.high - p.estimate.mean) for p in points])
-        axes.errorbar(
-            x, means, yerr=reach, fmt="s-", color=BLUE, markersize=4.5, capsize=2.5, linewidth=1.2, label=label
-        )
+        style = {"fmt": "s-", "color": BLUE, "markersize": 4.5, "capsize": 2.5, "linewidth": 1.2, "clip_on": False}
+        axes.errorbar(x, means, yerr=reach, label=label, **style)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         axes.set_ylabel("accuracy (%)", fontsize=10)
@@ -116,12 +115,9 @@ def confidence_chart(reliability: Sequence[Point], abstaining: Sequence[Point], 
         axes.tick_params(length=0, labelsize=9)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    for point in reliability:
-        estimate = point.estimate
-        y, offset, side = (estimate.high, 4, "bottom") if estimate.mean < 0.5 else (estimate.low, -4, "top")
-        style = {"textcoords": "offset points", "ha": "center", "va": side, "fontsize": 7.5, "color": "0.3"}
-        left.annotate(f"{estimate.n:,}", (100 * point.x, 100 * y), (0, offset), **style)
-    left.set_xlabel("confidence (%), n beside each bin", fontsize=10)
+    sizes = sorted({point.estimate.n for point in reliability})
+    each = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    left.set_xlabel(f"confidence (%), bins of {each} answers", fontsize=10)
     right.set_xlabel("share of questions answered (%)", fontsize=10)
     left.legend(loc="upper left", fontsize=8.5, frameon=False)
     right.legend(loc="lower left", fontsize=8.5, frameon=False)

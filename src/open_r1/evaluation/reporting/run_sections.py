@@ -14,7 +14,7 @@ from open_r1.evaluation.reporting.review.calibration import calibration_section
 from open_r1.evaluation.reporting.review.consistency import consistency_section
 from open_r1.evaluation.reporting.review.lengths import lengths_section
 from open_r1.evaluation.reporting.review.letters import letters_section
-from open_r1.evaluation.reporting.review.looking import looking_section
+from open_r1.evaluation.reporting.review.looking import looking_section, right_without_looking
 from open_r1.evaluation.reporting.review.origins import origins_section
 from open_r1.evaluation.reporting.review.power import power_section
 from open_r1.evaluation.reporting.review.unparsed import unparsed_section
@@ -100,9 +100,13 @@ def sections_of_runs(
 ) -> Iterable[Section]:
     """Tables of all runs first, then maps and matrices, what a reviewer asks, comparisons, and each run."""
     marks, folders = all_marks(scored), report_folders(scored)
-    ranking = ranking_section(scored, comparisons, changed)
+    unseen = right_without_looking(changed)
+    ranking = ranking_section(scored, comparisons, changed, unseen)
     names = {change.changed.name for change in changed}
-    runs = [run_section(run, folders[run.name], number < drawn_maps(len(scored))) for number, run in enumerate(scored)]
+    drawn = drawn_maps(len(scored))
+    runs = [
+        run_section(run, folders[run.name], number < drawn, unseen.get(run.name)) for number, run in enumerate(scored)
+    ]
     ordinary = [section for run, section in zip(scored, runs, strict=True) if run.name not in names]
     differences = [*_improvements(comparisons, alone, marks)]
     span = span_of([change.comparison.differences for change in changed])

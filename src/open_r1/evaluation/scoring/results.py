@@ -214,7 +214,7 @@ def read_results(path: str | os.PathLike) -> ResultFile:
     torn = False
     for number, line in enumerate(lines[1:], 2):
         try:
-            results.append(parse_result(line))
+            results.append(_parse_line(line))
         except (ValueError, TypeError) as error:
             torn = number == len(lines) and not ended
             if not torn:
@@ -226,6 +226,17 @@ def read_results(path: str | os.PathLike) -> ResultFile:
     if isinstance(limit, int):
         results = [_with_cut_off(result, limit) for result in results]
     return ResultFile(path, manifest, results, torn)
+
+
+def _parse_line(line: bytes) -> Result:
+    """The result of a line; if a process was killed while writing it and another wrote on, that of the other."""
+    start = line.rfind(b'{"id": ')
+    try:
+        return parse_result(line)
+    except (ValueError, TypeError):
+        if start <= 0:
+            raise
+        return parse_result(line[start:])
 
 
 def _with_cut_off(result: Result, limit: int) -> Result:

@@ -80,32 +80,51 @@ def share(members: Sequence[Look], values: Sequence[bool]) -> Estimate:
     return accuracy(values, [look.result.image for look in members])
 
 
-def looking_section(changes: Sequence[Change]) -> Section | None:
-    """A row per run and a map each: what is right without looking; None if no run hid the image."""
+def right_without_looking(changes: Sequence[Change]) -> dict[str, dict[Cell, Estimate]]:
+    """The share that is right without looking in every cell, by the name of each run that has views without the image.
+
+    Args:
+        changes: of all runs.
+    """
+    return {run.name: _shares_of(_by_cell(measured)) for run, _, measured in _measured(changes)}
+
+
+def _measured(changes: Sequence[Change]) -> list[tuple[Scored, list[Change], list[Look]]]:
+    """Each ordinary run with its views and the questions of which they tell whether it looks, if there are any."""
     of_runs: dict[str, list[Change]] = defaultdict(list)
     for change in changes:
         of_runs[change.ordinary.name].append(change)
+    runs = [(members[0].ordinary, members) for members in of_runs.values()]
+    return [(run, members, measured) for run, members in runs if (measured := looks(run, members))]
+
+
+def _by_cell(measured: Sequence[Look]) -> dict[Cell, list[Look]]:
+    by_cell: dict[Cell, list[Look]] = defaultdict(list)
+    for look in measured:
+        for cell in cells_of(look.result):
+            by_cell[cell].append(look)
+    return by_cell
+
+
+def _shares_of(by_cell: Mapping[Cell, Sequence[Look]]) -> dict[Cell, Estimate]:
+    return {cell: share(members, [look.right_without for look in members]) for cell, members in by_cell.items()}
+
+
+def looking_section(changes: Sequence[Change]) -> Section | None:
+    """A row per run and a map each: what is right without looking; None if no run hid the image."""
     rows, lines, figures, runs = [], [], {}, []
-    for number, members in enumerate(of_runs.values(), 1):
-        run = members[0].ordinary
-        measured = looks(run, members)
-        if not measured:
-            continue
+    for number, (run, members, measured) in enumerate(_measured(changes), 1):
         runs.append(run)
-        by_cell: dict[Cell, list[Look]] = defaultdict(list)
-        for look in measured:
-            for cell in cells_of(look.result):
-                by_cell[cell].append(look)
+        by_cell = _by_cell(measured)
         rows.append([run.name, *_texts(measured)])
         lines += [[run.name, *cell, *_values(cell_members)] for cell, cell_members in by_cell.items()]
         if not only_text(by_cell):
-            shares = {
-                cell: share(looks_of, [look.right_without for look in looks_of]) for cell, looks_of in by_cell.items()
-            }
             title = marked(f"Right without looking: {described(run)}", run.marks)
             hidden = " and ".join(change.what for change in members if _hides(change))
             note = f"right as usual and with {hidden}"
-            figures[f"right_without_looking_{number}"] = share_heatmap(shares, title, note, "right without looking (%)")
+            figures[f"right_without_looking_{number}"] = share_heatmap(
+                _shares_of(by_cell), title, note, "right without looking (%)"
+            )
     if not rows:
         return None
     marks = all_marks(runs)

@@ -1,9 +1,10 @@
 """The columns of the report's CSV files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from open_r1.evaluation.comparing.scored_runs import Scored
 from open_r1.evaluation.reporting.table_formats import csv_text, percent
+from open_r1.evaluation.scoring.statistics import Estimate
 from open_r1.evaluation.scoring.tallies import Average, Cell, Tally, mean
 from open_r1.grading.grader import Outcome
 
@@ -20,10 +21,13 @@ COLUMNS = (
     *("n", "pictures", "accuracy", "stderr", "low", "high", "chance", "blind_floor", "without_picture"),
     *("unseen_n", "unseen_accuracy", "unseen_stderr", "correct", "wrong", "unparsed", "unparsed_share", "unreadable"),
     *("samples", "pass_at_1", "pass_at_k", "cut_off_share", "above_blind_floor", "above_blind_floor_stderr"),
+    *("right_without_looking", "right_without_looking_stderr"),
 )
 
 
-def tally_values(tally: Tally, without_image: float | None = None) -> list[str]:
+def tally_values(
+    tally: Tally, without_image: float | None = None, without_looking: Estimate | None = None
+) -> list[str]:
     """The values of COLUMNS; accuracies in per cent, unknown ones blank."""
     estimate, unseen, k = tally.estimate, tally.unseen_estimate, tally.samples
     spread = [None] * 4 if estimate is None else [estimate.mean, estimate.stderr, estimate.low, estimate.high]
@@ -38,12 +42,31 @@ def tally_values(tally: Tally, without_image: float | None = None) -> list[str]:
         str(tally.unreadable),
         str(k),
         *map(percent, (tally.pass_at(1), tally.pass_at(k), tally.cut_off, *(tally.above_blind or (None, None)))),
+        *map(percent, (without_looking.mean, without_looking.stderr) if without_looking else (None, None)),
     ]
 
 
-def cells_csv(scored: Scored, head: list[str], named: Iterable[tuple[list[str], Cell]]) -> str:
-    """A CSV file with a line per cell: its names, under `head`, and COLUMNS."""
-    rows = [[*name, *tally_values(scored.table[cell], accuracy_without_image(scored, cell))] for name, cell in named]
+def cells_csv(
+    scored: Scored,
+    head: list[str],
+    named: Iterable[tuple[list[str], Cell]],
+    without_looking: Mapping[Cell, Estimate] | None = None,
+) -> str:
+    """A CSV file with a line per cell: its names, under `head`, and COLUMNS.
+
+    Args:
+        scored: the run.
+        head: of the names.
+        named: the names and the cell of each line.
+        without_looking: the share that is right without looking, by cell.
+    """
+    rows = [
+        [
+            *name,
+            *tally_values(scored.table[cell], accuracy_without_image(scored, cell), (without_looking or {}).get(cell)),
+        ]
+        for name, cell in named
+    ]
     return csv_text([*head, *COLUMNS], rows)
 
 

@@ -65,7 +65,24 @@ def report_title(scored: Sequence[Scored]) -> str:
 
 def _count(runs: Sequence[Scored]) -> str:
     counts = sorted({run.table[ALL, ALL].n if run.table else 0 for run in runs})
-    return f"{counts[0]:,} questions" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} questions"
+    count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    if not any(run.file.missing for run in runs):
+        return f"{count} questions"
+    totals = sorted({_asked(run) for run in runs})
+    return f"{count} of {totals[-1]:,} questions so far"
+
+
+def _asked(run: Scored) -> int:
+    """How many questions the run will have answered in the end."""
+    return run.file.missing + len(run.file.results) + len(run.file.free)
+
+
+def so_far(scored: Sequence[Scored]) -> list[str]:
+    """A sentence about the runs that are not finished, with how much of each is there; none if all are."""
+    parts = [f"{run.name} {_asked(run) - run.file.missing:,} of {_asked(run):,}" for run in scored if run.file.missing]
+    if not parts:
+        return []
+    return [f"Not finished, all numbers are of the questions answered so far: {'; '.join(parts)} questions."]
 
 
 def _date(runs: Sequence[Scored]) -> list[str]:

@@ -23,18 +23,24 @@ from open_r1.evaluation.reporting.sections.headline import (
     ranked,
     ranking_chart,
     report_title,
+    so_far,
 )
 from open_r1.evaluation.reporting.sections.section import Section, marked, warned
 from open_r1.evaluation.reporting.sections.single_run import LENIENT_ACCURACY, UNKNOWN, cut_off, question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points, with_error
 from open_r1.evaluation.scoring.statistics import Difference, Estimate
-from open_r1.evaluation.scoring.tallies import ALL, Average, averages, only_text
+from open_r1.evaluation.scoring.tallies import ALL, Average, Cell, averages, only_text
 
+WithoutLooking = Mapping[str, Mapping[Cell, Estimate]]
+NOT_LOOKING = "not looking"
 MEANS = ("modalities", "tasks", "sources", "sets")
 
 
 def ranking_section(
-    scored: Sequence[Scored], comparisons: Sequence[Comparison], changes: Sequence[Change] = ()
+    scored: Sequence[Scored],
+    comparisons: Sequence[Comparison],
+    changes: Sequence[Change] = (),
+    without_looking: WithoutLooking | None = None,
 ) -> Section:
     """The beginning of a report: one sentence, one chart, and a row per run with its floors and paired difference.
 
@@ -42,7 +48,9 @@ def ranking_section(
         scored: all runs, including the references.
         comparisons: of each run the first one is shown.
         changes: the runs to which something else was shown, which have a table of their own.
+        without_looking: by run and cell the share that is right without looking, where it is known.
     """
+    without_looking = without_looking or {}
     changed = {change.changed.name for change in changes}
     ordinary = sorted((run for run in scored if run.name not in changed), key=lambda run: not run.is_reference)
     groups = by_questions(ordinary)
@@ -51,7 +59,7 @@ def ranking_section(
     marks = all_marks(scored)
     section = Section(marked("Runs", marks), warned(marks))
     compared_runs = {comparison.second.name: comparison for comparison in reversed(comparisons)}
-    section.texts = headline(groups, compared_runs)
+    section.texts = [*so_far(scored), *headline(groups, compared_runs)]
     charted = max(groups, key=len)
     if len(charted) > 1 or only_text(charted[0].table):
         title = described(charted[0]) if len(charted) == 1 else report_title(charted).removeprefix("Accuracy of ")
@@ -65,9 +73,9 @@ def ranking_section(
             title = f"{len(runs)} runs on different questions" if len(runs) > 1 else f"1 run on {named_sets(runs[0])}"
         compared = {run.name: compared_runs[run.name] for run in runs if run.name in compared_runs}
         p_holm = dict(zip(compared, corrected([_overall(comparison) for comparison in compared.values()]), strict=True))
-        section.sheets.append(_sheet(runs, compared, p_holm, title, runs is apart))
+        section.sheets.append(_sheet(runs, compared, p_holm, title, runs is apart, without_looking))
         section.sheets += [] if runs is apart else _by_label(runs)
-        rows += [_csv_row(run, compared.get(run.name), p_holm) for run in runs]
+        rows += [_csv_row(run, compared.get(run.name), p_holm, without_looking.get(run.name)) for run in runs]
     if changes:
         section.sheets.insert(1, _changes_sheet(changes))
         p_holm = _p_of_changes(changes)
@@ -112,6 +120,7 @@ def _sheet(
     p_holm: Mapping[str, float | None],
     title: str,
     with_labels: bool,
+    without_looking: WithoutLooking,
 ) -> Sheet:
     """The table of some runs, the most accurate first.
 
@@ -121,6 +130,7 @@ def _sheet(
         p_holm: the adjusted p of each of these.
         title: of the table.
         with_labels: whether it shows the means over modalities and tasks, which otherwise have tables of their own.
+        without_looking: by run and cell the share that is right without looking.
     """
     marks = all_marks(runs)
     runs = ranked(runs)
@@ -128,13 +138,16 @@ def _sheet(
     shown_means = MEANS if with_labels else MEANS[2:]
     over = [name for name in shown_means if any(name in means[run.name] for run in runs)]
     baselines = dict.fromkeys(comparison.first.name for comparison in compared.values())
-    head = ["run", LENIENT_ACCURACY if LENIENT in marks else "accuracy", "95 % interval", "questions"]
+    head = ["run", LENIENT_ACCURACY if LENIENT in marks else "accuracy", "95 % interval", "n"]
     if compared:
         head += [f"minus {next(iter(baselines))}" if len(baselines) == 1 else "minus", "95 % interval", "p"]
         head += ["p (Holm)"] * (len(compared) > 1)
     numbers = {name: {len(of_run[name].cells) for of_run in means.values() if name in of_run} for name in over}
     head += [" ".join(["mean over", *map(str, n if len(n) == 1 else ()), name]) for name, n in numbers.items()]
-    head += ["guessing", "blind floor", "above it", "without image", "unparsed", "cut off"]
+    looked = any(run.name in without_looking for run in runs)
+    # With one column more the heads of others are shorter, so that the table fits a page of 1,400 pixels.
+    floors = ["blind", "above it", "no image", NOT_LOOKING] if looked else ["blind floor", "above it", "without image"]
+    head += ["guessing", *floors, "unparsed", "cut off"]
     rows = []
     for run in runs:
         tally = run.table[ALL, ALL]
@@ -147,9 +160,17 @@ def _sheet(
             percent(tally.blind, 1),
             points(*tally.above_blind) if tally.above_blind else "",
         ]
-        row += [percent(accuracy_without_image(run, (ALL, ALL)), 1), percent(tally.unparsed, 1), cut_off([tally])]
+        unseen = without_looking.get(run.name, {}).get((ALL, ALL))
+        row.append(percent(accuracy_without_image(run, (ALL, ALL)), 1))
+        row += [with_error(unseen.mean, unseen.stderr) if unseen else ""] * looked
+        row += [percent(tally.unparsed, 1), cut_off([tally])]
         rows.append([value or BLANK for value in row])
     notes = _notes(runs, bool(over), rows)
+    if looked:
+        notes.append(
+            "Blind: the blind floor. No image: accuracy without the image. "
+            f"{NOT_LOOKING.capitalize()}: right as usual and in every run that was not shown the image."
+        )
     if compared:
         holm = f"; {HOLM_STAR} also after Holm's correction for the rows" if len(compared) > 1 else ""
         notes.append(f"{STAR} The 95 % interval excludes zero{holm}.")
@@ -231,10 +252,16 @@ _OF_MEANS = tuple(f"{statistic}_{name}" for name in MEANS for statistic in ("num
 _OF_DIFFERENCE = ("minus", *(name if name == "difference" else f"difference_{name}" for name in DIFFERENCE_COLUMNS))
 
 
-def _csv_row(run: Scored, comparison: Comparison | None, p_holm: Mapping[str, float | None]) -> list[str]:
+def _csv_row(
+    run: Scored,
+    comparison: Comparison | None,
+    p_holm: Mapping[str, float | None],
+    without_looking: Mapping[Cell, Estimate] | None = None,
+) -> list[str]:
     means = _means(run)
     without_image = accuracy_without_image(run, (ALL, ALL))
-    values = [run.name, " ".join(set_names(run.files)), *tally_values(run.table[ALL, ALL], without_image)]
+    unseen = (without_looking or {}).get((ALL, ALL))
+    values = [run.name, " ".join(set_names(run.files)), *tally_values(run.table[ALL, ALL], without_image, unseen)]
     for name in MEANS:
         average = means.get(name)
         values += (

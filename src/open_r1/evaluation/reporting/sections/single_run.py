@@ -1,6 +1,6 @@
 """The section of one run: its tables, heatmap, CSV files and warnings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Marks, Scored
@@ -9,7 +9,7 @@ from open_r1.evaluation.reporting.sections.csv_columns import accuracy_without_i
 from open_r1.evaluation.reporting.sections.headline import described
 from open_r1.evaluation.reporting.sections.section import NOT_DRAWN, Section, marked, warned
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, percent, with_error
-from open_r1.evaluation.scoring.statistics import mean_of_means
+from open_r1.evaluation.scoring.statistics import Estimate, mean_of_means
 from open_r1.evaluation.scoring.tallies import (
     ALL,
     SET,
@@ -29,13 +29,16 @@ from open_r1.evaluation.scoring.tallies import (
 )
 
 
-def run_section(scored: Scored, folder: str, has_map: bool = True) -> Section:
+def run_section(
+    scored: Scored, folder: str, has_map: bool = True, without_looking: Mapping[Cell, Estimate] | None = None
+) -> Section:
     """Accuracy of one run with floors, intervals and shares.
 
     Args:
         scored: the run.
         folder: where its files go in the report.
         has_map: whether its heatmap is drawn; otherwise the section says that it is not.
+        without_looking: the share that is right without looking, by cell; for the CSV files.
     """
     table, title = scored.table, marked(scored.name, scored.marks)
     means = averages(table)
@@ -44,7 +47,10 @@ def run_section(scored: Scored, folder: str, has_map: bool = True) -> Section:
     section.sheets = [_run_sheet(scored, grouping) for grouping in groupings]
     section.files = {
         f"{folder}by_{grouping.name}.csv": cells_csv(
-            scored, [grouping.name], [([name], cell) for name, cell in [*grouping.cells, (ALL, (ALL, ALL))]]
+            scored,
+            [grouping.name],
+            [([name], cell) for name, cell in [*grouping.cells, (ALL, (ALL, ALL))]],
+            without_looking,
         )
         for grouping in groupings
     }
@@ -59,7 +65,8 @@ def run_section(scored: Scored, folder: str, has_map: bool = True) -> Section:
     else:
         section.texts.append(NOT_DRAWN)
     named_cells = [(list(cell), cell) for cell in grid(table)]
-    section.files[f"{folder}by_modality_and_task.csv"] = cells_csv(scored, ["modality", "task"], named_cells)
+    leaf = f"{folder}by_modality_and_task.csv"
+    section.files[leaf] = cells_csv(scored, ["modality", "task"], named_cells, without_looking)
     return section
 
 
