@@ -311,5 +311,5 @@ def _clock_note(number: str) -> str:
         return ""
     return (
         f"note: this job began {seconds:,.0f} s after its start by the controller's clock; if the clocks of the nodes "
-        "differ, have them synchronised: results do not depend on it, but SLURM refuses more than 5 minutes\n"
+        "differ, have them synchronised; nothing was lost, and results do not depend on it\n"
     )
