@@ -72,7 +72,13 @@ def test_a_disturbed_study_ends_as_a_local_one(
     cluster.ask("scontrol", "update", f"jobid={cluster.jobs()[mri][1]}", "timelimit=unlimited")
     cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
     wait_for(lambda: begun(xray), 900)
-    stop_softly(cluster, xray, log_of, held, lambda _: cluster.ask("sbatch", "-purgent", "-N2", "--wrap=true"))
+    stop_softly(
+        cluster,
+        xray,
+        log_of,
+        held,
+        lambda _: cluster.ask("sbatch", "-purgent", "-N2", "--output=/dev/null", "--wrap=true"),
+    )
 
     output = run([*slurm, "--follow"])
     assert "16 of 16 cells are complete; report: " in output
