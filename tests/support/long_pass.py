@@ -18,7 +18,7 @@ from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
-from open_r1.training.grpo.trial_pass import try_pass
+from open_r1.training.setup.trial_pass import try_pass
 from open_r1_testbed.tiny_models import SPECIAL_TOKENS, Shape, build_model, build_tiny_checkpoint
 
 MIB = 2**20

@@ -13,6 +13,7 @@ from open_r1.rewards.accuracy import accuracy_reward, medical_accuracy_reward
 from open_r1.rewards.answers import closed_reward, exact_reward, rouge_l_reward, token_f1_reward
 from open_r1.rewards.custom import is_custom, load_custom
 from open_r1.rewards.judged import judge_reward
+from open_r1.rewards.looking import looking_reward
 from open_r1.rewards.settings import Reward, RewardSettings, completion_text
 from open_r1.rewards.shaping import cosine_reward, reasoning_steps_reward, repetition_reward
 from open_r1.rewards.tags import format_reward, soft_format_reward, strict_format_reward, tag_count_reward
@@ -22,6 +23,7 @@ from open_r1.vocabulary.modes import Mode
 REWARDS: dict[str, Callable[[Mode, RewardSettings, int | None], Reward]] = {
     "accuracy": lambda mode, settings, longest: accuracy_reward,
     "format": lambda mode, settings, longest: format_reward(mode),
+    "looking": lambda mode, settings, longest: looking_reward,
     "medical_accuracy": lambda mode, settings, longest: medical_accuracy_reward,
     "soft_format": lambda mode, settings, longest: soft_format_reward(mode),
     "strict_format": lambda mode, settings, longest: strict_format_reward(mode),

@@ -1,7 +1,8 @@
 """GRPO from flags to a saved checkpoint: load questions, rewards and model, build the trainer and run it."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -17,6 +18,7 @@ from open_r1.rewards.registry import rewards_for
 from open_r1.training.command_line.arguments import VQAArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
 from open_r1.training.command_line.parsing import parse
+from open_r1.training.grpo.blind_answers import BlindAnswers
 from open_r1.training.grpo.options import shared_prefix_line
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.memory.at_start import plan_at_start
@@ -70,6 +72,7 @@ def _train_grpo(
     if script.base is not None:
         name_base(model_source(base), script.base)
     processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
+    blind_answers = prepare_looking(script, training, processor, mode, say)
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
@@ -103,6 +106,7 @@ def _train_grpo(
             publish_completions=script.log_completions_publicly,
         )
     trainer.vision_learning_rate = script.vision_learning_rate
+    trainer.blind_answers = blind_answers
     require_one_kind(report["pictures"], trainer)
     require_trainable(trainer.model)
     search_only_where_weights_are_unused(trainer, report["pictures"], search)
@@ -116,6 +120,21 @@ def _train_grpo(
     say(shared_prefix_line(trainer))
     say(f"what trains:\n{trainable_table(trainer.model)}")
     return run_training(trainer, run_record_of(mode, script, training, model_config, report), checkpoint)
+
+
+def prepare_looking(
+    script: VQAArguments, training: GRPOTrainingConfig, processor: Any, mode: Mode, say: Callable[[str], object]
+) -> BlindAnswers | None:
+    """What the reward `looking` needs; None without that reward.
+
+    Raises:
+        UserError: another flag takes its meaning away.
+    """
+    if "looking" not in script.reward_funcs:
+        return None
+    if note := training.keep_sizes_of_rewards("looking"):
+        say(note)
+    return BlindAnswers(processor, mode, cast(dict[str, Any] | None, training.chat_template_kwargs))
 
 
 def require_one_kind(images: str, trainer: SharedPrefixGRPOTrainer) -> None:

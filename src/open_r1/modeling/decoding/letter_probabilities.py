@@ -83,21 +83,25 @@ def read_letters(logits: torch.Tensor, deciding: Sequence[dict[str, int]]) -> li
 
 
 @torch.no_grad()
-def letters_after(model: Any, contexts: Sequence[LetterTokens], pad_id: int) -> list[LetterProbabilities]:
+def letters_after(
+    model: Any, contexts: Sequence[LetterTokens], pad_id: int, unwrapped: Any = None
+) -> list[LetterProbabilities]:
     """The distribution of the letter after texts without images, in one forward pass.
 
     Args:
-        model: with its LM head.
+        model: with its LM head; may be wrapped, as by FSDP.
         contexts: at least one.
         pad_id: token that fills the shorter ones up, on the left.
+        unwrapped: the model itself, if `model` is wrapped.
     """
-    device = model.get_input_embeddings().weight.device
+    unwrapped = model if unwrapped is None else unwrapped
+    device = unwrapped.get_input_embeddings().weight.device
     lengths = [len(context.context) for context in contexts]
     width = max(lengths)
     ids = torch.tensor([[pad_id] * (width - len(c.context)) + c.context for c in contexts])
     mask = (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()
     prompts = PromptBatch(upload(ids, device), upload(mask, device), [0] * len(contexts), {}, lengths)
-    positions, _ = prompt_positions(model, prompts)
+    positions, _ = prompt_positions(unwrapped, prompts)
     outputs = model(
         input_ids=prompts.ids,
         attention_mask=prompts.mask,

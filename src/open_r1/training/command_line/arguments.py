@@ -15,6 +15,7 @@ from open_r1.vocabulary.modes import Mode
 
 OVERLONG = ("drop", "refuse")
 TOWERS = ("language", "vision", "both")
+SCALES = ("group", "batch", "none")
 TRAINED_MODES = tuple(mode for mode in Mode if mode.is_trained)
 
 
@@ -277,6 +278,14 @@ class GRPODefaults:
     )
     loss_type: str = field(default="grpo", metadata={"help": "Loss; grpo averages over each sequence."})
     num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
+    scale_rewards: str | None = field(
+        default=None,
+        metadata={
+            "help": "Standard deviation by which advantages are divided: of the group, the batch, or none (default: "
+            "group; none with the reward looking).",
+            "metavar": one_of(SCALES),
+        },
+    )
     max_completion_length: int | None = field(default=256, metadata={"help": "Longest completion in tokens."})
     # TRL's field is `bool | None`, for which a bare `--bf16`, as in the published commands, is an error.
     bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision; the weights stay float32."})

@@ -29,7 +29,7 @@ THEMES: dict[str, tuple[str, ...]] = {
         *("num_generations", "max_completion_length", "temperature", "reward_funcs", "reward_weights"),
         *("cosine_max_len", "cosine_max_value_correct", "cosine_min_value_correct", "cosine_min_value_wrong"),
         *("cosine_max_value_wrong", "repetition_n_grams", "repetition_max_penalty", "judge", "judge_cache"),
-        "resample_dead_groups",
+        *("resample_dead_groups", "scale_rewards"),
     ),
     "optimization": (
         *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from trl import GRPOConfig
 
+from open_r1.common.errors import UserError
 from open_r1.common.redaction import known_secrets, redacted
 from open_r1.modeling.sharding import open_process_group, shard_on_cpu
 from open_r1.training.command_line.arguments import GRPODefaults
@@ -38,6 +39,8 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
         GRPODefaults.__post_init__(self)
         refuse_unsupported(vars(self))
         self.notes: list[str] = []
+        self._scales_by_default = self.scale_rewards is None
+        self.scale_rewards = self.scale_rewards or "group"
         self.fit_to_hardware()
         group = int(self.num_generations or 0)
         self.prompts_per_device = self.per_device_train_batch_size
@@ -59,6 +62,28 @@ class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
         self.use_cpu, self.bf16, self.fp16, self.dataloader_pin_memory = True, False, False, False
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             open_process_group(timedelta(seconds=self.ddp_timeout), bool(self.deepspeed))
+
+    def keep_sizes_of_rewards(self, reward: str) -> str | None:
+        """Do not divide advantages by the standard deviation of the group, which takes the size of a reward away.
+
+        Args:
+            reward: the name of one whose size matters.
+
+        Returns:
+            A line to print, if this changes what is done without `--scale_rewards`.
+
+        Raises:
+            UserError: `--scale_rewards group` was given.
+        """
+        if self.scale_rewards != "group":
+            return None
+        if not self._scales_by_default:
+            raise UserError(
+                f"--scale_rewards group takes the size of the reward {reward} away: whatever right answers earn, they "
+                "are as many standard deviations of their group above wrong ones. Give none or batch, or leave it out"
+            )
+        self.scale_rewards = "none"
+        return f"--scale_rewards none: the reward {reward} acts by its size (default with it)"
 
     @property
     def prompts_per_step(self) -> int:

@@ -20,6 +20,7 @@ from open_r1.modeling.packed_rows import use_small_tiles_without_gpu
 from open_r1.modeling.prompt_batch import PromptBatch, completion_lengths, inner_model
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.modeling.sharding import weights_are_sharded
+from open_r1.training.grpo.blind_answers import BlindAnswers
 from open_r1.training.grpo.groups import ScoredGroups, Values
 from open_r1.training.grpo.image_feed import ImageFeed, ImageKeys, OpenImages, encode_image, without_images
 from open_r1.training.grpo.micro_batches import backward_only, divide, loss_weights, merge_metrics, token_shares, trim
@@ -30,6 +31,7 @@ from open_r1.training.grpo.rollout import GroupSampler
 from open_r1.training.grpo.step_meter import StepMeter, peak_flops
 from open_r1.training.grpo.verification import (
     active_dropout,
+    can_verify,
     evaluating,
     require_agreement,
     stock_rows,
@@ -74,6 +76,7 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
     num_generations_eval: int
     accelerator: Any
     train_dataset: Any
+    blind_answers: BlindAnswers | None = None  # for rewards that need to know them
 
     def __init__(
         self,
@@ -274,6 +277,9 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
         with self.meter.phase("reward"):
+            if self.blind_answers is not None:
+                group, model = self._group_size, self.model
+                inputs = self.blind_answers.add_to(inputs, completions, group, model, self.accelerator)
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             self.rewards_guard.require_sound(self.accelerator.device)
         if self._pass is not None:
@@ -419,18 +425,10 @@ class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
             touch_vision=self._vision_is_shared,
         )
         self.meter.count_pass(self.accelerator.unwrap_model(self.model), prompts, mask)
-        if self._verify_next and torch.is_grad_enabled() and self._can_verify(prompts):
+        if self._verify_next and torch.is_grad_enabled() and can_verify(prompts, self._reduce):
             self._verify_next = False
             self._verify(model, prompts.slice(0, 1), completions[0], mask[0], log_probs[:group])
         return *current.spread_scores(log_probs, entropies, mask), None
-
-    def _can_verify(self, prompts: PromptBatch) -> bool:
-        """With sharded weights only if the first prompts of all processes have images or none has: stock TRL calls the
-        vision tower for images only, and the other processes would wait for a process that does not call it."""
-        if not weights_are_sharded():
-            return True
-        with_images = float(prompts.images_per_prompt[0] > 0)
-        return self._reduce(with_images, "mean") in (0.0, 1.0)
 
     def _verify(
         self, model: Any, prompt: PromptBatch, completions: torch.Tensor, mask: torch.Tensor, ours: torch.Tensor

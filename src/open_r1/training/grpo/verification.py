@@ -6,7 +6,7 @@ computes attention through transformers' interface or with that mask. Most causa
 positions otherwise, or attend in their own way. The first group of a run is then compared on the model itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from open_r1.modeling.family_probe import (
 from open_r1.modeling.packed_rows import pack
 from open_r1.modeling.prompt_batch import PromptBatch, inner_model, prompt_positions
 from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
-from open_r1.modeling.sharding import unsharded_loading
+from open_r1.modeling.sharding import unsharded_loading, weights_are_sharded
 
 # Limits of the mean difference of log-probabilities. Observed on tiny models: 3e-7 in float32, 2.4e-3 in bfloat16.
 # Large models round more; a real error (wrong image or position, a leak between segments) exceeds these limits.
@@ -57,6 +57,22 @@ def stock_rows(
         images["mm_token_type_ids"] = torch.cat([token_types, token_types.new_zeros(group, length)], dim=1)
         images["num_images"] = prompt.images_per_prompt * group
     return rows, rows_mask, images
+
+
+def can_verify(prompts: PromptBatch, reduce: Callable[[float, str], float]) -> bool:
+    """Whether stock TRL's rows can be computed for the first prompt of each process.
+
+    Stock TRL calls the vision tower for images only. With sharded weights other processes would wait for one that does
+    not call it, so that either all first prompts have images or none has.
+
+    Args:
+        prompts: those of this process.
+        reduce: of a number over all processes, by the name of the reduction.
+    """
+    if not weights_are_sharded():
+        return True
+    with_images = float(prompts.images_per_prompt[0] > 0)
+    return reduce(with_images, "mean") in (0.0, 1.0)
 
 
 def require_agreement(ours: torch.Tensor, stock: torch.Tensor, mask: torch.Tensor, half_precision: bool) -> str:

@@ -10,8 +10,8 @@ from transformers import TrainerCallback
 
 from open_r1.common.durations import duration
 from open_r1.common.errors import UserError
-from open_r1.training.grpo.trial_pass import try_pass
 from open_r1.training.memory.room_to_come import bytes_to_come, room_taken
+from open_r1.training.setup.trial_pass import try_pass
 
 GIB = 2**30
 WARM_UP, TIMED = 1, 3  # optimizer steps: the first pays for compilation and caches
