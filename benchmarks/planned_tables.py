@@ -25,7 +25,7 @@ from open_r1.training.command_line.flags import read_training_flags
 from open_r1.training.memory.activations import Batch
 from open_r1.training.memory.cards import CARDS, SOLD_AS, Card
 from open_r1.training.memory.flags_of_run import run_of
-from open_r1.training.memory.model_size import ModelSize, model_size
+from open_r1.training.memory.model_size import ModelSize, VisionSize, model_size
 from open_r1.training.memory.plan import CONTEXT, Division, Method, Plan, Run, planned
 from open_r1.training.memory.plan_text import verdict
 from open_r1.training.memory.ways import fits, with_optimizer
@@ -171,7 +171,7 @@ def step_seconds(command: Command, card: Card) -> float:
     run = plan.run
     size, group, length = run.size, run.batch.group, command.completion_tokens
     prompts = run.batch.prompts * run.sampled_at_once
-    patches = 0 if size.vision is None else command.image_tokens * size.vision.patches_per_token
+    patches = command.image_tokens * size.vision.patches_per_token if isinstance(size.vision, VisionSize) else 0
     tokens = command.prompt_tokens - 1 + group * length
     training = (8 if run.checkpointing else 6) + (2 if run.has_reference else 0)
     flops = pass_flops(size, tokens, group * length, patches, training)

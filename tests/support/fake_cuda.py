@@ -59,7 +59,6 @@ _SIZED_BY_VALUES = {
     "unique_consecutive",
     "_unique",
     "bincount",
-    "masked_scatter_backward",
 }
 # In place of a large tensor they write a small one: which argument says how much.
 _WRITES_ARGUMENT = {"index_copy_": 3, "index_put_": 2, "scatter_": 3, "index_add_": 3}
@@ -134,6 +133,10 @@ class FakeGpu(TorchDispatchMode):
             if on_gpu:
                 self.cost.syncs[name] += 1
             out = self._sized_by_values(func, args, kwargs, tensors[0].device)
+        elif name == "masked_scatter_backward":  # selects by a mask, and then has the size that it is given
+            self.cost.syncs[name] += 1
+            with self.fake:
+                out = torch.empty(args[2], dtype=args[0].dtype, device=args[0].device)
         else:
             if name in ("index", "index_put", "index_put_"):
                 args = self._without_masks(args)

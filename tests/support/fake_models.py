@@ -1,18 +1,22 @@
 """Models of published sizes on a fake GPU, and passes through them by the product's own functions."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from fake_cuda import DEVICE
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from trl.trainer.utils import add_fused_lm_head
 
 from open_r1.modeling.prompt_batch import PromptBatch, upload
 from open_r1.modeling.segment_attention import prepare_model
 from open_r1.training.grpo.packed_scoring import score_groups
+from open_r1.training.setup.trainable_parts import lora_targets
 
 _TEXT = {
     "rms_norm_eps": 1e-6,
@@ -160,3 +164,22 @@ def packed_log_probs(
         FakeAccelerator(bf16), model, prompts, completions, torch.ones_like(completions), len(prompts.ids), False, False
     )
     return log_probs
+
+
+@contextmanager
+def no_tiles() -> Iterator[None]:
+    """TRL's head writes over its tiles, as its Triton kernels do."""
+    with (
+        patch("trl.kernels.chunked_logprob._forward_tile", lambda *_, **__: None),
+        patch("trl.kernels.chunked_logprob._backward_tile", lambda *_, **__: None),
+    ):
+        yield
+
+
+def with_adapters(model: Any) -> Any:
+    """LoRA as `--use_peft` has it; PEFT moves modules between devices, which fake tensors cannot."""
+    settings = LoraConfig(r=16, lora_dropout=0.05, target_modules=lora_targets(model, "language"))
+    move = "peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer"
+    stays = patch("torch.nn.Module.to", lambda module, *_, **__: module)
+    with stays, patch(move, lambda *_, **__: None), DEVICE:
+        return get_peft_model(model, settings, autocast_adapter_dtype=False).train()

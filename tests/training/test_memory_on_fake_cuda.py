@@ -10,15 +10,14 @@ from unittest.mock import patch
 import pytest
 import torch
 from fake_cuda import DEVICE, GIB, backward, fake_gpu
-from fake_models import GRID, fake_model, fake_prompts, packed_log_probs
-from peft import LoraConfig, get_peft_model
+from fake_models import GRID, fake_model, fake_prompts, no_tiles, packed_log_probs, with_adapters
 from published_configs import PUBLISHED, published_config
 
 from open_r1.training.memory.activations import Batch, Numbers, Trained, copied_bytes, training_pass
 from open_r1.training.memory.half_reference import store_in_half
 from open_r1.training.memory.model_size import model_size
 from open_r1.training.memory.plan import BY_MASK_UP_TO, Run, planned
-from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_targets
+from open_r1.training.setup.trainable_parts import freeze_vision_tower
 
 TEXT = 114
 """Tokens of a prompt beside its image; with the image of 196 tokens a prompt has 310, as OmniMedVQA's have."""
@@ -28,12 +27,7 @@ BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 @contextmanager
 def gpu_like_a_gpu() -> Iterator[Any]:
     """A fake GPU on which TRL's head writes over its tiles, as its Triton kernels do, and numbers compare equal."""
-    with (
-        fake_gpu() as gpu,
-        patch("trl.kernels.chunked_logprob._forward_tile", lambda *_, **__: None),
-        patch("trl.kernels.chunked_logprob._backward_tile", lambda *_, **__: None),
-        patch("torch.equal", lambda *_: True),
-    ):
+    with fake_gpu() as gpu, no_tiles(), patch("torch.equal", lambda *_: True):
         yield gpu
 
 
@@ -119,15 +113,6 @@ def test_a_pass_of_a_few_layers_holds_what_was_counted(
     difference = counted.total / held - 1
     print(f"{name} {numbers} {batch} {how}: {held / GIB:.3f} GiB held, {counted.total / GIB:.3f} ({difference:+.1%})")
     assert abs(difference) < 0.05  # seen: -1.0 % to +3.2 %
-
-
-def with_adapters(model: Any) -> Any:
-    """LoRA as `--use_peft` has it; PEFT moves modules between devices, which fake tensors cannot."""
-    settings = LoraConfig(r=16, lora_dropout=0.05, target_modules=lora_targets(model, "language"))
-    move = "peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer"
-    stays = patch("torch.nn.Module.to", lambda module, *_, **__: module)
-    with stays, patch(move, lambda *_, **__: None), DEVICE:
-        return get_peft_model(model, settings, autocast_adapter_dtype=False).train()
 
 
 PARTS = {

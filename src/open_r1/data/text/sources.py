@@ -1,6 +1,6 @@
 """Readers of the published text question sets.
 
-MedQA, MedXpertQA, MedMCQA, PubMedQA, MMLU-medical, MMLU-Pro medical, GPQA and HuatuoGPT-o1's evaluation file. An
+MedQA, MedXpertQA, MedMCQA, PubMedQA, MMLU-medical, MMLU-Pro medical, GPQA, HuatuoGPT-o1's evaluation file and m23k. An
 unusable row becomes a `Dropped` with its reason; a row of another subject is skipped and counted.
 """
 
@@ -245,6 +245,30 @@ def huatuo_file(row: Row) -> TextQuestion:
     return make_question(text_of(row, "question"), list(options.values()), gold, source, None, row.get("id"))
 
 
+_LINE = re.compile(r"(?:^|\n)([A-Z])\. ")
+
+
+def m23k(row: Row) -> TextQuestion:
+    """MedVLThinker's text questions: prompt (the question, then each option as `A. text` on a line), answer_idx (from
+    0), answer_letter, answer_string."""
+    prompt = text_of(row, "prompt")
+    marks = list(_LINE.finditer(prompt))
+    if not marks:
+        raise RowError("no-options", "no line of the prompt begins with 'A. '")
+    if [mark[1] for mark in marks] != list(LETTERS[: len(marks)]):
+        raise RowError("ambiguous-options", f"the options cannot be told apart: {' '.join(mark[1] for mark in marks)}")
+    ends = [*(mark.start() for mark in marks[1:]), len(prompt)]
+    texts = [prompt[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    options = dict(zip(LETTERS, texts, strict=False))
+    gold = gold_index(text_of(row, "answer_letter"), options)
+    number, answer = row.get("answer_idx"), optional_text(row, "answer_string")
+    if number not in (None, gold) or (answer is not None and not names_gold(answer, gold, options)):
+        raise RowError(
+            "answer-contradicts", f"answer_letter names {texts[gold]!r:.60}, the others {number}, {answer!r:.60}"
+        )
+    return make_question(prompt[: marks[0].start()], texts, gold, "m23k", optional_text(row, "source"), row.get("id"))
+
+
 READERS: dict[str, Callable[[int], Reader]] = {
     "medqa": lambda seed: medqa,
     "medxpertqa": lambda seed: choices("MedXpertQA"),
@@ -253,9 +277,10 @@ READERS: dict[str, Callable[[int], Reader]] = {
     "mmlu_pro_medical": lambda seed: mmlu_pro_medical,
     "gpqa": gpqa,
     "huatuo": lambda seed: huatuo_file,
+    "m23k": lambda seed: m23k,
 }
 """Name on the command line -> function that makes the reader for a seed. MedMCQA's reader depends on the whole file."""
-SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo")
+SETS = ("medqa", "medmcqa", "medxpertqa", "pubmedqa", "mmlu_medical", "mmlu_pro_medical", "gpqa", "huatuo", "m23k")
 
 _EVALUATION_FORM = {
     "medqa": ("answer_idx", "MedQA"),

@@ -133,7 +133,7 @@ def training_pass(
         masked: whether packed rows attend under one mask, not segment by segment.
     """
     language, vision = size.language, size.vision
-    if vision is None or not (vision.is_fed and trained.vision and batch.seen):
+    if not (isinstance(vision, VisionSize) and trained.vision and batch.seen):
         vision = None
     patches = 0 if vision is None else batch.seen * vision.patches_per_token
     mask = batch.rows * batch.row**2 * numbers.product if masked else 0
@@ -170,10 +170,10 @@ def training_pass(
 
 def copied_bytes(size: ModelSize, batch: Batch, numbers: Numbers) -> int:
     """Of the copies that products are made from: those of float32 matrices, and those with a width of more zeros."""
-    vision = size.vision if size.vision is not None and size.vision.is_fed and batch.seen else None
+    vision = size.vision if batch.seen else None
     if numbers is Numbers.AUTOCAST:
         return 2 * (size.language.matrices + (0 if vision is None else vision.block_matrices + vision.other_matrices))
-    if numbers is Numbers.WHOLE or vision is None or vision.mlp % 8 == 0:
+    if numbers is Numbers.WHOLE or not isinstance(vision, VisionSize) or vision.mlp % 8 == 0:
         return 0
     return 2 * vision.layers * (3 if vision.gated else 2) * vision.width * vision.mlp
 

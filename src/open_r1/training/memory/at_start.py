@@ -45,29 +45,27 @@ def plan_at_start(
     card = this_card(training) if card is None else card
     if card is None:
         return bool(script.shard_optimizer)
-    try:
-        size = size_of(str(model_config.model_name_or_path))
-        if images and size.vision is not None and not size.vision.is_fed:
-            raise NoSize(f"what the vision tower of a {size.family} holds while it computes is not known here")
-    except NoSize as error:
-        say(f"no memory plan: {error}")
-        return bool(script.shard_optimizer)
     values = vars(training) | vars(model_config) | vars(script)
     supervised = not hasattr(training, "prompts_per_device")
     if not supervised:
         values["per_device_train_batch_size"] = training.prompts_per_device
-    run = run_of(
-        values,
-        size,
-        training.world_size,
-        supervised=supervised,
-        prompt_tokens=max(lengths),
-        images=images,
-    )
     can_divide = str(getattr(training.optim, "value", training.optim)) in DIVISIBLE
-    run = with_optimizer(run, card, script.shard_optimizer, can_divide)
+    try:
+        size = size_of(str(model_config.model_name_or_path))
+        run = run_of(
+            values,
+            size,
+            training.world_size,
+            supervised=supervised,
+            prompt_tokens=max(lengths),
+            images=images,
+        )
+        run = with_optimizer(run, card, script.shard_optimizer, can_divide)
+        plan = planned(run, card.gib)
+    except NoSize as error:
+        say(f"no memory plan: {error}")
+        return bool(script.shard_optimizer)
     divides = on_any_process(run.division is Division.OPTIMIZER, training.device)
-    plan = planned(run, card.gib)
     stop_everywhere(impossible(plan, card), training.device)
     say(start_line(plan, card))
     return divides or bool(script.shard_optimizer)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.training.memory.activations import Batch
-from open_r1.training.memory.model_size import ModelSize
+from open_r1.training.memory.model_size import ModelSize, NoSize, VisionSize
 from open_r1.training.memory.plan import Adapters, Division, Method, Run
 
 SFT_COMPLETION = 16
@@ -48,7 +48,7 @@ def run_of(
         method = Method.QLORA if value("load_in_4bit", False) else Method.LORA
     towers, accumulation = value("lora_on", "language"), int(value("gradient_accumulation_steps", 1))
     division, offloads = _division(values, processes)
-    images = images if size.vision is not None and size.vision.is_fed else 0
+    images = images if size.vision is not None else 0
     colocates = value("use_vllm", False) and value("vllm_mode", "colocate") == "colocate"
     return Run(
         size=size,
@@ -87,18 +87,27 @@ def _longest_batch(
 ) -> Batch:
     """The largest micro-batch: images take as much of the prompt as `--max_pixels` and the text around them leave."""
     prompt = prompt_tokens or int(_value(values, "max_prompt_length", 1024))
-    largest = int(_value(values, "max_pixels", 10**9)) // (
-        size.vision.pixels_per_token if size.vision is not None else 1
-    )
+    image_tokens = 0
+    if images:
+        image_tokens = _image_tokens(size, int(_value(values, "max_pixels", 10**9)), images, prompt - TEXT_AROUND)
     return Batch(
         prompts=int(_value(values, "per_device_train_batch_size", 1)),
         prompt_tokens=prompt,
-        image_tokens=max(1, min(largest * images, prompt - TEXT_AROUND)) if images else 0,
+        image_tokens=image_tokens,
         group=1 if supervised else int(_value(values, "num_generations", 4)),
         completion_tokens=SFT_COMPLETION if supervised else int(_value(values, "max_completion_length", 256)),
-        shares_prefix=not supervised and bool(_value(values, "shared_prefix", True)),
+        shares_prefix=not supervised and not size.config and bool(_value(values, "shared_prefix", True)),
         token_budget=values.get("tokens_per_micro_batch"),
     )
+
+
+def _image_tokens(size: ModelSize, max_pixels: int, images: int, room: int) -> int:
+    """Tokens of so many images in a prompt with room for so many; an image that is not cut into patches stays whole."""
+    if isinstance(size.vision, VisionSize):
+        return max(1, min(max_pixels // size.vision.pixels_per_token * images, room))
+    if size.image is None:
+        raise NoSize(f"how many tokens an image takes in a {size.family} is not known without its processor")
+    return size.image.tokens * max(1, min(images, room // size.image.tokens))
 
 
 def states_per_weight(optimizer: str) -> float:

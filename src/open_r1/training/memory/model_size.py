@@ -1,10 +1,12 @@
 """How many weights a model has, counted from its config.json alone, by what is done with them.
 
-Matrices are multiplied, and under autocast rounded first; vectors (norms and biases) are not; the embeddings' table is
-looked up, and is the head too where the two are tied. Nothing is loaded.
+Qwen's families by formula, without loading a library; any other on its class, made without memory. Matrices are
+multiplied, and under autocast rounded first; vectors (norms and biases) are not; the embeddings' table is looked up,
+and is the head too where the two are tied.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,10 +62,24 @@ class LanguageSize:
 
 
 @dataclass(frozen=True)
-class VisionSize:
-    """A vision tower with what leads to the language model."""
+class Tower:
+    """The weights of a vision tower with what leads to the language model."""
 
     layers: int
+    block_matrices: int
+    """Weights of all blocks that are multiplied."""
+    other_matrices: int
+    """Those of the patches' embedding and of the merger."""
+    vectors: int
+    linears: Mapping[str, tuple[int, int]]
+    """Name -> inputs and outputs of the linear layers of a block."""
+    merger_linears: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class VisionSize(Tower):
+    """A tower of Qwen's, with what decides how much a pass through it holds."""
+
     width: int
     mlp: int
     gated: bool
@@ -73,16 +89,6 @@ class VisionSize:
     out: int
     """Numbers per token that go out."""
     patches_per_token: int
-    block_matrices: int
-    """Weights of all blocks that are multiplied."""
-    other_matrices: int
-    """Those of the patches' embedding and of the merger."""
-    vectors: int
-    linears: Mapping[str, tuple[int, int]]
-    """Name -> inputs and outputs of the linear layers of a block."""
-    merger_linears: tuple[tuple[int, int], ...]
-    is_fed: bool = True
-    """Whether what it computes is planned; of Gemma's tower only the weights are."""
 
     @property
     def pixels_per_token(self) -> int:
@@ -91,12 +97,26 @@ class VisionSize:
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What a processor makes of an image."""
+
+    pixels: tuple[int, ...]
+    """Shape of `pixel_values`: (tiles, colours, height, width)."""
+    tokens: int
+    """Of the prompt."""
+
+
+@dataclass(frozen=True)
 class ModelSize:
     """A model's weights."""
 
     family: str
     language: LanguageSize
-    vision: VisionSize | None
+    vision: Tower | None
+    config: str = ""
+    """config.json of a model whose passes are counted on its class (`counted_pass.py`), not by formula."""
+    image: ImageShape | None = None
+    """Of such a model; None where no processor has said it."""
 
     @property
     def head(self) -> int:
@@ -122,6 +142,10 @@ class ModelSize:
         return self.language.matrices + (vision.block_matrices + vision.other_matrices if vision is not None else 0)
 
 
+FORMULAS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen2")
+"""Families whose weights and passes are counted by formula."""
+
+
 class NoSize(UserError):
     """The weights of a model cannot be told apart by its config.json."""
 
@@ -130,20 +154,16 @@ def model_size(config: Mapping[str, Any]) -> ModelSize:
     """The size of a model whose config.json holds this, in today's form or as it was published.
 
     Raises:
-        NoSize: transformers has no class for the family, a number is missing, or its vision tower is of another kind.
+        NoSize: transformers has no class for the family, or a number is missing.
     """
     family = config.get("model_type")
     properties = family_of(family)
     if properties is None:
         raise NoSize(f"model_type {family!r} is no family that transformers has a language model for")
-    has_tower = config.get("vision_config") is not None
-    if has_tower and family not in FAMILIES:
-        raise NoSize(f"the vision tower of model_type {family!r} is of a kind whose memory is not planned here")
     try:
-        if family in FAMILIES:
-            language = _language(str(family), config)
-            return ModelSize(str(family), language, _vision(str(family), config, language))
-        return ModelSize(str(family), _counted_language(properties.model_class, config), None)
+        if family in FORMULAS:
+            return ModelSize(str(family), _language(str(family), config), _vision(str(family), config))
+        return _counted(properties.model_class, config)
     except KeyError as error:
         raise NoSize(f"config.json lacks {error.args[0]}, which says how large the model is") from error
 
@@ -153,12 +173,9 @@ def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
     width, heads = text["hidden_size"], text["num_attention_heads"]
     size = text.get("head_dim") or width // heads
     queries, keys = heads * size, text.get("num_key_value_heads", heads) * size
-    is_gemma = family == "gemma3"
-    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", is_gemma))
-    vectors = {
-        "gemma3": 4 * width + 2 * size,  # norms around attention and MLP and of each head's queries and keys
-        "qwen3_vl": 2 * width + 2 * size,
-    }.get(family, 2 * width + queries + 2 * keys)  # Qwen 2: biases of q, k, v
+    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    # Qwen 3 has norms of each head's queries and keys, Qwen 2 biases of q, k and v
+    vectors = 2 * width + (2 * size if family == "qwen3_vl" else queries + 2 * keys)
     return LanguageSize(
         layers=text["num_hidden_layers"],
         width=width,
@@ -172,28 +189,43 @@ def _language(family: str, config: Mapping[str, Any]) -> LanguageSize:
     )
 
 
-def _counted_language(model_class: str, config: Mapping[str, Any]) -> LanguageSize:
-    """The size of a text model of any other class: what the named linear layers lack is counted on the class itself."""
+def _counted(model_class: str, config: Mapping[str, Any]) -> ModelSize:
+    """The size of a model of any other class: what the named linear layers lack is counted on the class itself."""
     import torch
     import transformers
 
     settings = transformers.AutoConfig.for_model(**config)
     with torch.device("meta"):
         model = getattr(transformers, model_class)(settings)
-    weights = dict(model.named_parameters())
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    inside = [weight for weight in weights.values() if id(weight) not in tables]
-    size = _language(model_class, settings.to_dict() | {"tie_word_embeddings": len(tables) == 1})
-    matrices = sum(weight.numel() for weight in inside if weight.ndim > 1)
-    vectors = sum(weight.numel() for weight in inside if weight.ndim == 1)
+    text = settings.get_text_config()
+    has_tower = text is not settings
+    decoder = model.get_decoder() if has_tower else model
+    inside = {id(weight): weight for weight in decoder.parameters() if id(weight) not in tables}
+    size = _language(model_class, text.to_dict() | {"tie_word_embeddings": len(tables) == 1})
+    matrices, vectors = _by_kind(inside.values())
     size = replace(size, vectors_per_layer=(vectors - size.width) // size.layers)
-    return replace(size, other_matrices=matrices - size.matrices + vectors - size.vectors)
+    size = replace(size, other_matrices=matrices - size.matrices + vectors - size.vectors)
+    if not has_tower:
+        return ModelSize(str(config["model_type"]), size, None)
+    matrices, vectors = _by_kind(w for w in model.parameters() if id(w) not in inside.keys() | tables)
+    linears = {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and id(module.weight) not in inside.keys() | tables
+    }
+    tower = Tower(1, matrices, 0, vectors, linears, ())
+    return ModelSize(str(config["model_type"]), size, tower, config=json.dumps(config, sort_keys=True))
 
 
-def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> VisionSize | None:
+def _by_kind(weights: Iterable[Any]) -> tuple[int, int]:
+    """How many weights are of matrices, and how many of vectors."""
+    sizes = [(weight.ndim > 1, weight.numel()) for weight in weights]
+    return sum(size for is_matrix, size in sizes if is_matrix), sum(size for is_matrix, size in sizes if not is_matrix)
+
+
+def _vision(family: str, config: Mapping[str, Any]) -> VisionSize | None:
     vision = config.get("vision_config")
-    if family == "gemma3":
-        return None if vision is None else _siglip(vision, language)
     if not FAMILIES[family].has_vision:
         return None
     assert vision is not None, f"a {family} without a vision tower"
@@ -235,33 +267,4 @@ def _vision(family: str, config: Mapping[str, Any], language: LanguageSize) -> V
         vectors=layers * (2 * norm + biases) + other_vectors + positions,
         linears=linears,
         merger_linears=merger * mergers,
-    )
-
-
-def _siglip(vision: Mapping[str, Any], language: LanguageSize) -> VisionSize:
-    """Gemma's tower; what it holds while it computes is not planned."""
-    width, mlp, layers = vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"]
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    patch = vision.get("num_channels", 3) * vision["patch_size"] ** 2
-    linears = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width))
-    linears |= {"fc1": (width, mlp), "fc2": (mlp, width)}
-    block = sum(ins * outs for ins, outs in linears.values())
-    block_vectors = 4 * width + sum(outs for _, outs in linears.values())
-    # a head that pools is one block more, with one norm and a query; the published Gemma 3 has none
-    pools = vision.get("vision_use_head", True)
-    return VisionSize(
-        layers=layers,
-        width=width,
-        mlp=mlp,
-        gated=False,
-        patch=patch,
-        out=language.width,
-        patches_per_token=1,
-        block_matrices=layers * block,
-        other_matrices=patch * width + patches * width + width * language.width + (block if pools else 0),
-        # biases of the patches' embedding, the last LayerNorm, and the norm before the projection
-        vectors=layers * block_vectors + 4 * width + (block_vectors - width if pools else 0),
-        linears=linears,
-        merger_linears=((width, language.width),),
-        is_fed=False,
     )

@@ -255,8 +255,13 @@ def longest_pass(run: Run) -> Pass:
         dropout=adapters and run.adapters.dropout,
     )
     batch = run.batch
-    masked = batch.shares_prefix and batch.group * batch.completion_tokens <= BY_MASK_UP_TO
-    held = training_pass(run.size, batch, run.numbers, trained, run.checkpointing, masked)
+    if run.size.config:
+        from open_r1.training.memory.counted_pass import counted_pass  # loads torch and transformers
+
+        held = counted_pass(run.size, batch, run.numbers, trained, run.checkpointing)
+    else:
+        masked = batch.shares_prefix and batch.group * batch.completion_tokens <= BY_MASK_UP_TO
+        held = training_pass(run.size, batch, run.numbers, trained, run.checkpointing, masked)
     if run.method is Method.QLORA:  # 4-bit matrices are unpacked one at a time
         return replace(held, rounded=run.numbers.product * run.size.language.width * run.size.language.mlp)
     return held
