@@ -134,7 +134,7 @@ def test_a_pass_holds_what_was_counted(family: str, layers: int | None, how: dic
 
 @pytest.mark.parametrize("family", ["gemma3", "internvl"])
 def test_an_image_is_what_the_checkpoints_processor_makes_of_it(family: str, tmp_path: Path) -> None:
-    """Both tiny checkpoints show images at 56 x 56 pixels, as 4 tokens; a prompt of 30 has room for two."""
+    """Both tiny checkpoints show images at 56 x 56 pixels, as 4 tokens; a prompt of 50 leaves room for two."""
     folder = build_tiny_checkpoint(tmp_path / family, family)
     size = size_of(str(folder))
     assert size.image == ImageShape((1, 3, 56, 56), 4)
@@ -143,7 +143,7 @@ def test_an_image_is_what_the_checkpoints_processor_makes_of_it(family: str, tmp
     alone = replace(run, batch=replace(run.batch, image_tokens=0))
     frozen = replace(run, vision_trains=False)
     held = [longest_pass(entry).total for entry in (alone, frozen, run)]
-    assert held == sorted(set(held))  # the tower's pass is counted, and more of it where it trains
+    assert held[0] <= held[1] < held[2]  # the tower's pass is kept where the tower trains
     assert planned(run).gib > 0
 
 
