@@ -27,7 +27,7 @@ from open_r1.training.memory.cards import CARDS, SOLD_AS, Card
 from open_r1.training.memory.flags_of_run import run_of
 from open_r1.training.memory.model_size import ModelSize, VisionSize, model_size
 from open_r1.training.memory.plan import CONTEXT, Division, Method, Plan, Run, planned
-from open_r1.training.memory.plan_text import verdict
+from open_r1.training.memory.plan_command import verdict
 from open_r1.training.memory.ways import fits, with_optimizer
 from open_r1_testbed.published_sizes import PUBLISHED
 

@@ -24,8 +24,7 @@ from open_r1.training.memory.cards import CARDS, Card, parse_cards
 from open_r1.training.memory.flags_of_run import TEXT_AROUND, run_of, states_per_weight
 from open_r1.training.memory.model_size import model_size
 from open_r1.training.memory.plan import GIB, Division, Plan, Run, planned
-from open_r1.training.memory.plan_command import plan_for
-from open_r1.training.memory.plan_text import plan_text
+from open_r1.training.memory.plan_command import plan_for, plan_text
 from open_r1.training.memory.ways import fits, ways, with_optimizer
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 

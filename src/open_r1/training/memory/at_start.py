@@ -11,8 +11,7 @@ from open_r1.training.memory.cards import Card
 from open_r1.training.memory.flags_of_run import run_of
 from open_r1.training.memory.model_size import NoSize
 from open_r1.training.memory.plan import GIB, Division, Plan, planned
-from open_r1.training.memory.plan_command import size_of
-from open_r1.training.memory.plan_text import divided_text, verdict
+from open_r1.training.memory.plan_command import divided_text, size_of, verdict
 from open_r1.training.memory.ways import DIVISIBLE, fits, ways, with_optimizer
 
 
