@@ -132,14 +132,17 @@ def test_a_pass_holds_what_was_counted(family: str, layers: int | None, how: dic
     assert abs(difference) < 0.05
 
 
-@pytest.mark.parametrize("family", ["gemma3", "internvl"])
-def test_an_image_is_what_the_checkpoints_processor_makes_of_it(family: str, tmp_path: Path) -> None:
-    """Both tiny checkpoints show images at 56 x 56 pixels, as 4 tokens; a prompt of 50 leaves room for two."""
+@pytest.mark.parametrize(("family", "tiles", "image_tokens"), [("gemma3", 1, 12), ("internvl", 10, 40)])
+def test_an_image_is_what_the_checkpoints_processor_makes_of_it(
+    family: str, tiles: int, image_tokens: int, tmp_path: Path
+) -> None:
+    """Both tiny checkpoints show 56 x 56 pixels as 4 tokens, InternVL in nine tiles and a small view of all: in 60 of
+    100 tokens there is room for three images of the one and a single one of the other."""
     folder = build_tiny_checkpoint(tmp_path / family, family)
     size = size_of(str(folder))
-    assert size.image == ImageShape((1, 3, 56, 56), 4)
-    run = run_of({"max_prompt_length": 50, "num_generations": 4, "max_pixels": 10**6}, size, 1, images=3)
-    assert (run.batch.image_tokens, run.batch.rows, run.batch.row) == (8, 4, 306)
+    assert size.image == ImageShape((tiles, 3, 56, 56), 4 * tiles)
+    run = run_of({"max_prompt_length": 100, "num_generations": 4, "max_pixels": 10**6}, size, 1, images=3)
+    assert (run.batch.image_tokens, run.batch.rows, run.batch.row) == (image_tokens, 4, 356)
     alone = replace(run, batch=replace(run.batch, image_tokens=0))
     frozen = replace(run, vision_trains=False)
     held = [longest_pass(entry).total for entry in (alone, frozen, run)]

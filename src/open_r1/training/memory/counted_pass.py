@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from open_r1.checkpoints.families import family_of
 from open_r1.modeling.prompt_batch import inner_model
 from open_r1.training.memory.activations import Batch, Numbers, Pass, Trained, copied_bytes, head_bytes
 from open_r1.training.memory.model_size import ImageShape, ModelSize, NoSize
@@ -112,11 +111,9 @@ def _held(
 
 def _model(config: str, numbers: Numbers, trained: Trained, checkpointing: bool) -> Any:
     settings = transformers.AutoConfig.for_model(**json.loads(config))
-    family = family_of(settings.model_type)
-    assert family is not None, "model_size has looked for it"
     dtype = torch.bfloat16 if numbers is Numbers.HALF else torch.float32
     with no_init_weights():
-        model: Any = getattr(transformers, family.model_class)._from_config(
+        model: Any = transformers.AutoModelForImageTextToText.from_config(
             settings, dtype=dtype, attn_implementation="sdpa"
         )
     model.tie_weights()

@@ -19,8 +19,8 @@ from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 
 SHOWN_WAYS = 6
-LARGE_SIDE = 1024
-"""Pixels of a square image, where the model takes images at sizes of their own."""
+SIDE = 384
+"""Pixels of a side of an image in prepared sets; some processors cut larger ones into tiles."""
 
 
 def plan_for(flags: Any, supervised: bool) -> str:
@@ -56,7 +56,7 @@ def size_of(name: str) -> ModelSize:
 
 
 def image_shape(name: str, config: str) -> ImageShape:
-    """What the processor of a checkpoint makes of a large square image.
+    """What the processor of a checkpoint makes of an image of a prepared set.
 
     Args:
         name: of the checkpoint.
@@ -73,7 +73,7 @@ def image_shape(name: str, config: str) -> ImageShape:
     processor = load_processor(name)
     messages = build_messages("?", Mode.NOTHINK, 1)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    image = Image.new("RGB", (LARGE_SIDE, LARGE_SIDE))
+    image = Image.new("RGB", (SIDE, SIDE))
     inputs = processor(text=[text], images=[[image]], return_tensors="np")
     settings: Any = AutoConfig.for_model(**json.loads(config))
     token = getattr(settings, "image_token_id", None) or settings.image_token_index
