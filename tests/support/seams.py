@@ -34,6 +34,7 @@ SAMPLER = "trl.trainer.utils:RepeatSampler"
 ZERO1 = "torch.distributed.optim.zero_redundancy_optimizer:ZeroRedundancyOptimizer"
 ZERO3 = "deepspeed.runtime.zero.stage3:DeepSpeedZeroOptimizer_Stage3"
 
+DISPATCH = "torch.utils._python_dispatch:TorchDispatchMode"
 FUNCTION = "torch.autograd.function:_SingleLevelFunction"
 TOWERS = {
     f"transformers.models.{module}": (tower, attention)
@@ -74,6 +75,7 @@ OVERRIDES = (
     Seam(TRAINER, "_load_optimizer_and_scheduler", "self, checkpoint", "the same, for SFT"),
     Seam(TRAINER, "_save_optimizer_and_scheduler", "self, output_dir", "a divided optimizer is saved in parts"),
     Seam(TRAINER, "create_optimizer", "self, model=", "a divided optimizer is made"),
+    Seam(DISPATCH, "__torch_dispatch__", "self, func, types, args=, kwargs=", "bytes of a pass are counted"),
     Seam(ZERO1, "state_dict", "self", "this process's part, without the others"),
     Seam(ZERO1, "load_state_dict", "self, state_dict", "the same"),
     Seam(TRAINER, "_load_from_checkpoint", "self, resume_from_checkpoint, model=", "every tensor is checked"),
