@@ -94,8 +94,10 @@ def counted_pass(size: ModelSize, batch: Batch, numbers: Numbers, trained: Train
 def _held(
     config: str, image: ImageShape | None, batch: Batch, numbers: Numbers, trained: Trained, checkpointing: bool
 ) -> Held:
-    with FakeTensorMode(), LiveBytes() as bytes_of:
-        model = _model(config, numbers, trained, checkpointing)
+    model = _model(config, numbers, trained, checkpointing)
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as bytes_of:
+        model.to_empty(device="cpu")
+        model.tie_weights()
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
         before = bytes_of.peak = bytes_of.live
@@ -112,15 +114,15 @@ def _held(
 def _model(config: str, numbers: Numbers, trained: Trained, checkpointing: bool) -> Any:
     settings = transformers.AutoConfig.for_model(**json.loads(config))
     dtype = torch.bfloat16 if numbers is Numbers.HALF else torch.float32
-    with no_init_weights():
+    # on "meta" first, since PEFT moves what it adds to where the layers are, and fake weights cannot be moved
+    with torch.device("meta"), no_init_weights():
         model: Any = transformers.AutoModelForImageTextToText.from_config(
             settings, dtype=dtype, attn_implementation="sdpa"
         )
-    model.tie_weights()
     if trained.adapters:
         targets = lora_targets(model, "both" if trained.vision else "language")
         adapters = LoraConfig(target_modules=targets, lora_dropout=0.05 if trained.dropout else 0.0)
-        model = get_peft_model(model, adapters)
+        model = get_peft_model(model, adapters, low_cpu_mem_usage=True)
     elif not trained.vision:
         freeze_vision_tower(model)
     if checkpointing:
