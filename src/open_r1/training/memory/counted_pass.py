@@ -10,7 +10,7 @@ import json
 import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -125,11 +125,20 @@ def _model(config: str, numbers: Numbers, trained: Trained, checkpointing: bool)
         model = get_peft_model(model, adapters, low_cpu_mem_usage=True)
     elif not trained.vision:
         freeze_vision_tower(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and module.p:
+            forward: Any = partial(_fused_dropout, share=module.p)
+            module.forward = forward
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
         if trained.adapters:
             model.enable_input_require_grads()
     return model.train()
+
+
+def _fused_dropout(numbers: torch.Tensor, share: float) -> torch.Tensor:
+    """As on a GPU, where it keeps a byte for each number; on a CPU it keeps a number."""
+    return torch.native_dropout(numbers, share, True)[0]
 
 
 def _states(model: Any, image: ImageShape | None, batch: Batch) -> torch.Tensor:
