@@ -31,9 +31,10 @@ from open_r1.data.row_images import row_images
 from open_r1.data.text.files import rows_of
 from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.reporting.published_form import published_form
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import graded_result, published_form, read_results
+from open_r1.evaluation.scoring.results import graded_result, read_results
 from open_r1.evaluation.scoring.tallies import tabulate
 from open_r1.grading.grader import Outcome
 from open_r1.vocabulary.labels import Modality, Task

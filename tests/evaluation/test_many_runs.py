@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_files import answers, rows_of, write
 
@@ -11,6 +12,9 @@ from open_r1.evaluation.comparing import scored_runs
 from open_r1.evaluation.reporting import report
 from open_r1.evaluation.reporting.report import write_overview, write_report
 from open_r1.evaluation.reporting.sections.section import ALL_DRAWN, FIRST_DRAWN
+from open_r1.evaluation.scoring import statistics
+from open_r1.evaluation.scoring.results import Result
+from open_r1.grading import problems
 
 pytestmark = pytest.mark.slow
 MANY = ALL_DRAWN + 2
@@ -18,7 +22,7 @@ MANY = ALL_DRAWN + 2
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a file was read, and a figure rendered, by their names."""
+    """How often a file was read, a figure rendered, a result built, options read and a test computed."""
     counts: Counter[str] = Counter()
     read, render = scored_runs.read_results, report.rendered
 
@@ -30,6 +34,22 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[form] += 1
         return render(figure, form)
 
+    def counted_build(result: Result, *arguments: Any, **entries: Any) -> None:
+        counts["results built"] += 1
+        build(result, *arguments, **entries)
+
+    def counted_options(problem: str) -> dict[str, str]:
+        counts["options read"] += 1
+        return read_options(problem)
+
+    def counted_tests(sums: np.ndarray) -> float:
+        counts["tests"] += 1
+        return test(sums)
+
+    build, read_options, test = Result.__init__, problems._lines_of_options, statistics.sign_flip
+    monkeypatch.setattr(Result, "__init__", counted_build)
+    monkeypatch.setattr(problems, "_lines_of_options", counted_options)
+    monkeypatch.setattr(statistics, "sign_flip", counted_tests)
     monkeypatch.setattr(scored_runs, "read_results", counted_read)
     monkeypatch.setattr(report, "rendered", counted_render)
     return counts
@@ -47,8 +67,13 @@ def runs(folder: Path, count: int, **more: Any) -> list[Path]:
 
 def test_of_many_runs_the_first_have_maps_and_all_have_their_numbers(tmp_path: Path, work: Counter[str]) -> None:
     paths = runs(tmp_path, MANY)
+    work.clear()
     write_report(paths, tmp_path / "report")
     assert {work[path.name] for path in paths} == {1}
+    assert work["results built"] == 30 * MANY  # a line is one object, never copied
+    assert work["options read"] <= 2 * 30  # of each question, not of each answer
+    # each cell (1 modality, 1 task, margins) of a comparison once, and each of 4 letters of a run
+    assert work["tests"] <= 4 * (MANY - 1) + 4 * MANY
     # a map for each of the first runs and comparisons, and the chart of all runs
     assert work["svg"] == work["png"] == 2 * FIRST_DRAWN + 1
     page = (tmp_path / "report" / "report.html").read_text()

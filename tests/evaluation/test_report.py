@@ -15,9 +15,10 @@ from PIL import Image
 from open_r1.common.errors import UserError
 from open_r1.evaluation.comparing.pairs import compare
 from open_r1.evaluation.comparing.run_names import named_apart
+from open_r1.evaluation.reporting.published_form import published_form
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK
-from open_r1.evaluation.scoring.results import Result, published_form, read_results
+from open_r1.evaluation.scoring.results import Result, read_results
 from open_r1.evaluation.scoring.tallies import ALL, averages, tabulate
 from open_r1.grading.grader import Outcome
 

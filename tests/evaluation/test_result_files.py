@@ -8,8 +8,9 @@ import pytest
 from example_results import GOOD, HEAD, LINE, MANIFEST, PROBLEM, RIGHT, UNREAD, example, result, write
 
 from open_r1.common.errors import UserError
+from open_r1.evaluation.reporting.published_form import published_form, published_text
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import published_form, read_results
+from open_r1.evaluation.scoring.results import read_results
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -166,3 +167,8 @@ def test_published_form_by_hand():
         "extracted_answer": None,
     }
     assert published_form([])["accuracy"] is None
+
+
+def test_the_published_form_is_written_as_json_with_an_indent():
+    for form in (published_form(example()) | {"grader": "huatuo"}, published_form([])):
+        assert published_text(form) == json.dumps(form, indent=2) + "\n"

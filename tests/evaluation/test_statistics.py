@@ -355,5 +355,5 @@ def test_no_questions_is_an_error():
         accuracy([], [])
     with pytest.raises(ValueError, match="no questions"):
         difference([], [], [])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="needs a value and an image"):
         accuracy([True, False], ["a"])

@@ -21,8 +21,9 @@ from open_r1.data.loading import load_rows
 from open_r1.data.rows import RowError
 from open_r1.data.text import files
 from open_r1.data.text.files import rows_of
+from open_r1.evaluation.reporting.published_form import published_form
 from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import Result, Sample, published_form, read_results
+from open_r1.evaluation.scoring.results import Result, Sample, read_results
 from open_r1.grading.grader import Outcome
 from open_r1_testbed import damage, fuzz_log, fuzzing
 from open_r1_testbed.fuzz_log import Log

@@ -1,6 +1,5 @@
 """Evaluations read from result files: several files of one run, and the same run without images."""
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from open_r1.evaluation.comparing.joined_sets import as_one, checkpoint_of, eval
 from open_r1.evaluation.comparing.run_names import TELLING, entry, evaluation_names, run_names, set_names
 from open_r1.evaluation.scoring.regrade import Regraded, regraded
 from open_r1.evaluation.scoring.results import Result, ResultFile, read_results
-from open_r1.evaluation.scoring.tallies import Table, Tally, is_text, tabulate
+from open_r1.evaluation.scoring.tallies import Average, Table, Tally, averages, is_text, tabulate
 from open_r1.vocabulary.labels import Family, Modality, Task, family_of
 
 Label = Modality | Task
@@ -44,6 +43,11 @@ class Scored:
     def file(self) -> ResultFile:
         """The results of all files, with what their manifests share."""
         return as_one(self.files)
+
+    @cached_property
+    def averages(self) -> list[Average]:
+        """The weighted mean and the unweighted ones."""
+        return averages(self.table)
 
     @property
     def marks(self) -> Marks:
@@ -134,7 +138,7 @@ def load(
     Raises:
         UserError: a file is not usable.
     """
-    files = [_interned_texts(read_results(path)) for path in [*paths, *baselines]]
+    files = [read_results(path) for path in [*paths, *baselines]]
     if clusters is not None:
         if clusters.keys().isdisjoint(result.id for file in files for result in file.results):
             raise UserError("--clusters has no question of these results; write it from the same data")
@@ -183,20 +187,6 @@ def _results_by_set(files: Sequence[ResultFile]) -> dict[str, list[Result]]:
     if len(files) < 2 or not plain:
         return {}
     return {name: file.results for name, file in zip(set_names(files), files, strict=True)}
-
-
-def _interned_texts(file: ResultFile) -> ResultFile:
-    """The file with one copy in memory of what other files say as well: the question, its image, its labels."""
-    names = ("id", "source", "image", "problem", "solution", "modality", "task")
-
-    def once(result: Result) -> Result:
-        return replace(result, **{name: _interned(getattr(result, name)) for name in names})
-
-    return replace(file, results=[once(result) for result in file.results])
-
-
-def _interned(text: str | None) -> str | None:
-    return None if text is None else sys.intern(text)
 
 
 def _without_image(run: Scored, candidates: Sequence[Scored]) -> Table | None:

@@ -268,16 +268,16 @@ def _place(names: Sequence[str], name: str) -> float:
 
 def _draw_cell(axes: Axes, corner: tuple[float, float], entry: Entry, colour: tuple[float, ...]) -> None:
     ink = ink_on(colour)
-    axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
+    axes.add_artist(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     x, y = corner
     behind = None
     if entry.has_few:
         inside = Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, fill=False, hatch="///", edgecolor=ink, alpha=0.32)
         inside.set_linewidth(0)
-        axes.add_patch(inside)
+        axes.add_artist(inside)
         behind = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}  # no line of the hatching crosses the text
     if entry.star == HOLM_STAR:
-        axes.add_patch(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor=ink, linewidth=1.4))
+        axes.add_artist(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor=ink, linewidth=1.4))
     weight = "bold" if entry.star == HOLM_STAR else "normal"
     middle = y + (0.38 if entry.small else 0.5)
     texts: list[tuple[float, str, dict[str, Any]]] = [

@@ -1,6 +1,5 @@
 """The report of result files as Markdown, LaTeX, HTML, CSV files and images."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page
 from open_r1.evaluation.reporting.html.rendering import short_value
 from open_r1.evaluation.reporting.items.browser import Browser, build_browser
+from open_r1.evaluation.reporting.published_form import published_form, published_text
 from open_r1.evaluation.reporting.run_sections import choose_comparisons, report_folders, sections_of_runs
 from open_r1.evaluation.reporting.sections.differences import stem_of
 from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
@@ -29,7 +29,6 @@ from open_r1.evaluation.reporting.sections.section import Section, marked, readi
 from open_r1.evaluation.reporting.sections.text_benchmarks import benchmarks_of
 from open_r1.evaluation.reporting.sections.whole_study import study_sections
 from open_r1.evaluation.reporting.table_formats import csv_with, latex, markdown
-from open_r1.evaluation.scoring.results import published_form
 from open_r1.grading.judge.judgements import Judge
 from open_r1.vocabulary.labels import family_of
 
@@ -101,10 +100,7 @@ def write_report(
     if with_items:
         item_browser = build_browser(scored, first_comparison, image_root, image_bytes, changed=changed)
     files = {
-        f"{folders[run.name]}results.json": json.dumps(
-            published_form(run.file.results) | _grader_entry(grader), indent=2
-        )
-        + "\n"
+        f"{folders[run.name]}results.json": published_text(published_form(run.file.results) | _grader_entry(grader))
         for run in choice
     }
     return publish(scored, sections, item_browser, output_dir, files, grader)

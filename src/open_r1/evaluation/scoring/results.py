@@ -1,4 +1,4 @@
-"""Result lines: what an evaluation appends, what a report reads, and the published result form.
+"""Result lines: what an evaluation appends, what a report reads.
 
 A result file is JSON Lines. Its first line is `{"manifest": {...}}` and says how the outputs came about; each
 further line is one graded question. Lines are only ever appended, each in one write, so that a killed run loses at
@@ -7,6 +7,7 @@ most the line it was writing and several processes may add to one file.
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -18,7 +19,6 @@ from open_r1.common.errors import UserError
 from open_r1.grading.expected import Expected, grade_answer
 from open_r1.grading.free.same_answer import folded
 from open_r1.grading.grader import Outcome
-from open_r1.grading.problems import solution_letter
 from open_r1.vocabulary.answer_types import AnswerType
 
 # Before graders had versions, manifests held the hash of the grader's source.
@@ -210,11 +210,13 @@ def read_results(path: str | os.PathLike) -> ResultFile:
     path = Path(path)
     lines, ended = _lines(path)
     manifest = _manifest(path, lines[0])
+    limit = manifest.get("max_new_tokens")
+    limit = limit if isinstance(limit, int) else None
     results: list[Result] = []
     torn = False
     for number, line in enumerate(lines[1:], 2):
         try:
-            results.append(_parse_line(line))
+            results.append(_parse_line(line, limit))
         except (ValueError, TypeError) as error:
             torn = number == len(lines) and not ended
             if not torn:
@@ -222,28 +224,18 @@ def read_results(path: str | os.PathLike) -> ResultFile:
                     f"{path}, line {number} is no result line ({error!s:.200}): the file is damaged"
                 ) from None
     _refuse_duplicates(path, results)
-    limit = manifest.get("max_new_tokens")
-    if isinstance(limit, int):
-        results = [_with_cut_off(result, limit) for result in results]
     return ResultFile(path, manifest, results, torn)
 
 
-def _parse_line(line: bytes) -> Result:
+def _parse_line(line: bytes, limit: int | None) -> Result:
     """The result of a line; if a process was killed while writing it and another wrote on, that of the other."""
     start = line.rfind(b'{"id": ')
     try:
-        return parse_result(line)
+        return parse_result(line, limit)
     except (ValueError, TypeError):
         if start <= 0:
             raise
-        return parse_result(line[start:])
-
-
-def _with_cut_off(result: Result, limit: int) -> Result:
-    """Fill in `cut_off` for older files, which do not record it: none was cut off if all are below the limit."""
-    longest = max((sample.tokens for sample in result.samples or ()), default=result.tokens)
-    is_known = result.cut_off is not None or result.outcome is None or longest >= limit
-    return result if is_known else replace(result, cut_off=0)
+        return parse_result(line[start:], limit)
 
 
 def _lines(path: Path) -> tuple[list[bytes], bool]:
@@ -292,24 +284,34 @@ _TEXT_ENTRIES = (
 _TEXTS = ("id", "source", "image", "problem", "solution", "output")
 _OPTIONAL_TEXTS = ("modality", "task", "letter", "error", "asked", "content")
 _NAMES = frozenset(field.name for field in fields(Result)) - {"own_image"}
+_TEXT_OR_NONE = (str, type(None))
+_SHARED = ("id", "source", "image", "problem", "solution", "modality", "task", "letter")
 _NEEDED = frozenset(field.name for field in fields(Result) if field.default is MISSING)
 
 
-def parse_result(line: bytes) -> Result:
+def parse_result(line: bytes, limit: int | None = None) -> Result:
+    """The result of a line; what other lines say as well (the question, its image, its labels) is once in memory.
+
+    Args:
+        line: of a result file.
+        limit: tokens that a completion may have. Older lines do not record `cut_off`; none is cut off below the limit.
+
+    Raises:
+        ValueError: it is no result.
+    """
     value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    missing = sorted(_NEEDED - value.keys())
-    if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+    if not value.keys() >= _NEEDED:
+        raise ValueError(f"it lacks {', '.join(sorted(_NEEDED - value.keys()))}")
     wrong = [name for name in _TEXTS if not isinstance(value[name], str)]
-    wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), str | None)]
+    wrong += [name for name in _OPTIONAL_TEXTS if not isinstance(value.get(name), _TEXT_OR_NONE)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} should be text")
     blind, seen = value.get("blind"), value.get("seen")
     if blind is not None and not (type(blind) in (int, float) and 0 <= blind <= 1):
         raise ValueError("blind should be a number from 0 to 1")
-    if not isinstance(seen, bool | None):
+    if type(seen) not in (bool, type(None)):
         raise ValueError("seen should be true or false")
     if type(value["tokens"]) is not int:
         raise ValueError("tokens should be a whole number")
@@ -320,12 +322,19 @@ def parse_result(line: bytes) -> Result:
     if not _are_probabilities(value.get("letter_probs")):
         raise ValueError("letter_probs should give every letter a number from 0 to 1")
     outcome = None if value["outcome"] is None else Outcome(value["outcome"])
-    entries: dict[str, Any] = {name: value[name] for name in _NAMES & value.keys()}
+    entries: dict[str, Any] = {name: entry for name, entry in value.items() if name in _NAMES}
     if entries.get("samples") is not None:
         entries["samples"] = [_parse_sample(sample) for sample in entries["samples"]]
     if entries.get("answer_type") is not None:
         entries["answer_type"] = AnswerType(entries["answer_type"])
-    return Result(**{**entries, "outcome": outcome})
+    if entries.get("cut_off") is None and outcome is not None and limit is not None:
+        longest = max((sample.tokens for sample in entries.get("samples") or ()), default=entries["tokens"])
+        entries["cut_off"] = 0 if longest < limit else None
+    for name in _SHARED:
+        if text := entries.get(name):
+            entries[name] = sys.intern(text)
+    entries["outcome"] = outcome
+    return Result(**entries)
 
 
 def _are_texts(value: Any) -> bool:
@@ -356,25 +365,3 @@ def _refuse_duplicates(path: Path, results: Sequence[Result]) -> None:
                 "remove the second line or run eval/infer.py again"
             )
         ids.add(result.id)
-
-
-# --------------------------------------------------------------------------------------------- published form
-
-
-def published_form(results: Sequence[Result]) -> dict[str, Any]:
-    """The result JSON of Med-R1's evaluation: `accuracy` in per cent, and the results.
-
-    Questions that could not be asked (unreadable images) are left out, and so are closed and open ones.
-    """
-    answered = [result for result in results if result.outcome is not None and result.answer_type is None]
-    rows = [
-        {
-            "question": result.problem,
-            "ground_truth": solution_letter(result.solution),
-            "model_output": result.output,
-            "extracted_answer": result.letter,
-        }
-        for result in answered
-    ]
-    accuracy = 100 * sum(result.correct for result in answered) / len(answered) if answered else None
-    return {"accuracy": accuracy, "results": rows}

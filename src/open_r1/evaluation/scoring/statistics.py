@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaln, stdtrit, xlog1py, xlogy
@@ -87,7 +88,7 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
     values = [float(right) for right in correct]
     right, sizes = _by_image(values, clusters)
     n, images, mean = len(values), len(sizes), sum(values) / len(values)
-    stderr = clustered_stderr(values, clusters)
+    stderr = _stderr_of_sums(right, sizes)
     if stderr is None:
         return Estimate(mean, n, images, None, 0.0, 1.0)
     informative = int(((right if mean <= 0.5 else sizes - right) > 0).sum())
@@ -99,8 +100,10 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate:
 
 def _by_image(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the values and number of questions of each image, in order of first appearance."""
-    places: dict[Hashable, int] = {}
-    image = [places.setdefault(cluster, len(places)) for _, cluster in zip(values, clusters, strict=True)]
+    if len(values) != len(clusters):
+        raise ValueError("every question needs a value and an image")
+    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    image = np.array([places[cluster] for cluster in clusters], dtype=np.int64)
     return np.bincount(image, weights=values), np.bincount(image)
 
 
@@ -111,8 +114,12 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
     SE^2 = G / (G - 1) * sum over clusters g of (sum over i in g of e_i)^2 / n^2
     (Cameron and Miller 2015, section II, for an intercept alone). With clusters of one it is s^2 / n.
     """
-    sums, sizes = _by_image(values, clusters)
-    n, count = len(values), len(sizes)
+    return _stderr_of_sums(*_by_image(values, clusters))
+
+
+def _stderr_of_sums(sums: np.ndarray, sizes: np.ndarray) -> float | None:
+    """`clustered_stderr` from the sum of the values and the number of questions of each image."""
+    n, count = int(sizes.sum()), len(sizes)
     if count < 2:
         return None
     residuals = sums - sums.sum() / n * sizes
@@ -149,7 +156,7 @@ def difference(first: Sequence[bool], second: Sequence[bool], clusters: Sequence
         raise ValueError("a difference over no questions does not exist")
     changes = [int(after) - int(before) for before, after in zip(first, second, strict=True)]
     sums, sizes = _by_image(changes, clusters)
-    n, images, stderr = len(changes), len(sizes), clustered_stderr(changes, clusters)
+    n, images, stderr = len(changes), len(sizes), _stderr_of_sums(sums, sizes)
     sums = np.rint(sums).astype(int)
     p = sign_flip(sums)
     low, high = (None, None) if stderr is None else _paired_interval(sums, sizes, p)
@@ -177,22 +184,34 @@ def sign_flip(sums: np.ndarray) -> float:
     """
     sizes = np.abs(sums)
     far = (int(sizes.sum()) + abs(int(sums.sum()))) // 2  # what the larger side has won
-    return float(f"{min(1.0, 2 * _sum_of_wins(sizes, 0.5)[far:].sum()):.12g}")  # the digits that are certain
+    return float(f"{min(1.0, 2 * _sum_of_wins(_counted(sizes), 0.5)[far:].sum()):.12g}")  # the digits that are certain
 
 
-def _sum_of_wins(sizes: np.ndarray, share: float) -> np.ndarray:
+def _counted(sizes: np.ndarray) -> list[tuple[int, int]]:
+    """Each size above 0, and how many images have it."""
+    counts = np.bincount(sizes)
+    return [(size, count) for size, count in enumerate(counts.tolist()) if size and count]
+
+
+def _sum_of_wins(counted: Sequence[tuple[int, int]], share: float) -> np.ndarray:
     """The distribution of the sum of those sizes that win, each with the chance `share`; (sum of all sizes + 1,).
 
     Images of one size win a binomial number of times; the sums of different sizes are convolved.
     """
     law = np.ones(1)
-    for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
+    for size, count in counted:
         k = np.arange(count + 1)
-        ways = gammaln(count + 1) - gammaln(k + 1) - gammaln(count - k + 1)
         step = np.zeros(size * count + 1)
-        step[::size] = np.exp(ways + xlogy(k, share) + xlog1py(count - k, -share))
+        step[::size] = np.exp(_log_ways(count) + xlogy(k, share) + xlog1py(count - k, -share))
         law = np.convolve(law, step)
     return law
+
+
+@lru_cache(maxsize=1 << 10)
+def _log_ways(count: int) -> np.ndarray:
+    """The logarithm of the number of ways to choose 0, 1, ... of `count`; (count + 1,)."""
+    k = np.arange(count + 1)
+    return gammaln(count + 1) - gammaln(k + 1) - gammaln(count - k + 1)
 
 
 def _paired_interval(sums: np.ndarray, sizes: np.ndarray, p: float) -> tuple[float, float]:
@@ -229,10 +248,10 @@ def exact_low(sums: np.ndarray, n: int) -> float:
     sizes = np.abs(sums)
     total = int(sizes.sum())
     won = (total + int(sums.sum())) // 2
-    low, high = 0.0, 1.0
+    low, high, counted = 0.0, 1.0, _counted(sizes)
     for _ in range(40):  # halvings
         share = (low + high) / 2
-        if _sum_of_wins(sizes, share)[won:].sum() < TAIL:
+        if _sum_of_wins(counted, share)[won:].sum() < TAIL:
             low = share
         else:
             high = share

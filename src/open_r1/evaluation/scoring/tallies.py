@@ -56,15 +56,19 @@ class Tally(AnsweredResults):
     def unreadable(self) -> int:
         return len(self.results) - len(self.answered)
 
+    @cached_property
+    def _outcomes(self) -> list[Outcome | None]:
+        return [result.outcome for result in self.answered]
+
     def count(self, outcome: Outcome) -> int:
-        return sum(result.outcome is outcome for result in self.answered)
+        return self._outcomes.count(outcome)
 
     @property
     def unparsed(self) -> float:
         """Share of unparsed completions; 0 without results."""
         return self.count(Outcome.UNPARSED) / self.n if self.n else 0.0
 
-    @property
+    @cached_property
     def cut_off(self) -> float | None:
         """Share of the completions that the token limit ended; None unless it is known of all."""
         counts = [result.cut_off for result in self.answered]

@@ -20,9 +20,8 @@ def tokens(result: Result) -> float:
     return result.tokens / (len(result.samples or ()) or 1)
 
 
-def mean_length(results: Sequence[Result]) -> tuple[float, float | None]:
-    """The mean number of tokens of one or more answers, with its standard error clustered by image."""
-    lengths = [tokens(result) for result in results]
+def mean_length(results: Sequence[Result], lengths: Sequence[float]) -> tuple[float, float | None]:
+    """The mean number of tokens of one or more answers of these lengths, with its standard error clustered by image."""
     return sum(lengths) / len(lengths), clustered_stderr(lengths, [result.image for result in results])
 
 
@@ -52,7 +51,7 @@ def lengths_section(scored: Sequence[Scored]) -> Section:
 def _length(results: Sequence[Result]) -> str:
     if not results:
         return BLANK
-    mean, stderr = mean_length(results)
+    mean, stderr = mean_length(results, [*map(tokens, results)])
     return f"{mean:.1f}" + (f" ± {stderr:.1f}" if stderr else "") + f" ({len(results):,})"
 
 
@@ -60,8 +59,9 @@ def _csv_values(results: Sequence[Result]) -> Iterator[list[str]]:
     for outcome in (None, *_OUTCOMES):
         members = [result for result in results if outcome in (None, result.outcome)]
         if members:
-            mean, stderr = mean_length(members)
+            lengths = [*map(tokens, members)]
+            mean, stderr = mean_length(members, lengths)
             error = "" if stderr is None else f"{stderr:.3f}"
             share = percent(Tally(members).cut_off)
             name = ALL if outcome is None else str(outcome)
-            yield [name, str(len(members)), f"{mean:.3f}", error, f"{median(map(tokens, members)):g}", share]
+            yield [name, str(len(members)), f"{mean:.3f}", error, f"{median(lengths):g}", share]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.comparing.scored_runs import Scored, all_marks
@@ -29,16 +30,19 @@ class Position:
     accuracy: Estimate | None  # where this letter is the right one
 
 
+_options = lru_cache(maxsize=1 << 15)(options_in)  # every run has the same questions; nobody changes the mappings
+
+
 def shown_letters(result: Result) -> tuple[list[str], str, str | None] | None:
     """The letters that were offered, the right one and the chosen one, as they stood before the model.
 
     None where the right option cannot be told from the others by its text.
     """
-    options, right = options_in(result.problem), solution_letter(result.solution)
+    options, right = _options(result.problem), solution_letter(result.solution)
     if result.asked is None:
         return [*options], right, result.letter
     try:
-        shown = options_in(result.asked)
+        shown = _options(result.asked)
     except UserError:
         return None
     places = {text: letter for letter, text in shown.items()}

@@ -29,7 +29,7 @@ from open_r1.evaluation.reporting.sections.section import Section, marked, warne
 from open_r1.evaluation.reporting.sections.single_run import LENIENT_ACCURACY, UNKNOWN, cut_off, question_groupings
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, csv_text, percent, points, with_error
 from open_r1.evaluation.scoring.statistics import Difference, Estimate
-from open_r1.evaluation.scoring.tallies import ALL, Average, Cell, averages, only_text
+from open_r1.evaluation.scoring.tallies import ALL, Average, Cell, only_text
 
 WithoutLooking = Mapping[str, Mapping[Cell, Estimate]]
 NOT_LOOKING = "not looking"
@@ -111,7 +111,7 @@ def _overall(comparison: Comparison) -> Difference:
 
 def _means(run: Scored) -> dict[str, Average]:
     """The unweighted means over more than one modality, task, source or set."""
-    return {mean.over: mean for mean in averages(run.table) if mean.over in MEANS and len(mean.cells) > 1}
+    return {mean.over: mean for mean in run.averages if mean.over in MEANS and len(mean.cells) > 1}
 
 
 def _sheet(

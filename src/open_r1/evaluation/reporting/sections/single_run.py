@@ -41,7 +41,7 @@ def run_section(
         without_looking: the share that is right without looking, by cell; for the CSV files.
     """
     table, title = scored.table, marked(scored.name, scored.marks)
-    means = averages(table)
+    means = scored.averages
     section = Section(title, _warnings(scored), single=True)
     groupings = question_groupings(table)
     section.sheets = [_run_sheet(scored, grouping) for grouping in groupings]
