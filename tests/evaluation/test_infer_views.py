@@ -4,13 +4,11 @@ import hashlib
 import importlib.util
 import json
 from collections import Counter
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pytest
 import torch
 from PIL import Image
@@ -21,22 +19,18 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.backends.generator import Generator
-from open_r1.evaluation.answering.backends.sampling import draw, uniforms
 from open_r1.evaluation.answering.backends.vllm_backend import VllmEncoder, decoding, engine
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, shuffle_options
 from open_r1.evaluation.answering.questions import answer_rows
-from open_r1.evaluation.answering.run import infer, infer_all
+from open_r1.evaluation.answering.run import infer
 from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
-from open_r1.evaluation.answering.targets import checkpoint_outputs
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
-from open_r1.evaluation.scoring.results import Sample, majority, read_results
+from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality
 from open_r1.vocabulary.modes import Mode
 from open_r1_testbed.phantoms import make_phantoms
-
-RIGHT, WRONG, UNREAD = "correct", "wrong", "unparsed"
 
 
 @pytest.fixture(scope="module")
@@ -124,79 +118,6 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
-
-
-def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(tiny, phantoms):
-    encoder, generator = load(tiny, Sampling(4, 0.7, seed=3))
-    rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
-
-    def written(size: int) -> dict[str, list[str]]:
-        results = [r for batch in answer_rows(generator, encoder, rows, size) for r in batch]
-        return {r.id: [sample.output for sample in r.samples or ()] for r in results}
-
-    alone = written(1)
-    assert alone == written(3) == written(16)
-    assert {len(samples) for samples in alone.values()} == {4}
-    assert sum(len(set(samples)) > 1 for samples in alone.values()) > 10
-    reseeded = Generator(generator.model, encoder.tokenizer, 6, Sampling(4, 0.7, seed=4))
-    batch = encoder(listed(rows)[:5])
-    assert reseeded(batch) != generator(batch)
-    assert generator(batch) == generator(batch)
-
-
-def test_tokens_are_drawn_with_the_probabilities_of_the_model():
-    """Chi-square with 7 degrees of freedom: 24.3 is exceeded once in a thousand draws of this test."""
-    logits = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5, -torch.inf, 3.0, 0.0, 1.5])
-    numbers = uniforms(Sampling(2, 0.8, seed=1), [f"question {n}" for n in range(200)], 50).flatten()
-    drawn = draw(logits.expand(len(numbers), -1), 0.8, numbers)
-    counts = torch.bincount(drawn, minlength=9).double()
-    expected = torch.softmax(logits.double() / 0.8, -1) * len(numbers)
-    possible = expected > 0
-    assert len(numbers) == 20_000
-    assert counts[~possible].sum() == 0
-    statistic = ((counts - expected) ** 2 / expected)[possible].sum().item()
-    assert statistic < 24.3, f"chi-square {statistic:.1f}"
-
-
-def test_a_number_belongs_to_seed_question_and_sample():
-    two = uniforms(Sampling(2, 1.0, seed=5), ["a", "b"], 3)
-    assert torch.equal(two[2:], uniforms(Sampling(2, 1.0, seed=5), ["b"], 3))
-    assert torch.equal(two[:1], uniforms(Sampling(1, 1.0, seed=5), ["a"], 3))
-    assert len(set(two.flatten().tolist())) == 12
-    assert torch.equal(two[:, :2], uniforms(Sampling(2, 1.0, seed=5), ["a", "b"], 2))
-
-
-def test_the_edges_of_the_unit_interval_draw_possible_tokens():
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(3, -1)
-    assert draw(logits, 1.0, torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3, 3]
-
-
-def test_the_majority_decides_and_the_first_of_a_tie():
-    def samples(*letters: str | None) -> list[Sample]:
-        return [Sample(f"{n}", RIGHT if x == "B" else WRONG if x else UNREAD, x, 1) for n, x in enumerate(letters)]  # type: ignore[arg-type]
-
-    assert majority(samples("A", "B", "B")).output == "1"
-    assert majority(samples("A", "B", "B", "A")).output == "0"
-    assert majority(samples(None, None, "C")).output == "2"  # what cannot be read has no vote
-    assert majority(samples(None, None)).output == "0"
-
-
-def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
-    run_settings = settings(samples=3)
-    infer(run_settings)
-    file = read_results(run_settings.output_path)
-    assert (file.manifest["samples"], file.manifest["temperature"], file.manifest["seed_used"]) == (3, 1.0, 0)
-    assert all(len(result.samples or ()) == 3 for result in file.results)
-    assert all(result.tokens == sum(sample.tokens for sample in result.samples or ()) for result in file.results)
-    out = capsys.readouterr().out.splitlines()
-    assert out[1].startswith("majority vote of 3 samples; pass@1 0.")
-    assert "pass@3 0." in out[1]
-    with pytest.raises(UserError, match="temperature"):
-        infer(settings(samples=3, temperature=0.5))
-    with pytest.raises(UserError, match="seed_used"):
-        infer(settings(samples=3, seed=1))
-    with pytest.raises(UserError, match="3 times the same completion"):
-        settings(samples=3, temperature=0.0)
 
 
 # --- other images, other orders ------------------------------------------------------------------------------------
@@ -367,112 +288,6 @@ def test_the_training_questions_are_those_the_checkpoint_was_trained_on(settings
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_path):
-    model = load_model(tiny, torch.float32)
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    adapted: Any = peft.get_peft_model(model, config)
-    adapted.peft_config["default"].base_model_name_or_path = str(tiny)
-    adapted.save_pretrained(tmp_path / "runs" / "adapter")
-    merged = adapted.merge_and_unload()
-    merged.save_pretrained(tmp_path / "runs" / "merged")
-    load_processor(tiny).save_pretrained(tmp_path / "runs" / "merged")
-    every = [
-        settings(model_path=name, output_path=path)
-        for name, path in checkpoint_outputs([str(tmp_path / "runs"), str(tiny)], str(tmp_path / "results"))
-    ]
-    assert infer_all(every) == 0
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
-        "adapter.jsonl",
-        "merged.jsonl",
-        "tiny.jsonl",
-    ]
-    outputs_of = [outputs(entry) for entry in every]
-    assert outputs_of[0] == outputs_of[1] != outputs_of[2]
-
-
-def test_one_checkpoint_that_cannot_be_used_does_not_stop_the_others(settings, tiny, tmp_path, capsys):
-    every = [settings("bad", model_path=str(tmp_path)), settings("good", model_path=str(tiny))]
-    assert infer_all(every) == 2
-    assert len(read_results(every[1].output_path).results) == 20
-    assert "holds no config.json" in capsys.readouterr().err
-
-
-def test_result_files_are_named_after_their_checkpoints(tmp_path):
-    for name in ("CT", "OCT"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-    (tmp_path / "logs").mkdir()
-    assert checkpoint_outputs([str(tmp_path / "CT")], "out.jsonl") == [(str(tmp_path / "CT"), "out.jsonl")]
-    assert [Path(path).name for _, path in checkpoint_outputs([str(tmp_path)], "out")] == ["CT.jsonl", "OCT.jsonl"]
-    named = checkpoint_outputs(["a/x/last", "b/x/last", "org/repo:sub"], "out")
-    assert [path for _, path in named] == ["out/a_x_last.jsonl", "out/b_x_last.jsonl", "out/org_repo_sub.jsonl"]
-    with pytest.raises(UserError, match="one file for 2 checkpoints; name a folder"):
-        checkpoint_outputs(["a", "b"], "out.jsonl")
-    with pytest.raises(UserError, match="named twice: a, a"):
-        checkpoint_outputs(["a", "a"], "out")
-
-
-def test_each_of_several_data_sets_has_its_result_file(load_script):
-    read = load_script("eval/infer.py").read_flags
-    sets = ["--prompt_path", "data/CT_384", "data/MRI_384", "--output_path"]
-    single = read(["--model_path", "org/repo:sub", *sets, "out"])
-    assert [(entry.prompt_path, entry.output_path) for entry in single] == [
-        ("data/CT_384", "out/CT_384.jsonl"),
-        ("data/MRI_384", "out/MRI_384.jsonl"),
-    ]
-    two = read(["--model_path", "o/a", "--model_path", "o/b", *sets, "out"])
-    assert [entry.output_path for entry in two] == [
-        f"out/{checkpoint}/{name}.jsonl" for checkpoint in ("a", "b") for name in ("CT_384", "MRI_384")
-    ]
-    with pytest.raises(UserError, match="one file for 2 data sets; name a folder"):
-        read(["--model_path", "o/a", *sets, "out.jsonl"])
-
-
-def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path, monkeypatch, capsys):
-    from open_r1.evaluation.answering import run
-
-    loaded = []
-    load = run.load_model
-    monkeypatch.setattr(run, "load_model", lambda *arguments: loaded.append(arguments) or load(*arguments))
-    lists = [tmp_path / "a.json", tmp_path / "b.json"]
-    rows = json.loads((phantoms / "test.json").read_text())[:4]
-    for path, half in zip(lists, (rows[:2], rows[2:]), strict=True):
-        path.write_text(json.dumps(half))
-    shared = {"model_path": str(tiny), "image_root": str(phantoms), "max_new_tokens": 4, "device": "cpu"}
-    together = [
-        InferenceSettings(prompt_path=str(path), output_path=str(tmp_path / f"{path.stem}.jsonl"), **shared)
-        for path in lists
-    ]
-    assert run.infer_all(together) == 0
-    assert len(loaded) == 1
-    alone = InferenceSettings(prompt_path=str(lists[1]), output_path=str(tmp_path / "alone.jsonl"), **shared)
-    assert run.infer_all([alone]) == 0
-    outputs = [[r.output for r in read_results(tmp_path / f"{name}.jsonl").results] for name in ("b", "alone")]
-    assert outputs[0] == outputs[1]
-    longer = [
-        replace(entry, max_new_tokens=3 + k, output_path=f"{entry.output_path}{k}") for k, entry in enumerate(together)
-    ]
-    assert run.infer_all(longer) == 0
-    assert len(loaded) == 4  # other settings ask for another model
-
-
-def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_path, tiny, capsys):
-    trained = tmp_path / "trained"
-    trained.mkdir()
-    for file in tiny.iterdir():
-        (trained / file.name).symlink_to(file)
-    (trained / "run.json").write_text('{"mode": "nothink", "data": {"path": "data/VQA/Lesion_Grading_384"}}')
-    (tmp_path / "OCT_test.json").write_text((phantoms / "test.json").read_text())
-    crossed = {"model_path": str(trained), "prompt_path": str(tmp_path / "OCT_test.json")}
-    with pytest.raises(UserError, match="--force evaluates anyway"):
-        infer(settings(**crossed))
-    assert infer(settings(**crossed, force=True)) == 0
-    manifest = read_results(settings().output_path).manifest
-    assert manifest["forced"] is True
-    assert (manifest["trained_on"], manifest["tested_on"]) == ("Lesion Grading", "OCT")
-    assert "forced: trained on the task Lesion Grading" in capsys.readouterr().err
 
 
 # --- vLLM ------------------------------------------------------------------------------------------------------------
