@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked_rows import outputs
 from PIL import Image
-from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -24,50 +24,11 @@ from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.perturbations import View, choose_donors, noise, shuffle_options
 from open_r1.evaluation.answering.questions import answer_rows
 from open_r1.evaluation.answering.run import infer
-from open_r1.evaluation.answering.settings import InferenceSettings, Sampling
+from open_r1.evaluation.answering.settings import Sampling
 from open_r1.evaluation.scoring.blind_floor import BlindGuesser
 from open_r1.evaluation.scoring.results import read_results
 from open_r1.grading.problems import options_in, solution_letter
-from open_r1.vocabulary.labels import Modality
 from open_r1.vocabulary.modes import Mode
-from open_r1_testbed.phantoms import make_phantoms
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    """A checkpoint with weights large enough that images and questions change its answers."""
-    return sharp_checkpoint(tmp_path_factory.mktemp("views") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory) -> Path:
-    """Four test images with 20 questions, and eight to train on."""
-    folder = tmp_path_factory.mktemp("data") / "phantoms"
-    return make_phantoms(folder, train=4, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
-
-
-@pytest.fixture
-def settings(tiny, phantoms, tmp_path):
-    """Settings of a small run, with changes."""
-
-    def make(name: str = "out", **changes) -> InferenceSettings:
-        run_settings = {
-            "model_path": str(tiny),
-            "prompt_path": str(phantoms / "test.json"),
-            "image_root": str(phantoms),
-            "output_path": str(tmp_path / f"{name}.jsonl"),
-            "batch_size": 8,
-            "max_new_tokens": 6,
-            "device": "cpu",
-        }
-        return InferenceSettings(**(run_settings | changes))
-
-    return make
-
-
-def outputs(settings: InferenceSettings) -> dict[str, str]:
-    infer(settings)
-    return {result.id: result.output for result in read_results(settings.output_path).results}
 
 
 def listed(rows: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Questions of every model family as a batch of prompts, and the tokens that a model answers them with."""
+"""Questions of every model family as a batch of prompts, and what a model answers them with."""
 
 from pathlib import Path
 
@@ -10,6 +10,9 @@ from open_r1.evaluation.answering.backends.decoder import Prompts
 from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.batches import batches_by_length
 from open_r1.evaluation.answering.encoder import Encoder
+from open_r1.evaluation.answering.run import infer
+from open_r1.evaluation.answering.settings import InferenceSettings
+from open_r1.evaluation.scoring.results import read_results
 from open_r1.modeling.prompt_batch import completion_lengths
 from open_r1.vocabulary.modes import Mode
 
@@ -41,3 +44,9 @@ def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict], batch_si
         for name, written, length in zip(names, tokens.tolist(), lengths, strict=True):
             collected.setdefault(name, []).append(written[:length])
     return collected
+
+
+def outputs(settings: InferenceSettings) -> dict[str, str]:
+    """id -> what is written in a run of these settings."""
+    infer(settings)
+    return {result.id: result.output for result in read_results(settings.output_path).results}
