@@ -58,17 +58,23 @@ def main() -> int:
     add("--overview", action="store_true", help="of a whole study: every comparison, no part for each file")
     flags = parser.parse_args()
     gc.disable()  # the process is short and keeps nearly all that it reads: looking for garbage is a tenth of its time
-    choosing = flags.against or flags.baseline or flags.clusters or flags.judge or flags.grader != "stored"
+    choosing = flags.against or flags.baseline or flags.judge or flags.grader != "stored"
     if flags.overview and choosing:
         raise UserError(
-            "--overview finds by itself what to compare; leave --against, --baseline, --clusters, --grader and --judge "
-            "out"
+            "--overview finds by itself what to compare; leave --against, --baseline, --grader and --judge out"
         )
     if flags.against and flags.baseline:
         raise UserError("--against and --baseline both say what to compare with; give one of the two")
     size = int(flags.images_mib * 2**20)
     if flags.overview:
-        summary = write_overview(flags.results, flags.output_dir, flags.image_root, size, with_items=flags.with_items)
+        summary = write_overview(
+            flags.results,
+            flags.output_dir,
+            flags.image_root,
+            size,
+            with_items=flags.with_items,
+            clusters=flags.clusters,
+        )
     else:
         judge = judge_of(flags.judge, flags.judge_cache) if flags.judge else None
         summary = write_report(

@@ -1,5 +1,6 @@
 """The report of a whole study, from the manifests of its result files alone."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from report_files import questions_in, rows_of, run
 from report_tables import table_of
 
 from open_r1.common.errors import UserError
+from open_r1.data.overlap.clusters import write_clusters
 from open_r1.evaluation.comparing.pairs import pair_up
 from open_r1.evaluation.comparing.scored_runs import load
 from open_r1.evaluation.reporting.report import write_overview
@@ -127,11 +129,26 @@ def test_the_command_refuses_what_an_overview_cannot_take(
     report = load_script("eval/report.py")
     words = ["report.py", *map(str, cells), "--overview", "--output_dir", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", [*words, "--against", str(cells[0])])
-    with pytest.raises(UserError, match="leave --against, --baseline, --clusters, --grader"):
+    with pytest.raises(UserError, match="leave --against, --baseline, --grader"):
         report.main()
     monkeypatch.setattr("sys.argv", words)
     assert report.main() == 0
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_what_a_reviewer_asks_has_a_row_for_each_run_and_errors_may_count_clusters(
+    cells: list[Path], tmp_path: Path
+) -> None:
+    write_clusters(tmp_path / "clusters.csv", {f"CT-{number}": f"cluster {number // 4}" for number in range(40)})
+    summary = write_overview(cells, tmp_path / "out", clusters=tmp_path / "clusters.csv")
+    assert "count clusters of nearly equal images" in summary
+    for leaf in ("letters.csv", "lengths.csv"):
+        with open(tmp_path / "out" / leaf, encoding="utf-8", newline="") as file:
+            runs = {line["run"] for line in csv.DictReader(file)}
+        assert len(runs) == len(load(cells)), leaf
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="#part-\d+">([^<]*)</a>', page)
+    assert {"Position of the answers", "Length of the answers"} <= set(links)
 
 
 @pytest.mark.slow

@@ -18,6 +18,9 @@ from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page
 from open_r1.evaluation.reporting.html.rendering import short_value
 from open_r1.evaluation.reporting.items.browser import Browser, build_browser
 from open_r1.evaluation.reporting.published_form import published_form, published_text
+from open_r1.evaluation.reporting.review.lengths import lengths_section
+from open_r1.evaluation.reporting.review.letters import letters_section
+from open_r1.evaluation.reporting.review.unparsed import unparsed_section
 from open_r1.evaluation.reporting.run_sections import choose_comparisons, report_folders, sections_of_runs
 from open_r1.evaluation.reporting.sections.differences import stem_of
 from open_r1.evaluation.reporting.sections.free_answers import FILES as FREE_FILES
@@ -91,10 +94,7 @@ def write_report(
     judged = None if judge is None else judged_section(scored, judge)
     sections[1:1] = [*free_sections(scored), *filter(None, [judged])]
     sections += _curves(scored)
-    if by_id is not None and sections:
-        sections[0].texts.append(
-            f"Standard errors, intervals and tests count clusters of nearly equal images ({clusters}), not images."
-        )
+    _say_clusters(sections, clusters)
     first_comparison = next(iter([*comparisons, *(change.comparison for change in changed)]), None)
     item_browser = None
     if with_items:
@@ -113,6 +113,7 @@ def write_overview(
     image_bytes: int = IMAGE_BYTES,
     questions: int = QUESTIONS,
     with_items: bool = False,
+    clusters: Path | None = None,
 ) -> str:
     """Write the report of a whole study: tables over all result files and every possible comparison.
 
@@ -123,15 +124,22 @@ def write_overview(
         image_bytes: limit for the small images in the page together.
         questions: limit for the questions in the page; those that runs disagree about come first.
         with_items: put questions into the page, as in `write_report`.
+        clusters: as in `write_report`.
 
     Raises:
         UserError: as `write_report`.
     """
-    scored = load(paths)
+    scored = load(paths, clusters=None if clusters is None else read_clusters(clusters))
     _refuse_file(output_dir)
     choice = [run for run in scored if run.table]
     comparisons, sections = study_sections(choice)
+    # what a reviewer asks, as far as it is a row for each run: maps and pairs of so many runs nobody looks through
+    review = [letters_section(choice), lengths_section(choice), unparsed_section(choice, with_items)] if choice else []
+    for section in filter(None, review):
+        section.folded = True
+        sections.append(section)
     sections += [*free_sections(scored), *_curves(scored)]
+    _say_clusters(sections, clusters)
     first_comparison = comparisons[0] if comparisons else None
     item_browser = None
     if with_items:
@@ -139,6 +147,14 @@ def write_overview(
             scored, first_comparison, image_root, image_bytes, questions, changed=changes(choice)
         )
     return publish(scored, sections, item_browser, output_dir)
+
+
+def _say_clusters(sections: Sequence[Section], clusters: Path | None) -> None:
+    """Say in the first section by what errors are clustered, unless it is images."""
+    if clusters is not None and sections:
+        sections[0].texts.append(
+            f"Standard errors, intervals and tests count clusters of nearly equal images ({clusters}), not images."
+        )
 
 
 def publish(

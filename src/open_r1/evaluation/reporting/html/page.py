@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from open_r1.evaluation.reporting.html.rendering import render
 from open_r1.evaluation.reporting.items.browser import Browser
-from open_r1.evaluation.reporting.sections.section import WARNINGS, Section
+from open_r1.evaluation.reporting.sections.section import DIFFERENCES, WARNINGS, Section
 
 OPEN_RUNS = 3  # with more result files, the sections about single ones are folded
 BROWSER_SCRIPTS = ("data.js", "filters.js", "cards.js", "browser.js")
@@ -51,7 +51,8 @@ def _links(sections: Sequence[Section], folded: bool) -> list[tuple[str, str]]:
     targets: dict[str, str] = {}
     for number, section in enumerate(sections, 1):
         text = "each result file" if folded and section.single else _unmarked(section.title)
-        text = "further differences" if section.folded else text
+        is_difference = any(leaf.startswith(DIFFERENCES) for leaf in section.files)
+        text = "further differences" if section.folded and is_difference else text
         targets.setdefault(text, f"part-{number}")
     return [(target, text) for text, target in targets.items()]
 
