@@ -56,14 +56,15 @@ def asked(
     from lmms_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    model_class: Any = Qwen2_5_VLForConditionalGeneration
     given: list[dict[str, torch.Tensor]] = []
-    generate = Qwen2_5_VLForConditionalGeneration.generate
+    generate = model_class.generate
 
     def watched(model: Any, **inputs: Any) -> Any:
         given.append({name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)})
         return generate(model, **inputs)
 
-    monkeypatch.setattr(Qwen2_5_VLForConditionalGeneration, "generate", watched)
+    monkeypatch.setattr(model_class, "generate", watched)
     monkeypatch.chdir(place)
     tasks = TaskManager(include_path=str(repository / "eval" / "lmms_eval"), include_defaults=False)
     run = simple_evaluate(
