@@ -1,10 +1,11 @@
-"""A small release and its preparation, for the tests of preparation."""
+"""A small release and its preparation, for the tests of preparation, and a folder of images for those of rows."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from image_rows import COLOURS, png
 from small_release import ASKED, MODALITIES, SMALL, make_release
 
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
@@ -54,4 +55,21 @@ def splits(release, tmp_path) -> Path:
         label_rows = [row for row in rows if row.task is task]
         write("question_type", task.value, "train", label_rows[:30])
         write("question_type", task.value, "test", label_rows[30:])
+    return folder
+
+
+@pytest.fixture
+def parquet_cache(tmp_path, monkeypatch) -> Path:
+    """Where datasets converts Parquet files to."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A folder with an image of each colour."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    for colour in COLOURS:
+        (folder / f"{colour}.png").write_bytes(png(colour))
     return folder

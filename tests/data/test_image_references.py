@@ -2,29 +2,16 @@
 
 import os
 import socket
-from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hostile_files import encoded, reason_of
 from PIL import Image
 
 from open_r1.data import images
-from open_r1.data.images import ImageError, open_image, read_file, resolve
+from open_r1.data.images import open_image, read_file, resolve
 from open_r1.data.loading import image_digest
 from open_r1.data.row_images import row_images
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def reason_of(call, *arguments, **options) -> str:
-    with pytest.raises(ImageError) as caught:
-        call(*arguments, **options)
-    return caught.value.reason
-
 
 HOSTILE = [
     ("../secret.png", "outside-root"),

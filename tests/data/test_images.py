@@ -4,27 +4,14 @@ import contextlib
 import pickle
 import struct
 import zlib
-from io import BytesIO
 
 import numpy as np
 import pytest
+from hostile_files import encoded, reason_of
 from PIL import Image, ImageFile
 
 from open_r1.data import images
 from open_r1.data.images import ImageError, decode, open_image, resolve
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def reason_of(call, *arguments, **options) -> str:
-    with pytest.raises(ImageError) as caught:
-        call(*arguments, **options)
-    return caught.value.reason
-
 
 # ---------------------------------------------------------------------------------------------- modes
 

@@ -9,7 +9,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_rows import COLOURS, ROWS, TEXT, lines_form, png, question, saved_form, stored
+from image_rows import ROWS, TEXT, lines_form, png, question, saved_form, stored
 
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES, QUESTION_FEATURES, write_split
@@ -18,21 +18,7 @@ from open_r1.data.readers.file_layout import split_of
 from open_r1.data.row_images import row_images
 from open_r1.data.rows import row_id
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """Where datasets converts Parquet files to."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    for colour in COLOURS:
-        (folder / f"{colour}.png").write_bytes(png(colour))
-    return folder
+pytestmark = pytest.mark.usefixtures("parquet_cache")
 
 
 def parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> Path:

@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_rows import COLOURS, COUNTS, FORMS, ROWS, TYPES, lines_form, png, question, saved_form, stored
+from image_rows import COUNTS, FORMS, ROWS, TYPES, lines_form, png, question, saved_form, stored
 from PIL import Image
 
 from open_r1.common.errors import UserError
@@ -22,21 +22,7 @@ from open_r1.data.row_images import image_key, image_keys, row_images
 from open_r1.data.rows import row_id
 from open_r1_testbed.damage import BYTES, Draw
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """Where datasets converts Parquet files to."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    for colour in COLOURS:
-        (folder / f"{colour}.png").write_bytes(png(colour))
-    return folder
+pytestmark = pytest.mark.usefixtures("parquet_cache")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked_rows import small_settings
 from chromium import chromium
 from sharp_checkpoints import sharp_checkpoint
 
@@ -38,15 +39,6 @@ def settings(tiny, phantoms, tmp_path):
     """Settings of a small run, with changes."""
 
     def make(name: str = "out", **changes) -> InferenceSettings:
-        run_settings = {
-            "model_path": str(tiny),
-            "prompt_path": str(phantoms / "test.json"),
-            "image_root": str(phantoms),
-            "output_path": str(tmp_path / f"{name}.jsonl"),
-            "batch_size": 8,
-            "max_new_tokens": 6,
-            "device": "cpu",
-        }
-        return InferenceSettings(**(run_settings | changes))
+        return small_settings(tiny, phantoms, tmp_path / f"{name}.jsonl", **changes)
 
     return make

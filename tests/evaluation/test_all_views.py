@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from asked_rows import small_settings
 from sharp_checkpoints import sharp_checkpoint
 
 from open_r1.common.errors import UserError
@@ -27,10 +27,7 @@ def settings(tmp_path_factory):
     checkpoint = sharp_checkpoint(root / "model")
 
     def make(output: Path, **changes) -> InferenceSettings:
-        values: dict[str, Any] = {"prompt_path": str(root / "phantoms" / "test.json")}
-        values |= {"image_root": str(root / "phantoms"), "model_path": str(checkpoint), "output_path": str(output)}
-        values |= {"device": "cpu", "batch_size": 8, "max_new_tokens": 6, **changes}
-        return InferenceSettings(**values)
+        return small_settings(checkpoint, root / "phantoms", output, **changes)
 
     return make
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from asked_rows import FAMILIES, loaded, tokens_of
 from PIL import Image
-from sharp_checkpoints import sharp_checkpoint
+from sharp_checkpoints import sharp_families
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.evaluation.answering.backends.generator import Generator
@@ -21,10 +21,7 @@ from open_r1.evaluation.answering.encoder import Encoded
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of each family with weights large enough that images and questions change its answers."""
-    root = tmp_path_factory.mktemp("tiny")
-    for family in FAMILIES:
-        sharp_checkpoint(root / family, family)
-    return {family: root / family for family in FAMILIES}
+    return sharp_families(tmp_path_factory.mktemp("tiny"), FAMILIES)
 
 
 def rows_of_all_sizes(count: int) -> list[dict]:

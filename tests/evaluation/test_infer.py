@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
-from asked_rows import FAMILIES, loaded, prompts_of
+from asked_rows import FAMILIES, loaded, prompts_of, small_settings
 from PIL import Image
-from sharp_checkpoints import sharp_checkpoint
+from sharp_checkpoints import sharp_families
 
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint
@@ -34,10 +34,7 @@ from open_r1_testbed.tiny_models import build_tiny_checkpoint
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of each family with weights large enough that images and questions change its answers."""
-    root = tmp_path_factory.mktemp("tiny")
-    for family in FAMILIES:
-        sharp_checkpoint(root / family, family)
-    return {family: root / family for family in FAMILIES}
+    return sharp_families(tmp_path_factory.mktemp("tiny"), FAMILIES)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +42,6 @@ def phantoms(tmp_path_factory) -> Path:
     """Four test images with 20 questions."""
     folder = tmp_path_factory.mktemp("data") / "phantoms"
     return make_phantoms(folder, train=1, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)
-
-
-# --- generation ------------------------------------------------------------------------------------------------------
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
@@ -58,16 +52,8 @@ def settings(tiny, phantoms, tmp_path):
     """Settings of a small run, with changes."""
 
     def make(**changes) -> InferenceSettings:
-        run_settings = {
-            "model_path": str(tiny["qwen2_5_vl"]),
-            "prompt_path": str(phantoms / "test.json"),
-            "image_root": str(phantoms),
-            "output_path": str(tmp_path / "out" / "answers.jsonl"),
-            "batch_size": 8,
-            "max_new_tokens": 4,
-            "device": "cpu",
-        }
-        return InferenceSettings(**(run_settings | changes))
+        output = tmp_path / "out" / "answers.jsonl"
+        return small_settings(tiny["qwen2_5_vl"], phantoms, output, **({"max_new_tokens": 4} | changes))
 
     return make
 

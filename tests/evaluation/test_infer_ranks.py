@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from asked_rows import small_settings
 from sharp_checkpoints import sharp_checkpoint
 from tqdm import tqdm
 
@@ -36,16 +37,8 @@ def settings(tmp_path_factory):
     checkpoint = sharp_checkpoint(root / "model")
 
     def make(name: str, **changes) -> InferenceSettings:
-        run_settings = {
-            "model_path": str(checkpoint),
-            "prompt_path": str(root / "phantoms" / "test.json"),
-            "image_root": str(root / "phantoms"),
-            "output_path": str(root / f"{name}.jsonl"),
-            "batch_size": 3,
-            "max_new_tokens": 12,
-            "device": "cpu",
-        }
-        return InferenceSettings(**(run_settings | changes))
+        lengths = {"batch_size": 3, "max_new_tokens": 12}
+        return small_settings(checkpoint, root / "phantoms", root / f"{name}.jsonl", **(lengths | changes))
 
     return make
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sharp_checkpoints import sharp_checkpoint
+from sharp_checkpoints import sharp_families
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -34,10 +34,7 @@ FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of each family with weights large enough that images change its answers."""
-    root = tmp_path_factory.mktemp("tiny")
-    for family in FAMILIES:
-        sharp_checkpoint(root / family, family)
-    return {family: root / family for family in FAMILIES}
+    return sharp_families(tmp_path_factory.mktemp("tiny"), FAMILIES)
 
 
 def png(number: int) -> bytes:

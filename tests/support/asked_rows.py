@@ -1,6 +1,7 @@
 """Questions of every model family as a batch of prompts, and what a model answers them with."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,3 +51,17 @@ def outputs(settings: InferenceSettings) -> dict[str, str]:
     """id -> what is written in a run of these settings."""
     infer(settings)
     return {result.id: result.output for result in read_results(settings.output_path).results}
+
+
+def small_settings(checkpoint: Path, phantoms: Path, output: Path, **changes: Any) -> InferenceSettings:
+    """Settings of a short run on a CPU over the test questions of a folder of phantoms."""
+    values = {
+        "model_path": str(checkpoint),
+        "prompt_path": str(phantoms / "test.json"),
+        "image_root": str(phantoms),
+        "output_path": str(output),
+        "batch_size": 8,
+        "max_new_tokens": 6,
+        "device": "cpu",
+    }
+    return InferenceSettings(**(values | changes))

@@ -3,15 +3,26 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from PIL import Image
+
+from open_r1.data.images import ImageError
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
+
+
+def reason_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """The reason of the error with which a call ends."""
+    with pytest.raises(ImageError) as caught:
+        call(*arguments, **options)
+    return caught.value.reason
 
 
 PNG = encoded(Image.new("RGB", (32, 32), "red"))

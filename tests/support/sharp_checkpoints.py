@@ -1,5 +1,6 @@
 """Tiny checkpoints whose answers depend on what they are shown."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -18,3 +19,8 @@ def sharp_checkpoint(folder: Path, family: str = "qwen2_5_vl") -> Path:
                 weight.mul_(6)
     model.save_pretrained(folder)
     return folder
+
+
+def sharp_families(root: Path, families: Iterable[str]) -> dict[str, Path]:
+    """One such checkpoint of each family, in a folder of its name."""
+    return {family: sharp_checkpoint(root / family, family) for family in families}

@@ -116,8 +116,8 @@ def confidence_chart(reliability: Sequence[Point], abstaining: Sequence[Point], 
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     sizes = sorted({point.estimate.n for point in reliability})
-    each = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    left.set_xlabel(f"confidence (%), bins of {each} answers", fontsize=10)
+    answers_per_bin = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    left.set_xlabel(f"confidence (%), bins of {answers_per_bin} answers", fontsize=10)
     right.set_xlabel("share of questions answered (%)", fontsize=10)
     left.legend(loc="upper left", fontsize=8.5, frameon=False)
     right.legend(loc="lower left", fontsize=8.5, frameon=False)

@@ -121,7 +121,7 @@ def begin_or_continue(folder: Path, manifest: dict[str, Any]) -> list[str]:
         raise UserError(
             f"{folder} holds a study with {len(missing)} more runs and cells (for example {min(missing)}) than this "
             "command plans; repeat the --modes, --by, --sft and --zero_shot of the study, and select a part of it with "
-            "--only or --shard"
+            "--only"
         )
     if planned_names - recorded_names:
         growing_keys = (

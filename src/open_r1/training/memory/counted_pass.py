@@ -28,15 +28,12 @@ from open_r1.training.setup.trainable_parts import freeze_vision_tower, lora_tar
 
 
 @dataclass(frozen=True)
-class Held:
+class PassBytes:
     """Bytes beside weights and their gradients."""
 
-    kept: int
-    """When the forward pass ends."""
-    forward: int
-    """Most during it."""
-    backward: int
-    """Most during the backward pass."""
+    after_forward: int
+    forward_peak: int
+    backward_peak: int
 
 
 class LiveBytes(TorchDispatchMode):
@@ -73,7 +70,7 @@ def counted_pass(size: ModelSize, batch: Batch, numbers: Numbers, trained: Train
         NoSize: the class does not compute image features and text apart, or needs values to compute.
     """
     try:
-        held = _held(size.config, size.image, batch, numbers, trained, checkpointing)
+        counts = _count_bytes(size.config, size.image, batch, numbers, trained, checkpointing)
     except Exception as error:  # a class that takes no such arguments raises anything
         reason = " ".join(str(error).split())[:200]
         raise NoSize(f"a pass of a {size.family} cannot be counted: {type(error).__name__}: {reason}") from error
@@ -83,17 +80,17 @@ def counted_pass(size: ModelSize, batch: Batch, numbers: Numbers, trained: Train
     # TRL takes the scored places of a row in two steps, whose gradients are as large as all rows
     places = 2 * batch.tokens * numbers.stream * size.language.width
     moments = [
-        Pass(held.forward - copies, copies, 0),
-        Pass(held.kept - copies, copies, head_bytes(size, batch, numbers, trained) + places),
-        Pass(held.backward - copies, copies, waits),
+        Pass(counts.forward_peak - copies, copies, 0),
+        Pass(counts.after_forward - copies, copies, head_bytes(size, batch, numbers, trained) + places),
+        Pass(counts.backward_peak - copies, copies, waits),
     ]
     return max(moments, key=lambda moment: moment.total)
 
 
 @lru_cache
-def _held(
+def _count_bytes(
     config: str, image: ImageShape | None, batch: Batch, numbers: Numbers, trained: Trained, checkpointing: bool
-) -> Held:
+) -> PassBytes:
     model = _model(config, numbers, trained, checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as bytes_of:
         model.to_empty(device="cpu")
@@ -103,12 +100,12 @@ def _held(
         before = bytes_of.peak = bytes_of.live
         with torch.autocast("cpu", torch.bfloat16) if numbers is Numbers.AUTOCAST else nullcontext():
             states = _states(model, image, batch)
-        kept, forward = bytes_of.live - before, bytes_of.peak - before
+        after_forward, forward_peak = bytes_of.live - before, bytes_of.peak - before
         total = states.sum()
         del states
         bytes_of.peak = bytes_of.live
         total.backward()
-        return Held(kept, forward, bytes_of.peak - before)
+        return PassBytes(after_forward, forward_peak, bytes_of.peak - before)
 
 
 def _model(config: str, numbers: Numbers, trained: Trained, checkpointing: bool) -> Any:

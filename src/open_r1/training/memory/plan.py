@@ -229,14 +229,14 @@ def _gradients(run: Run) -> Iterator[Item]:
 
 
 def _in_training(run: Run) -> list[Item]:
-    held = longest_pass(run)
+    longest = longest_pass(run)
     items = [
         *_gradients(run),
         *_gathered(run, sampling=False),
         Item("keys and values kept from sampling", _kept_states(run), False),
-        Item("bfloat16 copies of the matrices", held.rounded + _head_copy(run)),
-        Item("activations", held.activations, False),
-        Item("gradient of the head", held.head, False),
+        Item("bfloat16 copies of the matrices", longest.rounded + _head_copy(run)),
+        Item("activations", longest.activations, False),
+        Item("gradient of the head", longest.head, False),
     ]
     if run.accumulates or run.division is not Division.NOTHING:
         return items
@@ -256,15 +256,15 @@ def longest_pass(run: Run) -> Pass:
     )
     batch = run.batch
     if run.size.config:
-        from open_r1.training.memory.counted_pass import counted_pass  # loads torch and transformers
+        from open_r1.training.memory.counted_pass import counted_pass  # imported here: it takes seconds to load torch
 
-        held = counted_pass(run.size, batch, run.numbers, trained, run.checkpointing)
+        longest = counted_pass(run.size, batch, run.numbers, trained, run.checkpointing)
     else:
         masked = batch.shares_prefix and batch.group * batch.completion_tokens <= BY_MASK_UP_TO
-        held = training_pass(run.size, batch, run.numbers, trained, run.checkpointing, masked)
+        longest = training_pass(run.size, batch, run.numbers, trained, run.checkpointing, masked)
     if run.method is Method.QLORA:  # 4-bit matrices are unpacked one at a time
-        return replace(held, rounded=run.numbers.product * run.size.language.width * run.size.language.mlp)
-    return held
+        return replace(longest, rounded=run.numbers.product * run.size.language.width * run.size.language.mlp)
+    return longest
 
 
 def _in_sampling(run: Run) -> list[Item]:

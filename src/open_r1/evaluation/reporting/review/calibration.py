@@ -85,11 +85,11 @@ def _row(name: str, answers: Confidences, without: int) -> tuple[list[str], list
     (error, expected), area = answers.calibration_error(), answers.risk_area()
     brier, brier_error = answers.brier()
     confidence, mass = float(answers.confidence.mean()), float(answers.mass.mean())
-    kept = [_at(answers, share) for share in ABSTAINING]
+    accuracies = [_at(answers, share) for share in ABSTAINING]
     row = [name, f"{estimate.n:,}", f"{without:,}", with_error(estimate.mean, estimate.stderr), percent(confidence, 1)]
     row += [percent(error.value, 1), _range(error), percent(expected, 1)]
     row += [f"{brier:.3f}" + (f" ± {brier_error:.3f}" if brier_error is not None else ""), percent(area.value, 1)]
-    row += [with_error(part.mean, part.stderr) for part in kept]
+    row += [with_error(part.mean, part.stderr) for part in accuracies]
     line = [name, str(estimate.n), str(without), str(estimate.clusters)]
     line += [*map(percent, (estimate.mean, estimate.stderr, confidence, mass)), str(len(answers.bins))]
     line += map(percent, (error.value, error.low, error.high, expected))
