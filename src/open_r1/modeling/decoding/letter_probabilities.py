@@ -24,16 +24,6 @@ class LetterTokens:
     """Letter -> the token after `context` if the text goes on with this letter."""
 
 
-@dataclass(frozen=True)
-class LetterProbabilities:
-    """The distribution of the next letter."""
-
-    by_letter: dict[str, float]
-    """Letter -> its share of the probability of all offered letters; these sum to 1."""
-    mass: float
-    """The probability of all offered letters together, 0 to 1: small where the model would write something else."""
-
-
 def letter_tokens(tokenizer: Any, texts: Sequence[str], letters: Sequence[Sequence[str]]) -> list[LetterTokens | None]:
     """Tokenize texts up to where a letter decides.
 
@@ -61,8 +51,8 @@ def letter_tokens(tokenizer: Any, texts: Sequence[str], letters: Sequence[Sequen
     return results
 
 
-def read_letters(logits: torch.Tensor, deciding: Sequence[dict[str, int]]) -> list[LetterProbabilities]:
-    """The distribution of the next letter in each row.
+def read_letters(logits: torch.Tensor, deciding: Sequence[dict[str, int]]) -> list[dict[str, float]]:
+    """The probability of each letter in each row, as a share of all its letters: they sum to 1.
 
     Args:
         logits: (B, vocabulary) of the next token.
@@ -70,22 +60,17 @@ def read_letters(logits: torch.Tensor, deciding: Sequence[dict[str, int]]) -> li
     """
     width = max(map(len, deciding))
     tokens = torch.tensor([[*row.values(), *[0] * (width - len(row))] for row in deciding])
-    log_probs = logits.float().log_softmax(-1).gather(1, upload(tokens, logits.device)).double().cpu()
-    results = []
-    for row, values in zip(deciding, log_probs, strict=True):
-        offered = values[: len(row)]
-        results.append(
-            LetterProbabilities(
-                dict(zip(row, offered.softmax(0).tolist(), strict=True)), min(offered.exp().sum().item(), 1.0)
-            )
-        )
-    return results
+    scores = logits.float().gather(1, upload(tokens, logits.device)).double().cpu()
+    return [
+        dict(zip(row, values[: len(row)].softmax(0).tolist(), strict=True))
+        for row, values in zip(deciding, scores, strict=True)
+    ]
 
 
 @torch.no_grad()
 def letters_after(
     model: Any, contexts: Sequence[LetterTokens], pad_id: int, unwrapped: Any = None
-) -> list[LetterProbabilities]:
+) -> list[dict[str, float]]:
     """The distribution of the letter after texts without images, in one forward pass.
 
     Args:

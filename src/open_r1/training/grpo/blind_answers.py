@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from open_r1.common.errors import UserError
 from open_r1.grading.formats import FORMS
 from open_r1.grading.problems import options_in
@@ -84,10 +82,10 @@ class BlindAnswers:
         if not contexts and weights_are_sharded():  # other processes wait for a pass
             letters_after(model, [LetterTokens([pad_id], {"A": 0})], pad_id, accelerator.unwrap_model(model))
         elif contexts:
-            with torch.no_grad(), evaluating(active_dropout(model)), accelerator.autocast():
+            with evaluating(active_dropout(model)), accelerator.autocast():
                 results = letters_after(model, list(contexts.values()), pad_id, accelerator.unwrap_model(model))
             for place, result in zip(contexts, results, strict=True):
-                letters[place] = result.by_letter
+                letters[place] = result
         return letters
 
     def _text(self, problem: str) -> str:
