@@ -72,6 +72,7 @@ def test_the_form_is_linear() -> None:
 def reward(name: str) -> Judge:
     function = REWARDS[name](Mode.THINK, RewardSettings(), 1000)
     row = {"problem": [PROBLEM], "solution": ["<answer> A </answer>"], "completion_ids": [[1] * 10]}
+    row |= {"letters_without_image": [{"A": 0.4, "B": 0.6}]}
     if name in OF_TEXTS:
         row = {"problem": ["Is it?"], "solution": ["yes, a chest tube"], "answer_type": ["closed"]}
     return lambda text: function([text], **row)

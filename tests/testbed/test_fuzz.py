@@ -79,7 +79,12 @@ def test_a_plain_answer_is_read_whatever_the_thoughts_say(letter: str, thoughts:
     assert grade(text, letter, {"A": "x", "B": "y", "C": "z"}) == (Outcome.CORRECT, letter)
 
 
-CHOICE_ROW = {"problem": ["Is it? A)x, B)y"], "solution": ["<answer> B </answer>"], "completion_ids": [[1, 2, 3]]}
+CHOICE_ROW = {
+    "problem": ["Is it? A)x, B)y"],
+    "solution": ["<answer> B </answer>"],
+    "completion_ids": [[1, 2, 3]],
+    "letters_without_image": [{"A": 0.4, "B": 0.6}],
+}
 OPEN_ROW = {"problem": ["Is it?"], "solution": ["yes"], "answer_type": ["closed"]}
 OF_TEXTS = ("closed", "exact", "token_f1", "rouge_l")
 
