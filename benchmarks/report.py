@@ -1,8 +1,8 @@
 """How long a report takes and how much it holds: `python benchmarks/report.py`, about four minutes on two cores.
 
-Phantoms are drawn and prepared, two runs "answer" every test question (drawn answers around thoughts of some hundred
+Phantoms are drawn and prepared, runs "answer" every test question (drawn answers around thoughts of some hundred
 characters, as a think checkpoint writes them, with the share of right ones that the run is given), and `eval/report.py`
-reports each number of lines in a process of its own: both runs with their difference, all tables and heatmaps, and the
+reports each number of lines in a process of its own: the runs with their differences, all tables and heatmaps, and the
 page with small images. Wall and CPU seconds, the largest resident set, and the size of the page are printed.
 
 The claim: 18,000 result lines in under 60 s. Memory is that of the lines and of the page; images are read one at a
@@ -94,10 +94,10 @@ def main() -> None:
         rows, _ = load_rows(prepared, "test")
         manifest = {"data": str(prepared), "split": "test", "data_sha256": "of the benchmark"}
         for lines in flags.lines:
-            files = []
-            for name, right in (("before", 0.4), ("after", 0.8)):
-                files.append(root / f"{name}.jsonl")
-                write_run(files[-1], (rows[k] for k in range(lines)), {**manifest, "checkpoint": name}, right)
+            files = [root / f"checkpoint-{number}.jsonl" for number in range(max(flags.runs))]
+            for number, file in enumerate(files):
+                right = 0.4 + 0.4 * number / max(1, len(files) - 1)
+                write_run(file, (rows[k] for k in range(lines)), {**manifest, "checkpoint": file.stem}, right)
             for count in flags.runs:
                 costs = measure(files[:count], root / f"report-{lines}-{count}")
                 print(f"{lines:6,} lines x {count} run{'s' if count > 1 else ' '}: {costs}", flush=True)

@@ -12,7 +12,7 @@ from open_r1.evaluation.scoring.statistics import FEWEST_CHANGED, MCNEMAR, SIGN_
 
 DIFFERENCES = ("difference", "improvement", "changed_")  # how the names of files about differences begin
 
-ALL_DRAWN, FIRST_DRAWN = 16, 4
+ALL_DRAWN, FIRST_DRAWN = 16, 2
 """Up to so many runs, or comparisons, each has a map of its own; of more, so many of the first. Drawing a map takes
 longer than all else about a run."""
 NOT_DRAWN = (
