@@ -10,7 +10,7 @@ from groups import IDS, Groups, make_groups, packed_logps, stock_inputs, stock_l
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from open_r1.modeling.packed_rows import IGNORED, pack, packed_mask, packed_positions, tokens_computed
+from open_r1.modeling.packed_rows import IGNORED, pack, packed_mask, packed_positions
 from open_r1.modeling.prompt_batch import completion_lengths
 from open_r1.modeling.segment_attention import ATTENTION, adapt_backbone, use_attention
 from open_r1.training.grpo.rollout import GroupSampler
@@ -93,9 +93,10 @@ def test_every_rope_axis_counts_on_from_the_last_prompt_token() -> None:
     ]
 
 
-def test_a_group_of_eight_computes_a_seventh_of_the_tokens() -> None:
-    # 310 - 1 + 8 * 10 = 389 against 8 * (310 + 10) = 2560
-    assert tokens_computed(310, 8, 10) == (389, 2560)
+def test_a_group_of_eight_is_a_row_of_a_seventh_of_the_tokens() -> None:
+    prompt, completions = torch.ones(1, 310, dtype=torch.long), torch.ones(1, 8, 10, dtype=torch.long)
+    packed = pack(prompt, prompt, torch.arange(310)[None], completions, completions)
+    assert packed.input_ids.shape == (1, 389)  # 310 - 1 + 8 * 10, against 8 * (310 + 10) = 2560
 
 
 def test_no_query_is_without_a_key() -> None:

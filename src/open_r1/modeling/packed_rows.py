@@ -137,8 +137,3 @@ def use_small_tiles_without_gpu() -> None:
     """Let TRL's fused head use smaller tiles in this process if there is no GPU."""
     if not torch.cuda.is_available():
         chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TILE
-
-
-def tokens_computed(prompt_length: int, group: int, length: int) -> tuple[int, int]:
-    """Tokens computed in a training pass of one group: (packed, with a row per completion)."""
-    return prompt_length - 1 + group * length, group * (prompt_length + length)
