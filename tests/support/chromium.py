@@ -75,14 +75,14 @@ class Page:
 
     def enter(self, name: str, text: str) -> None:
         """Put a text into a field; the page waits until the typing has paused."""
-        drawn = self.script("return performance.getEntriesByName('questions drawn').length")
+        drawn = self.script("return performance.getEntriesByName('list drawn').length")
         self.script(
             "const t = document.getElementById(arguments[0]); t.value = arguments[1];"
             "t.dispatchEvent(new Event('input', {bubbles: true}));",
             name,
             text,
         )
-        self.wait(f"return performance.getEntriesByName('questions drawn').length > {drawn}")
+        self.wait(f"return performance.getEntriesByName('list drawn').length > {drawn}")
 
     def click(self, name: str) -> None:
         self.script("document.getElementById(arguments[0]).click()", name)

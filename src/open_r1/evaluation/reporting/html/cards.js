@@ -105,6 +105,5 @@ function card(questions, question, { shown, position, total, enlarge }) {
     questionPart(questions, question, answered),
     element("div", { className: "answers" }, ...answered.map((run) => answerPart(questions, question, run))),
   );
-  node.dataset.question = question;
   return node;
 }

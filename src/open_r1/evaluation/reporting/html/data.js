@@ -5,31 +5,13 @@ const NO_IMAGE = -2;
 const OUTCOMES = ["correct", "wrong", "unparsed", "error"];
 const CORRECT = 0;
 
-/** The text of a block of data in the page, which is then removed: it is as large as all the rest. */
-function takeBlock(id) {
-  const node = byId(id);
-  const text = node.textContent;
-  node.remove();
-  return text;
-}
-
-/** The value of a block of base64 of deflated JSON. */
-async function unpack(block) {
-  const text = atob(block);
-  const bytes = new Uint8Array(text.length);
-  for (let place = 0; place < text.length; place += 1) bytes[place] = text.charCodeAt(place);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Response(stream).json();
-}
-
 class Questions {
   /** Read the index; what models wrote stays packed until it is needed. */
   static async open() {
-    return new Questions(await unpack(takeBlock("index")), takeBlock("outputs").split("\n"), takeBlock("images"));
+    return new Questions(await unpack(takeBlock("index")), new Blocks(takeBlock("outputs")), takeBlock("images"));
   }
 
-  #blocks; // packed
-  #texts = new Map(); // number of a block -> its content, or the promise of it
+  #blocks; // of what models wrote
   #images;
 
   constructor(index, blocks, images) {
@@ -79,22 +61,13 @@ class Questions {
 
   /** Inflate what models wrote about these questions. */
   async load(chosen) {
-    const blocks = new Set(chosen.map((question) => Math.floor(question / this.index.perBlock)));
-    await Promise.all([...blocks].map((block) => this.#open(block)));
-  }
-
-  async #open(block) {
-    if (!this.#texts.has(block)) {
-      const opening = unpack(this.#blocks[block]).then((content) => this.#texts.set(block, content));
-      this.#texts.set(block, opening);
-    }
-    await this.#texts.get(block);
+    await this.#blocks.load(chosen, this.index.perBlock);
   }
 
   /** Output, problem as it was shown, letter as it was shown and votes of a loaded answer. */
   texts(question, run) {
     const [output = "", problem = null, letter = null, votes = ""] =
-      this.#texts.get(Math.floor(question / this.index.perBlock))[question % this.index.perBlock][run];
+      this.#blocks.entry(question, this.index.perBlock)[run];
     return { output, problem, letter, votes };
   }
 }

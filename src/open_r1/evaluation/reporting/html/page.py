@@ -11,7 +11,7 @@ from open_r1.evaluation.reporting.items.browser import Browser
 from open_r1.evaluation.reporting.sections.section import DIFFERENCES, WARNINGS, Section
 
 OPEN_RUNS = 3  # with more result files, the sections about single ones are folded
-BROWSER_SCRIPTS = ("data.js", "filters.js", "cards.js", "browser.js")
+BROWSER_SCRIPTS = ("list.js", "packed.js", "data.js", "filters.js", "cards.js", "browser.js")
 
 
 def page(
