@@ -1,0 +1,1 @@
+"""One or several trainings as a page: curves, alarms, and the groups of completions that they learned from."""
