@@ -99,7 +99,7 @@ def start_line(plan: Plan, card: Card) -> str:
 
 def remedies(plan: Plan, card: Card) -> str:
     """The gentlest changes that make it fit."""
-    found = ways(plan.run, card)[:3]
-    if not found:
+    fitting = ways(plan.run, card)[:3]
+    if not fitting:
         return "No change of flags known here makes it fit: take larger cards, more of them, or a smaller model"
-    return "What would fit: " + "; ".join(f"{way.flags} ({way.plan.gib:.1f} GiB)" for way in found)
+    return "What would fit: " + "; ".join(f"{way.flags} ({way.plan.gib:.1f} GiB)" for way in fitting)

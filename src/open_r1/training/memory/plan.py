@@ -212,20 +212,20 @@ def _reference(run: Run, half: bool, parts: int) -> Item:
 def _gradients(run: Run) -> Iterator[Item]:
     """Gradients and what they are exchanged in, while a pass runs beside them."""
     trained, alone = run.trained_weights, run.processes == 1
-    each = 4 if run.method is not Method.FULL else run.weight_bytes
+    bytes_each = 4 if run.method is not Method.FULL else run.weight_bytes
     if run.uses_deepspeed:
         shares = 1 if run.division is Division.ZERO1 else run.processes
         yield Item("gradients, float32" + _among(shares), trained * 4 / shares)
         yield Item("gradients that are exchanged", min(trained, BUCKET) * run.weight_bytes * 2)
     elif run.division is Division.FSDP:
-        yield Item("gradients, float32" + _among(run.processes), trained * each / run.processes)
+        yield Item("gradients, float32" + _among(run.processes), trained * bytes_each / run.processes)
         if run.accumulates:
             yield Item("gradients before they are divided", trained * run.numbers.product)
     elif run.division is Division.OPTIMIZER:
-        yield Item("gradients, in DDP's buckets", trained * each)
+        yield Item("gradients, in DDP's buckets", trained * bytes_each)
     else:
-        yield Item("gradients", trained * each if run.accumulates else 0)
-        yield Item("DDP's buckets", 0 if alone else trained * each)
+        yield Item("gradients", trained * bytes_each if run.accumulates else 0)
+        yield Item("DDP's buckets", 0 if alone else trained * bytes_each)
 
 
 def _in_training(run: Run) -> list[Item]:
@@ -303,16 +303,16 @@ def _head_copy(run: Run) -> int:
 
 def _gathered(run: Run, sampling: bool) -> Iterator[Item]:
     """Weights that are divided, where they are whole for a while."""
-    size, each = run.size, 2 if run.half_products else 4
+    size, bytes_each = run.size, 2 if run.half_products else 4
     if run.division is Division.ZERO3:
         # TRL gathers all to sample
         count = size.weights if sampling else min(size.weights, LIVE_WEIGHTS + size.language.table)
-        yield Item("gathered weights", count * each)
+        yield Item("gathered weights", count * bytes_each)
     elif run.division is Division.FSDP:
         language = size.language
         layer = language.matrices // language.layers
         outside = size.weights - language.matrices - (size.vision.block_matrices if size.vision is not None else 0)
-        yield Item("gathered weights", (outside + 2 * layer) * each)
+        yield Item("gathered weights", (outside + 2 * layer) * bytes_each)
 
 
 def _format(weight_bytes: int) -> str:

@@ -100,8 +100,8 @@ def plan_text(name: str, plan: Plan, card: Card) -> str:
     lines += [f"  {item.name:<52}{item.bytes / GIB:8.1f}" for item in plan.items]
     lines.append(f"  {'all':<52}{plan.gib:8.1f}  of {card.gib:.1f}: {verdict(plan, card)}")
     if run.division is Division.OPTIMIZER:
-        whole = planned(replace(run, division=Division.NOTHING), card.gib)
-        lines.append(f"  {divided_text(whole, card)}")
+        undivided = planned(replace(run, division=Division.NOTHING), card.gib)
+        lines.append(f"  {divided_text(undivided, card)}")
     if not fits(plan, card):
         lines += ways_lines(ways(run, card))
     return "\n".join(lines)
@@ -127,17 +127,21 @@ def verdict(plan: Plan, card: Card) -> str:
     return f"does not fit, {-left:.1f} too much"
 
 
-def divided_text(whole: Plan, card: Card) -> str:
-    """What the division of the optimizer means, beside the plan with a whole one."""
-    why = "was asked for" if fits(whole, card) else f"is, because with a whole one it were {whole.gib:.1f} GiB"
+def divided_text(undivided: Plan, card: Card) -> str:
+    """Why the optimizer is divided and what that means; `undivided` is the plan without it."""
+    why = (
+        "as asked for"
+        if fits(undivided, card)
+        else f"because undivided it would come to {undivided.gib:.1f} GiB a card"
+    )
     return (
-        f"the optimizer's state is divided among {whole.run.processes} processes; that {why}. The trained weights are "
-        "the same (--shard_optimizer false keeps it whole)"
+        f"the optimizer's state is divided among {undivided.run.processes} processes, {why}. The trained weights are "
+        "the same either way (--shard_optimizer false keeps the state undivided)"
     )
 
 
-def ways_lines(found: list[Way]) -> list[str]:
+def ways_lines(fitting: list[Way]) -> list[str]:
     """What to change, a line each."""
-    if not found:
+    if not fitting:
         return ["  no change of flags known here makes it fit: take a larger card, more of them, or a smaller model"]
-    return ["what would fit:", *(f"  {way.flags:<72}{way.plan.gib:8.1f}" for way in found[:SHOWN_WAYS])]
+    return ["what would fit:", *(f"  {way.flags:<72}{way.plan.gib:8.1f}" for way in fitting[:SHOWN_WAYS])]

@@ -18,11 +18,11 @@ def room_taken(trainer: Any) -> Iterator[int]:
         torch.OutOfMemoryError: they are not there.
     """
     size = bytes_to_come(trainer)
-    held = torch.empty(size, dtype=torch.uint8, device=trainer.accelerator.device)
+    placeholder = torch.empty(size, dtype=torch.uint8, device=trainer.accelerator.device)
     try:
         yield size
     finally:
-        del held
+        del placeholder
 
 
 def bytes_to_come(trainer: Any) -> int:
@@ -34,10 +34,10 @@ def bytes_to_come(trainer: Any) -> int:
     if trainer.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         return 0
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # accelerate's wrapper
-    mine = getattr(optimizer, "optim", optimizer)  # of a divided one this process's part
-    updated = [weight for group in mine.param_groups for weight in group["params"]]
+    local = getattr(optimizer, "optim", optimizer)  # of a divided one this process's part
+    updated = [weight for group in local.param_groups for weight in group["params"]]
     states = 0.0
-    if not mine.state:
+    if not local.state:
         optim = trainer.args.optim
         states = states_per_weight(str(getattr(optim, "value", optim))) * sum(weight.nbytes for weight in updated)
     gradients = 0

@@ -45,8 +45,8 @@ def may_divide(run: Run) -> bool:
 
 def ways(run: Run, card: Card) -> list[Way]:
     """Changes by which a run that does not fit would fit, the gentlest first."""
-    found = [Way(flags, planned(changed, card.gib)) for flags, changed in _changes(run)]
-    return [way for way in found if fits(way.plan, card)]
+    changes = [Way(flags, planned(changed, card.gib)) for flags, changed in _changes(run)]
+    return [way for way in changes if fits(way.plan, card)]
 
 
 def _changes(run: Run) -> Iterator[tuple[str, Run]]:
