@@ -9,8 +9,9 @@ from pathlib import Path
 from open_r1.common.atomic_files import write_atomically
 from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
-from open_r1.evaluation.reporting.curves import curves_figure, read_logs
-from open_r1.evaluation.reporting.heatmaps import rendered
+from open_r1.drawing.rendering import rendered
+from open_r1.drawing.training_curves import curves_figure
+from open_r1.evaluation.reporting.curves import read_logs
 from open_r1.evaluation.reporting.trainings.page import training_page
 
 FORMS = ("png", "svg")

@@ -7,9 +7,10 @@ import random
 import sys
 from pathlib import Path
 
+from open_r1.drawing.rendering import rendered
 from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.pairs import Pairs, adjusted, of_pairs
-from open_r1.evaluation.reporting.heatmaps import improvement_matrix, rendered
+from open_r1.evaluation.reporting.heatmaps import improvement_matrix
 from open_r1.evaluation.scoring.results import graded_result
 from open_r1.vocabulary.labels import Modality
 

@@ -10,11 +10,12 @@ from PIL import Image
 from report_files import answers, rows_of, run, write
 
 from open_r1.common.errors import UserError
+from open_r1.drawing.rendering import rendered
 from open_r1.evaluation.comparing.matrices import accuracy_matrices
 from open_r1.evaluation.comparing.pairs import pair_up
 from open_r1.evaluation.comparing.run_names import run_names
 from open_r1.evaluation.comparing.scored_runs import load
-from open_r1.evaluation.reporting.heatmaps import improvement_figure, rendered
+from open_r1.evaluation.reporting.heatmaps import improvement_figure
 from open_r1.evaluation.reporting.report import write_report
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet, latex, markdown
 from open_r1.evaluation.scoring.results import Result, Sample

@@ -13,8 +13,9 @@ from hypothesis import strategies as some
 
 from open_r1.checkpoints.model_card import card
 from open_r1.common.markdown_text import markdown_code, markdown_image, markdown_table, markdown_text
-from open_r1.evaluation.reporting.curves import curves_figure
-from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap, rendered
+from open_r1.drawing.rendering import rendered
+from open_r1.drawing.training_curves import curves_figure
+from open_r1.evaluation.reporting.heatmaps import accuracy_heatmap
 from open_r1.evaluation.reporting.report import write_overview, write_report
 from open_r1.evaluation.reporting.table_formats import csv_text, csv_with, read_csv
 from open_r1.evaluation.scoring.result_writer import ResultWriter

@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rewards": LOWEST,
     "data": LOWEST,
     "checkpoints": {"common", "vocabulary", "modeling"},
-    "training": {*LOWEST, "modeling", "rewards", "data", "checkpoints"},
-    "evaluation": {*LOWEST, "modeling", "rewards", "data", "checkpoints"},
-    "study": {*LOWEST, "modeling", "rewards", "data", "checkpoints", "training", "evaluation"},
+    "drawing": {"common"},
+    "training": {*LOWEST, "modeling", "rewards", "data", "checkpoints", "drawing"},
+    "evaluation": {*LOWEST, "modeling", "rewards", "data", "checkpoints", "drawing"},
+    "study": {*LOWEST, "modeling", "rewards", "data", "checkpoints", "drawing", "training", "evaluation"},
 }
 LIBRARIES = {"torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "wandb", "matplotlib"}
 # What must not be loaded when a module of the folder is imported.

@@ -94,6 +94,8 @@ OVERRIDES = (
     Seam(CALLBACK, "on_train_begin", EVENT, "event"),
     Seam(CALLBACK, "on_step_end", EVENT, "event"),
     Seam(CALLBACK, "on_log", EVENT, "event"),
+    Seam(CALLBACK, "on_save", EVENT, "event"),
+    Seam(CALLBACK, "on_train_end", EVENT, "event"),
     Seam("transformers.training_args:TrainingArguments", "to_dict", "self", "trackers get no secrets"),
     Seam(LAYER, "update", "self, key_states, value_states, *args, **kwargs", "writes a token into memory that stays"),
     Seam(LAYER, "lazy_initialization", "self, key_states, value_states", "the memory is there"),

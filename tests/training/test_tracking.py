@@ -17,7 +17,7 @@ from published_sets import save_published_form
 
 from open_r1.common.errors import UserError, run_command
 from open_r1.common.metrics_log import METRICS, append_metrics, begin_metrics, read_metrics
-from open_r1.evaluation.reporting.curves import read_log
+from open_r1.drawing.training_curves import read_log
 from open_r1.training.grpo_run import train_grpo
 from open_r1.training.recovery.stop_signals import StopOnSignal
 from open_r1.training.setup.tracking import as_text, prepare_trackers, tracker_ids

@@ -38,6 +38,7 @@ from open_r1.training.setup.trainable_parts import (
     search_only_where_weights_are_unused,
     trainable_table,
 )
+from open_r1.training.watching.progress import watch_progress
 from open_r1.vocabulary.modes import Mode
 
 Examples = dict[str, list[Any]]
@@ -126,6 +127,7 @@ def _train_sft(
     )
     say(f"what trains:\n{trainable_table(trainer.model)}")
     trainer.add_callback(MetricsLog())
+    watch_progress(trainer)
     run_record = run_record_of(mode, script, training, model_config, report) | {"method": "sft"}
     return run_training(trainer, run_record, checkpoint)
 

@@ -9,7 +9,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from open_r1.evaluation.reporting.heatmaps import LONGEST, MOST, NO_FORMULAS
+from open_r1.drawing.rendering import NO_FORMULAS
+from open_r1.evaluation.reporting.heatmaps import LONGEST, MOST
 from open_r1.evaluation.scoring.statistics import Estimate
 
 BLUE, ORANGE, GREEN = "#1f5fa8", "#c2570c", "#1d7a46"

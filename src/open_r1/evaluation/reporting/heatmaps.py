@@ -6,7 +6,6 @@ p < 0.05 after correction for the number of cells, and hatching where a cell has
 differences is that of the cells with enough questions, since a cell with two of them easily has the largest value.
 """
 
-import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from open_r1.drawing.rendering import NO_FORMULAS
 from open_r1.evaluation.comparing.matrices import Matrix
 from open_r1.evaluation.comparing.pairs import Pairs
 from open_r1.evaluation.comparing.scored_runs import short
@@ -215,9 +215,6 @@ def _matrix(
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-NO_FORMULAS: Any = {"text.parse_math": False}  # a name with two dollar signs is shown as it is
-
-
 @matplotlib.rc_context(NO_FORMULAS)
 def draw(drawing: Drawing) -> Figure:
     """The figure, as large as its cells and texts need. Of more than MOST rows or columns the first are drawn."""
@@ -330,11 +327,3 @@ def _shown(name: str) -> str:
 def _first_names(names: Sequence[str]) -> Sequence[str]:
     """The first MOST of the names; the margin, which is the last name, is always among them."""
     return names if len(names) <= MOST else [*names[: MOST - 1], names[-1]]
-
-
-def rendered(figure: Figure, form: str) -> bytes:
-    """The figure as `png` or `svg`; the same figure gives the same bytes."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "open_r1", "svg.fonttype": "none"} | NO_FORMULAS):
-        figure.savefig(stream, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
-    return stream.getvalue()

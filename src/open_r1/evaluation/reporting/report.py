@@ -9,11 +9,11 @@ from open_r1.common.atomic_files import MANIFEST, read_manifest, sha256_file, wr
 from open_r1.common.errors import UserError
 from open_r1.common.markdown_text import markdown_image, markdown_table, markdown_text
 from open_r1.data.overlap.clusters import read_clusters
+from open_r1.drawing.rendering import rendered
+from open_r1.drawing.training_curves import curves_figure, read_log
 from open_r1.evaluation.comparing.changed_runs import changes
 from open_r1.evaluation.comparing.run_names import named_apart, set_names
 from open_r1.evaluation.comparing.scored_runs import LENIENT, Scored, all_marks, load
-from open_r1.evaluation.reporting.curves import curves_figure, read_log
-from open_r1.evaluation.reporting.heatmaps import rendered
 from open_r1.evaluation.reporting.html.page import OPEN_RUNS, page
 from open_r1.evaluation.reporting.html.rendering import short_value
 from open_r1.evaluation.reporting.items.browser import Browser, build_browser

@@ -52,14 +52,15 @@ class CheckpointRestorer(_Trainer):
             "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
-            "seconds": self._seconds_so_far(),
+            "seconds": self.seconds_so_far(),
             "evaluation_is_due": self._evaluation_is_due,
             "metrics": {name: dict(values) for name, values in self._metrics.items()},
         }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PROGRESS.format(rank=self._rank)).write_text(json.dumps(progress))
 
-    def _seconds_so_far(self) -> float:
+    def seconds_so_far(self) -> float:
+        """Seconds that this run has trained, earlier parts of a continued run included."""
         return self._earlier_seconds + time.time() - (self._start_time or time.time())
 
     def _read_progress(self, folder: Path) -> None:

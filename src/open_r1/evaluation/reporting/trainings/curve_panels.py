@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from open_r1.evaluation.reporting.curves import SMOOTHED_FROM, Log, Series, panels, series, smoothed
+from open_r1.drawing.training_curves import SMOOTHED_FROM, Log, Series, panels, series, smoothed
 from open_r1.evaluation.reporting.trainings.reading import Training
 
 WIDTH, HEIGHT = 340, 150

@@ -13,8 +13,8 @@ from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
 from open_r1.common.metrics_log import METRICS, read_metrics
+from open_r1.drawing.training_curves import STATE, Log, read_log
 from open_r1.evaluation.comparing.run_names import named_apart
-from open_r1.evaluation.reporting.curves import STATE, Log, read_log
 
 GROUPS, ALARMS = "groups.jsonl", "alarms.jsonl"
 RIGHT_OR_WRONG = ("accuracy", "medical_accuracy", "closed", "exact", "judge")

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from open_r1.common.durations import duration
-from open_r1.evaluation.reporting.curves import series
+from open_r1.drawing.training_curves import series
 from open_r1.evaluation.reporting.sections.section import Section
 from open_r1.evaluation.reporting.table_formats import BLANK, Sheet
 from open_r1.evaluation.reporting.trainings.curve_panels import continuations, short_number

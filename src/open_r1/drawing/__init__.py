@@ -1,0 +1,1 @@
+"""What training and evaluation both draw: training curves, and figures as files."""

@@ -1,0 +1,1 @@
+"""What lets a run be watched while it trains."""
