@@ -88,8 +88,8 @@ def test_trackers_and_checkpoints_do_not_name_patients(run: Path) -> None:
     # the search finds what is there: in wandb's log, in tensorboard's events, in what transformers saves
     assert any(name.endswith(".wandb") for name in files), files
     assert any("events.out.tfevents" in name for name in files), files
-    # run.json stays on this machine: it says which rows were left out, so that they can be mended
-    assert holding(run, PLANTED) == {"out/run.json"}
+    # these stay on this machine: run.json says which rows were left out, groups.jsonl shows questions and completions
+    assert holding(run, PLANTED) == {"out/run.json", "out/groups.jsonl"}
     assert (run / "out" / "checkpoint-2").is_dir()
     dropped = json.loads((run / "out" / "run.json").read_text())["data"]
     assert len(dropped["dropped"]) == 3

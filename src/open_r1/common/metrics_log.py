@@ -7,7 +7,7 @@ process leaves at most an incomplete last line, which readers skip and a resumed
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,23 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]] | None:
 
     A line that is not a JSON object with a step is skipped: the process was killed while writing it.
     """
-    try:
-        lines = (Path(folder) / METRICS).read_bytes().split(b"\n")
-    except OSError:  # missing, or the folder's name is invalid
+    path = Path(folder) / METRICS
+    try:  # missing, or the folder's name is invalid
+        return list(read_lines(path)) if path.exists() else None
+    except OSError:
         return None
-    return [entry for entry in map(_entry, lines) if entry is not None]
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file that are JSON objects with a step, in order."""
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                value = parse_json(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and isinstance(value.get("step"), int):
+                yield value
 
 
 def begin_metrics(folder: str | os.PathLike, history: Iterable[Mapping[str, Any]]) -> None:
@@ -46,7 +50,7 @@ def begin_metrics(folder: str | os.PathLike, history: Iterable[Mapping[str, Any]
     Raises:
         UserError: the disk is full or may not be written.
     """
-    write_atomically(Path(folder) / METRICS, "".join(map(_line, history)))
+    write_atomically(Path(folder) / METRICS, b"".join(map(json_line, history)))
 
 
 def append_metrics(folder: str | os.PathLike, entry: Mapping[str, Any]) -> None:
@@ -55,18 +59,33 @@ def append_metrics(folder: str | os.PathLike, entry: Mapping[str, Any]) -> None:
     Raises:
         UserError: the disk is full or may not be written.
     """
-    path = Path(folder) / METRICS
+    append_lines(Path(folder) / METRICS, [entry])
+
+
+def append_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """As `append_metrics`, for any file of JSON objects and several at once."""
     with disk_errors(path):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, _line(entry).encode())
+            os.write(handle, b"".join(map(json_line, entries)))
         finally:
             os.close(handle)
 
 
-def _line(entry: Mapping[str, Any]) -> str:
-    """One entry as JSON. NaN and infinity, which JSON lacks, become null."""
+def start_lines(path: Path, anew: bool) -> None:
+    """Prepare a file for `append_lines`: empty, or with an incomplete last line closed, which readers skip then."""
+    if anew or not path.is_file():
+        write_atomically(path, "")
+        return
+    with disk_errors(path), open(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+
+
+def json_line(entry: Mapping[str, Any]) -> bytes:
+    """One entry as JSON in UTF-8. NaN and infinity, which JSON lacks, become null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
     }
-    return json.dumps(finite, allow_nan=False, default=str) + "\n"
+    text = json.dumps(finite, allow_nan=False, ensure_ascii=False, default=str) + "\n"
+    return text.encode(errors="replace")  # a lone surrogate has no UTF-8

@@ -35,6 +35,7 @@ from open_r1.training.setup.trainable_parts import (
     search_only_where_weights_are_unused,
     trainable_table,
 )
+from open_r1.training.watching.group_recorder import record_groups
 from open_r1.training.watching.progress import watch_progress
 from open_r1.vocabulary.modes import Mode
 
@@ -117,6 +118,7 @@ def _train_grpo(
     add_early_checks(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())
     watch_progress(trainer)
+    record_groups(trainer, script.record)
     trainer.add_callback(CompletionsAsText(trainer))
     say(step_line(mode, training, len(dataset if order is None else order(0))))
     say(shared_prefix_line(trainer))

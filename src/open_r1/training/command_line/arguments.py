@@ -16,6 +16,7 @@ from open_r1.vocabulary.modes import Mode
 OVERLONG = ("drop", "refuse")
 TOWERS = ("language", "vision", "both")
 SCALES = ("group", "batch", "none")
+RECORDED = ("all", "scores", "none")
 TRAINED_MODES = tuple(mode for mode in Mode if mode.is_trained)
 
 
@@ -205,6 +206,14 @@ class VQAArguments(RewardSettings, QuestionArguments):
             "help": "Try the longest possible batch before step 1, to find out whether it fits. Default: on a GPU."
         },
     )
+    record: str = field(
+        default="all",
+        metadata={
+            "help": "What groups.jsonl in the output folder holds of a sample of groups: all, scores (neither "
+            "completions nor problems), or none.",
+            "metavar": one_of(RECORDED),
+        },
+    )
     log_completions_publicly: bool = field(
         default=False,
         metadata={"help": "With --log_completions_hub_repo: make that repository public; it is private otherwise."},
@@ -241,6 +250,8 @@ class VQAArguments(RewardSettings, QuestionArguments):
             raise UserError(
                 f"--tokens_per_micro_batch {self.tokens_per_micro_batch} is not a number of tokens; try 4096"
             )
+        if self.record not in RECORDED:
+            raise UserError(f"--record {self.record!r} does not exist; choose one of {', '.join(RECORDED)}")
         if self.resample_dead_groups < 0:
             raise UserError(
                 f"--resample_dead_groups {self.resample_dead_groups} is not a number of draws; 0 turns it off"

@@ -42,11 +42,12 @@ from open_r1.training.recovery.epoch_sampler import EpochOrder, OrderedSampler, 
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
 from open_r1.training.setup.readable_rows import ReadableRows
 from open_r1.training.setup.tracking import completions_repository
+from open_r1.training.watching.group_recorder import RecordsGroups
 
 IMAGE_TENSORS = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
 
 
-class SharedPrefixGRPOTrainer(ResumableTrainer, GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableTrainer, RecordsGroups, GRPOTrainer):
     """`trl.GRPOTrainer` for rows with undecoded images.
 
     Args:
