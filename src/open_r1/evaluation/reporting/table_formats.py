@@ -25,6 +25,8 @@ class Sheet:
     notes: Sequence[str] = ()
     best: frozenset[tuple[int, int]] = frozenset()
     """Cells in bold, by the numbers of their row and column from 0."""
+    address: str = ""
+    """In the page the first cell of a row is a link to this address with the cell's text at its end."""
 
 
 # -------------------------------------------------------------------------------------------------------- CSV

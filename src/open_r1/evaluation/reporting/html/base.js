@@ -14,7 +14,7 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** Keep a CSS variable at the height of an element that sticks to the top, so that links land below it. */
+/** Keep a CSS variable at the height of an element that sticks to the top, so that links land below it; returns what measures it now. */
 function measureHeight(node, variable) {
   const measure = () => {
     const height = getComputedStyle(node).position === "sticky" ? node.offsetHeight : 0;
@@ -23,6 +23,7 @@ function measureHeight(node, variable) {
   new ResizeObserver(measure).observe(node);
   addEventListener("resize", measure);
   measure();
+  return measure;
 }
 
 const ARROWS = { ArrowLeft: "\u2190", ArrowRight: "\u2192" };

@@ -16,6 +16,7 @@ class PagedList {
   #page = 0;
   #current = null; // the item that the keyboard is at
   #turn = 0; // of several changes only the last one is drawn
+  #measurePager = measureHeight(byId("pager"), "--pager");
 
   constructor(source) {
     this.#source = source;
@@ -165,6 +166,7 @@ class PagedList {
   #goTo(item) {
     const node = byId("items").querySelector(`[data-item="${item}"]`);
     node.focus({ preventScroll: true });
+    this.#measurePager(); // what is shown in it has changed
     node.scrollIntoView();
   }
 
@@ -232,6 +234,5 @@ async function openList(open) {
     byId("shown").textContent = "This browser cannot unpack the questions: open the page in one of 2023 or later.";
     return;
   }
-  measureHeight(byId("pager"), "--pager");
   await new PagedList(await open()).readAddress();
 }

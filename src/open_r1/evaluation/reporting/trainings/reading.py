@@ -6,6 +6,7 @@ The run may still go on, or have been killed while writing: a line that is not w
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -58,7 +59,7 @@ class Training:
     alarms: Sequence[tuple[int, str, str]] = ()  # step, name, message
     unread: int = 0  # lines of groups that were not whole
 
-    @property
+    @cached_property
     def outcome_reward(self) -> str | None:
         """The reward by which a completion counts as right: one of RIGHT_OR_WRONG, or else the first."""
         names = list(dict.fromkeys(name for group in self.groups for name in group.rewards))
