@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.training import grpo_run
+from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.recovery.stop_signals import StopOnSignal
 from open_r1_testbed.fault_scenarios import Layout, Site, logged, require_equal, tail
 
@@ -124,20 +125,55 @@ def nothing_to_go_on_from(site: Site) -> None:
     assert "--model_name_or_path may name its weights" in ended(site.start(weights, Layout()), 2)
 
 
+def same_completions(path: Path, then: Callable[[int], None] = lambda rank: None) -> Callable[[int], None]:
+    """As `noting`, with completions that depend on the prompt alone, so that runs with other random numbers compare."""
+
+    def plant(rank: int) -> None:
+        from fixed_completions import fixed
+
+        original_init = SharedPrefixGRPOTrainer.__init__
+
+        def init(self: SharedPrefixGRPOTrainer, **options: Any) -> None:
+            original_init(self, **options)
+            fixed(self)
+
+        SharedPrefixGRPOTrainer.__init__ = init  # type: ignore[method-assign]
+        noting(path, then)(rank)
+
+    return plant
+
+
 def processes(site: Site) -> None:
-    """Two processes, then one, and the other way round: each step has the questions of an uninterrupted run."""
-    wanted = site.folder / "wanted"
-    ended(site.start(site.fresh(), Layout(2), fault=noting(wanted)), 0, 0)
+    """Two processes, then one, and the other way round: each step has the questions of an uninterrupted run.
+
+    With the same completions the first step after continuing has the same loss and gradient.
+    """
+    whole, wanted = site.fresh(), site.folder / "wanted"
+    ended(site.start(whole, Layout(2), fault=same_completions(wanted)), 0, 0)
+    expected = {entry["step"]: entry for entry in logged(whole) if "loss" in entry}
+    assert expected[4]["grad_norm"] > 0.01, expected
     for first, then in ((2, 1), (1, 2)):
         output, notes = site.fresh(), site.folder / f"seen-{first}-{then}"
-        fault = noting(notes, stop_after(3))
-        ended(site.start(output, Layout(first), fault=fault), *[75] * first)
-        log = ended(site.start(output, Layout(then), fault=noting(notes)), *[0] * then)
+        ended(site.start(output, Layout(first), fault=same_completions(notes, stop_after(3))), *[75] * first)
+        log = ended(site.start(output, Layout(then), fault=same_completions(notes)), *[0] * then)
         assert f"{first} processes then, {then} now: every step keeps its questions" in log, log
         assert questions(notes) == questions(wanted)
-        assert [entry["step"] for entry in logged(output) if "loss" in entry] == list(range(1, 9))
+        entries = {entry["step"]: entry for entry in logged(output) if "loss" in entry}
+        assert sorted(entries) == list(range(1, 9))
+        rates = [(entries[step]["learning_rate"], expected[step]["learning_rate"]) for step in entries]
+        assert [mine for mine, _ in rates] == [theirs for _, theirs in rates]
+        assert abs(entries[4]["loss"] - expected[4]["loss"]) < 1e-6, (entries[4], expected[4])
+        assert abs(entries[4]["grad_norm"] / expected[4]["grad_norm"] - 1) < 1e-4, (entries[4], expected[4])
         story = json.loads((output / "run.json").read_text())
         assert [record["processes"] for record in story["continued"]] == [then]
+
+
+def sampled_anew(site: Site) -> None:
+    """With completions in earnest a run on fewer processes ends too, and says why it differs."""
+    output = site.fresh()
+    ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
+    log = ended(site.start(output, Layout()), 0)
+    assert "sampled with other random numbers, and gradients are summed in another order" in log, log
 
 
 def other_steps(site: Site) -> None:
@@ -146,6 +182,8 @@ def other_steps(site: Site) -> None:
     ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
     log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
     assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in log, log
+    log = ended(site.start(output, Layout(), "--per_device_train_batch_size", "4"), 2)
+    assert "with 4 each; lower --per_device_train_batch_size)" in log, log
     log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)
     assert "completions are used for several steps, whose questions would change" in log, log
     sharded = site.fresh()
@@ -155,7 +193,8 @@ def other_steps(site: Site) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Site], None]] = {
-    step.__name__: step for step in (longer, rates, between_uses, nothing_to_go_on_from, processes, other_steps)
+    step.__name__: step
+    for step in (longer, rates, between_uses, nothing_to_go_on_from, processes, sampled_anew, other_steps)
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +141,35 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
         "training questions or their order",
     ):
         assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("processes", "prompts", "accumulation", "problem"),
+    [
+        (2, 2, 2, None),
+        (1, 2, 4, None),
+        (1, 2, 2, "give --gradient_accumulation_steps 4 to keep 8 prompts per step"),
+        (3, 2, 1, "8 prompts per step cannot be divided among 3 processes with 2 each; 1, 2, 4 processes can do it"),
+        (1, 16, 1, "cannot be divided among 1 processes with 16 each; lower --per_device_train_batch_size"),
+    ],
+)
+def test_another_number_of_processes_keeps_the_prompts_of_a_step(
+    processes: int, prompts: int, accumulation: int, problem: str | None, tmp_path: Path
+) -> None:
+    """A run of 4 processes with 2 prompts each; a refusal names the values that keep the 8 prompts."""
+
+    def record(processes: int, prompts: int, accumulation: int) -> dict[str, Any]:
+        per_step = processes * prompts * accumulation
+        flags = {"gradient_accumulation_steps": accumulation, "steps_per_generation": accumulation}
+        flags["per_device_train_batch_size"] = prompts
+        return {"method": "grpo", "prompts_per_step": per_step, "training_arguments": flags}
+
+    checkpoint, stage = tmp_path / "checkpoint-4", clear_stage(tmp_path) / "checkpoint-4"
+    stage.mkdir()
+    seal(stage, checkpoint, {"resumable": True, "processes": 4, "engine": "DDP"})
+    now = record(processes, prompts, accumulation)
+    if problem is None:
+        require_same_run(record(4, 2, 1), now, checkpoint, processes)
+    else:
+        with pytest.raises(UserError, match=re.escape(problem)):
+            require_same_run(record(4, 2, 1), now, checkpoint, processes)

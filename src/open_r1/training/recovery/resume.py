@@ -202,8 +202,9 @@ def changes(earlier: dict[str, Any], checkpoint: Path, processes: int, now: dict
     earlier_processes = checkpoint_manifest(checkpoint).get("processes")
     if earlier_processes != processes:
         yield (
-            f"{earlier_processes} processes then, {processes} now: every step keeps its questions; completions are "
-            "sampled with other random numbers, so results differ from those of an uninterrupted run"
+            f"{earlier_processes} processes then, {processes} now: every step keeps its questions; weights, "
+            "optimizer and learning rate are the checkpoint's to the bit. Results differ from an uninterrupted "
+            "run's: completions are sampled with other random numbers, and gradients are summed in another order"
         )
     before = {reward["name"]: reward["sha256"] for reward in earlier.get("custom_rewards") or ()}
     for reward in now.get("custom_rewards") or ():
@@ -234,7 +235,12 @@ def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: 
         return None
     per_micro_step = now_per_step // int(after["gradient_accumulation_steps"])
     if per_step % per_micro_step:
-        return f"{per_step} prompts per step cannot be divided among {processes}"
+        per_process = per_micro_step // processes
+        possible = [str(n) for n in range(1, per_step // per_process + 1) if per_step % (n * per_process) == 0]
+        return (
+            f"{per_step} prompts per step cannot be divided among {processes} processes with {per_process} each; "
+            + (f"{', '.join(possible)} processes can do it" if possible else "lower --per_device_train_batch_size")
+        )
     return f"give --gradient_accumulation_steps {per_step // per_micro_step} to keep {per_step} prompts per step"
 
 
