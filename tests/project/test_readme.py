@@ -92,6 +92,14 @@ def test_command_exists(
     if words[0] == "source":
         assert words[1:] == [".venv/bin/activate"], command
         return
+    if words[0] == "kubectl":
+        assert words[1:3] == ["apply", "-f"], command
+        assert (REPOSITORY / words[3]).is_file(), command
+        return
+    if words[0] == "sbatch":  # its options, the recipe, and the training command without a launcher
+        recipe = next(number for number, word in enumerate(words) if word.endswith(".sbatch"))
+        assert (REPOSITORY / words[recipe]).is_file(), command
+        words = ["python", *words[recipe + 1 :]]
     scripts = [word for word in words if word.endswith((".py", ".sh"))]
     modules = [words[i + 1] for i, word in enumerate(words) if word == "-m"]
     assert words[0] in {"python", "torchrun", "accelerate", "bash", "hf", "wandb"}, command

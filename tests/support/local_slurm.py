@@ -116,6 +116,7 @@ class LocalSlurm:
         with suppress(AssertionError):
             self.ask("scancel", "--me", "--signal=KILL", "--full")
             self.ask("scancel", "--me")
+            wait_for(lambda: not self.ask("squeue", "-h"), 30)  # without daemons they would go on
         for path in self.folder.glob("*.pid"):
             with suppress(ProcessLookupError, ValueError):
                 os.kill(int(path.read_text()), signal.SIGTERM)

@@ -21,9 +21,13 @@ _POLL = 1.0  # seconds between two checks where the system sends no signal
 def end_with(parent: int) -> None:
     """Send this process a SIGTERM when its parent ends; at once if the parent has already ended.
 
+    A parent that ignores SIGTERM, as that of recipes/slurm does, passes this on; here SIGTERM acts again.
+
     Args:
         parent: process id of the parent.
     """
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if not _request_signal():
         threading.Thread(target=_watch, args=(parent,), name="launcher", daemon=True).start()
     if os.getppid() != parent:  # it ended before the line above
