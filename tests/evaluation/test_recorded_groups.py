@@ -37,7 +37,7 @@ def test_the_last_line_of_a_step_and_question_counts(tmp_path):
 def test_lines_that_are_no_group_are_counted_and_unknown_keys_are_not_read(tmp_path):
     good = group_line(1, "q1", [1, 0], TEXTS[:2], an_own_key={"x": 1}, modality="CT")
     bad = [
-        *({**good, "step": "1"}, {**good, "id": 7}, {**good, "advantages": []}, {**good, "advantages": [1.0]}),
+        *({**good, "id": 7}, {**good, "advantages": []}, {**good, "advantages": [1.0]}),
         *({**good, "rewards": [1.0, 0.0]}, {**good, "completions": "text"}, {**good, "lengths": [1]}),
     ]
     run = write_run(tmp_path / "CT", made_log(3), [good, *bad])
@@ -45,8 +45,8 @@ def test_lines_that_are_no_group_are_counted_and_unknown_keys_are_not_read(tmp_p
         file.write('[1, 2]\n\n{"step": 3, "id": "q')
     (training,) = read_trainings([run])
     assert [group.id for group in training.groups] == ["q1"]
-    assert training.unread == len(bad) + 2  # the list and the half line, not the blank one
-    assert "9 lines of CT&#39;s groups.jsonl are not whole and are left out." in training_page([run]).decode()
+    assert training.unread == len(bad)
+    assert "6 lines of CT&#39;s groups.jsonl are no groups and are left out." in training_page([run]).decode()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_what_the_sections_count(tmp_path):
     lines[0]["rewards"]["format"] = [1.0, 0.0, 0.0, 1.0]
     gradient, rewards, lengths = group_sections([read(tmp_path / "CT", lines)])
     assert gradient.texts == [
-        "CT: 4 of 5 (80.0 %) groups gave no gradient (2 all right, 2 all wrong). "
-        "2 of 3 (66.7 %) questions never gave one."
+        "CT: 4 of 5 (80.0 %) recorded groups are dead: their completions all earned the same, so nothing is learned "
+        "from them (2 all right, 2 all wrong). 2 of 3 (66.7 %) questions had dead groups alone."
     ]
     assert gradient.sheets[0].rows == [["q2", "CT", "2", "2", "0", "1 to 5"], ["q3", "CT", "1", "0", "1", "3"]]
     # accuracy 9 of 20, format 18 of 20, both right 9: phi = (9 * 2 - 0 * 9) / sqrt(9 * 11 * 18 * 2) = 0.3015

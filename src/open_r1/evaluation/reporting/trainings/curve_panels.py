@@ -25,7 +25,7 @@ THEMES = (
 _MAIN = re.compile(r"frac_reward_zero_std|step_time|completions_per_second|gpu_peak_gib|(eval_)?loss")
 _NO_CURVE = re.compile(r"step|epoch|total_flos|train_.*|alarms/.*|(elapsed|remaining)_seconds")
 _NAMES = {
-    "frac_reward_zero_std": "share of groups without a gradient",
+    "frac_reward_zero_std": "share of dead groups",
     "step_time": "seconds per step",
     "completions_per_second": "completions per second",
     "gpu_peak_gib": "GPU memory, peak (GiB)",

@@ -1,4 +1,4 @@
-"""What the recorded groups say: questions without a gradient, rewards against each other, length against outcome."""
+"""What the recorded groups say: dead groups by question, rewards against each other, length against outcome."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ def group_sections(trainings: Sequence[Training]) -> list[Section]:
 
 
 def _gradient_section(trainings: Sequence[Training]) -> Section:
-    section = Section("Questions without a gradient")
+    section = Section("Dead groups by question")
     rows = []
     for training in trainings:
         by_question: dict[str, list[Group]] = defaultdict(list)
@@ -40,8 +40,9 @@ def _gradient_section(trainings: Sequence[Training]) -> Section:
         dead = [group for group in training.groups if group.is_dead]
         never = {name: groups for name, groups in by_question.items() if all(group.is_dead for group in groups)}
         section.texts.append(
-            f"{training.name}: {_share(len(dead), len(training.groups))} groups gave no gradient "
-            f"({_outcomes(training, dead)}). {_share(len(never), len(by_question))} questions never gave one."
+            f"{training.name}: {_share(len(dead), len(training.groups))} recorded groups are dead: their completions "
+            f"all earned the same, so nothing is learned from them ({_outcomes(training, dead)}). "
+            f"{_share(len(never), len(by_question))} questions had dead groups alone."
         )
         for name, groups in never.items():
             right, wrong = _outcome_counts(training, groups)
@@ -53,7 +54,7 @@ def _gradient_section(trainings: Sequence[Training]) -> Section:
         notes = [f"The {LISTED_QUESTIONS} of {len(rows):,} with the most groups."] * (len(rows) > LISTED_QUESTIONS)
         head = ["question", "run", "groups", "all right", "all wrong", "steps"]
         section.sheets.append(
-            Sheet("Questions that never gave a gradient", head, rows[:LISTED_QUESTIONS], notes, address=QUESTION)
+            Sheet("Questions with dead groups alone", head, rows[:LISTED_QUESTIONS], notes, address=QUESTION)
         )
     return section
 

@@ -1,6 +1,6 @@
 """What a training has written into its folder: numbers, alarms, groups of completions and the run record.
 
-The run may still go on, or have been killed while writing: a line that is not whole is left out and counted.
+The run may still go on, or have been killed while writing: a line that is not whole is left out.
 """
 
 import math
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
-from open_r1.common.metrics_log import METRICS, read_metrics
+from open_r1.common.metrics_log import METRICS, read_lines, read_metrics
 from open_r1.drawing.training_curves import STATE, Log, read_log
 from open_r1.evaluation.comparing.run_names import named_apart
 
@@ -57,7 +57,7 @@ class Training:
     has_groups: bool = False  # whether there is a file of groups
     questions: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # by id, problem and solution
     alarms: Sequence[tuple[int, str, str]] = ()  # step, name, message
-    unread: int = 0  # lines of groups that were not whole
+    unread: int = 0  # lines of groups.jsonl that are no group
 
     @cached_property
     def outcome_reward(self) -> str | None:
@@ -89,8 +89,7 @@ def _read(folder: Path, name: str) -> Training:
         raise UserError(f"the log of {folder} holds no step, so there is nothing to show")
     alarms = {}
     for line in _lines(folder / ALARMS):
-        if line is not None and _is_step(line.get("step")):
-            alarms[line["step"], str(line.get("alarm"))] = str(line.get("message", ""))
+        alarms[line["step"], str(line.get("alarm"))] = str(line.get("message", ""))
     for entry in log:  # a run whose alarms have no message
         for key in entry:
             if key.startswith("alarms/") and entry[key]:
@@ -112,17 +111,9 @@ def _record(folder: Path) -> Mapping[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The objects of a JSON lines file, None for a line that is none; nothing if there is no file."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in filter(bytes.strip, file):
-            try:
-                value = parse_json(line)
-            except ValueError:
-                value = None
-            yield value if isinstance(value, dict) else None
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines with a step; nothing if there is no file. Half a line, where a run was killed, is left out."""
+    return read_lines(path) if path.is_file() else iter(())
 
 
 def _read_groups(path: Path) -> tuple[list[Group], dict[str, tuple[str, str]], int]:
@@ -131,8 +122,8 @@ def _read_groups(path: Path) -> tuple[list[Group], dict[str, tuple[str, str]], i
     questions: dict[str, tuple[str, str]] = {}
     unread = 0
     for line in _lines(path):
-        group = None if line is None else _group(line)
-        if line is None or group is None:
+        group = _group(line)
+        if group is None:
             unread += 1
             continue
         groups[group.step, group.id] = group
@@ -143,9 +134,9 @@ def _read_groups(path: Path) -> tuple[list[Group], dict[str, tuple[str, str]], i
 
 def _group(line: Mapping[str, Any]) -> Group | None:
     """The group of a line; None if it is not of the form."""
-    step, name, rewards = line.get("step"), line.get("id"), line.get("rewards")
+    name, rewards = line.get("id"), line.get("rewards")
     advantages = _numbers(line.get("advantages"))
-    if not _is_step(step) or not isinstance(name, str) or not isinstance(rewards, dict) or not advantages:
+    if not isinstance(name, str) or not isinstance(rewards, dict) or not advantages:
         return None
     size, texts = len(advantages), line.get("completions")
     by_name = {str(key).removesuffix("_reward"): _numbers(values) for key, values in rewards.items()}
@@ -155,7 +146,7 @@ def _group(line: Mapping[str, Any]) -> Group | None:
     if not all(isinstance(values, list) and len(values) == size for values in lists):
         return None
     return Group(
-        *(step, name, by_name, [value or 0.0 for value in advantages], [int(value or 0) for value in lengths]),
+        *(line["step"], name, by_name, [value or 0.0 for value in advantages], [int(value or 0) for value in lengths]),
         cut_off=[bool(value) for value in cut_off],
         completions=None if texts is None else [str(text) for text in texts],
         modality=_text(line, "modality"),
@@ -163,10 +154,6 @@ def _group(line: Mapping[str, Any]) -> Group | None:
         left_out=line.get("left_out") is True,
         replaced=line.get("replaced") is True,
     )
-
-
-def _is_step(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _numbers(values: Any) -> list[float | None]:

@@ -103,7 +103,7 @@ def summary_section(trainings: Sequence[Training]) -> Section:
                 section.texts.append(f"{training.name} started from the weights that {earlier.name} ended with.")
         if training.unread:
             section.texts.append(
-                f"{training.unread:,} lines of {training.name}'s groups.jsonl are not whole and are left out."
+                f"{training.unread:,} lines of {training.name}'s groups.jsonl are no groups and are left out."
             )
     if unrecorded := [training.name for training in trainings if not training.has_groups]:
         section.texts.append(
