@@ -137,8 +137,16 @@ def test_two_runs_show_the_same_question_side_by_side(browser, folder, groups):
     page.resize(1400)
     left, right = page.script(lefts)
     assert right > left + 200
+    page.choose("list", "questions of all shown runs")
+    page.enter("to", "3")  # 9 groups of 7 questions in each run
+    assert page.shown == f"1 to {QUESTIONS} of {QUESTIONS} questions"
+    page.enter("text", "in 0 at")  # completions of the first run alone
+    assert page.shown == "no question fits"
+    page.choose("list", "questions over the run")
+    assert page.shown == f"1 to {QUESTIONS} of {QUESTIONS} questions"
+    assert page.texts(".item:first-child .sides h3")[1] == "MRI no group"
     page.show("MRI")
-    assert page.count(".item:first-child .run-groups") == 1
+    assert page.shown == "no question fits"
 
 
 def test_search_keys_and_addresses(page, browser, folder, groups):

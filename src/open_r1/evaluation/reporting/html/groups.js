@@ -159,7 +159,7 @@ function completionParts(groups, group) {
     merged.get(key).places.push(place + 1);
   }
   return [...merged.values()].map(({ places, line, advantage, sign, text }) => {
-    const who = element("h3", {}, places.length > 1 ? `${places.length} equal completions ` : `completion ${places[0]} `);
+    const who = element("h3", {}, places.length > 1 ? `${places.length} equal ` : `completion ${places[0]} `);
     if (sign !== "?") {
       who.append(element("span", { className: `outcome ${sign === "1" ? "correct" : "wrong"}` }, sign === "1" ? "right" : "wrong"));
     }
@@ -207,13 +207,14 @@ function foldedGroup(groups, group) {
   return node;
 }
 
-function questionCard(groups, question, members) {
-  const runs = [...new Set(members.map((group) => groups.index.run[group]))].sort((a, b) => a - b);
+/** A question with its groups of each of these runs, side by side. */
+function questionCard(groups, question, members, runs) {
   const columns = runs.map((run) => {
     const own = members.filter((group) => groups.index.run[group] === run);
     const rights = own.reduce((sum, group) => sum + groups.rightCount(group), 0);
     const total = own.reduce((sum, group) => sum + groups.index.rights[group].length, 0);
-    const head = element("h3", {}, runName(groups, run), ` ${own.length} ${own.length === 1 ? "group" : "groups"}, ${rights} of ${total} right`);
+    const count = own.length === 1 ? "1 group" : `${own.length} groups`;
+    const head = element("h3", {}, runName(groups, run), own.length ? ` ${count}, ${rights} of ${total} right` : " no group");
     return element("div", { className: "run-groups" }, head, ...own.map((group) => foldedGroup(groups, group)));
   });
   return element("article", { className: "item group", tabIndex: -1 }, questionText(groups, question), element("div", { className: "sides" }, ...columns));
@@ -246,7 +247,18 @@ class GroupSource {
   }
 
   get #isOfQuestions() {
-    return this.#choice?.list === "questions";
+    return ["questions", "shared"].includes(this.#choice?.list);
+  }
+
+  /** The runs that are shown. */
+  get #runs() {
+    const { runs } = this.#groups.index;
+    return [...runs.keys()].filter((run) => runs.length === 1 || this.#choice.shown.includes(runs[run]));
+  }
+
+  #isInAll(question) {
+    const runs = new Set(this.#members.get(question).map((group) => this.#groups.index.run[group]));
+    return runs.size === this.#runs.length;
   }
 
   fill() {
@@ -258,7 +270,10 @@ class GroupSource {
     }
     hideUnless("cut", index.cut.includes(1));
     byId("runs").hidden = index.runs.length < 2;
-    if (index.runs.length < 2) return;
+    if (index.runs.length < 2) {
+      byId("list").querySelector("[value=shared]").remove();
+      return;
+    }
     index.runs.forEach((name, run) => {
       const box = element("input", { type: "checkbox", name: "shown", value: name, defaultChecked: true });
       byId("runs").append(element("label", { className: "check" }, box, " ", runName(this.#groups, run)));
@@ -276,7 +291,8 @@ class GroupSource {
       this.#members.get(question).push(group);
     }
     const first = sortedGroups(fitting, this.#choice, this.#groups).map((group) => this.#groups.question(group));
-    return [...new Set(first)];
+    const questions = [...new Set(first)];
+    return this.#choice.list === "shared" ? questions.filter((question) => this.#isInAll(question)) : questions;
   }
 
   async load(items) {
@@ -285,7 +301,7 @@ class GroupSource {
 
   card(item, position, total) {
     const isAlone = this.#groups.index.runs.length === 1;
-    const node = this.#isOfQuestions ? questionCard(this.#groups, item, this.#members.get(item)) : groupCard(this.#groups, item, isAlone);
+    const node = this.#isOfQuestions ? questionCard(this.#groups, item, this.#members.get(item), this.#runs) : groupCard(this.#groups, item, isAlone);
     node.setAttribute("aria-label", this.idOf(item));
     node.setAttribute("aria-posinset", position);
     node.setAttribute("aria-setsize", total);

@@ -42,13 +42,16 @@ def _gradient_section(trainings: Sequence[Training]) -> Section:
         section.texts.append(
             f"{training.name}: {_share(len(dead), len(training.groups))} recorded groups are dead: their completions "
             f"all earned the same, so nothing is learned from them ({_outcomes(training, dead)}). "
-            f"{_share(len(never), len(by_question))} questions had dead groups alone."
+            f"{_share(len(never), len(by_question))} questions had dead groups alone, "
+            f"{sum(len(groups) > 1 for groups in never.values()):,} of them more than one."
         )
         for name, groups in never.items():
+            if len(groups) < 2:
+                continue  # of one group nothing follows about the question
             right, wrong = _outcome_counts(training, groups)
             steps = sorted(group.step for group in groups)
-            span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-            rows.append([name, training.name, str(len(groups)), str(right), str(wrong), span])
+            counts = (str(len(groups)), str(right), str(wrong))
+            rows.append([name, training.name, *counts, f"{steps[0]:,} to {steps[-1]:,}"])
     if rows:
         rows.sort(key=lambda row: -int(row[2]))
         notes = [f"The {LISTED_QUESTIONS} of {len(rows):,} with the most groups."] * (len(rows) > LISTED_QUESTIONS)

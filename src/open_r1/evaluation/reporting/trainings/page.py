@@ -14,7 +14,7 @@ from open_r1.evaluation.reporting.trainings.reading import Training, read_traini
 from open_r1.evaluation.reporting.trainings.summary import page_title, summary_section
 
 LEGEND = {
-    "raw": "as logged, below its running mean",
+    "raw": "thin: as logged, thick: running mean",
     "band": "from the least to the largest",
     "evaluated": "on evaluation questions",
     "continued": "continued here",
