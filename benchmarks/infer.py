@@ -40,7 +40,6 @@ from open_r1.data.loading import load_rows
 from open_r1.evaluation.answering.backends.generator import Generator
 from open_r1.evaluation.answering.batches import group_indices
 from open_r1.evaluation.answering.encoder import Encoder
-from open_r1.evaluation.answering.processes import Launch
 from open_r1.evaluation.answering.questions import answer_rows
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import read_results
@@ -158,7 +157,7 @@ class Ours:
         self.batch_size = work.batch_size
         rows = work.rows()
         groups = group_indices(images[0]["path"] for images in rows["images"])
-        self.rows = rows.select(Launch(rank, size).share(groups))
+        self.rows = rows.select([index for group in groups[rank::size] for index in group])
         self.model = work.model()
         gpu = None if work.device == "cpu" else work.device
         self.encoder = Encoder(load_processor(work.checkpoint), Mode.NOTHINK, device=gpu)

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from asked_rows import small_settings
 from sharp_checkpoints import sharp_checkpoint
+from torch.distributed import HashStore
 from tqdm import tqdm
 
 from open_r1.common.errors import UserError
 from open_r1.evaluation.answering.processes import Launch
-from open_r1.evaluation.answering.run import infer
+from open_r1.evaluation.answering.run import _batch_size, infer
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, read_results
@@ -71,12 +72,13 @@ def lines_in(path: Path) -> int:
 
 
 def stop_itself_at(lines: int, path: Path) -> None:
-    """Have this process stop as soon as it has written and the file has so many lines, however busy the machine is."""
+    """Have this process stop once it has written and the file has so many lines, however busy the machine is."""
     write = ResultWriter.write
 
     def writing(self: ResultWriter, result: Result) -> None:
         write(self, result)
         if lines_in(path) >= lines:
+            ResultWriter.write = write
             os.kill(os.getpid(), signal.SIGSTOP)
 
     ResultWriter.write = writing
@@ -84,9 +86,16 @@ def stop_itself_at(lines: int, path: Path) -> None:
 
 @contextmanager
 def launch(
-    settings: InferenceSettings, processes: int, log: Path | None = None, stop_at: int | None = None
+    settings: InferenceSettings,
+    processes: int,
+    log: Path | None = None,
+    stop_at: int | None = None,
+    stopping: Sequence[int] | None = None,
 ) -> Iterator[list[int]]:
-    """Forked processes that find what torchrun would tell them; importing everything anew would take most of a test."""
+    """Forked processes that find what torchrun would tell them; importing everything anew would take most of a test.
+
+    With `stop_at` those ranks that `stopping` names (None: all) stop themselves once the file has so many lines.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -98,7 +107,7 @@ def launch(
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
             sys.stdout = sys.stderr = open(log or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
-            if stop_at is not None:
+            if stop_at is not None and (stopping is None or rank in stopping):
                 stop_itself_at(stop_at, Path(settings.output_path))
             status = 1
             try:
@@ -222,12 +231,37 @@ def test_a_line_that_is_damaged_otherwise_is_not_thrown_away(settings, whole):
     assert path.read_bytes() == before
 
 
-def test_shares_are_whole_images_all_of_them_and_even():
-    groups = [[0, 3], [1], [2, 4, 5], [6], [7, 8]]
-    shares = [Launch(rank, 2).share(groups) for rank in range(2)]
-    assert sorted(shares[0] + shares[1]) == list(range(9))
-    assert shares == [[1, 2, 4, 5, 6], [0, 3, 7, 8]]  # 3 | 2, then 2 goes to the second, 1 and 1 to the first
-    assert Launch().share(groups) == list(range(9))
+def test_each_item_is_claimed_once_by_whoever_is_ready_for_it():
+    first, second = (Launch(rank, 2, store=store) for store in [HashStore()] for rank in range(2))
+    mine, other = first.claim("abcde"), second.claim("abcde")
+    assert [next(mine), next(other), next(other), next(other)] == ["a", "b", "c", "d"]
+    assert [*mine] == ["e"]
+    assert [*other] == []
+    assert [*first.claim("xy")] == ["x", "y"]  # a further list is counted anew
+    assert [*second.claim("xy")] == []
+    assert [*Launch().claim("abc")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "processes", "size"),
+    [(64, 1000, 1, 64), (64, 1000, 8, 63), (1024, 18000, 8, 750), (64, 18000, 8, 63), (64, 3, 8, 1), (64, 160, 2, 40)],
+)
+def test_all_processes_get_as_many_batches(most, count, processes, size):
+    assert _batch_size(most, count, processes) == size
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_leaves_all_but_two_batches_to_the_others(settings, whole):
+    run_settings = settings("hanging")
+    path = Path(run_settings.output_path)
+    with launch(run_settings, 2, stop_at=1, stopping=[1]) as (busy, hanging):
+        deadline = time.monotonic() + 600
+        while lines_in(path) < 1 + 80 - 2 * run_settings.batch_size:  # it writes one and holds the rest of two batches
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(hanging, signal.SIGCONT)
+        assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (busy, hanging)] == [0, 0]
+    assert sorted(path.read_bytes().splitlines(keepends=True)[1:]) == sorted(whole[1:])
 
 
 def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):

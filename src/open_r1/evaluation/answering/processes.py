@@ -4,11 +4,12 @@
 Results are never sent between processes: each process appends its results to the file.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ class Launch:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    store: Any = field(default_factory=lambda: _store_of_one_process())
+    """Numbers that all processes add to: a `torch.distributed.Store`."""
+    _keys: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -96,16 +100,26 @@ class Launch:
             self.gather(None)  # wait for the print: torchrun stops all processes when one exits
             raise Refused(2)
 
-    def share(self, groups: Sequence[Sequence[int]]) -> list[int]:
-        """The items of this process. Groups stay together; the largest goes first, to the process with the fewest."""
-        loads = [0] * self.size
-        items: list[int] = []
-        for group in sorted(groups, key=lambda group: (-len(group), group[0])):
-            owner = loads.index(min(loads))
-            loads[owner] += len(group)
-            if owner == self.rank:
-                items += group
-        return sorted(items)
+    def claim(self, items: Sequence[T]) -> Iterator[T]:
+        """The items that this process works on: it takes the next free one whenever it is ready for another.
+
+        So all processes end at about the same time, however long an item takes and however slow one of them is. Every
+        process has to call this with equal items, and as often as the others.
+        """
+        claimed = self.counter()
+        places = (claimed(1) - 1 for _ in itertools.count())
+        return (items[place] for place in itertools.takewhile(lambda place: place < len(items), places))
+
+    def counter(self) -> Callable[[int], int]:
+        """A function that adds to a number and returns the sum over all processes, each of which has to call this."""
+        key = str(next(self._keys))
+        return lambda number: self.store.add(key, number)
+
+
+def _store_of_one_process() -> Any:
+    from torch import distributed
+
+    return distributed.HashStore()
 
 
 @contextmanager
@@ -116,9 +130,11 @@ def connected_processes() -> Iterator[Launch]:
         yield Launch()
         return
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
-    launch = Launch(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    store, rank, size = next(rendezvous("env://"))
+    launch = Launch(rank, size, int(os.environ.get("LOCAL_RANK", "0")), distributed.PrefixStore("evaluation", store))
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield launch
     finally:

@@ -4,7 +4,7 @@ The same questions may be asked in several views at once (as usual, and with the
 show the same images share a batch, in which each image is opened and encoded once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from open_r1.data.row_images import image_key, key_of
@@ -28,8 +28,14 @@ def answer_rows(
     answer: Answer, encoder: Encoder, rows: Any, batch_size: int, training: TrainingSet | None = None
 ) -> Iterator[list[Result]]:
     """Yield the results of a data set batch by batch; a row whose image does not open gets an error."""
-    for results in answer_views(answer, encoder, rows, [encoder.view] * len(rows), batch_size, training):
+    batches = question_batches(rows, batch_size)
+    for results in answer_views(answer, encoder, rows, [encoder.view] * len(rows), batches, training):
         yield [result for _, result in results]
+
+
+def question_batches(rows: Any, batch_size: int) -> list[list[int]]:
+    """Indices of rows in batches, the longest problems first; questions about the same images stay together."""
+    return batches_by_length([len(problem) for problem in rows["problem"]], batch_size, image_ids(rows))
 
 
 def answer_views(
@@ -37,8 +43,9 @@ def answer_views(
     encoder: Encoder,
     rows: Any,
     views: Sequence[View],
-    batch_size: int,
+    batches: Iterable[list[int]],
     training: TrainingSet | None = None,
+    encoded_ahead: int = 2,
 ) -> Iterator[list[tuple[int, Result]]]:
     """Yield (index in `rows`, result) batch by batch.
 
@@ -47,16 +54,15 @@ def answer_views(
         encoder: makes prompts of rows.
         rows: what is asked; a question may be in it once for each view.
         views: how each of them is shown.
-        batch_size: questions at a time.
+        batches: indices of the rows that are asked together.
         training: for the blind floor and for images seen in training.
+        encoded_ahead: batches that are encoded while one is answered.
     """
-    lengths = [len(problem) for problem in rows["problem"]]
-    batches = batches_by_length(lengths, batch_size, image_ids(rows))
 
     def encode(indices: list[int]) -> tuple[list[int], Encoded]:
         return indices, encoder(list(rows.select(indices)), [views[index] for index in indices])
 
-    for indices, encoded in prefetch(encode, batches):
+    for indices, encoded in prefetch(encode, batches, encoded_ahead):
         groups = answer(encoded) if encoded.rows else []
         results, places = [], [indices[place] for place in encoded.places]
         for place, row, problem, completions in zip(places, encoded.rows, encoded.problems, groups, strict=True):

@@ -26,12 +26,11 @@ from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, load_rows, summary
 from open_r1.data.row_images import Undecoded
 from open_r1.evaluation.answering.backends.generator import Generator
-from open_r1.evaluation.answering.batches import group_indices
 from open_r1.evaluation.answering.encoder import Encoder
 from open_r1.evaluation.answering.manifest import build_manifest, choose_mode, choose_rows, refuse_mixed_families
 from open_r1.evaluation.answering.perturbations import Donors, View, count_fixed
 from open_r1.evaluation.answering.processes import Launch, Refused, connected_processes
-from open_r1.evaluation.answering.questions import Answer, answer_views, image_ids
+from open_r1.evaluation.answering.questions import Answer, answer_views, question_batches
 from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, read_results
@@ -290,7 +289,10 @@ def _answer_share(
     launch: Launch,
     model: LoadedModel,
 ) -> bool:
-    """Answer this process's share of the questions and write each batch at once; False if the user interrupted.
+    """Answer questions batch by batch until none is left, and write each batch at once; False if the user interrupted.
+
+    Each process takes the next batch, the one with the longest problems, whenever it is ready for another: the batches
+    are the same whoever answers them, and what a slow process has not begun others do.
 
     Args:
         settings: of the first job.
@@ -301,29 +303,25 @@ def _answer_share(
         model: the model, if it is loaded.
     """
     device = launch.device(settings.where)
-    unanswered = jobs[0].questions.select([index for _, index in asked])
-    share = launch.share(group_indices(image_ids(unanswered)))
-    rows, job_of = unanswered.select(share), [asked[place][0] for place in share]
+    rows, job_of = jobs[0].questions.select([index for _, index in asked]), [number for number, _ in asked]
     answer = launch.run_in_all(lambda: model.backend(settings, jobs[0], device))
-    already_written = sum(len(writer.written_ids) for writer in writers) if launch.size == 1 else 0
-    label = None if launch.size == 1 else f"process 1 of {launch.size}"
+    already_written = sum(len(writer.written_ids) for writer in writers)
     bar = tqdm(
         total=already_written + len(rows),
         initial=already_written,
         unit=" questions",
-        desc=label,
         dynamic_ncols=True,
         disable=not launch.is_first,
     )
     views = [jobs[number].encoder.view for number in job_of]
+    batches = question_batches(rows, _batch_size(settings.questions_at_once, len(rows), launch.size))
+    claimed, answered, ahead = launch.claim(batches), launch.counter(), 2 if launch.size == 1 else 1
     try:
         with bar:
-            for results in answer_views(
-                answer, jobs[0].encoder, rows, views, settings.questions_at_once, jobs[0].training
-            ):
+            for results in answer_views(answer, jobs[0].encoder, rows, views, claimed, jobs[0].training, ahead):
                 for place, result in results:
                     _write(writers[job_of[place]], result)
-                bar.update(len(results))
+                bar.update(already_written + answered(len(results)) - bar.n)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"a batch of {settings.batch_size} does not fit on {device}; all results so far are saved: "
@@ -334,6 +332,14 @@ def _answer_share(
         launch.say(f"interrupted; {written} results are saved. The same command continues")
         return False
     return True
+
+
+def _batch_size(most: int, count: int, processes: int) -> int:
+    """Questions of a batch such that all processes answer as many batches, at least two where there are several."""
+    if processes == 1:
+        return most
+    rounds = max(2, -(-count // (most * processes)))
+    return -(-count // (rounds * processes))
 
 
 def _load_backend(settings: InferenceSettings, job: _Job, device: str) -> Answer:
