@@ -71,6 +71,7 @@ def test_curves_of_two_runs_share_their_axes(tmp_path):
     assert second in first  # the same values at the same steps: the longer run goes on
     page = text_of(*runs)
     assert "<h1>Trainings CT, MRI, 2026-11-27</h1>" in page
+    assert page.count("No alarm is recorded.") == 2
     assert "CT: reward went from" in page
 
 

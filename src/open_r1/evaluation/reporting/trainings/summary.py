@@ -156,7 +156,7 @@ def _sentence(training: Training, is_named: bool) -> str:
     fired = [f"{name} (from step {step:,})" for name, step in zip(names, steps, strict=True)]
     text = f"{change}. " if change else ""
     text = f"{training.name}: {text}" if is_named else text[:1].upper() + text[1:]
-    return f"{text}{'Alarms: ' + ', '.join(fired) if fired else 'No alarm fired'}."
+    return f"{text}{'Alarms: ' + ', '.join(fired) if fired else 'No alarm is recorded'}."
 
 
 def _change(name: str, values: tuple[list[int], list[float]], training: Training | None = None) -> str:
