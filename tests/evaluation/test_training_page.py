@@ -13,8 +13,8 @@ from open_r1.evaluation.reporting.trainings.reading import read_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
 ALARMS = [
-    {"step": 30, "alarm": "length_collapse", "value": 3.0, "message": "an earlier part of the run"},
-    {"step": 30, "alarm": "length_collapse", "value": 4.0, "message": "completions have 4 tokens <b>"},
+    {"step": 6, "alarm": "length_collapse", "value": 3.0, "message": "an earlier part of the run"},
+    {"step": 6, "alarm": "length_collapse", "value": 4.0, "message": "completions have 4 tokens <b>"},
 ]
 
 
@@ -32,7 +32,7 @@ def test_the_first_screen_says_what_happened(tmp_path):
     # means of the first and last quarter, 2 values: 0.15 and 0.75
     assert (
         "Reward went from 0.15 (steps 1 to 2, n 32 completions) to 0.75 (steps 7 to 8, n 32 completions). "
-        "Alarms: length collapse (from step 30)."
+        "Alarms: length collapse (from step 6)."
     ) in page
     cells = re.findall("<td>(.*?)</td>", page)
     assert cells[3:6] == ["8 of 100", "8 min", "about 1 h 32 min"]  # 8 x 60 s; 92 x 60 s
@@ -73,6 +73,20 @@ def test_curves_of_two_runs_share_their_axes(tmp_path):
     assert "<h1>Trainings CT, MRI, 2026-11-27</h1>" in page
     assert page.count("No alarm is recorded.") == 2
     assert "CT: reward went from" in page
+
+
+def test_an_alarm_of_steps_that_are_done_again_is_listed_and_not_drawn(tmp_path):
+    page = text_of(write_run(tmp_path / "CT", made_log(5), alarms=ALARMS, continued=[{"at_step": 4}]))
+    assert "completions have 4 tokens" in page
+    assert "mark alarm" not in page
+    assert "mark continued" in page
+
+
+def test_a_training_without_rewards_is_told_by_its_loss(tmp_path):
+    log = [{"step": step, "loss": 3.0 - step} for step in (1, 2)]
+    assert "Loss went from 2 (step 1, n 16 completions) to 1 (step 2" in text_of(write_run(tmp_path / "sft", log))
+    text = text_of(write_run(tmp_path / "sft", log, completions_per_step=None))
+    assert "Loss went from 2 (step 1) to 1 (step 2). No alarm" in text
 
 
 def test_a_run_that_goes_on_from_another_says_so(tmp_path):

@@ -113,6 +113,7 @@ def marks(trainings: Sequence[Training]) -> list[Mark]:
     return [
         Mark(run, kind, _across(step, last), f"{trainings[run].name}, step {step}: {text}")
         for run, kind, step, text in events
+        if step <= last  # not of a part that is done again
     ]
 
 
