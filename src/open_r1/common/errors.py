@@ -15,6 +15,8 @@ from open_r1.common.redaction import known_secrets, redacted
 
 EXIT_INTERRUPTED = 75
 """Exit status of an interrupted command, which the same command continues (EX_TEMPFAIL of sysexits.h)."""
+EXIT_ALARM = 77
+"""Exit status of a training that an alarm of `--stop_on_alarm` has stopped; the same command does not continue it."""
 
 _WAIT = 5.0  # seconds within which processes that were started together meet the same error
 

@@ -35,7 +35,7 @@ from open_r1.training.setup.trainable_parts import (
     search_only_where_weights_are_unused,
     trainable_table,
 )
-from open_r1.training.watching.group_recorder import record_groups
+from open_r1.training.watching.alarm_watch import watch_groups
 from open_r1.training.watching.progress import watch_progress
 from open_r1.vocabulary.modes import Mode
 
@@ -48,7 +48,7 @@ def train_grpo(default_mode: Mode, **defaults: Any) -> int:
         **defaults: further defaults of the entry script, by flag.
 
     Returns:
-        The exit status: 0, or `EXIT_INTERRUPTED` if a signal stopped the run, which can be resumed.
+        The exit status: 0, `EXIT_INTERRUPTED` if a signal stopped the run, or `EXIT_ALARM` if an alarm did.
 
     Raises:
         UserError: for flags, data or checkpoints that cannot be used.
@@ -118,7 +118,7 @@ def _train_grpo(
     add_early_checks(trainer, script, training, lengths)
     trainer.add_callback(MetricsLog())
     watch_progress(trainer)
-    record_groups(trainer, script.record)
+    watch_groups(trainer, script.record, script.stop_on_alarm)
     trainer.add_callback(CompletionsAsText(trainer))
     say(step_line(mode, training, len(dataset if order is None else order(0))))
     say(shared_prefix_line(trainer))

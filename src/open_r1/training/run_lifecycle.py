@@ -1,7 +1,7 @@
 """The course of a run: lock its folder, find the checkpoint, train, save, and keep the run record."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from open_r1.checkpoints.folder import base_names
 from open_r1.checkpoints.names import model_source
 from open_r1.checkpoints.publishing import conclude, open_repository
 from open_r1.common.atomic_files import write_json
-from open_r1.common.errors import EXIT_INTERRUPTED, UserError
+from open_r1.common.errors import EXIT_ALARM, EXIT_INTERRUPTED, UserError
 from open_r1.common.locks import claimed
 from open_r1.common.provenance import commit, hardware, package_versions
 from open_r1.common.redaction import known_secrets, recorded_command, redacted
@@ -27,6 +27,7 @@ from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.recovery.checkpoint_store import step_of
 from open_r1.training.recovery.resumable_trainer import full_disk_in_one_line
 from open_r1.training.recovery.resume import (
+    ALARM,
     DONE,
     INTERRUPTED,
     NOT_READ_BACK,
@@ -35,6 +36,7 @@ from open_r1.training.recovery.resume import (
     changes,
     checkpoint_to_continue,
     earlier_record,
+    require_no_alarm,
     require_same_run,
 )
 from open_r1.training.setup.tracking import join_trackers, tracker_ids
@@ -82,7 +84,7 @@ def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | No
         checkpoint: checkpoint to resume from; None for a new run.
 
     Returns:
-        The exit status: 0, or `EXIT_INTERRUPTED` after a signal.
+        The exit status: 0, `EXIT_INTERRUPTED` after a signal, or `EXIT_ALARM`.
 
     Raises:
         UserError: if the checkpoint belongs to another run, the disk is full, numbers are not finite, or the saved
@@ -96,6 +98,7 @@ def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | No
         try:
             earlier = earlier_record(checkpoint)
             require_same_run(earlier, run_record, checkpoint, processes)
+            require_no_alarm(earlier, run_record, checkpoint.parent)
             for line in changes(earlier, checkpoint, processes, run_record):
                 print(line)
             if earlier.get("status") == DONE:
@@ -116,10 +119,7 @@ def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | No
         join_trackers(trainer, ids, 0 if checkpoint is None else step_of(checkpoint))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.signals.stopped:
-            write_record(status=INTERRUPTED, steps=trainer.state.global_step)
-            if main_process:
-                print(f"stopped by a signal after step {trainer.state.global_step}; the same command continues")
-            return EXIT_INTERRUPTED
+            return _stopped(trainer, write_record)
         trainer.save_model()
         if main_process:
             trainer.state.save_to_json(str(folder / "trainer_state.json"))
@@ -153,6 +153,20 @@ def lost_process_in_one_line() -> Iterator[None]:
             "another process of this run has ended or does not answer; its own message says why. The last complete "
             "checkpoint is kept, and the same command continues from it"
         ) from error
+
+
+def _stopped(trainer: Any, write_record: Callable[..., None]) -> int:
+    """Record why a run has stopped early; returns the exit status."""
+    alarm, step = trainer.stopped_by_alarm, trainer.state.global_step
+    write_record(steps=step, **({"status": ALARM, "alarm": alarm} if alarm else {"status": INTERRUPTED}))
+    if trainer.accelerator.is_main_process:
+        reason = (
+            f"the alarm {alarm} after step {step}"
+            if alarm
+            else f"a signal after step {step}; the same command continues"
+        )
+        print(f"stopped by {reason}")
+    return EXIT_ALARM if alarm else EXIT_INTERRUPTED
 
 
 def run_record_of(

@@ -10,6 +10,7 @@ from open_r1.common.errors import UserError
 from open_r1.rewards.registry import REWARDS, require_rewards
 from open_r1.rewards.settings import RewardSettings
 from open_r1.training.setup.curriculum import Curriculum
+from open_r1.training.watching.alarms import NAMES as ALARMS
 from open_r1.vocabulary.column_names import parse_columns
 from open_r1.vocabulary.modes import Mode
 
@@ -214,6 +215,14 @@ class VQAArguments(RewardSettings, QuestionArguments):
             "metavar": one_of(RECORDED),
         },
     )
+    stop_on_alarm: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Alarms that end the run, with a checkpoint and exit status 77; by default they are lines in the "
+            f"log: {', '.join(ALARMS)}.",
+            "metavar": "NAME",
+        },
+    )
     log_completions_publicly: bool = field(
         default=False,
         metadata={"help": "With --log_completions_hub_repo: make that repository public; it is private otherwise."},
@@ -239,6 +248,8 @@ class VQAArguments(RewardSettings, QuestionArguments):
         super().__post_init__()
         if isinstance(self.reward_funcs, str):  # as a YAML file may write it
             self.reward_funcs = [self.reward_funcs]
+        if isinstance(self.stop_on_alarm, str):
+            self.stop_on_alarm = [self.stop_on_alarm]
         require_rewards(self.reward_funcs)
         if bool(self.judge) != ("judge" in self.reward_funcs):
             raise UserError(
@@ -252,6 +263,9 @@ class VQAArguments(RewardSettings, QuestionArguments):
             )
         if self.record not in RECORDED:
             raise UserError(f"--record {self.record!r} does not exist; choose one of {', '.join(RECORDED)}")
+        unknown = [name for name in self.stop_on_alarm if name not in ALARMS]
+        if unknown:
+            raise UserError(f"--stop_on_alarm {unknown[0]!r}: there is no such alarm; choose from {', '.join(ALARMS)}")
         if self.resample_dead_groups < 0:
             raise UserError(
                 f"--resample_dead_groups {self.resample_dead_groups} is not a number of draws; 0 turns it off"

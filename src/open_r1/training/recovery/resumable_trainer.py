@@ -85,6 +85,7 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         self._start_time: float | None = None
         self._earlier_seconds = 0.0
         self._losses: list[torch.Tensor] = []
+        self.stopped_by_alarm = ""
         self.vision_learning_rate: float | None = None
         """Peak learning rate of the vision tower; None for that of the other weights."""
         with no_progress_bars():  # TRL reads the reference model's weights

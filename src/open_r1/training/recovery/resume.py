@@ -17,13 +17,14 @@ from open_r1.training.recovery.checkpoint_store import checkpoint_manifest, dama
 
 RUN_FILE = "run.json"
 DONE, RUNNING, INTERRUPTED, NOT_READ_BACK = "done", "running", "interrupted", "not read back"
+ALARM = "stopped by an alarm"
 # Training arguments that do not affect the result.
 _FREE = (
     *("output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "ddp_timeout"),
     *("save_only_model", "save_steps", "save_strategy", "save_total_limit", "save_on_each_node", "log_level"),
     *("log_on_each_node", "local_rank", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("dataloader_persistent_workers", "dataloader_pin_memory", "torch_empty_cache_steps", "skip_memory_metrics"),
-    *("plan", "shard_optimizer", "try_longest_batch", "judge_cache", "record"),
+    *("plan", "shard_optimizer", "try_longest_batch", "judge_cache", "record", "stop_on_alarm"),
 )
 _FREE_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub", "trackio_", "wandb_")
 # Training arguments for the length of a run, and for the division of a step among processes.
@@ -192,6 +193,28 @@ def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: P
         raise UserError(
             f"{checkpoint} belongs to another run than this command: {differences}. Use the command of "
             f"{checkpoint.parent / RUN_FILE}, or another --output_dir for a new run"
+        )
+
+
+def require_no_alarm(earlier: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to continue a run that an alarm has stopped, as long as that alarm is to stop it.
+
+    A scheduler that starts a command again and again would train on otherwise, a step at a time.
+
+    Args:
+        earlier: run record of the stopped run.
+        now: run record of this command.
+        folder: of the run.
+
+    Raises:
+        UserError: with the alarm.
+    """
+    stop_on = (now.get("script_arguments") or {}).get("stop_on_alarm") or []
+    alarms = [name for name in str(earlier.get("alarm", "")).split() if name in stop_on]
+    if earlier.get("status") == ALARM and alarms:
+        raise UserError(
+            f"the alarm {' '.join(alarms)} stopped the run in {folder} after step {earlier.get('steps')}: see "
+            f"{folder / 'alarms.jsonl'}. To train on in spite of it, leave it out of --stop_on_alarm"
         )
 
 

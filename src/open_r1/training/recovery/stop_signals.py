@@ -47,6 +47,16 @@ class StopOnSignal(TrainerCallback):
         self.stopped = control.should_training_stop = True
         self._before_saving()
 
+    def stop_soon(self, state: Any, control: Any) -> None:
+        """Save and stop at this step or, between two uses of the same completions, after the last use."""
+        if state.global_step >= state.max_steps:
+            return
+        if self._may_save():
+            control.should_save = True
+            self.stop(control)
+        else:
+            self._signalled = True
+
     def release(self) -> None:
         """Restore the earlier signal handlers."""
         for number, handler in self._earlier_handlers.items():

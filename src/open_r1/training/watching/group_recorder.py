@@ -83,11 +83,13 @@ class GroupRecorder(TrainerCallback):
     """
 
     def __init__(self, trainer: Any, what: str) -> None:
-        self._trainer, self._what = trainer, what
+        self._trainer, self.what = trainer, what
         self._groups: list[Group] = []  # of the rollout in use
         self._numbers: list[int] = []  # of groups that the step in progress uses for the first time
         self._used: set[int] = set()
         self._recorded_ids: set[str] = set()
+        self.sample_of_step: list[Group] = []
+        """Some of the groups that the last step used for the first time; which come first rotates with the step."""
 
     # --- called by the trainer -----------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class GroupRecorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin the file, or go on with that of the run which is continued."""
-        if self._what == NONE:
+        if self.what == NONE:
             return
         path = Path(args.output_dir) / GROUPS
         start_lines(path, anew=not state.global_step)
@@ -147,22 +149,19 @@ class GroupRecorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write what the step has used. A disk that takes nothing more ends the record, not the run."""
-        groups = self.sample(state.global_step)
+        count = len(self._numbers)
+        places = [(state.global_step + place) % count for place in range(min(count, MOST_GROUPS))]
+        groups = self.sample_of_step = [self._groups[self._numbers[place]] for place in places]
         self._numbers = []
-        if self._what == NONE:
+        if self.what == NONE:
             return
         lines = self._lines_within(STEP_BYTES, groups, state.global_step)
         try:
             append_lines(Path(args.output_dir) / GROUPS, lines)
         except DiskError as error:
-            self._what = NONE
+            self.what = NONE
             print(f"warning: {GROUPS} ends here: {error}", flush=True)
         self._recorded_ids |= {line["id"] for line in lines if "problem" in line}
-
-    def sample(self, step: int) -> list[Group]:
-        """Some of the groups that the step used for the first time; which of them come first rotates with the step."""
-        count = len(self._numbers)
-        return [self._groups[self._numbers[(step + place) % count]] for place in range(min(count, MOST_GROUPS))]
 
     def _lines_within(self, budget: int, groups: Sequence[Group], step: int) -> list[Row]:
         """As many groups as fit, with the longest completions with which these fit."""
@@ -185,13 +184,13 @@ class GroupRecorder(TrainerCallback):
         row, trainer = group.row, self._trainer
         line: Row = {"step": step, "id": id_of(row)}
         line |= {name: row[name] for name in ("modality", "task") if row.get(name)}
-        if self._what == ALL and line["id"] not in recorded:
+        if self.what == ALL and line["id"] not in recorded:
             problem = str(row.get("problem", ""))
             longest = min(LONGEST_PROBLEM, max(100, 2 * limit))
             line["problem"] = problem if len(problem) <= longest else f"{problem[: longest - 1]}…"
         if row.get("solution"):
             line["solution"] = right_answer(row)
-        if self._what == ALL and limit:
+        if self.what == ALL and limit:
             line["completions"] = [shortened(text, limit) for text in group.texts]
         names = [name.removesuffix("_reward") for name in trainer.reward_func_names]
         by_function = zip(*group.rewards, strict=True)
@@ -201,13 +200,6 @@ class GroupRecorder(TrainerCallback):
         has_other_terms = bool(trainer.beta) or trainer._entropy_bonus_enabled
         line["left_out"] = not any(group.advantages) and not has_other_terms
         return line | {"replaced": group.is_replacement}
-
-
-def record_groups(trainer: RecordsGroups, what: str) -> None:
-    """Let a trainer write groups.jsonl, as `GroupRecorder` takes `what`."""
-    if trainer.accelerator.is_main_process and what != NONE:
-        trainer.recorder = GroupRecorder(trainer, what)
-        trainer.add_callback(trainer.recorder)
 
 
 def id_of(row: Row) -> str:
