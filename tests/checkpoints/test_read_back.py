@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +11,10 @@ import peft
 import pytest
 import torch
 import torch.distributed as dist
+from accelerate.state import AcceleratorState
 from fine_tuning import fine_tune, text_questions
 from gemma_flags import MOVES
+from launch_variables import launch_variables
 from published_sets import free_port, save_published_form
 from safetensors.torch import load_file, save_file
 from text_trainings import train
@@ -28,7 +28,9 @@ from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.text.prepare import write_set
 from open_r1.modeling.agreement import on_first_process
+from open_r1.training import run_lifecycle
 from open_r1.training.setup.starting_model import MERGED
+from open_r1_testbed.forked_runs import start
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 LORA = ("--use_peft", "--lora_r", "4")
@@ -277,21 +279,26 @@ def test_loading_for_one_process_leaves_the_engine_as_it_was():
 
 
 def launched(engine: str, repository: Path, place: Path, *words: str) -> str:
-    """What two processes say that train GRPO for a step, started as the README says."""
-    recipe = str(repository / "recipes" / "accelerate_configs" / f"{engine}_cpu.yaml")
-    grpo_run = ["-m", "accelerate.commands.launch", "--config_file", recipe, "--num_processes", "2"]
-    script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
+    """What two processes say that train GRPO for a step, as `accelerate launch` with the recipe of an engine starts
+    them; they are forks, because importing everything anew would take most of the test."""
+
+    def before(rank: int) -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)  # of the tests before
+        os.chdir(place)
+        run_lifecycle.read_back = naming_engine
+
+    def naming_engine(trainer: Any, folder: Path) -> str:
+        plugin = trainer.accelerator.state.deepspeed_plugin
+        print(f"engine: {trainer.accelerator.distributed_type.value}{plugin.zero_stage if plugin else ''}")
+        return module.read_back(trainer, folder)
+
+    recipe = repository / "recipes" / "accelerate_configs" / f"{engine}_cpu.yaml"
     small = "--dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 --save_strategy no"
-    process = subprocess.run(
-        [sys.executable, *grpo_run, "--main_process_port", "0", script, *small.split(), *words],
-        cwd=place,
-        env=os.environ | QUIET | {"DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-3000:]
-    return process.stdout
+    log = place / f"{'-'.join([engine, *words[-4:]])}.log".replace("/", "_")
+    variables = launch_variables(recipe, 2) | QUIET | {"DS_ACCELERATOR": "cpu"}
+    codes = start([*small.split(), *words], log, 2, before, environment=variables).wait()
+    assert codes == [0, 0], log.read_text()[-5000:]
+    return log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -306,8 +313,11 @@ def with_images(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> P
     return place
 
 
+ENGINES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED2", "zero3": "DEEPSPEED3", "fsdp": "FSDP"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_saves_what_it_has_trained(engine, repository, with_images):
     ways = {"lora": LORA} if engine in ("ddp", "zero2") else {"full": (), "lora": LORA}
     for name, flags in ways.items():
@@ -315,6 +325,7 @@ def test_every_engine_saves_what_it_has_trained(engine, repository, with_images)
         output = launched(engine, repository, with_images, "--model_name_or_path", "A", "--output_dir", out, *flags)
         line = next(line for line in output.splitlines() if line.startswith("read back: "))
         assert "every tensor is the one that was trained, logits agree within" in line
+        assert output.count(f"engine: {ENGINES[engine]}\n") == 2
         assert output.count("read back: ") == 1
         assert json.loads((with_images / out / "run.json").read_text())["status"] == "done"
     assert adapter_chain(with_images / f"{engine}-lora")[1:] == [with_images / "A", with_images / "tiny"]
@@ -336,5 +347,6 @@ def waits(rank: int, port: int, results: str) -> None:
 
 @pytest.mark.slow
 def test_other_processes_wait_longer_than_their_time_limit(tmp_path):
-    torch.multiprocessing.spawn(waits, (free_port(), str(tmp_path)), 2)
+    start_processes: Any = torch.multiprocessing.start_processes
+    start_processes(waits, (free_port(), str(tmp_path)), 2, start_method="fork")
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["'done'", "None"]
