@@ -88,8 +88,9 @@ def test_a_disturbed_study_ends_as_a_local_one(
     for path in sorted((study / "leases").glob("t*.end")):
         endings[path.name.split(".")[0]].append(json.loads(path.read_text())["outcome"])
     assert endings.pop(mri) == endings.pop(xray) == ["interrupted", "done"]
-    assert sorted(endings.items()) == [(name, ["done"]) for name in sorted(endings)]
     assert len(endings) == 6
+    for name, outcomes in endings.items():  # what runs beside X-Ray's training is preempted with it
+        assert outcomes == [*["interrupted"] * (len(outcomes) - 1), "done"], name
 
 
 def limit(cluster: LocalSlurm, number: str) -> str:
