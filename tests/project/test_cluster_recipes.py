@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from published_sets import free_port
 
 from open_r1.training.command_line.flags import read_training_flags
 
@@ -66,6 +67,28 @@ def test_what_is_missing_is_said_in_one_line(
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert line.startswith(problem)
+
+
+@pytest.mark.slow
+def test_accelerate_starts_the_processes_of_each_node(repository: Path, tmp_path: Path) -> None:
+    """What train.sbatch runs on each of two nodes with ACCELERATE_CONFIG, here without SLURM."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP", "FSDP_VERSION")
+    script = f"import os, sys\nvalues = [os.environ[name] for name in {names}]\n"
+    script += "open(sys.argv[1] + os.environ['RANK'], 'w').write(' '.join(values))\n"
+    (tmp_path / "who.py").write_text(script)
+    recipes = repository / "recipes"
+    variables = {"PROCESSES": "2", "ACCELERATE_CONFIG": str(recipes / "accelerate_configs" / "fsdp_cpu.yaml")}
+    words = ["train", "127.0.0.1", str(free_port()), str(tmp_path / "who.py"), str(tmp_path / "rank")]
+    nodes = [
+        subprocess.Popen(
+            [str(recipes / "slurm" / "on_node.sh"), *words],
+            env=os.environ | variables | {"SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": str(place), "GRACE": "0"},
+        )
+        for place in range(2)
+    ]
+    assert [node.wait(300) for node in nodes] == [0, 0]
+    processes = {path.name: path.read_text() for path in tmp_path.glob("rank*")}
+    assert processes == {f"rank{rank}": f"{rank} {rank % 2} 4 true 2" for rank in range(4)}
 
 
 def test_the_jobset_says_what_a_training_on_several_nodes_needs(repository: Path) -> None:
