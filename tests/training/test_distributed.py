@@ -92,8 +92,16 @@ def test_layout_of_the_prompts_does_not_change_the_training(trained: Results, la
     assert (together[0] - together[1]).norm() < 1e-3 * together[0].norm()
 
 
-def test_two_nodes_train_as_one(tmp_path: Path, repository: Path) -> None:
-    """The published launch flags with --nnodes=2: a torchrun on each machine, here both on this one."""
+@pytest.mark.parametrize(
+    "meeting",
+    [
+        "--master_addr=127.0.0.1 --master_port={port} --node_rank={rank}",
+        "--rdzv_backend=c10d --rdzv_id=CT --rdzv_endpoint=127.0.0.1:{port}",
+    ],
+    ids=["published flags", "docs/clusters.md"],
+)
+def test_two_nodes_train_as_one(meeting: str, tmp_path: Path, repository: Path) -> None:
+    """A torchrun on each machine, here both on this one; of the second form every machine has the same command."""
     build_tiny_checkpoint(tmp_path / "tiny")
     save_published_form(tmp_path / "CT", 4)
     with socket.socket() as probe:
@@ -101,22 +109,22 @@ def test_two_nodes_train_as_one(tmp_path: Path, repository: Path) -> None:
         port = probe.getsockname()[1]
     flags = "--model_name_or_path tiny --dataset_name CT --output_dir out --num_generations 2 --max_completion_length 4"
     words = f"{repository}/src/open_r1/grpo_vqa_nothink.py {flags} --max_steps 1 --logging_steps 1 --save_strategy no"
-    launch = f"--nproc_per_node=1 --nnodes=2 --master_addr=127.0.0.1 --master_port={port}"
+    launches = [f"--nproc_per_node=1 --nnodes=2 {meeting.format(port=port, rank=rank)}" for rank in (0, 1)]
     nodes = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *launch.split(), f"--node_rank={rank}", *words.split()],
+            [sys.executable, "-m", "torch.distributed.run", *launch.split(), *words.split()],
             cwd=tmp_path,
             env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in (0, 1)
+        for launch in launches
     ]
     outputs = [node.communicate(timeout=1800)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs[0][-2000:] + outputs[1][-2000:]
-    assert "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions" in outputs[0]
-    assert "prompts per device" not in outputs[1], "the second node repeats what the first one says"
+    line = "1 prompts per device x 2 devices x 1 accumulation = 2 prompts and 4 completions"
+    assert sorted(line in output for output in outputs) == [False, True], "one node says it for both"
     story = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (story["status"], story["steps"], story["prompts_per_step"]) == ("done", 1, 2)
     load_model(tmp_path / "out", dtype=torch.float32)
