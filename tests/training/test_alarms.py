@@ -26,6 +26,7 @@ def clean(step: int, noise: random.Random, every: int = 1) -> Entry:
         **{"completions/mean_length": 80 - 30 * progress + noise.gauss(0, 5)},
         **{"frac_reward_zero_std": min(1.0, max(0.0, 0.3 + 0.3 * progress + noise.gauss(0, 0.15)))},
         **{
+            "probe/right_without_image": 0.3 + noise.gauss(0, 0.01),
             "answers/letter_excess": abs(noise.gauss(0.15, 0.1)),
             "answers/against_reasoning": abs(noise.gauss(0, 0.08)),
         },
@@ -43,6 +44,7 @@ def earnless(entry: Entry) -> Entry:
 
 
 SICK: dict[str, tuple[int, Callable[[Entry], Entry]]] = {
+    "without_image": (ONSET, lambda e: e | {"probe/right_without_image": 0.45}),
     "length_collapse": (ONSET, lambda e: flat(e) | {"completions/mean_length": 12.0}),
     "format_only": (1, lambda e: flat(e) | {"rewards/format_reward/mean": min(1.0, 0.05 * e["step"])}),
     "against_reasoning": (ONSET, lambda e: e | {"answers/against_reasoning": 0.5}),

@@ -36,6 +36,7 @@ from open_r1.training.setup.trainable_parts import (
     trainable_table,
 )
 from open_r1.training.watching.alarm_watch import watch_groups
+from open_r1.training.watching.probe import ProbeWithoutImage
 from open_r1.training.watching.progress import watch_progress
 from open_r1.vocabulary.modes import Mode
 
@@ -74,7 +75,7 @@ def _train_grpo(
     if script.base is not None:
         name_base(model_source(base), script.base)
     processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
-    blind_answers = prepare_looking(script, training, processor, mode, say)
+    blind_answers = prepare_blind_answers(script, training, processor, mode, say)
     dataset, report, lengths = load_training_rows(script, processor, mode)
     say(report["line"])
     require_one_step(len(dataset), training)
@@ -108,7 +109,7 @@ def _train_grpo(
             publish_completions=script.log_completions_publicly,
         )
     trainer.vision_learning_rate = script.vision_learning_rate
-    trainer.blind_answers = blind_answers
+    use_blind_answers(trainer, script, blind_answers)
     require_one_kind(report["pictures"], trainer)
     require_trainable(trainer.model)
     search_only_where_weights_are_unused(trainer, report["pictures"], search)
@@ -126,19 +127,28 @@ def _train_grpo(
     return run_training(trainer, run_record_of(mode, script, training, model_config, report), checkpoint)
 
 
-def prepare_looking(
+def prepare_blind_answers(
     script: VQAArguments, training: GRPOTrainingConfig, processor: Any, mode: Mode, say: Callable[[str], object]
 ) -> BlindAnswers | None:
-    """What the reward `looking` needs; None without that reward.
+    """What the reward `looking` and `--probe_steps` need; None without both.
 
     Raises:
         UserError: another flag takes its meaning away.
     """
-    if "looking" not in script.reward_funcs:
+    if "looking" in script.reward_funcs:
+        if note := training.keep_sizes_of_rewards("looking"):
+            say(note)
+    elif not script.probe_steps:
         return None
-    if note := training.keep_sizes_of_rewards("looking"):
-        say(note)
     return BlindAnswers(processor, mode, cast(dict[str, Any] | None, training.chat_template_kwargs))
+
+
+def use_blind_answers(trainer: SharedPrefixGRPOTrainer, script: VQAArguments, answers: BlindAnswers | None) -> None:
+    """Give them to the reward `looking` and to the probe, whichever the run has."""
+    if "looking" in script.reward_funcs:
+        trainer.blind_answers = answers
+    if answers is not None and script.probe_steps:
+        trainer.add_callback(ProbeWithoutImage(trainer, answers, script.probe_steps))
 
 
 def require_one_kind(images: str, trainer: SharedPrefixGRPOTrainer) -> None:

@@ -215,6 +215,13 @@ class VQAArguments(RewardSettings, QuestionArguments):
             "metavar": one_of(RECORDED),
         },
     )
+    probe_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps after which 64 training questions are asked without their images, for the alarm "
+            "without_image; 0 asks none. Not with --mode think."
+        },
+    )
     stop_on_alarm: list[str] = field(
         default_factory=list,
         metadata={
@@ -261,6 +268,8 @@ class VQAArguments(RewardSettings, QuestionArguments):
             raise UserError(
                 f"--tokens_per_micro_batch {self.tokens_per_micro_batch} is not a number of tokens; try 4096"
             )
+        if self.probe_steps < 0:
+            raise UserError(f"--probe_steps {self.probe_steps} is not a number of steps; 0 turns it off")
         if self.record not in RECORDED:
             raise UserError(f"--record {self.record!r} does not exist; choose one of {', '.join(RECORDED)}")
         unknown = [name for name in self.stop_on_alarm if name not in ALARMS]

@@ -48,7 +48,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "evaluation during training": (
         *("eval_strategy", "eval_steps", "eval_dataset_name", "max_eval_samples", "per_device_eval_batch_size"),
     ),
-    "watching the run": ("record", "stop_on_alarm"),
+    "watching the run": ("record", "stop_on_alarm", "probe_steps"),
     "speed and memory": (
         *("bf16", "attn_implementation", "gradient_checkpointing", "deepspeed", "shard_optimizer", "shared_prefix"),
         *("verify_shared_prefix", "tokens_per_micro_batch", "try_longest_batch", "vision_cache_gib", "use_vllm"),

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from open_r1.common.errors import UserError
@@ -42,8 +42,8 @@ class BlindAnswers:
         self._opening, self._space = FORMS[mode][0], ""
         if self._opening != "<answer>":
             raise UserError(
-                f"--reward_funcs looking: in the mode {mode} an answer follows from thoughts, and what it would be "
-                "without the image cannot be read from one pass; use --mode nothink or think_after"
+                f"--reward_funcs looking, --probe_steps: in the mode {mode} an answer follows from thoughts, and what "
+                "it would be without the image cannot be read from one pass; use --mode nothink or think_after"
             )
 
     def add_to(
@@ -58,11 +58,15 @@ class BlindAnswers:
             model: as in `letters`.
             accelerator: as in `letters`.
         """
+        self.note_space(completions)
+        letters = self.letters(rows[::group], model, accelerator)
+        return [{**row, COLUMN: letters[index // group]} for index, row in enumerate(rows)]
+
+    def note_space(self, completions: Iterable[Completion]) -> None:
+        """Expect a letter after the white space with which most of these completions begin their answer."""
         matches = [_BEFORE_LETTER.search(completion_text(completion)) for completion in completions]
         spaces = Counter(match[1] for match in matches if match is not None)
         self._space = max(spaces, key=lambda space: spaces[space], default=self._space)
-        letters = self.letters(rows[::group], model, accelerator)
-        return [{**row, COLUMN: letters[index // group]} for index, row in enumerate(rows)]
 
     def letters(self, questions: Sequence[Row], model: Any, accelerator: Any) -> list[dict[str, float] | None]:
         """The probability of each offered letter, which sum to 1; None for a question without an image or a choice.

@@ -24,7 +24,7 @@ _FREE = (
     *("save_only_model", "save_steps", "save_strategy", "save_total_limit", "save_on_each_node", "log_level"),
     *("log_on_each_node", "local_rank", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("dataloader_persistent_workers", "dataloader_pin_memory", "torch_empty_cache_steps", "skip_memory_metrics"),
-    *("plan", "shard_optimizer", "try_longest_batch", "judge_cache", "record", "stop_on_alarm"),
+    *("plan", "shard_optimizer", "try_longest_batch", "judge_cache", "record", "stop_on_alarm", "probe_steps"),
 )
 _FREE_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub", "trackio_", "wandb_")
 # Training arguments for the length of a run, and for the division of a step among processes.

@@ -16,6 +16,7 @@ START, RECENT = 10, 5  # steps at the beginning that later ones are compared wit
 SPIKE_AFTER = 10  # steps that a usual size is known from
 QUIET = 10  # steps without its condition, after which an alarm can fire again
 NO_GAIN = 0.05  # accuracy
+RIGHT_WITHOUT_IMAGE = "probe/right_without_image"
 REMEMBERED = 60  # entries
 LEARNED = 0.9  # accuracy from which groups are dead because all answers are right
 
@@ -144,6 +145,12 @@ ALARMS = (
         "format_only", "rewards of the form against accuracy", 0.3, "Spurious Rewards, arXiv 2506.10947",
         "the reward for the form has risen by {value:.2f} while accuracy has not: the form is all that is learned",
         _format_gain,
+    ),
+    Alarm(
+        "without_image", RIGHT_WITHOUT_IMAGE, 0.1, "VQA v2, arXiv 1612.00837",
+        "the probability of the right letter without the image has risen by {value:.2f}: the answer is guessed from "
+        "the question",
+        lambda log: _rise(log, RIGHT_WITHOUT_IMAGE),
     ),
     Alarm(
         "against_reasoning", AGAINST_REASONING, 0.3, "Turpin et al., arXiv 2305.04388",
