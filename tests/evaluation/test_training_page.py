@@ -43,6 +43,12 @@ def test_the_first_screen_says_what_happened(tmp_path):
     assert "No groups.jsonl in CT (trained with --record none, or by an earlier version)" in page
 
 
+def test_without_elapsed_seconds_an_entry_counts_for_all_its_steps(tmp_path):
+    log = [{"step": step, "epoch": step / 10, "reward": 0.5, "step_time": 60.0} for step in (5, 10)]
+    cells = re.findall("<td>(.*?)</td>", text_of(write_run(tmp_path / "CT", log)))
+    assert cells[3:6] == ["10 of 100", "10 min", "about 1 h 30 min"]
+
+
 def test_every_logged_number_has_a_curve_in_its_theme(tmp_path):
     log = [entry | {"gpu_peak_gib": 40.0, "seconds/rollout": 3.0, "an_own/number": 5} for entry in made_log(50)]
     log += [{"step": 50, "eval_reward": 1.2, "eval_loss": 0.3}, {"step": 50, "train_runtime": 3.0, "total_flos": 0.0}]

@@ -77,11 +77,15 @@ def steps_text(training: Training) -> str:
 
 
 def elapsed(training: Training) -> float | None:
-    """Seconds that the run has taken; of runs that do not log it the sum of its steps."""
+    """Seconds that the run has taken; of runs that do not log it the sum of its steps.
+
+    `step_time` is the mean over the steps since the entry before.
+    """
     if values := series(training.log, "elapsed_seconds")[1]:
         return values[-1]
-    values = series(training.log, "step_time")[1]
-    return sum(values) or None
+    steps, values = series(training.log, "step_time")
+    counts = [step - before for before, step in zip([0, *steps], steps, strict=False)]
+    return sum(count * value for count, value in zip(counts, values, strict=True)) or None
 
 
 def _remaining(training: Training) -> float | None:
