@@ -225,8 +225,8 @@ class VQAArguments(RewardSettings, QuestionArguments):
     stop_on_alarm: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Alarms that end the run, with a checkpoint and exit status 77; by default they are lines in the "
-            f"log: {', '.join(ALARMS)}.",
+            "help": "Alarms that end the run, with a checkpoint and exit status 77 (docs/training.md lists them); by "
+            "default they are lines in the log.",
             "metavar": "NAME",
         },
     )
