@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import sha256_file
 from open_r1.common.errors import EXIT_INTERRUPTED
 from open_r1.training.recovery.checkpoint_store import STAGE, damage, newest_first, step_of
-from open_r1.training.recovery.resume import DONE, RUN_FILE
+from open_r1.training.recovery.resume import DONE
 from open_r1_testbed.forked_runs import ForkedRun, reward_text_length, small_set, start
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 

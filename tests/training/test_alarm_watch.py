@@ -12,11 +12,11 @@ from published_sets import save_published_form
 from tiny_trainers import PROBLEMS, make_trainer
 
 from open_r1.common.errors import EXIT_ALARM, UserError
-from open_r1.common.metrics_log import read_lines, read_metrics
+from open_r1.common.metrics_log import ALARMS, read_lines, read_metrics
 from open_r1.training.grpo_run import train_grpo
 from open_r1.training.recovery.stop_signals import StopOnSignal
 from open_r1.training.setup.tracking import MetricsLog
-from open_r1.training.watching.alarm_watch import ALARMS_FILE, answer_metrics, watch_groups
+from open_r1.training.watching.alarm_watch import answer_metrics, watch_groups
 from open_r1.training.watching.group_recorder import Group
 from open_r1.vocabulary.modes import Mode
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -65,7 +65,7 @@ def planted(checkpoint: Path, output: Path, steps: int, text_of: Any = None, **s
 
 
 def fired(folder: Path) -> dict[str, int]:
-    return {line["alarm"]: line["step"] for line in read_lines(folder / ALARMS_FILE)}
+    return {line["alarm"]: line["step"] for line in read_lines(folder / ALARMS)}
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_a_run_that_earns_nothing_says_so_with_two_completions(
     assert fired(tmp_path) == {"dead_groups": 11, "no_reward": 20}
     assert [entry["step"] for entry in entries if "alarms/no_reward" in entry] == [20]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("alarm no_reward, step 20: ")]
-    message = list(read_lines(tmp_path / ALARMS_FILE))[-1]["message"]
+    message = list(read_lines(tmp_path / ALARMS))[-1]["message"]
     assert line == f"alarm no_reward, step 20: {message}"
     assert "(rewards: accuracy). Two completions: " in message
 

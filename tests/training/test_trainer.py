@@ -67,12 +67,12 @@ def test_one_whole_step_equals_stock_trl(checkpoint: Path, tmp_path: Path, setti
     assert ours["reward"] == pytest.approx(stock["reward"])
     cosine = torch.cosine_similarity(our_update, stock_update, dim=0).item()
     print(f"{list(settings)}: 1 - cosine of the update {1 - cosine:.1e}, grad norm {ours['grad_norm']:.4f}")
-    # What the libraries compute and log in float32 remains. Observed: 1.5e-7, 1e-6 (two float32 steps at 6.2) and, of
-    # the gradient's norm, 2e-9 in a first step. In a second one it follows exp(log-probability - the sampling one): two
-    # float32 steps at 6.2 are 1e-6; 3.1e-7 and, on another processor, 1.4e-6 were observed. 1 - cosine 1.4e-9.
+    # What the libraries compute and log in float32 remains. Observed: 1.5e-7, 1e-6 (two float32 steps at 6.2); of the
+    # gradient's norm 4.4e-8 in a first step and 1.4e-6 in a second one, which follows exp(log-probability - that of
+    # sampling): two float32 steps at 6.2 are 1e-6. 1 - cosine 1.4e-9.
     assert ours["loss"] == pytest.approx(stock["loss"], abs=5e-7)
     assert ours["entropy"] == pytest.approx(stock["entropy"], abs=3e-6)
-    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=3e-6 if "num_iterations" in settings else 1e-6)
+    assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=3e-6 if "num_iterations" in settings else 3e-7)
     assert cosine > 1 - 1e-8
 
 

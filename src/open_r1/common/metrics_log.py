@@ -13,7 +13,8 @@ from typing import Any
 
 from open_r1.common.atomic_files import disk_errors, parse_json, write_atomically
 
-METRICS = "metrics.jsonl"
+METRICS, GROUPS, ALARMS = "metrics.jsonl", "groups.jsonl", "alarms.jsonl"
+"""Files of a run's folder with a JSON object for each log entry, group of completions, and alarm."""
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]] | None:

@@ -10,6 +10,8 @@ from open_r1.grading.judge.endpoint import endpoint_of
 Completion = str | Sequence[dict[str, Any]]
 Reward = Callable[..., Sequence[Any]]
 """Takes completions and columns by keyword; returns a number, or None where it says nothing, for each completion."""
+CORRECTNESS = ("accuracy", "medical_accuracy", "closed", "exact", "judge")
+"""Names of the rewards that say whether an answer is right (1) or wrong; of several a run is judged by the first."""
 
 
 def completion_text(completion: Completion) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from open_r1.training.grpo.groups import ScoredGroups, without_spread
 
-# Rewards that differ between correct and wrong completions.
+# Rewards that say for every question of choice whether a completion is right: by one of them groups are taken.
 CORRECTNESS_REWARDS = ("accuracy_reward", "medical_accuracy_reward")
 
 

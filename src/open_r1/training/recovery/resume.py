@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
 from open_r1.common.redaction import known_secrets, redacted
 from open_r1.training.recovery.checkpoint_store import checkpoint_manifest, damage, newest_first, set_aside, step_of
 
-RUN_FILE = "run.json"
 DONE, RUNNING, INTERRUPTED, NOT_READ_BACK = "done", "running", "interrupted", "not read back"
 ALARM = "stopped by an alarm"
 # Training arguments that do not affect the result.

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
+from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.loading import load_rows
@@ -16,7 +17,6 @@ from open_r1.data.readers.image_columns import count_images
 from open_r1.data.rows import Dropped
 from open_r1.training.command_line.arguments import QuestionArguments
 from open_r1.training.command_line.grpo_config import GRPOTrainingConfig
-from open_r1.training.recovery.resume import RUN_FILE
 from open_r1.training.setup.prompt_check import PromptCheck, check_prompts, prompts_of
 from open_r1.vocabulary.column_names import ColumnNames, parse_columns
 from open_r1.vocabulary.modes import Mode

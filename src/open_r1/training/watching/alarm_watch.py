@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
-from open_r1.common.metrics_log import append_lines, start_lines
+from open_r1.common.metrics_log import ALARMS, append_lines, start_lines
 from open_r1.grading.expected import Expected
 from open_r1.grading.grader import extract_answer
 from open_r1.grading.problems import solution_letter
@@ -20,7 +20,6 @@ from open_r1.training.watching.group_recorder import ALL, Group, GroupRecorder, 
 from open_r1.training.watching.progress import add_first, add_to_entry
 from open_r1.vocabulary.answer_types import AnswerType
 
-ALARMS_FILE = "alarms.jsonl"
 MOST_GRADED = 32  # completions of a step
 SHOWN = 150  # characters of a completion
 
@@ -51,7 +50,7 @@ class AlarmWatch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Go through the log of the run that is continued, so that no alarm fires again for what it has fired for."""
         if self._recorder is not None:
-            start_lines(Path(args.output_dir) / ALARMS_FILE, anew=not state.global_step)
+            start_lines(Path(args.output_dir) / ALARMS, anew=not state.global_step)
             for entry in state.log_history:
                 self._states.add(entry)
 
@@ -83,7 +82,7 @@ class AlarmWatch(TrainerCallback):
         tqdm.write(f"alarm {alarm.name}, step {state.global_step}: {message}")
         line = {"step": state.global_step, "alarm": alarm.name, "value": float(f"{value:.4g}"), "message": message}
         try:
-            append_lines(Path(args.output_dir) / ALARMS_FILE, [line])
+            append_lines(Path(args.output_dir) / ALARMS, [line])
         except DiskError as error:
             tqdm.write(f"warning: {error}")
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from open_r1.rewards.settings import CORRECTNESS
+
 Log = Sequence[Mapping[str, Any]]
 """Log entries of training steps, each with `step`."""
 
@@ -20,7 +22,6 @@ RIGHT_WITHOUT_IMAGE = "probe/right_without_image"
 REMEMBERED = 60  # entries
 LEARNED = 0.9  # accuracy from which groups are dead because all answers are right
 
-CORRECTNESS = ("accuracy", "medical_accuracy", "closed", "exact", "judge")
 FORMATS = ("format", "soft_format", "strict_format", "tag_count")
 AGAINST_REASONING, LETTER_EXCESS = "answers/against_reasoning", "answers/letter_excess"
 

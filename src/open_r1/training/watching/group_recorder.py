@@ -17,14 +17,13 @@ from trl import GRPOTrainer
 
 from open_r1.common.atomic_files import DiskError
 from open_r1.common.errors import UserError
-from open_r1.common.metrics_log import append_lines, json_line, read_lines, start_lines
+from open_r1.common.metrics_log import GROUPS, append_lines, json_line, read_lines, start_lines
 from open_r1.grading.expected import Expected
 from open_r1.grading.problems import solution_letter
 from open_r1.rewards.settings import Completion, completion_text
 from open_r1.training.command_line.arguments import RECORDED
 from open_r1.vocabulary.answer_types import AnswerType
 
-GROUPS = "groups.jsonl"
 ALL, SCORES, NONE = RECORDED
 STEP_BYTES = 5_000  # so that 1,000 steps take at most 5 MB
 MOST_GROUPS = 16  # of a step; more would not fit

@@ -142,6 +142,6 @@ def _lengths_section(trainings: Sequence[Training]) -> Section:
             span = f"{low:,} to {high:,}" if low < high else f"{low:,}"
             cut_off = percent(fmean(cut for _, _, cut, _ in members), 1)
             rows.append([span, f"{len(members):,}", with_error(fmean(rights), error), cut_off])
-        note = "Tokens in bins of about as many completions each; ± is the standard error clustered by question."
+        note = "Bins of tokens between quantiles; ± is the standard error clustered by question."
         section.sheets.append(Sheet(training.name, ["tokens", "n", "right (%)", "cut off (%)"], rows, [note]))
     return section

@@ -13,13 +13,11 @@ from typing import Any
 from open_r1.checkpoints.folder import RUN_FILE
 from open_r1.common.atomic_files import parse_json
 from open_r1.common.errors import UserError
-from open_r1.common.metrics_log import METRICS, read_lines, read_metrics
+from open_r1.common.metrics_log import ALARMS, GROUPS, METRICS, read_lines, read_metrics
 from open_r1.drawing.training_curves import STATE, Log, read_log
 from open_r1.evaluation.comparing.run_names import named_apart
+from open_r1.rewards.settings import CORRECTNESS
 
-GROUPS, ALARMS = "groups.jsonl", "alarms.jsonl"
-RIGHT_OR_WRONG = ("accuracy", "medical_accuracy", "closed", "exact", "judge")
-"""Rewards that say whether an answer is right, the first choice first; 1 is right."""
 NO_GRADIENT = 1e-9
 
 
@@ -61,9 +59,9 @@ class Training:
 
     @cached_property
     def outcome_reward(self) -> str | None:
-        """The reward by which a completion counts as right: one of RIGHT_OR_WRONG, or else the first."""
+        """The reward by which a completion counts as right: one of CORRECTNESS, or else the first."""
         names = list(dict.fromkeys(name for group in self.groups for name in group.rewards))
-        return next((name for name in RIGHT_OR_WRONG if name in names), names[0] if names else None)
+        return next((name for name in CORRECTNESS if name in names), names[0] if names else None)
 
     def rights(self, group: Group) -> list[bool | None]:
         """Per completion, whether it earned the whole `outcome_reward`; None where that says nothing."""
