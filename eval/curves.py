@@ -11,8 +11,8 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import UserError, run_command
 from open_r1.drawing.rendering import rendered
 from open_r1.drawing.training_curves import curves_figure
-from open_r1.evaluation.reporting.curves import read_logs
 from open_r1.evaluation.reporting.trainings.page import training_page
+from open_r1.evaluation.reporting.trainings.reading import read_logs
 
 FORMS = ("png", "svg")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from open_r1.common.errors import UserError
 from open_r1.drawing.training_curves import curves_figure, panels, read_log, series, smoothed
-from open_r1.evaluation.reporting.curves import read_logs
+from open_r1.evaluation.reporting.trainings.reading import read_logs
 
 
 def write(folder: Path, steps: range, **values: float) -> Path:

@@ -69,6 +69,16 @@ class Training:
         return [None if value is None else value >= 1 for value in values]
 
 
+def read_logs(run_dirs: Sequence[Path]) -> dict[str, Log]:
+    """The log of each run folder, by a short name.
+
+    Raises:
+        UserError: one has no log.
+    """
+    names = named_apart([path.resolve() for path in run_dirs])
+    return dict(zip(names, map(read_log, run_dirs), strict=True))
+
+
 def read_trainings(run_dirs: Sequence[Path]) -> list[Training]:
     """The trainings in these folders.
 
@@ -80,9 +90,10 @@ def read_trainings(run_dirs: Sequence[Path]) -> list[Training]:
 
 
 def _read(folder: Path, name: str) -> Training:
-    if read_metrics(folder) == [] and not (folder / STATE).is_file():
+    entries = read_metrics(folder)
+    if entries == [] and not (folder / STATE).is_file():
         raise UserError(f"{folder / METRICS} holds no whole line yet, so there is nothing to show; wait for a step")
-    log = read_log(folder)
+    log = entries or read_log(folder)
     if not log:
         raise UserError(f"the log of {folder} holds no step, so there is nothing to show")
     alarms = {}
