@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,6 @@ def cluster(repository: Path) -> Iterator[LocalSlurm]:
         patch.setenv("OMP_NUM_THREADS", "1")
         with local_slurm(folder) as running:
             patch.setenv("SLURM_CONF", running.environment["SLURM_CONF"])
-            patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{running.environment['PATH']}")
+            patch.setenv("PATH", running.environment["PATH"])
             yield running
     shutil.rmtree(folder, ignore_errors=True)
