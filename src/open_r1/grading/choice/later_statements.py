@@ -40,35 +40,31 @@ _FILLERS = (
     r"(?:options?|choices?|answers?|letters?|the|an?|is|be|been|are|it|that|this|of|for|with|to|as|either|just|think"
     r"|believe|match|fit|support|suggest|consistent|correct|really|choose|pick|select|say|likely|compatible|typical)"
 )
+# The next four are searched in lower case (patterns that ignore case are slower, and a text may be a list of letters).
 _DENIED = re.compile(
-    r"(?:(?:\bnot|\bno\s{1,2}longer|\b(?:i|we)\s{1,2}doubt|\bnever"
-    r"|\bnor|\bneither|(?<!other )\bthan|\binstead\s{1,2}of|\bunlike|\bexcept(?:\s{1,2}for)?"
-    r"|\bdifferent\s{1,2}from|\bcompared\s{1,2}(?:to|with)|\bas\s{1,2}opposed\s{1,2}to|\bversus|\bvs\.?"
-    r"|\b(?:exclud|eliminat|reject|discard|dismiss)\w{1,4}|\brul(?:e|es|ed|ing)\s{1,2}out|\binconsistent\s{1,2}with"
-    rf"|n't|\bnicht|\bpas|\bno\s{{1,2}}es|\b\u043d\u0435)(?:\s{{1,3}}{_FILLERS}){{0,6}}\s{{0,3}}|(?:不是|不选|而非|并非|排除)(?:选项)?)"
-    r"[(\"'\[]{0,3}$",
-    re.IGNORECASE,
+    r"(?:(?:\b(?:not|no\s{1,2}longer|(?:i|we)\s{1,2}doubt|never|nor|neither|(?<!other )than|instead\s{1,2}of|unlike"
+    r"|except(?:\s{1,2}for)?|different\s{1,2}from|compared\s{1,2}(?:to|with)|as\s{1,2}opposed\s{1,2}to|versus|vs\.?"
+    r"|(?:exclud|eliminat|reject|discard|dismiss)\w{1,4}|rul(?:e|es|ed|ing)\s{1,2}out|inconsistent\s{1,2}with"
+    rf"|nicht|pas|no\s{{1,2}}es|\u043d\u0435)|n't)(?:\s{{1,3}}{_FILLERS}){{0,6}}\s{{0,3}}|(?:不是|不选|而非|并非|排除)(?:选项)?)"
+    r"[(\"'\[]{0,3}$"
 )
 _INFERIOR = re.compile(
     r"(?:\b(?:less|worse|fewer|weaker|lower)\b[^.;:!?\n]{0,60}(?<!\brather\s)"
-    r"|\b(?:not?|nothing|none|nobody|never|hardly|\w{1,8}n't)\b[^.;:!?\n]{0,60})\bthan\b[^.;:!?\n]{0,40}$",
-    re.IGNORECASE,
-)
-_AGAINST = re.compile(
-    r"[^.;,!?\n]{0,60}\b(?:less|worse|no longer|not|\w{1,8}n't|wrong|incorrect|unlikely|out"
-    r"|withdrawn|retracted|dropped|discarded|rejected|excluded)\b",
-    re.IGNORECASE,
+    r"|\b(?:not?|nothing|none|nobody|never|hardly|\w{1,8}n't)\b[^.;:!?\n]{0,60})\bthan\b[^.;:!?\n]{0,40}$"
 )
 _TWICE = re.compile(  # "I cannot rule out B"
     r"\b(?:not|no|nor|nothing|never|cannot|\w{1,8}n't)\b[^.;:!?,\n]{0,40}"
     r"\b(?:not|exclud\w{1,4}|eliminat\w{1,4}|reject\w{0,4}|discard\w{0,4}|dismiss\w{0,4}|rul\w{1,3}\s{1,2}out)\b"
-    r"[^.;:!?,\n]{0,30}$",
-    re.IGNORECASE,
+    r"[^.;:!?,\n]{0,30}$"
 )
 _NAMED_AGAIN = re.compile(  # the claimed letter where a sentence stands by it
     r"(?:^|[.!?;:,\n(\"'>=-]\s{0,3}|\b(?:is|be|as|with|to|supports?|supporting|so|therefore|thus|only|for|suggests?"
     r"|indicates?|favou?rs?|of|because|that|since|and|why|makes?|leaves?|confirms?|in|matches|while|whereas)\s{1,3})"
-    r"(?:(?:options?|choice|answer|letter|the)\s{1,3}){0,2}[(\"'\[]{0,2}$",
+    r"(?:(?:options?|choice|answer|letter|the)\s{1,3}){0,2}[(\"'\[]{0,2}$"
+)
+_AGAINST = re.compile(
+    r"[^.;,!?\n]{0,60}\b(?:less|worse|no longer|not|\w{1,8}n't|wrong|incorrect|unlikely|out"
+    r"|withdrawn|retracted|dropped|discarded|rejected|excluded)\b",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"[^.!?\n。]{0,120}\?")
@@ -127,7 +123,7 @@ def contradicted(text: str, start: int, letter: str, options: Mapping[str, str])
         if name not in options or _is_no_option(text, mention):
             continue
         names, ends, joined = _listed(text, mention, options)
-        before = _before(text, mention, options[name])
+        before = _before(text, mention, options[name]).lower()
         if is_denied(before) and not _QUESTION.match(text, ends[-1]):
             together = len(names) == 1 or (joined and _CLAUSE_END.match(text, ends[-1]) is not None)
             denied = names if together else names[:1]
@@ -163,6 +159,7 @@ def _named_before(option: str) -> re.Pattern[str]:
 
 def is_denied(before: str) -> bool:
     """Whether the words before a letter deny it, and are not denied themselves."""
+    before = before.lower()
     return bool(_DENIED.search(before)) and not (_INFERIOR.search(before) or _TWICE.search(before))
 
 
