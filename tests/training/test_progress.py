@@ -82,6 +82,9 @@ def test_curves_are_drawn_at_saves_and_never_end_a_run(
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
     monkeypatch.setattr(training_curves, "curves_figure", counted)
     monkeypatch.setattr(progress, "MOST_TIME", 1e9)
+    watched(checkpoint, tmp_path / "short", **settings)[0].train()
+    assert sizes == [], "four steps are a trial"
+    monkeypatch.setattr(progress, "FEWEST_STEPS", 1)
     watched(checkpoint, tmp_path / "run", **settings)[0].train()
     assert sizes == [3, 4, 5], "after each save from the third logged step on, and with the summary at the end"
     with Image.open(tmp_path / "run" / CURVES) as image:

@@ -11,8 +11,9 @@ from open_r1.common.metrics_log import read_metrics
 from open_r1.rewards.custom import one_line
 
 CURVES = "curves.png"
-FEWEST = 3  # logged steps that make a curve
-MOST_TIME = 0.01  # of a run that drawing may take
+FEWEST_STEPS = 10  # a run of fewer is a trial, and drawing it would take longer than a small model's training
+FEWEST_ENTRIES = 3  # logged steps that make a curve
+MOST_TIME = 0.01  # of the time between two saves that drawing may take
 
 
 def add_first(trainer: Any, callback: TrainerCallback) -> None:
@@ -69,7 +70,7 @@ class CurvesAtSave(TrainerCallback):
         self._draw(args, state)
 
     def _draw(self, args: Any, state: Any) -> None:
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or state.global_step < FEWEST_STEPS:
             return
         start = time.monotonic()
         try:
@@ -78,7 +79,7 @@ class CurvesAtSave(TrainerCallback):
 
             folder = Path(args.output_dir)
             log = read_metrics(folder) or []
-            if sum("loss" in entry for entry in log) >= FEWEST:
+            if sum("loss" in entry for entry in log) >= FEWEST_ENTRIES:
                 figure = curves_figure({folder.resolve().name: log})
                 if figure is not None:
                     write_atomically(folder / CURVES, rendered(figure, "png"))
