@@ -152,7 +152,7 @@ def same_tokens(setting: Setting, checkpoint: Path) -> Row:
 
 
 def rollout(setting: Setting) -> list[Row]:
-    """Milliseconds per token of sampling 8 completions of each of 4 prompts (4 of one on a CPU), apart from the prefill."""
+    """Milliseconds per token of sampling 8 completions of each of 4 prompts, without the prefill; fewer on a CPU."""
     from grpo_step import sampling_of
     from rollout import encode, stock
 
