@@ -104,11 +104,17 @@ def start(
         if pid == 0:
             variables = dict(environment or {})
             if processes > 1:
-                variables |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-                variables |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                variables |= torchrun_variables(rank, processes, port)
             _become(list(arguments), log, variables, rank, before, entry or _grpo)
         pids.append(pid)
     return ForkedRun(pids, log)
+
+
+def torchrun_variables(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What torchrun tells the process of a rank on one machine; `port` is where the first process listens."""
+    variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    variables |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return variables
 
 
 def _grpo() -> int:

@@ -1,15 +1,13 @@
 """One run over several data sets, of images and of text: what is trained on, and that it trains."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import DatasetDict, concatenate_datasets
+from forked_scripts import run_script
 
 from open_r1.checkpoints.loading import load_model
 from open_r1.checkpoints.processors import load_processor
@@ -94,16 +92,9 @@ def test_two_processes_train_on_a_mixture_under_gradient_checkpointing(
     start: Path, sets: tuple[Path, Path], tmp_path: Path, repository: Path
 ) -> None:
     """One prompt per process: in some step one process holds an image and the other holds none."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "src/open_r1/grpo_vqa_nothink.py"]
+    script = repository / "src" / "open_r1" / "grpo_vqa_nothink.py"
     arguments = ["--max_steps", "6", "--per_device_train_batch_size", "1", "--gradient_checkpointing", "true"]
-    process = subprocess.run(
-        [sys.executable, *launcher, *flags(start, sets, tmp_path / "run"), *arguments],
-        cwd=repository,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    process = run_script(script, [*flags(start, sets, tmp_path / "run"), *arguments], repository, processes=2)
     assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 6
 

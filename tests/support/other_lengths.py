@@ -1,10 +1,6 @@
-"""Longer runs, and runs on another number of processes: `python tests/support/other_lengths.py FOLDER NAME`.
-
-A program of its own, because its runs are forks: see `forked_runs`.
-"""
+"""Longer runs, and runs on another number of processes; their runs are forks, see `forked_runs`."""
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +193,7 @@ SCENARIOS: dict[str, Callable[[Site], None]] = {
     for step in (longer, rates, between_uses, nothing_to_go_on_from, processes, sampled_anew, other_steps)
 }
 
-if __name__ == "__main__":
-    SCENARIOS[sys.argv[2]](Site(Path(sys.argv[1])))
-    print("ok")
+
+def run_scenario(name: str, folder: Path) -> None:
+    """A scenario, in a process that may fork."""
+    SCENARIOS[name](Site(folder))

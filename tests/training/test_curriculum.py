@@ -1,12 +1,10 @@
 """Orders by difficulty: what they promise, by hand; that one process and two keep them; the file they need."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_scripts import run_script
 from met_questions import RATES, WINDOW, order_of
 
 from open_r1.common.errors import UserError
@@ -99,10 +97,8 @@ def test_training_meets_the_questions_in_the_order_known_before(
     processes: int, curriculum: str, tmp_path: Path, repository: Path
 ) -> None:
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, "tests/support/met_questions.py", str(checkpoint), str(tmp_path), curriculum]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1800)
+    script, launched = repository / "tests" / "support" / "met_questions.py", processes if processes > 1 else 0
+    process = run_script(script, [str(checkpoint), str(tmp_path), curriculum], repository, launched)
     assert process.returncode == 0, process.stderr[-3000:]
     met = [json.loads((tmp_path / f"met-{rank}.json").read_text()) for rank in range(processes)]
     order = order_of(curriculum)

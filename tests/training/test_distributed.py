@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from forked_scripts import run_script
+from launch_variables import launch_variables
 from published_sets import save_published_form
 
 from open_r1.checkpoints.loading import load_model
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 pytestmark = pytest.mark.slow
+
+QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Layout(NamedTuple):
@@ -50,25 +54,19 @@ Results = Callable[[Layout], dict[str, Any]]
 def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Results:
     folder = tmp_path_factory.mktemp("distributed")
     checkpoint = build_tiny_checkpoint(folder / "tiny")
+    script = repository / "tests" / "support" / "fixed_completions.py"
+    recipes = repository / "recipes" / "accelerate_configs"
     results: dict[Layout, dict[str, Any]] = {}
 
     def train(layout: Layout) -> dict[str, Any]:
         if layout not in results:
             output = folder / "-".join(map(str, layout))
             output.mkdir()
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={layout.processes}"]
-            if layout.fsdp:
-                recipe = ["--config_file", "recipes/accelerate_configs/fsdp_cpu.yaml", "--main_process_port", "0"]
-                launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(layout.processes), *recipe]
             arguments = [str(checkpoint), str(output), *map(str, layout[1:])]
-            process = subprocess.run(
-                [sys.executable, *launcher, "tests/support/fixed_completions.py", *arguments],
-                cwd=repository,
-                env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=1800,
-            )
+            environment = os.environ | QUIET
+            if layout.fsdp:
+                environment |= launch_variables(recipes / "fsdp_cpu.yaml", layout.processes)
+            process = run_script(script, arguments, repository, layout.processes, environment)
             assert process.returncode == 0, process.stderr[-3000:]
             results[layout] = torch.load(output / "result.pt")
         return results[layout]
@@ -114,7 +112,7 @@ def test_two_nodes_train_as_one(meeting: str, tmp_path: Path, repository: Path) 
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *launch.split(), *words.split()],
             cwd=tmp_path,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | QUIET,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

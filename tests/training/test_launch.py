@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked_scripts import run_script
 from published_sets import free_port, questions, save_published_form
 
 from open_r1.checkpoints.loading import load_model
@@ -37,17 +38,26 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     return folder
 
 
-def run(workplace: Path, *arguments: str, launcher: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(workplace: Path, *arguments: str, launcher: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", *launcher.split()] if launcher else [sys.executable]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PYTEST"))}
     return subprocess.run(
         [*command, *arguments],
         cwd=workplace,
-        env=clean | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(workplace)} | environment,
+        env=user_environment(workplace),
         capture_output=True,
         text=True,
         timeout=1800,
     )
+
+
+def run_again(workplace: Path, *arguments: str, processes: int = 0) -> subprocess.CompletedProcess[str]:
+    """As `run`, in forks; the published command shows that an entry starts by itself."""
+    return run_script(workplace / arguments[0], arguments[1:], workplace, processes, user_environment(workplace))
+
+
+def user_environment(workplace: Path) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PYTEST"))}
+    return clean | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(workplace)}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +100,7 @@ def test_two_processes_do_not_search_for_weights_that_are_all_used(script: str, 
         f"--output_dir ./output/{script[:4]} --max_steps 1 --per_device_train_batch_size 1 "
         "--gradient_accumulation_steps 1 --save_strategy no"
     )
-    process = run(workplace, *f"src/open_r1/{script} {flags}".split(), launcher="--standalone --nproc_per_node=2")
+    process = run_again(workplace, *f"src/open_r1/{script} {flags}".split(), processes=2)
     assert process.returncode == 0, process.stderr[-3000:]
     assert "find_unused_parameters" not in process.stdout + process.stderr
 
@@ -129,7 +139,7 @@ def test_the_trained_checkpoint_loads_and_differs_from_its_start(published_run: 
 def test_a_finished_run_is_not_overwritten(published_run: Any, workplace: Path) -> None:
     words = PUBLISHED.format(port=free_port()).replace('"', "").split()
     script = words.index("src/open_r1/grpo_vqa_nothink.py")
-    again = run(workplace, *words[script:])
+    again = run_again(workplace, *words[script:])
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: --output_dir output/Modality_CT holds a finished")
     assert "Traceback" not in again.stderr
@@ -144,7 +154,7 @@ BASE = (
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["think", "think_after"])
 def test_think_entry_trains_both_of_its_modes(workplace: Path, mode: str) -> None:
-    process = run(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
+    process = run_again(workplace, *BASE.split(), f"output/{mode}", "--mode", mode)
     assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads((workplace / "output" / mode / "run.json").read_text())["mode"] == mode
 
@@ -163,7 +173,7 @@ def test_json_list_with_an_image_root_trains_and_bad_rows_are_named(workplace: P
     entries[2]["solution"] = "<answer> G </answer>"  # not offered
     (workplace / "list.json").write_text(json.dumps(entries))
     arguments = BASE.replace("data/VQA/CT_384", "list.json").split()
-    process = run(workplace, *arguments, "output/json", "--image_root", "pictures")
+    process = run_again(workplace, *arguments, "output/json", "--image_root", "pictures")
     assert process.returncode == 0, process.stderr[-3000:]
     data = json.loads((workplace / "output" / "json" / "run.json").read_text())["data"]
     assert data["prompts"] == 3
@@ -176,7 +186,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
         "--freeze_vision_tower --use_peft --lora_on language --tokens_per_micro_batch 600 --resample_dead_groups 1 "
         "--try_longest_batch true --per_device_train_batch_size 2 --max_steps 5 --logging_steps 1"
     )
-    process = run(workplace, *BASE.split(), "output/knobs", *knobs.split())
+    process = run_again(workplace, *BASE.split(), "output/knobs", *knobs.split())
     assert process.returncode == 0, process.stderr[-3000:]
     output = process.stdout
     assert "vision features once per image and run" in output

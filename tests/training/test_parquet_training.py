@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from forked_scripts import run_script
 from PIL import Image
 from report_files import images_in
 
@@ -61,14 +61,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, repository: Path, script: str, flags: str) -> subprocess.CompletedProcess[str]:
-    process = subprocess.run(
-        [sys.executable, str(repository / script), *flags.split()],
-        cwd=place,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(place / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    environment = os.environ | {"HF_DATASETS_CACHE": str(place / "cache")}
+    process = run_script(repository / script, flags.split(), place, environment=environment)
     assert process.returncode == 0, process.stderr[-3000:]
     return process
 

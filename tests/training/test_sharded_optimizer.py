@@ -1,14 +1,12 @@
 """The optimizer's state divided among two processes trains the same weights, holds half and goes on from any part."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked_scripts import run_script
 
 from open_r1.checkpoints.loading import load_model
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -24,15 +22,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Runs:
     folder = tmp_path_factory.mktemp("sharded")
     checkpoint = build_tiny_checkpoint(folder / "tiny")
     load_model(checkpoint, dtype=torch.bfloat16).float().save_pretrained(checkpoint)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    finished = subprocess.run(
-        [*launch, "tests/support/sharded_runs.py", str(checkpoint), str(folder)],
-        cwd=repository,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    script = repository / "tests" / "support" / "sharded_runs.py"
+    finished = run_script(script, [str(checkpoint), str(folder)], repository, processes=2)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return lambda name, rank: torch.load(folder / f"{name}-{rank}.pt")
 
