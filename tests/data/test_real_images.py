@@ -2,18 +2,14 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked_scripts import run_script
 
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
 
 pytestmark = pytest.mark.slow
-
-LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +21,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, repository: Path, real_d
     return folder
 
 
-def run(workplace: Path, command: str, launcher: list[str] | None = None) -> str:
-    process = subprocess.run(
-        [sys.executable, *(launcher or []), *command.split()],
-        cwd=workplace,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+def run(workplace: Path, command: str, processes: int = 0) -> str:
+    script, *arguments = command.split()
+    process = run_script(workplace / script, arguments, workplace, processes)
     assert process.returncode == 0, process.stdout[-1000:] + process.stderr[-3000:]
     return process.stdout
 
@@ -50,7 +40,7 @@ def test_from_images_to_a_heatmap_without_a_hand_made_step(workplace: Path, real
         "src/open_r1/grpo_vqa_nothink.py --model_name_or_path checkpoints/tiny --dataset_name data/VQA/X-Ray_384 "
         "--output_dir output/nothink --max_steps 2 --num_generations 2 --max_completion_length 8 "
         "--max_pixels 401408 --save_strategy no",
-        LAUNCHER,
+        processes=2,
     )
     assert "shared prefix verified" in output
     # a 384 x 384 image is 196 tokens, and the published prompts around it are well over 60

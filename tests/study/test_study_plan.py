@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import CHECKED, prepared, save, worker_of, write_answers, write_training
+from study_children import write_answers, write_training
+from tiny_study import CHECKED, prepared, save, worker_of
 
 from open_r1.common.atomic_files import write_json
 from open_r1.common.errors import UserError

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_study import HERE, worker_of, write_answers, write_training
+from study_children import write_answers, write_training
+from tiny_study import HERE, worker_of
 
 from open_r1.study.execution.child_logs import failure_lines, last_line, processes_with
 from open_r1.study.execution.leases import process_start

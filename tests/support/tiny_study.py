@@ -1,20 +1,16 @@
 """A study whose commands are tiny: made-up sets, and stand-ins for training and testing that write what those write.
 
-As a program it is one worker of such a study: `python tests/support/tiny_study.py FOLDER [FLAG...]`. What a command
-does follows from files in FOLDER: `slow-NAME` has it wait until the file is gone, `broken-NAME` has it fail.
+As a program it is one worker of such a study: `python tests/support/tiny_study.py FOLDER [FLAG...]`.
 """
 
 import json
-import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
+import study_children
 
-from open_r1.evaluation.scoring.result_writer import ResultWriter
-from open_r1.evaluation.scoring.results import graded_result
 from open_r1.study.execution.child_logs import failure_lines
 from open_r1.study.execution.commands import Commands
 from open_r1.study.execution.leases import Leases
@@ -29,6 +25,7 @@ from open_r1.vocabulary.labels import Modality, Task
 CHECKED = {"base_sha256": "0", "grpo": {"prompts_per_step": 2, "epochs": 1.0, "max_steps": -1}}
 CHECKED["sft"] = {"prompts_per_step": 4, "epochs": 1.0, "max_steps": -1}
 HERE = str(Path(__file__).resolve())
+CHILD = str(Path(study_children.__file__).resolve())
 
 
 def prepared(folder: Path, labels: Sequence[Modality | Task], train: int = 10, test: int = 4) -> list[DataSet]:
@@ -42,12 +39,12 @@ class TinyCommands(Commands):
 
     def train(self, subject: Subject) -> list[str]:
         output = self.folder.run(subject)
-        return [sys.executable, HERE, "train", str(self.root), subject.name, "--output_dir", str(output)]
+        return [sys.executable, CHILD, "train", str(self.root), subject.name, "--output_dir", str(output)]
 
     def test(self, subject: Subject, sets: Sequence[DataSet]) -> list[str]:
         output = [str(self.folder.cell(subject, data_set)) for data_set in sets]
         place = str(self.folder.cells(subject))
-        return [sys.executable, HERE, "test", str(self.root), subject.name, *output, "--output_path", place]
+        return [sys.executable, CHILD, "test", str(self.root), subject.name, *output, "--output_path", place]
 
     def report(self, cells: Sequence[Path]) -> list[str]:
         return [sys.executable, "-c", f"print({len(cells)}, 'cells')"]
@@ -62,52 +59,18 @@ def worker_of(folder: Path, labels: Sequence[Modality | Task] = (Modality.CT, Mo
     return Worker(TinyCommands(folder, flags), items, leases, Forecast(leases, CHECKED, 1, plan.items), Stop())
 
 
-def write_training(output: Path) -> None:
-    """run.json and weights, as a finished training leaves them."""
-    output.mkdir(parents=True, exist_ok=True)
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    weights = struct.pack("<Q", len(header)) + header + struct.pack("<f", 1.0)
-    (output / "config.json").write_text("{}")
-    (output / "model.safetensors").write_bytes(weights)
-    (output / "run.json").write_text(json.dumps({"status": "done", "method": "grpo", "mode": "nothink"}))
+def save(folder: Path, train: int = 3, test: int = 2) -> None:
+    """A saved set without images: the plan reads its head alone."""
+    import datasets  # a worker does without
 
-
-def write_answers(path: Path, rows: int = 4) -> None:
-    """A complete result file."""
-    with ResultWriter(path, {"rows": rows}) as writer:
-        for number in range(rows):
-            name = f"q{number}"
-            if name not in writer.written_ids:
-                row = {"id": name, "problem": "What? A)x, B)y", "solution": "A"}
-                writer.write(graded_result(row, name, "<answer>A</answer>", tokens=3))
-
-
-def stand_in(kind: str, folder: Path, name: str, output: list[str]) -> int:
-    """What a child does."""
-    import time
-
-    with open(folder / "calls", "a") as calls:
-        calls.write(f"{kind}-{name}\n")
-    print("working", flush=True)
-    while (folder / f"slow-{kind}-{name}").exists():
-        time.sleep(0.02)
-    if (folder / f"broken-{kind}-{name}").exists():
-        print("error: it is broken\n=====", flush=True)
-        return 1
-    if kind == "train":
-        write_training(Path(output[-1]))
-    else:
-        for path in output[: output.index("--output_path")]:
-            if Path(path).with_suffix(".crash").exists():
-                return 3
-            write_answers(Path(path))
-    return 0
+    for split, rows in (("train", train), ("test", test)):
+        if rows:
+            datasets.Dataset.from_dict({"problem": ["?"] * rows}).save_to_disk(str(folder / split))
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
 
 
 def main() -> int:
-    """A worker, or a stand-in."""
-    if sys.argv[1] in ("train", "test"):
-        return stand_in(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    """A worker."""
     worker = worker_of(Path(sys.argv[1]), (Modality.CT, Modality.MRI), *sys.argv[2:])
     worker.stop.listen()
     try:
@@ -121,11 +84,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
-
-
-def save(folder: Path, train: int = 3, test: int = 2) -> None:
-    """A saved set without images: the plan reads its head alone."""
-    for split, rows in (("train", train), ("test", test)):
-        if rows:
-            datasets.Dataset.from_dict({"problem": ["?"] * rows}).save_to_disk(str(folder / split))
-    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))

@@ -56,14 +56,21 @@ def train(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     return run
 
 
+@pytest.fixture
+def evaluated(train: Train, workplace: Path) -> Path:
+    """The folder of a run with three evaluations, trained once."""
+    folder = workplace / "evaluated"
+    return folder if (folder / "trainer_state.json").exists() else train(folder.name, *EVALUATING)
+
+
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry for entry in log if "eval_loss" in entry]
 
 
 @pytest.mark.slow
-def test_an_evaluation_changes_nothing_of_the_training(train: Train) -> None:
-    without, evaluated = train("without"), train("evaluated", *EVALUATING)
+def test_an_evaluation_changes_nothing_of_the_training(train: Train, evaluated: Path) -> None:
+    without = train("without")
     assert sha256_file(evaluated / "model.safetensors") == sha256_file(without / "model.safetensors")
     entries = evaluations(evaluated)
     assert [entry["step"] for entry in entries] == [1, 2, 3]
@@ -86,10 +93,10 @@ def test_the_shared_prefix_evaluates_as_stock_rows_do(train: Train) -> None:
 
 
 @pytest.mark.slow
-def test_a_part_of_the_questions_can_be_asked(train: Train) -> None:
+def test_a_part_of_the_questions_can_be_asked(train: Train, evaluated: Path) -> None:
     folder = train("part", *EVALUATING, "--max_eval_samples", "2")  # fewer than the 3 of a batch
     assert json.loads((folder / "run.json").read_text())["data"]["evaluation"]["asked"] == 2
-    all_questions, some_questions = evaluations(train("whole", *EVALUATING))[0], evaluations(folder)[0]
+    all_questions, some_questions = evaluations(evaluated)[0], evaluations(folder)[0]
     per_second = [entry["eval_samples_per_second"] * entry["eval_runtime"] for entry in (all_questions, some_questions)]
     assert per_second == pytest.approx([3, 2], rel=0.05)
 
