@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from open_r1.evaluation.answering.settings import InferenceSettings
 from open_r1.evaluation.scoring.result_writer import ResultWriter
 from open_r1.evaluation.scoring.results import Result, read_results
 from open_r1.vocabulary.labels import Modality
+from open_r1_testbed.forked_runs import free_port, start, torchrun_variables
 from open_r1_testbed.phantoms import make_phantoms
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -96,32 +96,18 @@ def launch(
 
     With `stop_at` those ranks that `stopping` names (None: all) stop themselves once the file has so many lines.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = []
-    for rank in range(processes):
-        pid = os.fork()
-        if pid == 0:
-            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
-            sys.stdout = sys.stderr = open(log or os.devnull, "a", buffering=1)  # noqa: SIM115  (until it is killed)
-            if stop_at is not None and (stopping is None or rank in stopping):
-                stop_itself_at(stop_at, Path(settings.output_path))
-            status = 1
-            try:
-                status = infer(settings)
-            except SystemExit as refused:
-                status = int(str(refused.code))
-            finally:
-                os._exit(status)
-        pids.append(pid)
+
+    def before(rank: int) -> None:
+        tqdm.set_lock(threading.RLock())  # the usual one is shared with forked processes, killed ones included
+        if stop_at is not None and (stopping is None or rank in stopping):
+            stop_itself_at(stop_at, Path(settings.output_path))
+
+    variables = torchrun_variables(0, 1, free_port()) if processes == 1 else {}
+    run = start([], log or Path(os.devnull), processes, before, lambda: infer(settings), variables)
     try:
-        yield pids
+        yield run.pids
     finally:
-        for pid in pids:
-            kill(pid)
+        run.kill()
 
 
 @contextmanager

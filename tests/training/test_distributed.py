@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 import torch
 from forked_scripts import run_script
 from launch_variables import launch_variables
-from published_sets import save_published_form
+from published_sets import free_port, save_published_form
 
 from open_r1.checkpoints.loading import load_model
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -102,9 +101,7 @@ def test_two_nodes_train_as_one(meeting: str, tmp_path: Path, repository: Path) 
     """A torchrun on each machine, here both on this one; of the second form every machine has the same command."""
     build_tiny_checkpoint(tmp_path / "tiny")
     save_published_form(tmp_path / "CT", 4)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     flags = "--model_name_or_path tiny --dataset_name CT --output_dir out --num_generations 2 --max_completion_length 4"
     words = f"{repository}/src/open_r1/grpo_vqa_nothink.py {flags} --max_steps 1 --logging_steps 1 --save_strategy no"
     launches = [f"--nproc_per_node=1 --nnodes=2 {meeting.format(port=port, rank=rank)}" for rank in (0, 1)]

@@ -163,24 +163,27 @@ def test_tokens_that_are_not_to_be_sampled_are_so_beside_ours(tiny: Path, tmp_pa
 
 
 # huggingface_hub 1.33 sends a data set's card to https://huggingface.co for validation, whatever HF_ENDPOINT says.
-WITHOUT_CARD_VALIDATION = """
-import runpy, sys
+TRAININGS_IN_FORKS = """
+import json, os, runpy, sys
 from huggingface_hub import RepoCard
+from open_r1.training import grpo_run
 RepoCard.validate = lambda *_, **__: None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+statuses = []
+for name, words in json.loads(sys.argv[2]).items():
+    process = os.fork()
+    if process == 0:
+        log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1), os.dup2(log, 2)
+        sys.argv = [sys.argv[1], *words]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+print(statuses)
 """
 
 
-def train_with_repository(hub: LocalHub, place: Path, repository: Path, output: str, *flags: str) -> Any:
-    words = "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 "
-    words += f"--save_strategy no --log_completions true --log_completions_hub_repo org/logs --output_dir {output}"
-    script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
-    return run(hub, place, "-c", WITHOUT_CARD_VALIDATION, script, *words.split(), *flags)
-
-
-def created(hub: LocalHub) -> list[Any]:
-    return [json.loads(call.body).get("visibility") for call in hub.requests if call.path == "/api/repos/create"]
+def created(hub: LocalHub, name: str) -> list[Any]:
+    bodies = [json.loads(call.body) for call in hub.requests if call.path == "/api/repos/create"]
+    return [body.get("visibility") for body in bodies if body["name"] == name]
 
 
 @pytest.mark.slow
@@ -189,24 +192,25 @@ def test_completions_go_to_a_private_data_set_unless_asked_for_twice(
 ) -> None:
     (tmp_path / "tiny").symlink_to(tiny)
     save_published_form(tmp_path / "CT", 2)
-    with LocalHub({}) as hub:
-        process = train_with_repository(hub, tmp_path, repository, "private")
-        assert process.returncode == 0, process.stderr[-3000:]
-        assert "prompts and completions go to the data set org/logs, which can be read by you" in process.stdout
-        assert created(hub)[0] == "private"  # what comes after finds it there
-        assert "org/logs" not in hub.public
-        assert any(name.endswith(".parquet") for name in hub.pushed["org/logs"])
-    with LocalHub({}, public={"org/logs"}) as hub:
-        process = train_with_repository(hub, tmp_path, repository, "refused")
-        assert process.returncode == 2
-        line = process.stderr.strip().splitlines()[-1]
-        assert line.startswith("error: --log_completions_hub_repo org/logs is public")
-        assert "org/logs" not in hub.pushed or hub.pushed["org/logs"] == {}
-    with LocalHub({}) as hub:
-        process = train_with_repository(hub, tmp_path, repository, "public", "--log_completions_publicly", "true")
-        assert process.returncode == 0, process.stderr[-3000:]
-        assert created(hub)[0] == "public"
-        assert "which can be read by EVERYBODY" in process.stdout
+    words = "--model_name_or_path tiny --dataset_name CT --num_generations 2 --max_completion_length 4 --max_steps 1 "
+    words += "--save_strategy no --log_completions true --output_dir {0} --log_completions_hub_repo org/{0}"
+    more = {"new": [], "known": [], "open": ["--log_completions_publicly", "true"]}
+    trainings = {name: [*words.format(name).split(), *flags] for name, flags in more.items()}
+    script = str(repository / "src" / "open_r1" / "grpo_vqa_nothink.py")
+    with LocalHub({}, public={"org/known"}) as hub:
+        process = run(hub, tmp_path, "-c", TRAININGS_IN_FORKS, script, json.dumps(trainings))
+    assert process.returncode == 0, process.stderr[-3000:]
+    output = {name: (tmp_path / f"{name}.log").read_text() for name in trainings}
+    assert process.stdout.splitlines()[-1] == "[0, 2, 0]", output
+    assert "prompts and completions go to the data set org/new, which can be read by you" in output["new"]
+    assert created(hub, "new")[0] == "private"  # what comes after finds it there
+    assert "org/new" not in hub.public
+    assert any(name.endswith(".parquet") for name in hub.pushed["org/new"])
+    line = output["known"].strip().splitlines()[-1]
+    assert line.startswith("error: --log_completions_hub_repo org/known is public")
+    assert hub.pushed.get("org/known", {}) == {}
+    assert created(hub, "open")[0] == "public"
+    assert "which can be read by EVERYBODY" in output["open"]
 
 
 def test_completions_do_not_go_to_a_space_that_everybody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
