@@ -139,6 +139,29 @@ def test_the_first_process_to_meet_an_error_says_it_for_all(
     assert capsys.readouterr().err == "error: the same\nerror: of one alone\n"
 
 
+SLOW_TO_END = """
+import atexit, os, time
+from open_r1.common.errors import UserError, run_command
+def main():
+    if os.environ["LOCAL_RANK"] == "1":
+        time.sleep(0.5)
+        atexit.register(time.sleep, 1)
+    raise UserError("it cannot be used")
+run_command(main)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_takes_its_time_to_end_is_no_other_failure(tmp_path: Path) -> None:
+    (tmp_path / "slow_to_end.py").write_text(SLOW_TO_END)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    process = subprocess.run(
+        [*torchrun, str(tmp_path / "slow_to_end.py")], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert process.stderr.splitlines().count("error: it cannot be used") == 1
+    assert "<NO_OTHER_FAILURES>" in process.stderr
+
+
 @pytest.mark.slow
 def test_a_typo_under_torchrun_is_printed_once_and_one_process_reports_it() -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]

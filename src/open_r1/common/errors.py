@@ -87,13 +87,24 @@ def _report(line: str) -> int:
         while (
             shared_folder
             and is_early
-            and len([*shared_folder.glob(f"{name}.quiet*")]) < other_count
+            and sum(map(_has_ended, shared_folder.glob(f"{name}.quiet*"))) < other_count
             and time.monotonic() < deadline
         ):
             time.sleep(0.02)
         return 2
-    _create(shared_folder / f"{name}.quiet{os.getpid()}")
+    _create(shared_folder / f"{name}.quiet.{os.getpid()}")
     return 0 if is_early else 2
+
+
+def _has_ended(mark: Path) -> bool:
+    """Whether the process that made the mark has ended and torchrun has seen it: one that torchrun stops has failed."""
+    try:
+        os.kill(int(mark.suffix.removeprefix(".")), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def is_first_process() -> bool:
