@@ -1,4 +1,4 @@
-"""Preparation against a bare loop: `python benchmarks/prepare.py`, a few minutes.
+"""Preparation against a bare loop: `python benchmarks/prepare.py`, a few minutes; and many files with `--only files`.
 
 Speed: a bare single-process loop (decode, resize, encode, forget) and the whole preparation (read, check, draw,
 encode in processes, write, hash, manifest) run over the same files in turn; medians of the rounds, in images
@@ -6,6 +6,10 @@ per second, with the CPU time beside. The claim: at least 0.9 x processes x the 
 
 Memory: the largest resident set of the preparing process and of its largest worker, for 1,000 and 20,000
 questions on as many images, each in a process of its own. The claim: it stays flat.
+
+Files (`--only files --files 25000 200000`): scripts/prepare_vqa.py itself on small files in SLAKE's form, of each size
+in turn: memory, CPU time, disk, and the bytes of memory that a further question takes. `--kills 3` starts the last of
+them again and kills it three times, after more and more of its time, and compares the sets.
 """
 
 import argparse
@@ -13,6 +17,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +30,7 @@ from statistics import median
 from PIL import Image
 
 from open_r1.common.command_line import CommandParser
-from open_r1.common.errors import run_command
+from open_r1.common.errors import UserError, run_command
 
 SIDES = ((512, 512), (1024, 768), (640, 480), (299, 299))  # pixels; as medical sets have them
 
@@ -78,6 +83,35 @@ def make_release(folder: Path, rows: int, distinct: int, sides: tuple[tuple[int,
     questions = folder / "QA_information" / "Open-access"
     questions.mkdir(parents=True)
     (questions / "Bench.json").write_text(json.dumps(entries))
+    return folder
+
+
+def make_vqa(folder: Path, files: int) -> Path:
+    """SLAKE's JSON over `files` small images in folders of 1,000.
+
+    Every fourth image has a second question, every twentieth is a copy of the one before it, every thousandth question
+    is of validation and every five-hundredth of test.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
+    for number in range(files):
+        name = f"part{number // 1000:04d}/{number:07d}.{'png' if number % 3 else 'jpg'}"
+        path = folder / "imgs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number % 20 == 19:
+            os.link(folder / "imgs" / rows["train"][-1]["img_name"], path)
+        else:
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            coarse.resize((48, 48), Image.Resampling.BILINEAR).save(path)
+        split = "validation" if number % 1000 == 500 else "test" if number % 500 == 250 else "train"
+        for question in range(2 if number % 4 == 0 else 1):
+            asked = f"Does image {number} show sign {question} of what was asked about in the report?"
+            row = {"img_name": name, "question": asked, "answer": "Yes" if number % 2 else "No"}
+            rows[split].append(row | {"q_lang": "en", "answer_type": "CLOSED", "qid": len(rows[split])})
+    for split, split_rows in rows.items():
+        (folder / f"{split}.json").write_text(json.dumps(split_rows))
     return folder
 
 
@@ -180,19 +214,98 @@ def measure(release: str, output: str, workers: str) -> None:
     print(json.dumps([high_water("self"), max(peaks.values(), default=0)]))
 
 
+def preparing(inputs: Path, output: Path, workers: int) -> list[str]:
+    """The command that prepares SLAKE's form."""
+    script = str(Path(__file__).resolve().parents[1] / "scripts" / "prepare_vqa.py")
+    places = ["--input", str(inputs), "--output_dir", str(output)]
+    return [sys.executable, script, "slake", *places, "--num_workers", str(workers)]
+
+
+def watched(command: list[str], seconds: float | None = None) -> tuple[float, float, float]:
+    """Run a command, and kill it after so many seconds.
+
+    Returns:
+        Peak memory of its process and of its largest worker in MB, and CPU seconds of both.
+    """
+    cpu, peaks = cpu_seconds(), {}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = time.perf_counter()
+    while process.poll() is None:
+        time.sleep(0.05)
+        own = str(process.pid)
+        try:
+            children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        except OSError:
+            continue
+        peaks |= {name: high_water(name) or peaks.get(name, 0) for name in [own, *children]}
+        if seconds is not None and time.perf_counter() - start > seconds:
+            process.send_signal(signal.SIGKILL)
+    if process.returncode != (0 if seconds is None else -signal.SIGKILL) and seconds is None:
+        raise UserError(f"{' '.join(command)} ended with status {process.returncode}")
+    main = peaks.pop(str(process.pid), 0.0)
+    return main, max(peaks.values(), default=0.0), cpu_seconds() - cpu
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def files(scratch: Path, counts: list[int], workers: int, kills: int) -> None:
+    """Print memory, CPU time and disk for each number of files, and what a killed command does again."""
+    measured = []
+    for count in counts:
+        inputs, output = make_vqa(scratch / f"files{count}", count), scratch / f"files{count}_out"
+        start = time.perf_counter()
+        parent, worker, cpu = watched(preparing(inputs, output, workers))
+        wall = time.perf_counter() - start
+        rows = sum(len(json.loads(path.read_text())) for path in inputs.glob("*.json"))
+        measured.append((rows, parent))
+        print(
+            f"{count:,} files, {rows:,} questions: {parent:.0f} MB, {worker:.0f} MB in a worker, {cpu:.0f} CPU-s "
+            f"({1e6 * cpu / rows:.0f} us a question), {wall:.0f} s, {size_on_disk(output) / 2**20:.0f} MiB of "
+            f"{size_on_disk(inputs / 'imgs') / 2**20:.0f} MiB of images",
+            flush=True,
+        )
+        if kills and count == counts[-1]:
+            killed(
+                inputs,
+                output,
+                scratch / "killed_out",
+                workers,
+                [wall * share / (kills + 1) for share in range(1, kills + 1)],
+            )
+    (few, less), (many, more) = measured[0], measured[-1]
+    if many > few:
+        print(f"{(more - less) * 2**20 / (many - few):.0f} bytes of memory for every further question")
+
+
+def killed(inputs: Path, whole: Path, output: Path, workers: int, moments: list[float]) -> None:
+    """Print what the command costs that is killed at these seconds after its starts, and compare the sets."""
+    spent = [watched(preparing(inputs, output, workers), moment)[2] for moment in moments]
+    spent.append(watched(preparing(inputs, output, workers))[2])
+    same = all(path.read_bytes() == (output / path.relative_to(whole)).read_bytes() for path in whole.rglob("*.*"))
+    print(f"killed {len(moments)} times: {', '.join(f'{cpu:.0f}' for cpu in spent)} CPU-s; the same bytes: {same}")
+
+
 def main() -> None:
     """Measure speed, then memory."""
     parser = CommandParser(description="preparation against a bare decode-resize-encode loop")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=["speed", "memory"])
+    parser.add_argument("--only", choices=["speed", "memory", "files"])
+    parser.add_argument("--files", type=int, nargs="+", default=[25_000, 200_000], help="of --only files")
+    parser.add_argument("--kills", type=int, default=0, help="of --only files: how often the last one is killed")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         measure(*args.measure)
         return
     with tempfile.TemporaryDirectory() as scratch:
+        if args.only == "files":
+            files(Path(scratch), args.files, args.num_workers, args.kills)
+            return
         if args.only != "memory":
             speed(Path(scratch), args.images, args.rounds, args.num_workers)
         if args.only != "speed":

@@ -19,6 +19,7 @@ from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.preparation import encoded_images
 from open_r1.data.preparation.encoded_images import Encoding
+from open_r1.data.preparation.key_table import References
 from open_r1.vocabulary.labels import Modality
 
 # ---------------------------------------------------------------------------------------------- what comes out
@@ -183,12 +184,14 @@ def test_memory_does_not_grow_with_the_images(repository, tmp_path):
 def test_a_pack_takes_up_only_what_still_holds(tmp_path):
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
-    references = [f"{number}.png" for number in range(3)]
+    names, references = [f"{number}.png" for number in range(3)], References(tmp_path / "references.txt")
+    for name in names:
+        references.add(name)
 
     def fill(encoding: Encoding) -> tuple[encoded_images.Pack, int]:
         pack = encoded_images.Pack(tmp_path / "pack", tmp_path, references, encoding)
         ready = sum(index in pack for index in range(3))
-        pack.start((encoded_images.Job(index, name, True) for index, name in enumerate(references)), 1)
+        pack.start((encoded_images.Job(index, name, True) for index, name in enumerate(names)), 1)
         assert sum(pack.finish()) == 3 - ready
         pack.close()
         return pack, ready

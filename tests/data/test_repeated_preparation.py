@@ -174,12 +174,29 @@ def test_a_wrong_image_root_is_told_before_any_work(build, release, tmp_path, sp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("limit", [20_000, 60_000])  # the pack holds 20 images of 3 kB, a set's file more
-def test_a_full_disk_is_one_error_and_leaves_nothing(build, tmp_path, limit, file_size_limit):
-    with pytest.raises(DiskError, match=r"cannot write .*out: the file became larger than"), file_size_limit(limit):
+@pytest.mark.parametrize(("limit", "images_kept"), [(40_000, 8), (60_000, 16)])
+def test_after_a_full_disk_the_same_command_continues(
+    build, tmp_path, limit, images_kept, file_size_limit, monkeypatch
+):
+    """The pack holds 20 images of 3 kB, of which tasks of 8 are noted; a set's file is larger."""
+    build("whole", only=(Modality.CT,))
+    with pytest.raises(DiskError, match=r"cannot write .*out: the file became larger than .*same command") as error:
+        with file_size_limit(limit):
+            build(only=(Modality.CT,))
+    assert "\n" not in str(error.value)
+    assert os.listdir(tmp_path / "out") == [".partial"]
+    assert os.listdir(tmp_path / "out/.partial") == ["pictures"]
+    encode, encoded = Encoding.encode, []
+    monkeypatch.setattr(Encoding, "encode", lambda *given: encoded.append(given) or encode(*given))
+    build(only=(Modality.CT,))
+    assert len(encoded) == 20 - images_kept
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_before_the_first_image_leaves_nothing(build, tmp_path, file_size_limit):
+    with pytest.raises(DiskError, match="no incomplete output was left"), file_size_limit(2_000):
         build(only=(Modality.CT,))
     assert not (tmp_path / "out").exists()
-    build(only=(Modality.CT,))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from vqa_sets import draw, prepared, write
 
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.preparation.encoded_images import Encoding
+from open_r1.data.preparation.key_table import key_of
 from open_r1.data.preparation.overlaps import (
     SplitKeys,
     keys_in,
@@ -22,7 +23,7 @@ from open_r1.vocabulary.labels import Modality
 def keys(*rows: tuple[list[tuple[str, str]], str, str]) -> SplitKeys:
     split = SplitKeys()
     for images, problem, solution in rows:
-        split.add(images, problem, solution)
+        split.add([(key_of(file) if file else 0, key_of(stored)) for file, stored in images], problem, solution)
     return split
 
 
@@ -87,7 +88,7 @@ def test_omnimedvqa_is_found_again_in_huatuos_file(tmp_path: Path) -> None:
     write(release / "QA_information/Open-access/CT set.json", omni)
     settings = {"only": (Modality.CT,), "by": ("modality",), "encoding": Encoding(32)}
     (trained,) = prepare(Preparation(tmp_path / "out", release, **settings)).sets
-    assert {split: len(split_keys.shown) for split, split_keys in keys_in(trained.folder).items()} == {
+    assert {split: len(split_keys.counts) for split, split_keys in keys_in(trained.folder).items()} == {
         "train": trained.report["questions"]["train"],
         "test": trained.report["questions"]["test"],
     }
@@ -108,4 +109,4 @@ def test_omnimedvqa_is_found_again_in_huatuos_file(tmp_path: Path) -> None:
     assert sum(counts[f"{split} -> test"]["images"] for split in ("train", "test")) == 10
     assert sum(counts[f"{split} -> test"]["same_question"] for split in ("train", "test")) == 9
     assert counts["train -> test"]["by_file"] == trained.report["questions"]["train"]
-    assert json.loads((trained.folder / "manifest.json").read_text())["outputs"].keys() >= {"keys.json"}
+    assert json.loads((trained.folder / "manifest.json").read_text())["outputs"].keys() >= {"keys.npz"}

@@ -221,13 +221,21 @@ def test_two_runs_do_not_write_to_one_folder(folder: Path, tmp_path: Path) -> No
         prepared("vqa_rad", folder, tmp_path / "out")
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    folder: Path, tmp_path: Path, file_size_limit: Callable[[int], object], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", ["files", "parquet"])
+def test_after_a_full_disk_the_same_command_continues(
+    folder: Path, tmp_path: Path, file_size_limit: Callable[[int], object], form: str
 ) -> None:
-    with file_size_limit(4096), pytest.raises(DiskError, match="cannot write"):  # type: ignore[attr-defined]
+    if form == "parquet":
+        rows = [{"image": stored(f"a{n}"), "question": f"is it {n}?", "answer": "no"} for n in range(26)]
+        folder = write(tmp_path / "hub/test-00000-of-00001.parquet", rows).parent
+    prepared("vqa_rad", folder, tmp_path / "whole")
+    with file_size_limit(12_000), pytest.raises(DiskError, match="encoded so far stay in"):  # type: ignore[attr-defined]
         prepared("vqa_rad", folder, tmp_path / "out")
-    assert not (tmp_path / "out/vqa_rad").exists()
+    stage = tmp_path / "out/.partial_vqa_rad"
+    assert sorted(os.listdir(stage)) == (["encoded", "images"] if form == "parquet" else ["encoded"])
+    assert (stage / "encoded/index.jsonl").read_bytes().count(b"\n") > 8
     prepared("vqa_rad", folder, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 # ---------------------------------------------------------------------------------------------- image names

@@ -1,6 +1,6 @@
 """All questions of a release or of the split files: labels in memory, texts on disk.
 
-A question takes about a hundred bytes of memory, whatever its text. The two split families hold the same questions,
+A question takes some sixty bytes of memory, whatever its text. The two split families hold the same questions,
 each with one of the two labels; they are joined on (image, problem).
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from open_r1.data.omnimedvqa.source import Question, question_key, read_release, read_split_file, split_files
+from open_r1.data.preparation.key_table import KeyTable, References
 from open_r1.data.rows import Dropped, row_id
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 
@@ -40,13 +41,16 @@ class Questions:
     spool: Path  # file for the texts, written by `read`
     image_index: array = field(default_factory=lambda: array("I"))  # each question's index in images
     number: array = field(default_factory=lambda: array("Q"))  # each question's id as a number
-    images: dict[str, int] = field(default_factory=dict)  # path below the image root -> index
+    images: References = field(init=False)  # paths below the image root
     dropped: list[Dropped] = field(default_factory=list)
     _codes: dict[Family, bytearray] = field(default_factory=lambda: {"modality": bytearray(), "task": bytearray()})
     _published: dict[tuple[Label | None, Split], array] = field(default_factory=dict)
     _asked: dict[Family, bytearray] = field(default_factory=lambda: {"modality": bytearray(), "task": bytearray()})
-    _known: dict[int, int] = field(default_factory=dict)  # question_key -> index
+    _known: KeyTable = field(default_factory=KeyTable)  # question_key -> index
     _place: array = field(default_factory=lambda: array("Q"))  # byte offset in the spool
+
+    def __post_init__(self) -> None:
+        self.images = References(self.spool.with_name("images.txt"))
 
     def __len__(self) -> int:
         return len(self.number)
@@ -58,7 +62,7 @@ class Questions:
         with self.spool.open("wb") as spool:
             for row in read_release(release):
                 self._take(row, None, spool)
-        self._known.clear()
+        self._known = KeyTable()  # needed no longer
 
     def read_splits(self, splits_dir: Path) -> None:
         """Read a folder of split files. Raises `UserError` where a file is no list of questions."""
@@ -69,7 +73,7 @@ class Questions:
                     index = self._take(row, split.family, spool)
                     if index is not None:
                         members.append(index)
-        self._known.clear()
+        self._known = KeyTable()  # needed no longer
 
     def _take(self, row: Question | Dropped, family: Family | None, spool: BinaryIO) -> int | None:
         """Add a row; returns its index, or None if it is dropped."""
@@ -77,8 +81,8 @@ class Questions:
             self.dropped.append(row)
             return None
         key, number = question_key(row.image, row.problem), int(row_id(row.image, row.problem, row.solution), 16)
-        index = self._known.setdefault(key, len(self))
-        if index == len(self):
+        index = self._known.add(key)
+        if index == len(self):  # a new one
             self._add(row, number, spool)
         elif number != self.number[index]:
             self._drop(row, "two-solutions", "the same question has another solution elsewhere")
@@ -95,7 +99,7 @@ class Questions:
 
     def _add(self, row: Question, number: int, spool: BinaryIO) -> None:
         self.number.append(number)
-        self.image_index.append(self.images.setdefault(row.image, len(self.images)))
+        self.image_index.append(self.images.add(row.image))
         self._place.append(spool.tell())
         spool.write(json.dumps(Texts(row.image, row.problem, row.solution, row.source)).encode() + b"\n")
         for name in self._codes:

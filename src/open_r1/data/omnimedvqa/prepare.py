@@ -3,13 +3,14 @@
 Steps: read and check every question (`catalogue`), draw train and test (`splits`), encode every image once
 (`encoded_images`), write each set (`arrow_sets`). Unfinished work is in `<output_dir>/.partial`; a set is renamed when
 it is complete, and its manifest is written last. The same inputs and settings give the same bytes with any number of
-processes. Memory does not grow with the images, and by some hundreds of bytes per question.
+processes. Memory does not grow with the images, and by some two hundred bytes per question.
 """
 
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from open_r1.data.preparation.finished_sets import (
     unfinished_work,
     write_manifest,
 )
-from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, stored_key
+from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, save_keys, stored_key
 from open_r1.data.rows import Dropped
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 
@@ -196,7 +197,7 @@ class _Build:
         # An unreadable file is identified by its path, as a number beyond the range of the 64-bit hashes.
         identity = [
             (1 << 64) + number_of(path) if (content := pack.content(index)) is None else content
-            for path, index in questions.images.items()
+            for index, path in enumerate(questions.images.texts(range(len(questions.images))))
         ]
         return draw_per_image(questions.cells(), [identity[index] for index in questions.image_index], seed)
 
@@ -211,30 +212,34 @@ class _Build:
             assert p.splits_dir is not None
             files = [(path.relative_to(p.splits_dir), path) for path, _ in split_files(p.splits_dir)]
         digest = digest_of(f"{name} {sha256_file(path)}" for name, path in files)
-        paths = list(self.questions.images)
+        paths = self.questions.images
         sizes = array("q", [-2]) * len(paths)  # bytes; -1 not there, -2 not looked at
         inputs = {}
         for label in labels:
             image_indices = range(len(paths)) if p.kind == "image_disjoint" else self._images_of(label)
-            for index in image_indices:
+            for index, path in zip(image_indices, paths.texts(image_indices), strict=True):
                 if sizes[index] == -2:
-                    sizes[index] = size_of(paths[index], p.images)
+                    sizes[index] = size_of(path, p.images)
             if all(sizes[index] == -1 for index in image_indices):
                 raise UserError(
                     f"none of the {len(image_indices)} images of {label} is below {p.images}, for example "
-                    f"{paths[image_indices[0]]!r}; give the folder that holds Images/ as --image_root"
+                    f"{next(paths.texts(image_indices))!r}; give the folder that holds Images/ as --image_root"
                 )
-            lines = (f"{paths[index]} {sizes[index]}" for index in image_indices)
+            files_of_label = zip(image_indices, paths.texts(image_indices), strict=True)
+            lines = (f"{path} {sizes[index]}" for index, path in files_of_label)
             inputs[label] = {"question files": digest, "pictures": digest_of(lines)}
         return inputs
 
-    def _images_of(self, label: Label) -> list[int]:
+    def _images_of(self, label: Label) -> array:
         if self.preparation.kind == "published":
             members = self.questions.published(label)
             indices: Iterable[int] = (index for side in SIDES for index in members[side])
         else:
             indices = self.questions.asking(label)
-        return sorted({self.questions.image_index[index] for index in indices})
+        wanted = bytearray(len(self.questions.images))
+        for index in indices:
+            wanted[self.questions.image_index[index]] = 1
+        return array("I", compress(range(len(wanted)), wanted))
 
     def _finished(self, label: Label, inputs: dict[str, str]) -> Prepared | None:
         """The set if it is complete; None if it is to be built."""
@@ -255,18 +260,20 @@ class _Build:
 
     def _start_encoding(self, labels: list[Label], members: dict[Label, Members]) -> Pack:
         """Start the worker processes, in the order in which the sets will be written."""
-        paths = list(self.questions.images)
+        paths = self.questions.images
         pack = Pack(self.stage / "pictures", self.preparation.images, paths, self.preparation.encoding)
         if members:
-            order = self._in_order_of_use(labels, members)
-            pack.start((Job(index, paths[index], True) for index in order), self.preparation.num_workers)
+            order = array("I", self._in_order_of_use(labels, members))
+            jobs = (Job(index, path, True) for index, path in zip(order, paths.texts(order), strict=True))
+            pack.start(jobs, self.preparation.num_workers)
             return pack
         # A draw per image needs all images, or it would depend on which sets are built.
         wanted = bytearray(len(paths))
         for label in labels:
             for index in self._images_of(label):
                 wanted[index] = 1
-        jobs = (Job(index, path, bool(wanted[index])) for index, path in enumerate(paths))
+        every_path = enumerate(paths.texts(range(len(paths))))
+        jobs = (Job(index, path, bool(wanted[index])) for index, path in every_path)
         pack.start(jobs, self.preparation.num_workers)
         with tqdm(total=len(paths), desc="pictures", unit="", disable=None) as bar:
             for count in pack.finish():
@@ -309,7 +316,7 @@ class _Build:
         write_dict(stage, [*sides])
         report = set_report(label, self.questions, used, pack.content, dropped)
         write_json(stage / REPORT, report)
-        write_json(stage / KEYS_FILE, {side: side_keys.as_json() for side, side_keys in keys.items()})
+        save_keys(stage / KEYS_FILE, keys)
         settings = self.preparation.settings()
         content = {"version": FORMAT_VERSION, "label": label, "settings": settings, "inputs": inputs, "report": report}
         write_manifest(stage, content, hashes)
@@ -331,7 +338,7 @@ class _Build:
                 continue
             used.append(index)
             data = pack.read(image)
-            keys.add([(f"{pack.content(image):016x}", stored_key(data))], texts.problem, texts.solution)
+            keys.add([(pack.content(image) or 0, stored_key(data))], texts.problem, texts.solution)
             yield {
                 "image": {"bytes": data, "path": texts.image},
                 "problem": texts.problem,

@@ -2,7 +2,7 @@
 
 A pack is a folder: every worker process appends encoded images to its own file, and an index holds their positions.
 The index is written after the images, so every image in it exists; a run that was killed resumes from the index. An
-image takes about 40 bytes of memory, however large it is.
+image takes 27 bytes of memory, however large it is.
 
 Imports are few, because every worker process repeats them.
 """
@@ -16,7 +16,7 @@ import threading
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from io import BytesIO
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import PIL
 from PIL import Image
@@ -32,10 +32,14 @@ from PIL import Image
 from open_r1.common.errors import UserError
 from open_r1.data.images import SIZE, ImageError, decode, read_file, resolve
 
+if TYPE_CHECKING:  # which loads numpy
+    from open_r1.data.preparation.key_table import References
+
 _CHUNK = 8  # images in one task
 _AHEAD = 16  # tasks in flight per worker: two seconds of work while the reader is busy
 _INDEX = "index.jsonl"
 _NOT_THERE = 2**16 - 1
+_OPEN_FILES = 64  # most segments that are open at once; every worker of every run writes one
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,13 @@ class Job(NamedTuple):
 
 
 class Pack:
-    """Encoded images on disk, addressed by their index in `references`."""
+    """Encoded images on disk, addressed by their number in `references`."""
 
-    def __init__(self, folder: Path, image_root: Path, references: Sequence[str], encoding: Encoding | BoundedEncoding):
+    def __init__(self, folder: Path, image_root: Path, references: "References", encoding: Encoding | BoundedEncoding):
         """Open a pack in `folder`, which is created, or resumed if it matches the encoding and the files."""
-        self.folder, self.image_root, self.references, self.encoding = folder, image_root, references, encoding
+        self.folder, self.image_root, self.encoding = folder, image_root, encoding
         count = len(references)
-        self._segments: list[str] = []
+        self._segments: dict[str, int] = {}
         self._segment = array("H", [_NOT_THERE]) * count
         self._offset, self._length, self._crc = (array(kind, [0]) * count for kind in "QII")
         self._content = array("Q", [0]) * count
@@ -131,7 +135,7 @@ class Pack:
         self._filling = self._fill(iter(()), 1)
         self.failed: dict[int, ImageError] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
+        self._resume(references)
 
     def close(self) -> None:
         """Stop the running work and close the files."""
@@ -150,13 +154,18 @@ class Pack:
 
     def read(self, index: int) -> bytes:
         """The encoded form of an image that is in the pack."""
-        segment = self._segment[index]
-        if segment not in self._handles:
-            self._handles[segment] = os.open(self.folder / self._segments[segment], os.O_RDONLY | os.O_CLOEXEC)
-        data = os.pread(self._handles[segment], self._length[index], self._offset[index])
+        data = os.pread(self._handle(self._segment[index]), self._length[index], self._offset[index])
         if zlib.crc32(data) != self._crc[index]:
             raise UserError(f"the unfinished work in {self.folder} is damaged; remove that folder and run again")
         return data
+
+    def _handle(self, segment: int) -> int:
+        if segment not in self._handles:
+            if len(self._handles) == _OPEN_FILES:
+                os.close(self._handles.pop(next(iter(self._handles))))
+            name = [*self._segments][segment]
+            self._handles[segment] = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        return self._handles[segment]
 
     def start(self, jobs: Iterable[Job], workers: int) -> None:
         """Set the jobs, in the order in which they will be needed; `has` and `finish` run them."""
@@ -186,23 +195,20 @@ class Pack:
                     self.failed[job.index] = result
                 else:
                     self._enter(job.index, result)
-                    self._note(job.index, result)
+                    self._note(job.reference, result)
             self._index.flush()
             yield len(chunk)
 
     def _enter(self, index: int, stored: Stored) -> None:
         self._content[index], self._hashed[index] = int(stored.content, 16), 1
         if stored.segment is not None:
-            if not self._segments or stored.segment not in self._segments:
-                self._segments.append(stored.segment)
-            self._segment[index] = self._segments.index(stored.segment)
+            self._segment[index] = self._segments.setdefault(stored.segment, len(self._segments))
             self._offset[index], self._length[index] = stored.offset, stored.length
             self._crc[index] = stored.crc
 
     # The index: a line for the encoding, then a line for each image with the size and time of its file.
 
-    def _note(self, index: int, stored: Stored) -> None:
-        reference = self.references[index]
+    def _note(self, reference: str, stored: Stored) -> None:
         try:
             stamp = self._stamp(reference)
         except OSError:  # moved since it was read: the next run reads it again
@@ -213,33 +219,40 @@ class Pack:
         status = os.stat(os.path.join(self.image_root, reference))
         return [status.st_size, status.st_mtime_ns]
 
-    def _resume(self) -> None:
-        header = json.dumps({**asdict(self.encoding), "pillow": PIL.__version__, "root": str(self.image_root)})
-        path = self.folder / _INDEX
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        if lines[:1] != [header]:
-            lines = []
+    def _resume(self, references: "References") -> None:
+        """Take up the index of an earlier run, of which a torn last line is cut off, and go on at its end."""
+        header = json.dumps({**asdict(self.encoding), "pillow": PIL.__version__, "root": str(self.image_root)}) + "\n"
+        path, end = self.folder / _INDEX, 0
+        with path.open("a+b") as file:
+            file.seek(0)
+            if file.readline() == header.encode():
+                end = file.tell()
+                sizes = {leftover.name: leftover.stat().st_size for leftover in self.folder.iterdir()}
+                while (line := file.readline()).endswith(b"\n"):
+                    end = file.tell()
+                    self._take_up(line, references, sizes)
+            file.truncate(end)
+        if not end:
             for leftover in self.folder.iterdir():
                 leftover.unlink()
-        index_of = {reference: index for index, reference in enumerate(self.references)} if lines else {}
-        valid_lines = [line for line in lines[1:] if self._take_up(line, index_of)]
-        path.write_text("\n".join([header, *valid_lines]) + "\n", encoding="utf-8")
         self._index = path.open("a", encoding="utf-8")
+        if not end:
+            self._index.write(header)
+            self._index.flush()
 
-    def _take_up(self, line: str, index_of: dict[str, int]) -> bool:
-        """Use one line of an earlier run if its file is unchanged; an incomplete last line is skipped."""
+    def _take_up(self, line: bytes, references: "References", sizes: dict[str, int]) -> None:
+        """Use one line of an earlier run if its file is unchanged; of several on one image the last one holds."""
         try:
             reference, size, time, *fields = json.loads(line)
             stored = Stored(*fields)
-            index = index_of[reference]
-            holds = [size, time] == self._stamp(reference) and (
-                stored.segment is None or os.path.getsize(self.folder / stored.segment) >= stored.offset + stored.length
-            )
+            index = references.number(reference)
+            if [size, time] != self._stamp(reference):
+                return
+            if stored.segment is not None and sizes.get(stored.segment, 0) < stored.offset + stored.length:
+                return
         except (ValueError, TypeError, KeyError, OSError):
-            return False
-        if holds:
-            self._enter(index, stored)
-        return holds
+            return
+        self._enter(index, stored)
 
 
 # --------------------------------------------------------------------------------------- worker processes

@@ -11,7 +11,6 @@ from typing import Any
 
 from open_r1.common.atomic_files import (
     MANIFEST,
-    DiskError,
     disk_errors,
     read_manifest,
     refuse_foreign,
@@ -22,6 +21,9 @@ from open_r1.common.errors import UserError
 from open_r1.common.locks import claimed
 from open_r1.data.images import ImageError, resolve
 
+UNPACKED = "images"
+"""Folder of images whose bytes stood in rows, within a folder of unfinished work."""
+
 _PACKAGES = ("pillow", "pyarrow", "datasets")  # whose versions decide the bytes
 
 
@@ -29,28 +31,35 @@ _PACKAGES = ("pillow", "pyarrow", "datasets")  # whose versions decide the bytes
 def unfinished_work(output_dir: Path, stage: Path, encoded: str) -> Iterator[None]:
     """The folder `stage` within the block, for this process alone; removed at its end.
 
-    After an error of the user it stays for the next run if it was there before, or holds encoded images. It is removed
-    if the disk is full.
+    After an error of the user, a full disk among them, the encoded images in it stay for the next run.
 
     Args:
         output_dir: claimed meanwhile.
         stage: below it.
-        encoded: name of the file or folder in it that holds encoded images.
+        encoded: name of the folder in it that holds encoded images.
     """
     with claimed(output_dir):
-        is_resumed = stage.exists()
+        with disk_errors(output_dir):
+            stage.mkdir(exist_ok=True)
         try:
-            with disk_errors(output_dir):
-                stage.mkdir(exist_ok=True)
-                yield
-        except DiskError:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-        except UserError:
-            if not is_resumed and not (stage / encoded).exists():
-                shutil.rmtree(stage, ignore_errors=True)
-            raise
+            yield
+        except (OSError, UserError):
+            is_kept = _keep_images(stage, encoded)
+            state = f"the images encoded so far stay in {stage} for the same command"
+            with disk_errors(output_dir, state if is_kept else "no incomplete output was left"):
+                raise
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _keep_images(stage: Path, encoded: str) -> bool:
+    """Remove what the next run makes anew: everything but images that were encoded or unpacked; returns if any were."""
+    for leftover in stage.iterdir():
+        if leftover.name not in (encoded, UNPACKED) or not any(leftover.iterdir()):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    is_kept = any(stage.iterdir())
+    if not is_kept:
+        stage.rmdir()
+    return is_kept
 
 
 def write_manifest(stage: Path, content: Mapping[str, Any], hashes: Mapping[Path, str]) -> None:

@@ -6,6 +6,8 @@ still share the first; two published files of the same pixels still share the se
 
 import hashlib
 import re
+import zipfile
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -13,71 +15,102 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from open_r1.common.atomic_files import parse_json, read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.answer_texts import as_read
 from open_r1.grading.problems import options_in, solution_letter
 
-KEYS_FILE = "keys.json"
+KEYS_FILE = "keys.npz"
 """In the folder of a set: the keys of its images and questions by split, for later comparisons."""
 
-_PAIRS = ("images", "questions")
+_OLD_KEYS_FILE = "keys.json"
+"""What earlier versions wrote in its place: the same keys as texts."""
+
+_ARRAYS = ("images", "questions", "shown", "counts")
 _WORD = re.compile(r"\w+")
 _MARK = re.compile(r"(?<![^\s,])[A-Z]\)")  # of an option
+
+Keys = NDArray[np.uint64]
+
+
+def _empty() -> array:
+    return array("Q")
 
 
 @dataclass
 class SplitKeys:
-    """Keys of the images and questions of one split; a key is 16 hexadecimal digits of a SHA-256."""
+    """Keys of the images and questions of one split, in 48 bytes a row with one image.
 
-    images: set[tuple[str, str]] = field(default_factory=set)
-    """(key of the published file, "" where it is not known; key of the stored bytes) of every image."""
-    questions: list[tuple[str, str]] = field(default_factory=list)
-    """For every row the key of its images, question and answer, by either key of the images."""
-    shown: list[tuple[str, ...]] = field(default_factory=list)
-    """For every row the stored keys of its images."""
+    A key is the first 64 bits of a SHA-256; 0 stands for one that is not known.
+    """
 
-    def add(self, images: Sequence[tuple[str, str]], problem: str, solution: str) -> None:
-        """Count one row."""
-        self.images.update(images)
+    images: array = field(default_factory=_empty)
+    """Two keys for every image, which may stand there repeatedly: of the published file, and of the stored bytes."""
+    questions: array = field(default_factory=_empty)
+    """Two keys for every row: of its images, question and answer, by either key of the images."""
+    shown: array = field(default_factory=_empty)
+    """The stored keys of the images of every row, in order."""
+    counts: array = field(default_factory=_empty)
+    """For every row the number of its images."""
+
+    def add(self, images: Sequence[tuple[int, int]], problem: str, solution: str) -> None:
+        """Count one row; `images` holds the two keys of each of its images."""
+        for pair in images:
+            self.images.extend(pair)
         originals, stored = [key for key, _ in images], [key for _, key in images]
         question_key = question_text_key(problem, solution)
-        self.questions.append(
-            (_joined(originals, question_key) if all(originals) else "", _joined(stored, question_key))
-        )
-        self.shown.append(tuple(stored))
+        self.questions.append(_joined(originals, question_key) if all(originals) else 0)
+        self.questions.append(_joined(stored, question_key))
+        self.shown.extend(stored)
+        self.counts.append(len(images))
 
-    def as_json(self) -> dict[str, Any]:
-        """What is kept of them in KEYS_FILE."""
-        return {"images": sorted(self.images), "questions": self.questions, "shown": self.shown}
-
-    @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> "SplitKeys":
-        """The keys that `as_json` wrote."""
-        images, questions = ([(str(file), str(stored)) for file, stored in value[name]] for name in _PAIRS)
-        return cls(set(images), questions, [tuple(keys) for keys in value["shown"]])
+    def different_images(self) -> Keys:
+        """(n, 2): the two keys of every image, each pair once."""
+        return np.unique(_pairs(self.images), axis=0)
 
 
-@dataclass
+def _pairs(keys: array) -> Keys:
+    return np.asarray(keys, np.uint64).reshape(-1, 2)
+
+
+def save_keys(file: Path, splits: Mapping[str, SplitKeys]) -> None:
+    """Write KEYS_FILE. Raises OSError if the disk is full."""
+    arrays: dict[str, Any] = {}
+    for split, keys in splits.items():
+        arrays |= {f"{split}/{name}": np.asarray(getattr(keys, name)) for name in _ARRAYS}
+        arrays[f"{split}/images"] = keys.different_images().ravel()
+    np.savez(file, allow_pickle=False, **arrays)
+
+
 class HeldOut:
     """Images that something is tested on, so that training must not show them."""
 
-    files: set[str] = field(default_factory=set)
-    stored: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self._files = self._stored = np.empty(0, np.uint64)
 
     def add(self, keys: SplitKeys) -> None:
         """Hold out the images of a split."""
-        self.files.update(original for original, _ in keys.images if original)
-        self.stored.update(stored for _, stored in keys.images)
+        files, stored = _pairs(keys.images).T
+        self._files = np.union1d(self._files, files[files != 0])
+        self._stored = np.union1d(self._stored, stored)
 
-    def holds_any(self, images: Iterable[tuple[str, str]]) -> bool:
+    def holds_any(self, images: Iterable[tuple[int, int]]) -> bool:
         """Whether one of these images, by either key, is held out."""
-        return any(original in self.files or stored in self.stored for original, stored in images)
+        return any(_holds(self._files, original) or _holds(self._stored, stored) for original, stored in images)
 
-    def lines(self) -> list[str]:
+    def lines(self) -> Iterable[str]:
         """All keys, in order."""
-        return [*sorted(self.files), "", *sorted(self.stored)]
+        yield from (f"{key:016x}" for key in self._files)
+        yield ""
+        yield from (f"{key:016x}" for key in self._stored)
+
+
+def _holds(keys: Keys, key: int) -> bool:
+    place = keys.searchsorted(np.uint64(key))
+    return bool(place < len(keys) and keys[place] == key)
 
 
 @dataclass(frozen=True)
@@ -108,29 +141,35 @@ def question_text_key(problem: str, solution: str) -> str:
     return "\n".join([" ".join(words), as_read(solution).casefold()])
 
 
-def _joined(image_keys: Sequence[str], question_key: str) -> str:
-    return hashlib.sha256("\n".join([*image_keys, question_key]).encode()).hexdigest()[:16]
+def _joined(image_keys: Sequence[int], question_key: str) -> int:
+    return _number("\n".join([*(f"{key:016x}" for key in image_keys), question_key]).encode())
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 def overlap(tested: SplitKeys, trained: SplitKeys) -> Overlap:
     """How much of `tested` is in `trained`."""
-    originals = {original for original, _ in trained.images if original}
-    stored_keys = {stored for _, stored in trained.images}
-    by_file = {pair for pair in tested.images if pair[0] in originals}
-    shared = by_file | {pair for pair in tested.images if pair[1] in stored_keys}
-    shared_stored = {stored for _, stored in shared}
-    questions_by_file = {key for key, _ in trained.questions if key}
-    questions_stored = {key for _, key in trained.questions}
+    images, trained_images = tested.different_images(), _pairs(trained.images)
+    by_file = _known_in(images[:, 0], trained_images[:, 0])
+    is_shared = by_file | np.isin(images[:, 1], trained_images[:, 1])
+    rows = np.repeat(np.arange(len(tested.counts)), np.asarray(tested.counts, np.intp))
+    questions, trained_questions = _pairs(tested.questions), _pairs(trained.questions)
+    is_same = _known_in(questions[:, 0], trained_questions[:, 0]) | np.isin(questions[:, 1], trained_questions[:, 1])
     return Overlap(
-        images=len(shared),
-        of_images=len(tested.images),
-        by_file=len(by_file),
-        questions=sum(any(key in shared_stored for key in keys) for keys in tested.shown),
-        of_questions=len(tested.shown),
-        same_question=sum(
-            original in questions_by_file or stored in questions_stored for original, stored in tested.questions
-        ),
+        images=int(is_shared.sum()),
+        of_images=len(images),
+        by_file=int(by_file.sum()),
+        questions=len(np.unique(rows[np.isin(np.asarray(tested.shown), images[is_shared, 1])])),
+        of_questions=len(tested.counts),
+        same_question=int(is_same.sum()),
     )
+
+
+def _known_in(keys: Keys, others: Keys) -> NDArray[np.bool_]:
+    """Which keys are known and are among others."""
+    return np.isin(keys, others) & (keys != 0)
 
 
 def overlaps_within(splits: Mapping[str, SplitKeys]) -> dict[str, dict[str, int]]:
@@ -164,15 +203,44 @@ def keys_in(folder: Path) -> dict[str, SplitKeys]:
         raise UserError(f"--against {folder} is no prepared set; give a folder such as data/VQA/vqa_rad")
     try:
         if (folder / KEYS_FILE).is_file():
-            value = parse_json((folder / KEYS_FILE).read_text(encoding="utf-8"))
-            return {str(name): SplitKeys.of_json(keys) for name, keys in value.items()}
+            return _saved_keys(folder / KEYS_FILE)
+        if (folder / _OLD_KEYS_FILE).is_file():
+            value = parse_json((folder / _OLD_KEYS_FILE).read_text(encoding="utf-8"))
+            return {str(name): _old_keys(keys) for name, keys in value.items()}
         saved = datasets.load_from_disk(str(folder))
         splits = saved if isinstance(saved, datasets.DatasetDict) else {"": saved}
         return {str(name): _stored_keys(rows) for name, rows in splits.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--against {folder} cannot be read: {str(error).splitlines()[0] if str(error) else error}"
         ) from None
+
+
+def holds_keys(folder: Path) -> bool:
+    """Whether a prepared set has its keys beside it."""
+    return (folder / KEYS_FILE).is_file() or (folder / _OLD_KEYS_FILE).is_file()
+
+
+def _saved_keys(file: Path) -> dict[str, SplitKeys]:
+    with np.load(file) as arrays:
+        names = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
+        return {name: SplitKeys(*(arrays[f"{name}/{kind}"] for kind in _ARRAYS)) for name in names}
+
+
+def _old_keys(value: Mapping[str, Any]) -> SplitKeys:
+    """The keys of one split as texts, in lists: pairs of images and of questions, and what each row shows."""
+    keys = SplitKeys()
+    for name in ("images", "questions"):
+        for pair in value[name]:
+            getattr(keys, name).extend(map(_of_text, pair))
+    for shown in value["shown"]:
+        keys.shown.extend(map(_of_text, shown))
+        keys.counts.append(len(shown))
+    return keys
+
+
+def _of_text(key: str) -> int:
+    return int(key, 16) if key else 0
 
 
 def _stored_keys(rows: datasets.Dataset) -> SplitKeys:
@@ -186,16 +254,16 @@ def _stored_keys(rows: datasets.Dataset) -> SplitKeys:
     for row in rows.select_columns([column, *texts]):
         assert isinstance(row, dict)
         images = row[column] if column == "images" else [row[column]]
-        stored = [("", stored_key(image["bytes"])) for image in images or () if image and image["bytes"]]
+        stored = [(0, stored_key(image["bytes"])) for image in images or () if image and image["bytes"]]
         keys.add(stored, str(row.get("problem")), str(row.get("solution")))
     return keys
 
 
-def stored_key(data: bytes) -> str:
+def stored_key(data: bytes) -> int:
     """The key of an image's stored bytes."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    return _number(data)
 
 
 def total(splits: Iterable[SplitKeys]) -> int:
     """Different images of several splits."""
-    return len({stored for keys in splits for _, stored in keys.images})
+    return len(np.unique(np.concatenate([_pairs(keys.images)[:, 1] for keys in splits])))

@@ -9,13 +9,18 @@ import base64
 import binascii
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from open_r1.data.images import MAX_BYTES, ImageError, check_reference, read_file, resolve, shown
+import numpy as np
 
+from open_r1.data.images import MAX_BYTES, ImageError, check_reference, read_file, resolve, shown
+from open_r1.data.preparation.key_table import key_of
+
+_REMEMBERED = 2**12  # names whose files are not looked up again: questions on one image stand close together
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 
@@ -30,8 +35,8 @@ class ImageFiles:
 
     def __init__(self, named_root: Path, folders: Sequence[str] = ("",), unpacked: Path | None = None):
         self.named_root, self.folders, self.unpacked = named_root, tuple(folders) or ("",), unpacked
-        self._by_stem: dict[str, list[str]] | None = None
-        self._references: dict[str, str] = {}
+        self._by_stem: _FilesByStem | None = None
+        self._reference = lru_cache(_REMEMBERED)(self._looked_up)
 
     @property
     def root(self) -> Path:
@@ -46,10 +51,7 @@ class ImageFiles:
         Raises:
             ImageError: it is no path that may be opened, or could be several files.
         """
-        name = check_reference(name)
-        reference = self._references.get(name)
-        if reference is None:
-            reference = self._references[name] = self._looked_up(name)
+        reference = self._reference(check_reference(name))
         return reference if self.unpacked is None else self.unpack(read_file(resolve(reference, self.named_root)))
 
     def _looked_up(self, name: str) -> str:
@@ -58,7 +60,9 @@ class ImageFiles:
             if os.path.isfile(self.named_root / candidate):
                 return candidate
         stem = _stem(name)
-        files = [path for path in self._stems().get(_last(stem), ()) if f"/{_stem(path)}".endswith(f"/{stem}")]
+        if self._by_stem is None:
+            self._by_stem = _FilesByStem(self._all_files())
+        files = self._by_stem.ending_in(stem)
         if len(files) > 1 and len({self._content(path) for path in files}) > 1:
             raise ImageError("ambiguous-image", f"{shown(name)} could be {files[0]} or {files[1]}")
         return files[0] if files else candidates[0]
@@ -66,22 +70,14 @@ class ImageFiles:
     def _content(self, reference: str) -> bytes:
         return hashlib.sha256(read_file(resolve(reference, self.named_root))).digest()
 
-    def _stems(self) -> dict[str, list[str]]:
-        """Names without folder and extension -> the image files that bear them."""
-        if self._by_stem is None:
-            self._by_stem = defaultdict(list)
-            paths: set[str] = set()
-            for folder in self.folders:
-                for place, _, names in os.walk(self.named_root / folder):
-                    inner = os.path.relpath(place, self.named_root)
-                    paths.update(
-                        os.path.normpath(os.path.join(inner, name))
-                        for name in names
-                        if name.lower().endswith(_EXTENSIONS)
-                    )
-            for path in sorted(paths):
-                self._by_stem[_last(_stem(path))].append(path)
-        return self._by_stem
+    def _all_files(self) -> Iterator[str]:
+        """The image files below the folders; those below two of them twice."""
+        for folder in self.folders:
+            for place, _, names in os.walk(self.named_root / folder):
+                inner = os.path.relpath(place, self.named_root)
+                for name in names:
+                    if name.lower().endswith(_EXTENSIONS):
+                        yield os.path.normpath(os.path.join(inner, name))
 
     def stored(self, cell: Any) -> str:
         """The reference of an image of a Parquet column: `{"bytes", "path"}`, or the bytes alone.
@@ -123,6 +119,26 @@ class ImageFiles:
             temporary.write_bytes(data)
             os.replace(temporary, path)
         return name
+
+
+class _FilesByStem:
+    """Paths, found by their names without folder and extension; a path takes its bytes and 24 more."""
+
+    def __init__(self, paths: Iterable[str]):
+        keys, places, self._texts = array("Q"), array("Q"), bytearray()
+        for path in paths:
+            keys.append(key_of(_last(_stem(path))))
+            places.append(len(self._texts))
+            self._texts += os.fsencode(path) + b"\0"
+        order = np.argsort(np.asarray(keys))
+        self._keys, self._places = np.asarray(keys)[order], np.asarray(places)[order]
+
+    def ending_in(self, stem: str) -> list[str]:
+        """The paths, in order, that end in a stem: `b/source` is that of `a/b/source.jpg`."""
+        key = np.uint64(key_of(_last(stem)))
+        places = self._places[self._keys.searchsorted(key) : self._keys.searchsorted(key, "right")]
+        paths = {os.fsdecode(bytes(self._texts[place : self._texts.index(b"\0", place)])) for place in places.tolist()}
+        return sorted(path for path in paths if f"/{_stem(path)}".endswith(f"/{stem}"))
 
 
 def _stem(path: str) -> str:

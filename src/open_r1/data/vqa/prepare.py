@@ -7,6 +7,7 @@ bytes with any number of processes.
 
 import os
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import QUESTION_FEATURES, write_dict, write_split
 from open_r1.data.preparation.encoded_images import BoundedEncoding, Job, Pack
 from open_r1.data.preparation.finished_sets import (
+    UNPACKED,
     digest_of,
     finished_manifest,
     refuse_differences,
@@ -32,7 +34,16 @@ from open_r1.data.preparation.finished_sets import (
     unfinished_work,
     write_manifest,
 )
-from open_r1.data.preparation.overlaps import KEYS_FILE, HeldOut, SplitKeys, keys_in, overlaps_between, stored_key
+from open_r1.data.preparation.key_table import KeyTable
+from open_r1.data.preparation.overlaps import (
+    KEYS_FILE,
+    HeldOut,
+    SplitKeys,
+    keys_in,
+    overlaps_between,
+    save_keys,
+    stored_key,
+)
 from open_r1.data.rows import Dropped, row_id
 from open_r1.data.vqa.forms import SPLITS, input_files
 from open_r1.data.vqa.image_files import ImageFiles
@@ -150,7 +161,7 @@ class _Build:
         if preparation.only and self.form.set_of is None:
             raise UserError(f"--only {' '.join(preparation.only)}: {self.form.name} has no parts; leave the flag out")
         self.unread = [str(path.relative_to(inputs.folder)) for path in inputs.unread]
-        unpacked = stage / "images" if self.form.embeds_images else None
+        unpacked = stage / UNPACKED if self.form.embeds_images else None
         if unpacked is not None:
             unpacked.mkdir(exist_ok=True)
         self.images = ImageFiles(preparation.image_root or inputs.folder, self.form.image_folders, unpacked)
@@ -160,11 +171,13 @@ class _Build:
 
     def run(self) -> list[Prepared]:
         self.reading.read()
+        self.image_numbers = {part: self.reading.images_of(part) for part in self.reading.parts}
         inputs = self._inputs()
         prepared = {part: self._finished(part, inputs[part]) for part in self.reading.parts}
         unfinished = [part for part, data_set in prepared.items() if data_set is None]
         if unfinished:
-            references = list(self.reading.references)
+            references = self.reading.references
+            self.stored_keys = array("Q", [0]) * len(references)
             pack = Pack(self.stage / "encoded", self.images.root, references, self.preparation.encoding)
             try:
                 pack.start(self._jobs(unfinished), self.preparation.num_workers)
@@ -182,13 +195,14 @@ class _Build:
         held_out = digest_of(self.preparation.held_out().lines())
         inputs = {}
         for part in self.reading.parts:
-            sizes = {reference: size_of(reference, self.images.root) for reference in self.reading.images_of(part)}
-            if all(size == -1 for size in sizes.values()):
+            names = sorted(self.reading.references.texts(self.image_numbers[part]))
+            sizes = array("q", (size_of(name, self.images.root) for name in names))
+            if all(size == -1 for size in sizes):
                 raise UserError(
-                    f"none of the {len(sizes)} images of {self.form.name} is below {self.images.root}, for example "
-                    f"{next(iter(sizes))!r}; give the folder that holds them as --image_root"
+                    f"none of the {len(names)} images of {self.form.name} is below {self.images.root}, for example "
+                    f"{names[0]!r}; give the folder that holds them as --image_root"
                 )
-            lines = (f"{reference} {size}" for reference, size in sorted(sizes.items()))
+            lines = (f"{name} {size}" for name, size in zip(names, sizes, strict=True))
             files = {"form": self.form.name, "question files": digest, "images": digest_of(lines)}
             inputs[part] = {**files, "held out": held_out}
         return inputs
@@ -210,8 +224,13 @@ class _Build:
 
     def _jobs(self, parts: Iterable[str]) -> Iterator[Job]:
         """The images in the order in which the sets will be written."""
-        references = dict.fromkeys(reference for part in parts for reference in self.reading.images_of(part))
-        return (Job(self.reading.references[reference], reference, True) for reference in references)
+        visited = bytearray(len(self.reading.references))
+        for part in parts:
+            numbers = self.image_numbers[part]
+            for number, reference in zip(numbers, self.reading.references.texts(numbers), strict=True):
+                if not visited[number]:
+                    visited[number] = 1
+                    yield Job(number, reference, True)
 
     def _write(self, part: str, inputs: dict[str, str], pack: Pack) -> Prepared:
         final, reading = self.preparation.folder(part), self.reading.parts[part]
@@ -237,7 +256,7 @@ class _Build:
         keys = {split: keys[split] for split in splits}
         report = set_report(self._about(part), {split: counts[split] for split in splits}, keys, dropped)
         write_json(stage / REPORT, report)
-        write_json(stage / KEYS_FILE, {split: split_keys.as_json() for split, split_keys in keys.items()})
+        save_keys(stage / KEYS_FILE, keys)
         content = {"version": FORMAT_VERSION, "kind": "vqa", "settings": self.preparation.settings(), "inputs": inputs}
         write_manifest(stage, {**content, "report": report}, hashes)
         if self.preparation.overwrite and read_manifest(final) is not None:
@@ -270,12 +289,11 @@ class _Build:
         dropped: list[Dropped],
     ) -> Iterator[dict[str, Any]]:
         """The rows of one split that show no image held out, as images get ready; fills the last three arguments."""
-        occurrences: Counter[str] = Counter()
-        stored_keys: dict[int, str] = {}
+        first_ones, repeats = KeyTable(), Counter[int]()
         questions = self.reading.questions(members.places)
         title = f"{self.preparation.source} {split}"
         for question in tqdm(questions, total=len(members.places), desc=title, unit="", disable=None):
-            indices = [self.reading.references[reference] for reference in question.images]
+            indices = [self.reading.references.number(reference) for reference in question.images]
             failed = next((index for index in indices if not pack.has(index)), None)
             if failed is not None:
                 error, where = pack.failed[failed], f"{split}: {question.problem:.200}"
@@ -283,19 +301,20 @@ class _Build:
                 continue
             images = [pack.read(index) for index in indices]
             for index, image in zip(indices, images, strict=True):
-                stored_keys[index] = stored_keys.get(index) or stored_key(image)
-            originals = [f"{pack.content(index):016x}" for index in indices]
-            image_keys = list(zip(originals, (stored_keys[index] for index in indices), strict=True))
+                self.stored_keys[index] = self.stored_keys[index] or stored_key(image)
+            image_keys = [(pack.content(index) or 0, self.stored_keys[index]) for index in indices]
             if held_out.holds_any(image_keys):
                 counts.leaking += 1
                 continue
-            name = row_id(" ".join(originals), question.problem, question.solution)
-            occurrences[name] += 1
-            if occurrences[name] > 1:
+            originals = " ".join(f"{original:016x}" for original, _ in image_keys)
+            name = row_id(originals, question.problem, question.solution)
+            names = len(first_ones)
+            if (number := first_ones.add(int(name, 16))) < names:
                 counts.repeated += 1
+                repeats[number] += 1
                 if self.preparation.drop_repeats:
                     continue
-                name = row_id(f"{name} {occurrences[name]}", question.problem, question.solution)
+                name = row_id(f"{name} {repeats[number] + 1}", question.problem, question.solution)
             answer_type = question.answer_type(self.preparation.closed == "marked")
             keys.add(image_keys, question.problem, question.solution)
             counts.add(question, answer_type)

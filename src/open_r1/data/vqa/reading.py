@@ -1,6 +1,6 @@
 """Read the files of a set: usable questions by part and split, dropped rows with reasons.
 
-The texts of the questions wait in a file, so that memory grows by tens of bytes a question.
+The texts of the questions and the paths of their images wait in files, so that memory grows by tens of bytes each.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from open_r1.common.errors import UnusableInput, UserError
+from open_r1.data.preparation.key_table import References
 from open_r1.data.rows import Dropped, RowError
 from open_r1.data.vqa.forms import SPLITS, InputFile
 from open_r1.data.vqa.questions import LeftOut, ReaderContext, VqaQuestion
@@ -58,8 +59,8 @@ class SetReading:
         self.parts: dict[str, Part] = {}
         self.left_out: Counter[str] = Counter()
         """Why rows that are not asked for were left out -> how many."""
-        self.references: dict[str, int] = {}
-        """Reference of an image -> its index."""
+        self.references = References(spool.with_name("references.txt"))
+        """The paths of all images."""
 
     def read(self) -> None:
         """Read all files.
@@ -82,11 +83,17 @@ class SetReading:
                 lists = {"images": tuple(values["images"]), "aliases": tuple(values["aliases"])}
                 yield VqaQuestion(**{**values, **lists, "modality": modality})
 
-    def images_of(self, part: str) -> list[str]:
-        """The references of a part's images, in the order of their first use, the last split first."""
+    def images_of(self, part: str) -> array:
+        """The numbers of a part's images, in the order of their first use, the last split first."""
         splits = self.parts[part].splits
         places = (place for split in reversed(SPLITS) if split in splits for place in splits[split].places)
-        return list(dict.fromkeys(image for question in self.questions(places) for image in question.images))
+        numbers, visited = array("I"), bytearray(len(self.references))
+        for question in self.questions(places):
+            for number in map(self.references.number, question.images):
+                if not visited[number]:
+                    visited[number] = 1
+                    numbers.append(number)
+        return numbers
 
     def _read_file(self, file: InputFile, spool: BinaryIO) -> None:
         bar = tqdm(self.form.rows(file.path), desc=file.path.name, unit="", disable=None)
@@ -122,7 +129,7 @@ class SetReading:
     def _keep(self, question: VqaQuestion, part: str, split: str, spool: BinaryIO) -> None:
         members = self.parts.setdefault(part, Part()).splits.setdefault(split, Members())
         for reference in question.images:
-            self.references.setdefault(reference, len(self.references))
+            self.references.add(reference)
         members.places.append(spool.tell())
         spool.write(json.dumps(asdict(question)).encode() + b"\n")
 

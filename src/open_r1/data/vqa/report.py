@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_r1.data.preparation.overlaps import KEYS_FILE, SplitKeys, overlaps_within, total
+from open_r1.data.preparation.overlaps import SplitKeys, holds_keys, overlaps_within, total
 from open_r1.data.rows import Dropped
 from open_r1.data.vqa.questions import VqaQuestion
 from open_r1.vocabulary.answer_types import AnswerType
@@ -111,7 +111,7 @@ def report_lines(prepared_sets: Iterable[Prepared]) -> Iterator[str]:
         for pair, overlap in report["overlaps"].items():
             yield f"  leak {pair}: {_overlap(overlap)}"
         for folder, overlaps in prepared.against.items():
-            if not (Path(folder) / KEYS_FILE).is_file():
+            if not holds_keys(Path(folder)):
                 yield f"  {folder} is compared by stored images alone: images that were resized otherwise are not found"
             for pair, overlap in overlaps.items():
                 if overlap["images"]:
