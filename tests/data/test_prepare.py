@@ -14,12 +14,12 @@ from small_release import SMALL, draw, ids, tree
 from open_r1.common.atomic_files import read_manifest
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import FEATURES
+from open_r1.data.key_table import References
 from open_r1.data.loading import load_rows
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.omnimedvqa.source import Question, read_release
 from open_r1.data.preparation import encoded_images
 from open_r1.data.preparation.encoded_images import Encoding
-from open_r1.data.preparation.key_table import References
 from open_r1.vocabulary.labels import Modality
 
 # ---------------------------------------------------------------------------------------------- what comes out

@@ -180,9 +180,9 @@ def test_after_a_full_disk_the_same_command_continues(
 ):
     """The pack holds 20 images of 3 kB, of which tasks of 8 are noted; a set's file is larger."""
     build("whole", only=(Modality.CT,))
-    with pytest.raises(DiskError, match=r"cannot write .*out: the file became larger than .*same command") as error:
-        with file_size_limit(limit):
-            build(only=(Modality.CT,))
+    message = r"cannot write .*out: the file became larger than .*same command"
+    with pytest.raises(DiskError, match=message) as error, file_size_limit(limit):
+        build(only=(Modality.CT,))
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path / "out") == [".partial"]
     assert os.listdir(tmp_path / "out/.partial") == ["pictures"]

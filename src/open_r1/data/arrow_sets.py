@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ import pyarrow as pa
 
 from open_r1.common.atomic_files import write_atomically
 
-_BATCH = 16  # rows in one record batch: some 2 MB of images
+_BATCH_ROWS, _BATCH_BYTES = 1000, 2**23
+# Most rows, and bytes of images, of one record batch. datasets takes 8 KB of memory for each in every process that
+# opens a set; a batch is in memory twice while it is written.
 SHARD_BYTES = 500 * 2**20
 """Size in bytes after which a new file begins; the default of datasets."""
 
@@ -38,12 +39,13 @@ def write_split(
         OSError: the disk is full.
     """
     folder.mkdir(parents=True)
-    rows, schema, digests = iter(rows), features.arrow_schema, []
-    while batch := list(islice(rows, _BATCH)):
+    schema, digests = features.arrow_schema, []
+    batches = _batches(iter(rows))
+    for first in batches:
         with _shard(folder / f"shard-{len(digests)}", schema) as (writer, file):
-            while batch:
+            writer.write_batch(_record_batch(first, schema))
+            while file.written < shard_bytes and (batch := next(batches, None)):
                 writer.write_batch(_record_batch(batch, schema))
-                batch = list(islice(rows, _BATCH)) if file.written < shard_bytes else []
         digests.append(file.digest.hexdigest())
     names = [f"data-{number:05d}-of-{len(digests):05d}.arrow" for number in range(len(digests))]
     for number, name in enumerate(names):
@@ -55,6 +57,19 @@ def write_split(
 def write_dict(folder: Path, splits: list[str]) -> None:
     """Write the file that names the splits of a DatasetDict; it is written after them."""
     write_atomically(folder / "dataset_dict.json", json.dumps({"splits": splits}))
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        images = row.get("images", [row.get("image")]) or ()
+        size += sum(len(image["bytes"] or b"") for image in images if isinstance(image, dict) and "bytes" in image)
+        if len(batch) == _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _record_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ from typing import Any
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.answer_texts import published_form
 from open_r1.data.images import check_reference, shown
+from open_r1.data.key_table import KeyTable, key_of
 from open_r1.grading.problems import options_in, solution_letter
 from open_r1.vocabulary.labels import Modality, Task
 
@@ -76,15 +77,15 @@ def images_id(images: Sequence[bytes | str]) -> bytes | str:
     return "\n".join(row_id(image, "", "") for image in images)
 
 
-def refuse_repeated(key: str, seen_ids: set[str]) -> None:
+def refuse_repeated(key: str, seen_ids: KeyTable) -> None:
     """Add an id to those that were seen.
 
     Raises:
         RowError: `repeated-question`, if it is there already.
     """
-    if key in seen_ids:
+    seen = len(seen_ids)
+    if seen_ids.add(key_of(key)) < seen:
         raise RowError("repeated-question", f"the question {key} is there already")
-    seen_ids.add(key)
 
 
 def check_row(entry: Any) -> tuple[str, str, str]:

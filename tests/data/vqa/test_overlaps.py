@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from vqa_sets import draw, prepared, write
 
+from open_r1.data.key_table import key_of
 from open_r1.data.omnimedvqa.prepare import Preparation, prepare
 from open_r1.data.preparation.encoded_images import Encoding
-from open_r1.data.preparation.key_table import key_of
 from open_r1.data.preparation.overlaps import (
     SplitKeys,
     keys_in,
@@ -110,3 +110,38 @@ def test_omnimedvqa_is_found_again_in_huatuos_file(tmp_path: Path) -> None:
     assert sum(counts[f"{split} -> test"]["same_question"] for split in ("train", "test")) == 9
     assert counts["train -> test"]["by_file"] == trained.report["questions"]["train"]
     assert json.loads((trained.folder / "manifest.json").read_text())["outputs"].keys() >= {"keys.npz"}
+
+
+def test_keys_that_earlier_versions_wrote_as_texts_are_read(tmp_path: Path) -> None:
+    draw(tmp_path / "in/imgs", ["a.jpg", "b.jpg", "c.jpg"])
+    rows = [
+        {
+            "img_name": f"{name}.jpg",
+            "question": f"Is it {name}?",
+            "answer": "Yes",
+            "q_lang": "en",
+            "answer_type": "CLOSED",
+        }
+        for name in "abc"
+    ]
+    write(tmp_path / "in/train.json", rows[:2])
+    write(tmp_path / "in/test.json", rows[1:])
+    (data_set,) = prepared("slake", tmp_path / "in", tmp_path / "out")
+    new = keys_in(data_set.folder)
+    old = {
+        split: {
+            "images": [[f"{key:016x}" for key in pair] for pair in split_keys.different_images().tolist()],
+            "questions": [[f"{key:016x}" for key in split_keys.questions[at : at + 2]] for at in (0, 2)],
+            "shown": [[f"{key:016x}"] for key in split_keys.shown],
+        }
+        for split, split_keys in new.items()
+    }
+    old["train"]["images"].append(["", "f" * 16])  # of a set of which only the stored bytes were known
+    (data_set.folder / "keys.npz").unlink()
+    write(data_set.folder / "keys.json", old)
+    read = keys_in(data_set.folder)
+    assert (
+        overlap(read["test"], new["train"]) == overlap(new["test"], read["train"]) == overlap(new["test"], new["train"])
+    )
+    assert overlap(new["test"], new["train"]).same_question == 1
+    assert read["train"].different_images().tolist()[0] == [0, 2**64 - 1]

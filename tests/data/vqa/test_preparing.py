@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,6 +220,31 @@ def test_a_killed_command_leaves_nothing_that_loads_and_continues(tmp_path: Path
 def test_two_runs_do_not_write_to_one_folder(folder: Path, tmp_path: Path) -> None:
     with claimed(tmp_path / "out"), pytest.raises(UserError, match=r"another process .* is writing"):
         prepared("vqa_rad", folder, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_of_two_commands_at_once_one_builds_and_one_says_so(tmp_path: Path, repository: Path) -> None:
+    folder = rad_folder(tmp_path / "in", [rad_row(number) for number in range(40)])
+    for number in range(40):
+        image(str(number), (700, 700)).save(folder / f"VQA_RAD Image Folder/synpic{number}.jpg")
+    script = str(repository / "scripts/prepare_vqa.py")
+    command = [sys.executable, script, "vqa_rad", "--input", str(folder), "--num_workers", "1", "--output_dir"]
+    words = [*command, str(tmp_path / "out")]
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and not (tmp_path / "out/.partial_vqa_rad").exists():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = subprocess.run(words, capture_output=True, text=True)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert re.fullmatch(r"error: another process \(\d+ on .*\) is writing to .*out; wait or .*\n", second.stderr)
+    printed, errors = first.communicate(timeout=600)
+    assert (first.returncode, errors) == (0, "")
+    assert "40 train questions on 40 images, 0 dropped" in printed
+    assert os.listdir(tmp_path / "out") == ["vqa_rad"]
 
 
 @pytest.mark.parametrize("form", ["files", "parquet"])

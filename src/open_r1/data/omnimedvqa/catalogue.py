@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from open_r1.data.key_table import KeyTable, References
 from open_r1.data.omnimedvqa.source import Question, question_key, read_release, read_split_file, split_files
-from open_r1.data.preparation.key_table import KeyTable, References
 from open_r1.data.rows import Dropped, row_id
 from open_r1.vocabulary.labels import Family, Modality, Split, Task, family_of
 

@@ -93,12 +93,20 @@ def _searched(table: HashTable, split: HashedSplit, least: float) -> Iterator[tu
             yield from zip((place for place, _ in batch), partners, strict=True)
 
 
-def questions_near(split: HashedSplit, others: Sequence[HashedSplit], least: float = NEAR) -> tuple[set[int], int, int]:
-    """The questions of a split that show an image which one of the others shows, exactly or nearly.
+@dataclass(frozen=True)
+class NearQuestions:
+    """What a split shares with others."""
 
-    Returns:
-        Their places among the split's questions, and how many images are equal byte by byte and how many nearly.
-    """
+    questions: set[int]
+    """Places of the questions that show an image which one of the others shows, exactly or nearly."""
+    same_bytes: set[str]
+    """Keys of the images that are equal byte by byte."""
+    near: set[str]
+    """Keys of the further images that are nearly the same."""
+
+
+def questions_near(split: HashedSplit, others: Sequence[HashedSplit], least: float = NEAR) -> NearQuestions:
+    """The questions of a split that show an image which one of the others shows, exactly or nearly."""
     exact: set[int] = set()
     near: set[int] = set()
     for other in others:
@@ -107,4 +115,5 @@ def questions_near(split: HashedSplit, others: Sequence[HashedSplit], least: flo
             (exact if score == EXACT else near).add(place)
     places = exact | near
     touched = {number for number, (_, shown) in enumerate(split.questions) if not places.isdisjoint(shown)}
-    return touched, len(exact), len(near - exact)
+    keys = split.keys
+    return NearQuestions(touched, {keys[place] for place in exact}, {keys[place] for place in near - exact})

@@ -1,6 +1,7 @@
 """Leave out questions whose images are in other sets, exactly or nearly, before anything is trained on them."""
 
 import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from open_r1.data.overlap.hashed_sets import HashedSplit, hash_rows, hash_set, s
 from open_r1.vocabulary.column_names import ColumnNames
 
 TRAIN = "train"
+
+_AT_ONCE = 1024  # questions whose images are held for the search: 4 KB an image
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,26 @@ def without_overlap(
         UserError: a source cannot be read, or no row is left.
     """
     others = [split for source in sources for split in _splits_of(source, image_root, columns)]
-    split = hash_rows(rows.select_columns(["id", "images"]), "training")
-    touched, same_bytes, nearly_same = questions_near(split, others)
-    unreadable = split.unreadable + sum(other.unreadable for other in others)
-    exclusion = Exclusion([other.name for other in others], len(touched), same_bytes, nearly_same, unreadable)
-    if len(touched) == len(rows):
+    unreadable, touched = sum(other.unreadable for other in others), bytearray(len(rows))
+    same_bytes: set[str] = set()
+    nearly_same: set[str] = set()
+    images = rows.select_columns(["id", "images"])
+    for start in range(0, len(rows), _AT_ONCE):
+        split = hash_rows(images.select(range(start, min(start + _AT_ONCE, len(rows)))), "training")
+        shared = questions_near(split, others)
+        unreadable += split.unreadable
+        same_bytes |= shared.same_bytes
+        nearly_same |= shared.near
+        for place in shared.questions:
+            touched[start + place] = 1
+    names = [other.name for other in others]
+    exclusion = Exclusion(names, touched.count(1), len(same_bytes), len(nearly_same), unreadable)
+    if exclusion.questions == len(rows):
         raise UserError(
             f"--exclude_overlap: every training question shows an image of {', '.join(exclusion.sets)}, so nothing is "
             "left to train on; compare the sets with eval/overlap.py"
         )
-    return rows.select([number for number in range(len(rows)) if number not in touched]), exclusion
+    return rows.select(array("I", (number for number in range(len(rows)) if not touched[number]))), exclusion
 
 
 def _splits_of(source: str, image_root: str | os.PathLike | None, columns: ColumnNames | None) -> list[HashedSplit]:

@@ -33,7 +33,7 @@ from open_r1.common.errors import UserError
 from open_r1.data.images import SIZE, ImageError, decode, read_file, resolve
 
 if TYPE_CHECKING:  # which loads numpy
-    from open_r1.data.preparation.key_table import References
+    from open_r1.data.key_table import References
 
 _CHUNK = 8  # images in one task
 _AHEAD = 16  # tasks in flight per worker: two seconds of work while the reader is busy

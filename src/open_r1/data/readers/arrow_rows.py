@@ -1,7 +1,11 @@
-"""Rows of an Arrow table (a saved set, Parquet files, a set of the hub): its columns checked, its rows made ours."""
+"""Rows of an Arrow table (a saved set, Parquet files, a set of the hub): its columns checked, its rows made ours.
+
+Rows are checked some thousands at a time, and only what Arrow holds of them stays: the texts, and where images are.
+"""
 
 import hashlib
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +16,7 @@ from datasets.table import InMemoryTable
 from pyarrow import ArrowInvalid, ArrowNotImplementedError, compute, types
 
 from open_r1.common.errors import UnusableInput, UserError
+from open_r1.data.key_table import KeyTable
 from open_r1.data.question_checks import check_question
 from open_r1.data.readers.image_columns import (
     NO_TEXT,
@@ -40,18 +45,37 @@ _IMAGE_TYPES = (*_TEXT_TYPES, "binary", "large_binary")
 _LIST_TYPES = (datasets.List, datasets.LargeList)
 _TEXTS = ("problem", "solution", "id", "source", "modality", "task", "subject", "answer_type")
 _BATCH = 64  # rows whose images are in memory at once while ids are made of them
+_CHECKED_AT_ONCE = 4096  # rows whose texts are texts of Python at once: some 8 MB
 
 
 @dataclass
 class _Checked:
-    """What the check of all rows says."""
+    """What the check of some rows says."""
 
     usable: list[int] = field(default_factory=list)
+    """Places of rows among those that were checked."""
     dropped: list[Dropped] = field(default_factory=list)
     rewritten: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Row -> problem and solution where they were not in the published form."""
+    """Place of a row -> problem and solution where they were not in the published form."""
     answer_types: list[str | None] = field(default_factory=list)
     aliases: list[list[str]] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """Some rows of a table that follow each other."""
+
+    first: int
+    """The number of the first one in the table."""
+    columns: Mapping[str, pa.ChunkedArray]
+    """The columns of texts that are there."""
+    images: pa.ChunkedArray
+    """Lists of images."""
+    counts: list[ImageCount] | None
+    """Of the images of each row; None if the table has no column of images."""
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 def arrow_rows(
@@ -80,12 +104,18 @@ def arrow_rows(
     refused_rows = _with_more_images(rows, image_column)
     rows = rows.select_columns([theirs for ours, theirs in read.items() if ours != "images" or "image" not in read])
     rows = rows.rename_columns({t: ours for ours, t in read.items() if t in rows.column_names and t != ours})
-    rows, counts = _with_image_lists(rows, where)
-    files = FilesOfRows(rows.data.column("images"), image_root)
-    texts = _text_columns(rows, label)
-    checked = _check(rows, texts, counts, refused_rows, files, name)
-    usable = _assembled(rows, texts, files, checked)
-    return (usable if len(checked.usable) == len(usable) else usable.select(checked.usable)), checked.dropped
+    usable, dropped, parts = array("I"), [], []
+    seen_ids, content = KeyTable(), hashlib.sha256()
+    for piece in _pieces(rows, where):
+        texts = _text_columns(piece, label)
+        files = FilesOfRows(piece.images, image_root)
+        checked = _check(piece, texts, refused_rows, files, seen_ids, name)
+        usable.extend(piece.first + place for place in checked.usable)
+        dropped += checked.dropped
+        parts.append(_assembled(texts, files, checked, len(rows)))
+        content.update("".join(f"\n{key}" for key in texts["id"]).encode()[not piece.first :])
+    assembled = _data_set(parts, content.hexdigest()[:16])
+    return (assembled if len(usable) == len(assembled) else assembled.select(usable)), dropped
 
 
 # ------------------------------------------------------------------------------------------------ columns
@@ -158,7 +188,10 @@ def _require_kind(name: str, kind: Any, column: str) -> None:
     is_list = isinstance(kind, _LIST_TYPES)
     if name in ("image", "images"):
         if not _may_hold_images(kind.feature if is_list else kind):
-            raise UserError(f"{column} holds no images: it is declared as {_kind(kind)}")
+            raise UserError(
+                f"{column} holds no images: it is declared as {_kind(kind)}; the bytes of image files are expected, "
+                "not pixels"
+            )
     elif name == "aliases":
         if not _is_text(kind.feature if is_list else None) and _kind(kind) != "null":
             raise UserError(f"{column} is declared as {_kind(kind)}, but must hold lists of texts; refused")
@@ -180,46 +213,43 @@ def _kind(feature: Any) -> str:
     return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
 
 
-def _with_image_lists(rows: datasets.Dataset, where: str) -> tuple[datasets.Dataset, list[ImageCount] | None]:
-    """The rows with the column `images`, of undecoded lists, and the images of each; None without such a column."""
+def _pieces(rows: datasets.Dataset, where: str) -> Iterator[_Rows]:
+    """The rows, some thousands at a time, with their images as lists."""
     name = next((name for name in ("image", "images") if name in rows.column_names), None)
-    if name is None:
-        lists, counts = pa.chunked_array([_empty_lists(len(rows))]), None
-        return _table(rows, lists), counts
-    is_list = isinstance(rows.features[name], _LIST_TYPES)
-    try:
-        column = undecoded(rows.data.column(name), is_list)
-    except (ValueError, TypeError, ArrowNotImplementedError) as error:  # pyarrow's others derive from these two
-        raise UserError(f"the column {name} of {where} holds no images: {error}") from None
-    counts = list(count_images(column))
-    if is_list:
-        counts = [ImageCount(count.images, count.with_bytes, False) for count in counts]  # an empty list loses none
-    return _table(rows.remove_columns(name), as_lists(column)), counts
+    columns = {text: rows.data.column(text) for text in (*_TEXTS, "aliases") if text in rows.column_names}
+    lists = images = None
+    if name is not None:
+        try:
+            images = undecoded(rows.data.column(name), isinstance(rows.features[name], _LIST_TYPES))
+        except (ValueError, TypeError, ArrowNotImplementedError) as error:  # pyarrow's others derive from these two
+            raise UserError(f"the column {name} of {where} holds no images: {error}") from None
+        lists = as_lists(images)
+    for first in range(0, len(rows), _CHECKED_AT_ONCE):
+        of_texts = {text: column.slice(first, _CHECKED_AT_ONCE) for text, column in columns.items()}
+        if images is None or lists is None:
+            count = min(_CHECKED_AT_ONCE, len(rows) - first)
+            yield _Rows(first, of_texts, pa.chunked_array([_empty_lists(count)]), None)
+        else:
+            counts = list(count_images(images.slice(first, _CHECKED_AT_ONCE)))
+            if types.is_list(images.type):
+                counts = [ImageCount(count.images, count.with_bytes, False) for count in counts]  # empty ones lose none
+            yield _Rows(first, of_texts, lists.slice(first, _CHECKED_AT_ONCE), counts)
 
 
 def _empty_lists(count: int) -> pa.Array:
     return pa.array([[]] * count, ROW_FEATURES.arrow_schema.field("images").type)
 
 
-def _table(rows: datasets.Dataset, images: pa.ChunkedArray) -> datasets.Dataset:
-    """The rows with a column `images`."""
-    names = rows.column_names
-    columns = {"images": images} | {name: rows.data.column(name) for name in names}
-    features = datasets.Features({"images": ROW_FEATURES["images"]} | {name: rows.features[name] for name in names})
-    return _data_set(columns, features, "")
-
-
-def _data_set(columns: Mapping[str, Any], features: datasets.Features, content: str) -> datasets.Dataset:
-    """A data set of Arrow columns. Its fingerprint is given: datasets would read all bytes to make one."""
-    table = InMemoryTable(pa.table(dict(columns), schema=features.arrow_schema))
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features), fingerprint=fingerprint)
+def _data_set(parts: list[pa.Table], fingerprint: str) -> datasets.Dataset:
+    """A data set of tables. Its fingerprint is given: datasets would read all bytes to make one."""
+    table = InMemoryTable(pa.concat_tables(parts) if parts else ROW_FEATURES.arrow_schema.empty_table())
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=ROW_FEATURES), fingerprint=fingerprint)
 
 
 # ------------------------------------------------------------------------------------------------ texts
 
 
-def _text_columns(rows: datasets.Dataset, label: Modality | Task | None) -> dict[str, list[str | None]]:
+def _text_columns(rows: _Rows, label: Modality | Task | None) -> dict[str, list[str | None]]:
     """The values of every column of texts; those that the table lacks are filled in, ids included."""
     defaults: dict[str, str | None] = {
         "source": "",
@@ -228,8 +258,8 @@ def _text_columns(rows: datasets.Dataset, label: Modality | Task | None) -> dict
     }
     texts: dict[str, list[str | None]] = {}
     for name in _TEXTS:
-        if name in rows.column_names:
-            texts[name] = list(_texts_in(rows.data.column(name)))
+        if name in rows.columns:
+            texts[name] = list(_texts_in(rows.columns[name]))
         elif name != "id":
             texts[name] = [defaults.get(name)] * len(rows)
     texts["source"] = [source or "" for source in texts["source"]]
@@ -256,55 +286,52 @@ def _text_or_none(value: Any) -> str | None:
         return None
 
 
-def _ids(rows: datasets.Dataset, problems: list[str | None], solutions: list[str | None]) -> Iterator[str]:
+def _ids(rows: _Rows, problems: list[str | None], solutions: list[str | None]) -> Iterator[str]:
     """Ids of a set without: hashes of the images' bytes, as such a set does not name the image files."""
-    number = 0
-    for batch in rows.select_columns(["images"]).iter(batch_size=_BATCH):
-        assert isinstance(batch, dict)
-        for images in batch["images"]:
+    for start in range(0, len(rows), _BATCH):
+        for number, images in enumerate(rows.images.slice(start, _BATCH).to_pylist(), start):
             data = [(image and (image["bytes"] or image["path"])) or "" for image in images]
             yield row_id(images_id(data), str(problems[number]), str(solutions[number]))
-            number += 1
 
 
 # ------------------------------------------------------------------------------------------------ rows
 
 
 def _check(
-    rows: datasets.Dataset,
+    rows: _Rows,
     texts: Mapping[str, list[str | None]],
-    counts: list[ImageCount] | None,
     refused: Mapping[int, RowError],
     files: FilesOfRows,
+    seen_ids: KeyTable,
     name: str,
 ) -> _Checked:
     """Check every row: its images as far as they are there, its texts, its id."""
-    checked, seen_ids = _Checked(), set()
-    aliases = _texts_in(rows.data.column("aliases")) if "aliases" in rows.column_names else iter([None] * len(rows))
-    for number, alias_texts in enumerate(aliases):
-        problem, solution, key = (texts[column][number] for column in ("problem", "solution", "id"))
-        count = None if counts is None else counts[number]
+    checked = _Checked()
+    aliases = _texts_in(rows.columns["aliases"]) if "aliases" in rows.columns else iter([None] * len(rows))
+    for place, alias_texts in enumerate(aliases):
+        problem, solution, key = (texts[column][place] for column in ("problem", "solution", "id"))
+        count = None if rows.counts is None else rows.counts[place]
         answer_type, row_aliases = None, []
         try:
-            if number in refused:
-                raise refused[number]
-            if count is not None and count.is_null and not _is_text_question(texts, number):
+            if rows.first + place in refused:
+                raise refused[rows.first + place]
+            if count is not None and count.is_null and not _is_text_question(texts, place):
                 raise RowError("no-image", "the row holds no image, at most the name of one")
             images = 0 if count is None else count.images
             if not (isinstance(problem, str) and isinstance(solution, str) and isinstance(key, str)):
                 values = {"problem": problem, "solution": solution, "id": key}
                 raise RowError("not-text", f"problem, solution and id must be texts, not {values}")
             if count is not None and count.with_bytes < images:
-                files.require(number, count)
-            question = check_question(problem, solution, texts["answer_type"][number], alias_texts, images)
+                files.require(place, count)
+            question = check_question(problem, solution, texts["answer_type"][place], alias_texts, images)
             refuse_repeated(key, seen_ids)
         except UnusableInput as error:
-            checked.dropped.append(Dropped(f"{name} row {number}", error.reason, str(error)))
+            checked.dropped.append(Dropped(f"{name} row {rows.first + place}", error.reason, str(error)))
         else:
-            checked.usable.append(number)
+            checked.usable.append(place)
             answer_type, row_aliases = question.answer_type.value, list(question.aliases)
             if (question.problem, question.solution) != (problem, solution):
-                checked.rewritten[number] = question.problem, question.solution
+                checked.rewritten[place] = question.problem, question.solution
         checked.answer_types.append(answer_type)
         checked.aliases.append(row_aliases)
     return checked
@@ -317,12 +344,12 @@ def _is_text_question(texts: Mapping[str, list[str | None]], number: int) -> boo
 
 
 def _assembled(
-    rows: datasets.Dataset, texts: Mapping[str, list[str | None]], files: FilesOfRows, checked: _Checked
-) -> datasets.Dataset:
-    """All rows, dropped ones included, with exactly our columns."""
+    texts: Mapping[str, list[str | None]], files: FilesOfRows, checked: _Checked, rows_of_set: int
+) -> pa.Table:
+    """The rows that were checked, dropped ones included, with exactly our columns."""
     columns: dict[str, Any] = {name: list(texts[name]) for name in _TEXTS}
-    for number, (problem, solution) in checked.rewritten.items():
-        columns["problem"][number], columns["solution"][number] = problem, solution
+    for place, (problem, solution) in checked.rewritten.items():
+        columns["problem"][place], columns["solution"][place] = problem, solution
     columns |= {"images": files.with_paths(), "answer_type": checked.answer_types, "aliases": checked.aliases}
     schema = ROW_FEATURES.arrow_schema
     try:
@@ -331,5 +358,5 @@ def _assembled(
             for name in ROW_FEATURES
         }
     except ArrowInvalid as error:  # more text than one array takes: 2 GiB
-        raise UserError(f"the texts of {len(rows)} rows are too large for one set ({error}); divide it") from None
-    return _data_set(ordered, ROW_FEATURES, "\n".join(str(key) for key in texts["id"]))
+        raise UserError(f"the texts of {rows_of_set} rows are too large for one set ({error}); divide it") from None
+    return pa.table(ordered, schema=schema)

@@ -116,7 +116,7 @@ def count_images(column: pa.ChunkedArray) -> Iterator[ImageCount]:
     for chunk in column.chunks:
         valid = chunk.is_valid().to_numpy(zero_copy_only=False)
         if pa.types.is_list(chunk.type):
-            offsets, images = chunk.offsets.to_numpy(), chunk.values
+            offsets, images = _offsets_and_images(chunk)
             counts = np.where(valid, np.diff(offsets), 0)
             has_bytes = images.is_valid().to_numpy(zero_copy_only=False)
             has_bytes = has_bytes & images.field("bytes").is_valid().to_numpy(zero_copy_only=False)
@@ -128,6 +128,12 @@ def count_images(column: pa.ChunkedArray) -> Iterator[ImageCount]:
             with_bytes = present & chunk.field("bytes").is_valid().to_numpy(zero_copy_only=False)
         for count, bytes_, is_valid in zip(counts.tolist(), with_bytes.tolist(), valid.tolist(), strict=True):
             yield ImageCount(count, int(bytes_), not is_valid)
+
+
+def _offsets_and_images(chunk: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """The offsets of the lists of an array, from 0, and their images alone: an array may be a part of a larger one."""
+    offsets = chunk.offsets.to_numpy()
+    return offsets - offsets[0], chunk.values.slice(offsets[0], offsets[-1] - offsets[0])
 
 
 class FilesOfRows:
@@ -181,11 +187,10 @@ class FilesOfRows:
 
 
 def _with_paths(chunk: pa.Array, paths: dict[tuple[int, int], str]) -> pa.Array:
-    offsets, images = chunk.offsets, chunk.values
+    starts, images = _offsets_and_images(chunk)
     texts = images.field("path").to_pylist()
-    starts = offsets.to_numpy()
     for (row, place), path in paths.items():
         texts[starts[row] + place] = path
     columns = [images.field("bytes"), pa.array(texts, pa.string())]
     structs = pa.StructArray.from_arrays(columns, fields=[*_IMAGE], mask=images.is_null())
-    return pa.ListArray.from_arrays(offsets, structs).cast(_LISTS)
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), structs).cast(_LISTS)

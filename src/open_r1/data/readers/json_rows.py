@@ -11,6 +11,7 @@ import datasets
 from open_r1.common.errors import UnusableInput, UserError
 from open_r1.data.images import check_reference, resolve, shown
 from open_r1.data.json_lists import json_entries, json_lines
+from open_r1.data.key_table import KeyTable
 from open_r1.data.omnimedvqa.source import labels_beside, question_key
 from open_r1.data.question_checks import QuestionTexts, check_question
 from open_r1.data.readers.image_columns import ROW_FEATURES
@@ -68,7 +69,7 @@ def read_json(
         raise UserError(f"--image_root {image_root} is not a folder")
     columns: dict[str, list[Any]] = {name: [] for name in ROW_FEATURES}
     dropped: list[Dropped] = []
-    seen_ids: set[str] = set()
+    seen_ids = KeyTable()
     for path in paths:
         file_label, labels_of_other_family = label_of(path.name), labels_beside(path)
         for where, value in entries_of(path):

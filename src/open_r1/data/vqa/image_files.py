@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from open_r1.data.images import MAX_BYTES, ImageError, check_reference, read_file, resolve, shown
-from open_r1.data.preparation.key_table import key_of
+from open_r1.data.key_table import key_of
 
 _REMEMBERED = 2**12  # names whose files are not looked up again: questions on one image stand close together
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")

@@ -24,6 +24,7 @@ from open_r1.common.atomic_files import (
 )
 from open_r1.common.errors import UserError
 from open_r1.data.arrow_sets import QUESTION_FEATURES, write_dict, write_split
+from open_r1.data.key_table import KeyTable
 from open_r1.data.preparation.encoded_images import BoundedEncoding, Job, Pack
 from open_r1.data.preparation.finished_sets import (
     UNPACKED,
@@ -34,7 +35,6 @@ from open_r1.data.preparation.finished_sets import (
     unfinished_work,
     write_manifest,
 )
-from open_r1.data.preparation.key_table import KeyTable
 from open_r1.data.preparation.overlaps import (
     KEYS_FILE,
     HeldOut,

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from open_r1.common.errors import UnusableInput, UserError
-from open_r1.data.preparation.key_table import References
+from open_r1.data.key_table import References
 from open_r1.data.rows import Dropped, RowError
 from open_r1.data.vqa.forms import SPLITS, InputFile
 from open_r1.data.vqa.questions import LeftOut, ReaderContext, VqaQuestion
