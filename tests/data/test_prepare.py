@@ -178,7 +178,7 @@ def test_memory_does_not_grow_with_the_images(repository, tmp_path):
         peaks[count] = benchmark.peak_memory(release, tmp_path / f"out{count}", 1)[0]
     stored = sum(path.stat().st_size for path in (tmp_path / "out400").rglob("*.arrow"))
     assert stored > 40 * 2**20  # what a preparation that gathers its images would hold
-    assert peaks[400] - peaks[100] < 15  # MB; observed 3.5
+    assert peaks[400] - peaks[100] < 15  # MB; observed 8
 
 
 def test_a_pack_takes_up_only_what_still_holds(tmp_path):

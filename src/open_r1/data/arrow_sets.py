@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from open_r1.common.atomic_files import write_atomically
 
-_BATCH_ROWS, _BATCH_BYTES = 1000, 2**23
+_BATCH_ROWS, _BATCH_BYTES = 1000, 2**22
 # Most rows, and bytes of images, of one record batch. datasets takes 8 KB of memory for each in every process that
 # opens a set; a batch is in memory twice while it is written.
 SHARD_BYTES = 500 * 2**20
