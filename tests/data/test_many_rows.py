@@ -44,6 +44,7 @@ def bytes_of_a_row(work: Callable[[int], object]) -> float:
     return (peaks[MANY] - peaks[FEW]) / (MANY - FEW)
 
 
+@pytest.mark.slow
 def test_preparation_takes_little_memory_for_a_further_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedEncoding, "encode", lambda encoding, data, name: data)
 
