@@ -2,10 +2,12 @@
 
 python benchmarks/looking_reward.py --output_dir output/looking --seeds 0 1 2
 
-Phantoms of two modalities. In the set "usual" one option text of every modality and task is right in 60 % of the
-questions, so that naming it is right in 60 % without looking; in the set "balanced" all are right equally often. On
-each, GRPO trains the tiny base with `accuracy format` and with `format looking`, from one start and with equal flags.
-Test questions show images that no training saw; they are asked as usual and without the image.
+Phantoms of one modality and two tasks. In the set "usual" one option of each task is right in 60 % of the questions, so
+that naming it is right in 60 % without looking; in the set "balanced" all four are right equally often. Options stand
+in one order for each task. On each set GRPO trains the tiny base with `accuracy format` and with `format looking`, from
+one start and with equal flags. The start has seen the form of an answer with and without images, so that what it learns
+of the questions shows without the image too, as it does in large models. Test questions show images that no training
+saw; they are asked as usual and without the image.
 """
 
 import json
@@ -17,17 +19,18 @@ from open_r1.common.command_line import CommandParser
 from open_r1.common.errors import run_command
 from open_r1.evaluation.scoring.results import Result, read_results
 from open_r1.evaluation.scoring.statistics import accuracy, difference
-from open_r1.vocabulary.labels import Modality
+from open_r1.vocabulary.labels import Modality, Task
 from open_r1_testbed.demo_steps import quote, step
 from open_r1_testbed.phantoms import make_phantoms
-from open_r1_testbed.shortcuts import answer_text, usual_answers, with_usual_answers
+from open_r1_testbed.shortcuts import answer_text, usual_answers, with_fixed_letters, with_usual_answers
 
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1_testbed" / "tiny_base"
 REWARDS = {"accuracy": "accuracy format", "looking": "format looking"}
-SHARE = 0.6  # of the questions to which the usual answer is right
-IMAGES = {"usual": (360, 120), "balanced": (120, 40)}  # per modality, of training and test: about as many questions
+SHARES = {"usual": 0.6, "balanced": 0.25}  # of the questions to which the usual answer is right; there are four options
+IMAGES = {"usual": (1440, 480), "balanced": (600, 200)}  # of training and test: 1,200 and 400 questions
+TASKS = (Task.DIAGNOSIS, Task.ATTRIBUTES)  # which the base learns soonest
 GRPO_FLAGS = (
-    "--num_generations 8 --max_completion_length 12 --learning_rate 5e-4 --beta 0.1 --adam_beta2 0.98 "
+    "--num_generations 8 --max_completion_length 12 --learning_rate 1e-3 --beta 0.1 --adam_beta2 0.98 "
     "--logging_steps 5 --save_strategy no --scale_rewards none"
 )
 
@@ -36,12 +39,13 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--max_steps", type=int, default=50, help="GRPO steps (default: %(default)s)")
+    parser.add_argument("--sets", nargs="+", choices=IMAGES, default=list(IMAGES))
+    parser.add_argument("--max_steps", type=int, default=100, help="GRPO steps (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=64, help="prompts per step (default: %(default)s)")
     flags = parser.parse_args()
     lines = []
     for seed in flags.seeds:
-        for data in IMAGES:
+        for data in flags.sets:
             runs = {name: train(flags.output_dir / f"{data}-{seed}", data, name, seed, flags) for name in REWARDS}
             lines += [f"seed {seed}, {data}: {line}" for line in compare(runs, flags.output_dir / f"{data}-{seed}")]
     print("\n" + "\n".join(lines))
@@ -49,19 +53,23 @@ def main() -> None:
 
 def train(folder: Path, data: str, name: str, seed: int, flags: Namespace) -> dict[str, list[Result]]:
     """Train one model and ask it the test questions; its results as usual (`shown`) and without the image (`none`)."""
-    phantoms = make_phantoms(folder / "phantoms", *IMAGES[data], seed, [Modality.CT, Modality.FUNDUS])
+    phantoms = make_phantoms(folder / "phantoms", *IMAGES[data], seed, [Modality.CT])
     for number, split in enumerate(("train", "test")):
         rows = json.loads((phantoms / f"{split}.json").read_text(encoding="utf-8"))
-        if data == "usual":
-            rows = with_usual_answers(rows, SHARE, 2 * seed + number)
+        rows = [row for row in rows if row["task"] in TASKS]
+        rows = with_fixed_letters(with_usual_answers(rows, SHARES[data], 2 * seed + number))
         (folder / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
-    questions = f"--dataset_name {quote(folder / 'train.json')} --image_root {quote(phantoms)}"
+        without = [{key: value for key, value in row.items() if key != "image"} for row in rows]
+        (folder / f"{split}-both.json").write_text(json.dumps([*rows, *without]), encoding="utf-8")
+    images = f"--image_root {quote(phantoms)}"
+    questions = f"--dataset_name {quote(folder / 'train.json')} {images}"
     start, trained = folder / "start", folder / name
     if not start.exists():
         step(
             f"{folder.name}: the form of an answer, with random options",
-            f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} {questions} "
-            f"--output_dir {quote(start)} --answer letter --seed {seed}",
+            f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} "
+            f"--dataset_name {quote(folder / 'train-both.json')} {images} "
+            f"--output_dir {quote(start)} --answer letter --max_steps 120 --seed {seed}",
         )
     step(
         f"{folder.name}: GRPO with {REWARDS[name]}",

@@ -130,7 +130,7 @@ def teach(
     Args:
         model: in float32.
         processor: its processor or tokenizer, padding on the left, as `load_processor` gives it.
-        rows: rows of `load_rows`, all with an image or all without.
+        rows: rows of `load_rows`.
         lesson: what a row asks and what is to be answered.
         seed: decides the order of the rows and what the lesson draws.
         steps: optimizer steps (AdamW, 5 steps of warm-up, then linear to 0, gradient norm at most 1).
@@ -177,8 +177,10 @@ def _loss(model: Any, processor: Any, rows: list[dict[str, Any]], lesson: Lesson
         processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages, _ in lessons
     ]
     texts = [prompt + ending for prompt, ending in zip(prompts, endings, strict=True)]
-    images = {"images": [row_images(row) for row in rows]} if rows[0]["images"] else {}
-    inputs = processor(text=texts, **images, padding=True, return_tensors="pt").to(model.device)
+    images = [row_images(row) for row in rows if row["images"]]
+    inputs = processor(text=texts, **({"images": images} if images else {}), padding=True, return_tensors="pt").to(
+        model.device
+    )
     lengths = torch.tensor([len(tokenizer(ending)["input_ids"]) for ending in endings], device=model.device)
     longest = int(lengths.max())
     # left padding: every answer ends at the last column, and the token before it predicts its first

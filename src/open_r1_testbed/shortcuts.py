@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from open_r1.grading.problems import options_in, solution_letter
+from open_r1.grading.problems import options_in, render_problem, solution_letter
 
 
 def answer_text(row: dict[str, Any]) -> str:
@@ -38,6 +38,26 @@ def with_usual_answers(rows: Sequence[dict[str, Any]], share: float, seed: int) 
             count = most if text == usual[key] else round(most * (1 - share) / share / others)
             chosen.update(draw.sample(candidates, min(count, len(candidates))))
     return [row for place, row in enumerate(rows) if place in chosen]
+
+
+def with_fixed_letters(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the options of a modality and task always in one order, for direct answers of the tiny base.
+
+    It can learn which letter goes with an image; which letter goes with a text it only tells by writing the text first.
+    From one modality or task to the next the order begins one option further, so that no letter is the usual one.
+    """
+    options: dict[Hashable, list[str]] = {}
+    for row in rows:
+        options.setdefault(_asked(row), sorted(options_in(row["problem"]).values()))
+    shifts = {key: place % len(options[key]) for place, key in enumerate(sorted(options, key=str))}
+    orders = {key: texts[shifts[key] :] + texts[: shifts[key]] for key, texts in options.items()}
+    return [_in_order(row, orders[_asked(row)]) for row in rows]
+
+
+def _in_order(row: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    problem = render_problem(row["problem"].partition(" A)")[0], order)
+    letter = next(letter for letter, text in options_in(problem).items() if text == answer_text(row))
+    return {**row, "problem": problem, "solution": f"<answer> {letter} </answer>"}
 
 
 def _asked(row: dict[str, Any]) -> Hashable:

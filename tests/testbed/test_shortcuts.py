@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from open_r1.grading.problems import render_problem
-from open_r1_testbed.shortcuts import answer_text, usual_answers, with_usual_answers
+from open_r1.grading.problems import options_in, render_problem
+from open_r1_testbed.shortcuts import answer_text, usual_answers, with_fixed_letters, with_usual_answers
 
 STAINS = ["amber", "olive", "teal", "violet"]
 
@@ -38,3 +38,23 @@ def test_rows_keep_their_order_and_the_seed_decides_which_are_taken() -> None:
     assert all(row in rows() for row in first)
     numbers = [(row["modality"], row["number"]) for row in first]
     assert numbers == sorted(numbers)
+
+
+def test_options_stand_in_one_order_per_cell_and_answers_stay_the_same() -> None:
+    shuffled = [
+        {
+            **row,
+            "problem": render_problem("Which stain?", [STAINS[place] for place in order]),
+            "answer": answer_text(row),
+        }
+        for row, order in zip(rows()[::50], [(2, 0, 1, 3), (0, 1, 2, 3)] * 8, strict=True)
+    ]
+    for row in shuffled:
+        place = list(options_in(row["problem"]).values()).index(row["answer"])
+        row["solution"] = f"<answer> {'ABCD'[place]} </answer>"
+    fixed = with_fixed_letters(shuffled)
+    assert [answer_text(row) for row in fixed] == [row["answer"] for row in shuffled]
+    assert {(row["modality"], row["problem"]) for row in fixed} == {
+        ("CT", "Which stain? A)amber, B)olive, C)teal, D)violet"),
+        ("Fundus Photography", "Which stain? A)olive, B)teal, C)violet, D)amber"),
+    }
