@@ -240,7 +240,7 @@ def watched(command: list[str], seconds: float | None = None) -> tuple[float, fl
         peaks |= {name: high_water(name) or peaks.get(name, 0) for name in [own, *children]}
         if seconds is not None and time.perf_counter() - start > seconds:
             process.send_signal(signal.SIGKILL)
-    if process.returncode != (0 if seconds is None else -signal.SIGKILL) and seconds is None:
+    if process.returncode not in (0, -signal.SIGKILL if seconds is not None else 0):
         raise UserError(f"{' '.join(command)} ended with status {process.returncode}")
     main = peaks.pop(str(process.pid), 0.0)
     return main, max(peaks.values(), default=0.0), cpu_seconds() - cpu

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from open_r1.data import key_table
-from open_r1.data.key_table import KeyTable, References
+from open_r1.data.key_table import KeyTable, References, key_of
 
 
 @pytest.fixture(params=[3, 2**12])
@@ -40,3 +40,8 @@ def test_paths_come_back_by_their_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(references.texts([77, 0])) == ["one more", names[0]]
     with pytest.raises(KeyError):
         references.number("Bild 8/a.png")
+
+
+def test_texts_that_are_no_unicode_have_keys_too() -> None:
+    assert len({key_of(text) for text in ("\ud800", "\ud801", "\udcff", "?", "")}) == 5
+    assert key_of("abc") == 0xBA7816BF8F01CFEA, "the first 64 bits of SHA-256's published example"

@@ -16,8 +16,8 @@ _BUFFER = 2**18  # bytes of paths that wait to be written
 
 
 def key_of(text: str) -> int:
-    """A key for a text: the first 8 bytes of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    """A key for a text: the first 8 bytes of its SHA-256. The text may hold half of a surrogate pair, as JSON may."""
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 class KeyTable:

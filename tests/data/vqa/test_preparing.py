@@ -282,6 +282,12 @@ def test_names_are_looked_up_by_folder_then_by_stem(tmp_path: Path) -> None:
         files.named("source")
     (tmp_path / "other/xmlab2/source.jpg").write_bytes(b"other/xmlab1/source.jpg")
     assert ImageFiles(tmp_path).named("source") == "other/xmlab1/source.jpg"  # the same file twice
+    for folder in (b"", b"\xff"):  # names that are no UTF-8: no row can mean them, and they disturb no other
+        os.makedirs(os.fsencode(tmp_path) + b"/" + folder, exist_ok=True)
+        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + folder)) / os.fsdecode(b"\xe4.jpg")).write_bytes(b"")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")) / "gone.jpg").write_bytes(b"")
+    files = ImageFiles(tmp_path, ("images", ""))
+    assert (files.named("A"), files.named("gone.jpg")) == ("images/a.jpg", "images/gone.jpg")
     for name in (
         "../a.jpg",
         "/etc/passwd",

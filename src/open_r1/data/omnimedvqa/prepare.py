@@ -158,8 +158,7 @@ class _Build:
 
     def _labels(self) -> list[Label]:
         all_labels: list[Label] = [*Modality, *Task]
-        wanted = [label for label in all_labels if family_of(label) in self.preparation.by]
-        available = [label for label in wanted if self._has(label)]
+        available = [label for label in all_labels if family_of(label) in self.preparation.by and self._has(label)]
         missing = [label for label in self.preparation.only if label not in available]
         if missing:
             raise UserError(
@@ -236,10 +235,10 @@ class _Build:
             indices: Iterable[int] = (index for side in SIDES for index in members[side])
         else:
             indices = self.questions.asking(label)
-        wanted = bytearray(len(self.questions.images))
+        is_shown = bytearray(len(self.questions.images))
         for index in indices:
-            wanted[self.questions.image_index[index]] = 1
-        return array("I", compress(range(len(wanted)), wanted))
+            is_shown[self.questions.image_index[index]] = 1
+        return array("I", compress(range(len(is_shown)), is_shown))
 
     def _finished(self, label: Label, inputs: dict[str, str]) -> Prepared | None:
         """The set if it is complete; None if it is to be built."""
@@ -268,12 +267,12 @@ class _Build:
             pack.start(jobs, self.preparation.num_workers)
             return pack
         # A draw per image needs all images, or it would depend on which sets are built.
-        wanted = bytearray(len(paths))
+        is_shown = bytearray(len(paths))
         for label in labels:
             for index in self._images_of(label):
-                wanted[index] = 1
+                is_shown[index] = 1
         every_path = enumerate(paths.texts(range(len(paths))))
-        jobs = (Job(index, path, bool(wanted[index])) for index, path in every_path)
+        jobs = (Job(index, path, bool(is_shown[index])) for index, path in every_path)
         pack.start(jobs, self.preparation.num_workers)
         with tqdm(total=len(paths), desc="pictures", unit="", disable=None) as bar:
             for count in pack.finish():

@@ -116,7 +116,7 @@ class Job(NamedTuple):
 
     index: int
     reference: str  # path below the image root
-    wanted: bool  # encode it, or only hash the file
+    encode: bool  # or only hash the file
 
 
 class Pack:
@@ -169,7 +169,7 @@ class Pack:
 
     def start(self, jobs: Iterable[Job], workers: int) -> None:
         """Set the jobs, in the order in which they will be needed; `has` and `finish` run them."""
-        todo = (job for job in jobs if not (job.index in self or (not job.wanted and self._hashed[job.index])))
+        todo = (job for job in jobs if not (job.index in self or (not job.encode and self._hashed[job.index])))
         self._filling = self._fill(todo, workers)
 
     def has(self, index: int) -> bool:
@@ -317,7 +317,7 @@ def _do_one(folder: str, image_root: str, encoding: Encoding | BoundedEncoding, 
     try:
         data = read_file(resolve(job.reference, image_root), resolved=True)
         content = hashlib.sha256(data).hexdigest()[:16]
-        if not job.wanted:
+        if not job.encode:
             return Stored(content)
         encoded = encoding.encode(data, repr(job.reference))
     except ImageError as error:

@@ -71,13 +71,14 @@ class ImageFiles:
         return hashlib.sha256(read_file(resolve(reference, self.named_root))).digest()
 
     def _all_files(self) -> Iterator[str]:
-        """The image files below the folders; those below two of them twice."""
+        """The image files below the folders whose paths a row could name; those below two folders twice."""
         for folder in self.folders:
             for place, _, names in os.walk(self.named_root / folder):
                 inner = os.path.relpath(place, self.named_root)
                 for name in names:
-                    if name.lower().endswith(_EXTENSIONS):
-                        yield os.path.normpath(os.path.join(inner, name))
+                    path = os.path.normpath(os.path.join(inner, name))
+                    if name.lower().endswith(_EXTENSIONS) and path.isprintable():
+                        yield path
 
     def stored(self, cell: Any) -> str:
         """The reference of an image of a Parquet column: `{"bytes", "path"}`, or the bytes alone.

@@ -13,7 +13,7 @@ from open_r1.rewards.custom import one_line
 CURVES = "curves.png"
 FEWEST_STEPS = 10  # a run of fewer is a trial, and drawing it would take longer than a small model's training
 FEWEST_ENTRIES = 3  # logged steps that make a curve
-MOST_TIME = 0.01  # of the time between two saves that drawing may take
+MOST_TIME = 0.01  # share of the time that drawings at saves may take
 
 
 def add_first(trainer: Any, callback: TrainerCallback) -> None:
