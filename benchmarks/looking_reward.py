@@ -5,9 +5,9 @@ python benchmarks/looking_reward.py --output_dir output/looking --seeds 0 1 2
 Phantoms of one modality and two tasks. In the set "usual" one option of each task is right in 60 % of the questions, so
 that naming it is right in 60 % without looking; in the set "balanced" all four are right equally often. Options stand
 in one order for each task. On each set GRPO trains the tiny base with `accuracy format` and with `format looking`, from
-one start and with equal flags. The start has seen the form of an answer with and without images, so that what it learns
-of the questions shows without the image too, as it does in large models. Test questions show images that no training
-saw; they are asked as usual and without the image.
+one start and with equal flags. The start has seen the form of an answer with and without images, so that a question
+without its image is not new to it. Test questions show images that no training saw; they are asked as usual and without
+the image.
 """
 
 import json
@@ -27,7 +27,7 @@ from open_r1_testbed.shortcuts import answer_text, usual_answers, with_fixed_let
 BASE = Path(__file__).resolve().parents[1] / "src" / "open_r1_testbed" / "tiny_base"
 REWARDS = {"accuracy": "accuracy format", "looking": "format looking"}
 SHARES = {"usual": 0.6, "balanced": 0.25}  # of the questions to which the usual answer is right; there are four options
-IMAGES = {"usual": (1440, 480), "balanced": (600, 200)}  # of training and test: 1,200 and 400 questions
+IMAGES = {"usual": (1440, 480), "balanced": (600, 200)}  # of training and test: about 1,200 and 400 questions
 TASKS = (Task.DIAGNOSIS, Task.ATTRIBUTES)  # which the base learns soonest
 GRPO_FLAGS = (
     "--num_generations 8 --max_completion_length 12 --learning_rate 1e-3 --beta 0.1 --adam_beta2 0.98 "
@@ -59,8 +59,9 @@ def train(folder: Path, data: str, name: str, seed: int, flags: Namespace) -> di
         rows = [row for row in rows if row["task"] in TASKS]
         rows = with_fixed_letters(with_usual_answers(rows, SHARES[data], 2 * seed + number))
         (folder / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
-        without = [{key: value for key, value in row.items() if key != "image"} for row in rows]
-        (folder / f"{split}-both.json").write_text(json.dumps([*rows, *without]), encoding="utf-8")
+        if split == "train":
+            without = [{key: value for key, value in row.items() if key != "image"} for row in rows]
+            (folder / "start.json").write_text(json.dumps([*rows, *without]), encoding="utf-8")
     images = f"--image_root {quote(phantoms)}"
     questions = f"--dataset_name {quote(folder / 'train.json')} {images}"
     start, trained = folder / "start", folder / name
@@ -68,7 +69,7 @@ def train(folder: Path, data: str, name: str, seed: int, flags: Namespace) -> di
         step(
             f"{folder.name}: the form of an answer, with random options",
             f"python scripts/teach_format.py --model_name_or_path {quote(BASE)} "
-            f"--dataset_name {quote(folder / 'train-both.json')} {images} "
+            f"--dataset_name {quote(folder / 'start.json')} {images} "
             f"--output_dir {quote(start)} --answer letter --max_steps 120 --seed {seed}",
         )
     step(
