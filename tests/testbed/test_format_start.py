@@ -1,6 +1,7 @@
 """The format start teaches tags, to answer what was thought, and nothing about answers; a seed repeats."""
 
 import copy
+import random
 import runpy
 import sys
 from collections import Counter
@@ -17,8 +18,8 @@ from open_r1.data.row_images import row_images
 from open_r1.grading.formats import follows_format
 from open_r1.grading.problems import options_in
 from open_r1.vocabulary.modes import Mode
-from open_r1.vocabulary.prompts import build_messages
-from open_r1_testbed.format_start import teach_format
+from open_r1.vocabulary.prompts import build_messages, row_messages
+from open_r1_testbed.format_start import _loss, teach_format
 from open_r1_testbed.phantoms import make_phantoms
 from open_r1_testbed.tiny_models import TINY_BASE
 
@@ -52,6 +53,24 @@ def answers(model: Any, processor: Any, rows: Any) -> list[str]:
     torch.manual_seed(0)
     tokens = model.generate(**inputs, max_new_tokens=16, do_sample=True, temperature=1.0)
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_questions_with_and_without_images_stand_in_one_batch(rows: Any, processor: Any) -> None:
+    model = load_model(TINY_BASE, dtype=torch.float32)
+    with_image, without = rows[0], {**rows[1], "images": []}
+
+    def lesson(row: dict[str, Any], rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+        return row_messages(row, Mode.NOTHINK), "A"
+
+    def gradient(*batch: dict[str, Any]) -> torch.Tensor:
+        model.zero_grad()
+        _loss(model, processor, list(batch), lesson, random.Random(0)).backward()
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in model.parameters()]
+        return torch.cat([values.flatten() for values in gradients])
+
+    apart = (gradient(with_image) + gradient(without)) / 2  # both answers have as many tokens
+    together = gradient(without, with_image)
+    assert (together - apart).norm() < 1e-5 * apart.norm()
 
 
 @pytest.mark.slow
