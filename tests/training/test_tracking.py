@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,20 +63,26 @@ def contents(*folders: Path) -> bytes:
     return b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
-def settled(folder: Path) -> bytes:
-    """The contents, once wandb's own process, which answers before it writes, has written more than the head."""
-    end = time.monotonic() + 600
-    (log,) = folder.glob("*.wandb")
-    before, data = b"", contents(folder)
-    while (log.stat().st_size <= len(":W&B...") or data != before) and time.monotonic() < end:
-        time.sleep(0.5)
-        before, data = data, contents(folder)
-    return data
+def recorded_runs(folder: Path) -> set[str]:
+    """The ids of the wandb runs below a folder: a folder of its own for each process that recorded one."""
+    return {path.name.rpartition("-")[2] for path in folder.glob("offline-run-*")}
+
+
+def end_wandb() -> None:
+    """The process is as if it had never used wandb, and all that was recorded is on the disk.
+
+    A process keeps the first working directory in which it used wandb, and pytest may make the folder of these tests
+    more than once.
+    """
+    wandb = pytest.importorskip("wandb")
+    wandb.finish()
+    wandb.teardown()
 
 
 def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(train: Any, workplace: Path) -> None:
+    before = recorded_runs(workplace / "wandb")
     folder = train("plain")
-    assert not (workplace / "wandb").exists()
+    assert recorded_runs(workplace / "wandb") == before
     entries = read_metrics(folder)
     assert entries is not None
     state = json.loads((folder / "trainer_state.json").read_text())["log_history"]
@@ -99,13 +104,13 @@ def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest
 def test_wandb_offline_gets_text_only_where_asked_and_no_image(
     train: Any, workplace: Path, completions: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("wandb").finish()
+    end_wandb()
     before = set((workplace / "wandb").glob("offline-run-*"))
     train(f"wandb-{completions}", "--report_to", "wandb", "--log_completions", str(completions).lower())
-    sys.modules["wandb"].finish()
+    end_wandb()
     assert "nobody is logged in" in capfd.readouterr().out
     (recorded,) = set((workplace / "wandb").glob("offline-run-*")) - before
-    data = settled(recorded)
+    data = contents(recorded)
     assert b"mean_length" in data
     assert (QUESTION in data) == completions
     assert b"\x89PNG" not in data
@@ -128,11 +133,6 @@ def test_the_other_trackers_record_numbers_and_no_question(train: Any, workplace
     data = contents(*recorded)
     assert b"mean_length" in data
     assert QUESTION not in data
-
-
-def recorded_runs(folder: Path) -> set[str]:
-    """The ids of the wandb runs below a folder: a folder of its own for each process that recorded one."""
-    return {path.name.rpartition("-")[2] for path in folder.glob("offline-run-*")}
 
 
 def continued(
@@ -158,19 +158,18 @@ def continued(
 
 @pytest.mark.slow
 def test_a_continued_run_is_one_wandb_run(train: Any, workplace: Path) -> None:
-    wandb = pytest.importorskip("wandb")
-    wandb.finish()
+    end_wandb()
     before = recorded_runs(workplace / "wandb")
 
     def in_a_process_of_its_own(*words: str) -> Path:
-        wandb.finish()
+        end_wandb()
         return train(*words)
 
     _, interrupted, story = continued(in_a_process_of_its_own, "wandb-continued", "--report_to", "wandb")
     assert story["trackers"] == interrupted["trackers"]
     assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"]}
     in_a_process_of_its_own("wandb-other", "--report_to", "wandb")
-    wandb.finish()
+    end_wandb()
     other_id = json.loads((workplace / "wandb-other" / "run.json").read_text())["trackers"]["wandb"]
     assert recorded_runs(workplace / "wandb") - before == {story["trackers"]["wandb"], other_id}
     assert other_id != story["trackers"]["wandb"]
