@@ -2,20 +2,17 @@
 
 import json
 import os
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
-import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from fine_tuning import fine_tune, text_questions
 from gemma_flags import MOVES
 from launch_variables import launch_variables
-from published_sets import free_port, save_published_form
+from published_sets import save_published_form
 from safetensors.torch import load_file, save_file
 from text_trainings import train
 from transformers.integrations import deepspeed
@@ -27,7 +24,6 @@ from open_r1.checkpoints.model_card import CARD
 from open_r1.checkpoints.processors import load_processor
 from open_r1.common.errors import UserError
 from open_r1.data.text.prepare import write_set
-from open_r1.modeling.agreement import on_first_process
 from open_r1.training import run_lifecycle
 from open_r1.training.setup.starting_model import MERGED
 from open_r1_testbed.forked_runs import start
@@ -329,24 +325,3 @@ def test_every_engine_saves_what_it_has_trained(engine, repository, with_images)
         assert output.count("read back: ") == 1
         assert json.loads((with_images / out / "run.json").read_text())["status"] == "done"
     assert adapter_chain(with_images / f"{engine}-lora")[1:] == [with_images / "A", with_images / "tiny"]
-
-
-def waits(rank: int, port: int, results: str) -> None:
-    """A process whose collective calls end after 2 seconds; the first one works for 5."""
-    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
-
-    def work() -> str:
-        time.sleep(5)
-        return "done"
-
-    result = on_first_process(work)
-    Path(results, str(rank)).write_text(repr(result))
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_other_processes_wait_longer_than_their_time_limit(tmp_path):
-    start_processes: Any = torch.multiprocessing.start_processes
-    start_processes(waits, (free_port(), str(tmp_path)), 2, start_method="fork")
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["'done'", "None"]

@@ -5,11 +5,13 @@ from typing import Any
 
 import datasets
 import pytest
+from joined_processes import in_processes
 from PIL import Image
 
 from open_r1.checkpoints.processors import load_processor
 from open_r1.data.readers.image_columns import ROW_FEATURES
-from open_r1.training.setup.prompt_check import check_prompts
+from open_r1.training.setup import prompt_check
+from open_r1.training.setup.prompt_check import PromptCheck, check_prompts
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import build_messages
 from open_r1_testbed.tiny_models import build_tiny_checkpoint
@@ -64,3 +66,24 @@ def test_a_image_that_does_not_open_is_named_and_left_out(processor: Any) -> Non
     checked = check_prompts(rows([complete, complete[:80], b"no image"]), processor, Mode.THINK, 4096)
     assert checked.usable == [0]
     assert [name for name, _ in checked.unreadable] == ["row1", "row2"]
+
+
+@pytest.mark.slow
+def test_each_image_is_opened_by_one_process(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = rows([image(size) for size in SIZES] + [b"no image"])
+    alone = check_prompts(data, processor, Mode.NOTHINK, limit=120)
+    assert alone.usable
+    assert alone.too_long
+    assert alone.unreadable
+    opened: list[str] = []
+    open_image = prompt_check.open_undecoded
+    monkeypatch.setattr(
+        prompt_check, "open_undecoded", lambda picture, name: opened.append(name) or open_image(picture, name)
+    )
+
+    def check() -> tuple[PromptCheck, list[str]]:
+        return check_prompts(data, processor, Mode.NOTHINK, limit=120), opened
+
+    results = in_processes(check)
+    assert [result for result, _ in results] == [alone, alone]
+    assert [sorted(names) for _, names in results] == [["row0", "row1"], ["row2", "row3", "row4"]]

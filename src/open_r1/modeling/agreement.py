@@ -4,8 +4,8 @@ A process that stops alone leaves the others hanging in their next collective ca
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,8 +35,36 @@ def stop_everywhere(problem: str | None, device: torch.device | str = "cpu") -> 
         return
     if not _is_distributed():
         raise UserError(str(problem))
-    problems: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
+    _raise_together(_gathered(problem))
+
+
+def in_all_processes(work: Callable[[], Result]) -> list[Result]:
+    """Run `work` in every process, and return the results of all, in the order of their ranks. A collective call.
+
+    Raises:
+        UserError: if `work` raised one in any process; see `stop_everywhere`.
+    """
+    if not _is_distributed():
+        return [work()]
+    problem, result = None, None
+    try:
+        result = work()
+    except UserError as error:
+        problem = str(error)
+    pairs: list[tuple[str | None, Any]] = _gathered((problem, result))
+    if any(problem is not None for problem, _ in pairs):
+        _raise_together([problem for problem, _ in pairs])
+    return [result for _, result in pairs]
+
+
+def _gathered(value: Any) -> list[Any]:
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _raise_together(problems: Sequence[str | None]) -> NoReturn:
+    """Raise what `stop_everywhere` does; the problems are in the order of the ranks."""
     if dist.get_rank() != 0:
         raise SystemExit(2)
     lowest_ranks = {text: rank for rank, text in reversed(list(enumerate(problems))) if text is not None}
@@ -74,6 +102,12 @@ def on_first_process(work: Callable[[], Result], device: torch.device | str = "c
         raise unexpected[0]
     stop_everywhere(str(errors[0]) if errors else None, device)
     return results[0] if results else None
+
+
+def share_of_this_process(count: int) -> range:
+    """The part of `range(count)` that this process works on: consecutive numbers, as many for each process."""
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
+    return range(count * rank // processes, count * (rank + 1) // processes)
 
 
 def _is_distributed() -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from open_r1.checkpoints.processors import counts_patches, image_refusal
 from open_r1.common.errors import UserError
 from open_r1.data.loading import data_fingerprint, digest_of, image_digest
 from open_r1.data.row_images import Undecoded, image_keys, open_undecoded
+from open_r1.modeling.agreement import in_all_processes, share_of_this_process
 from open_r1.vocabulary.modes import Mode
 from open_r1.vocabulary.prompts import row_messages
 
@@ -44,22 +45,49 @@ class PromptCheck:
 
 
 def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> PromptCheck:
-    """Open every image and count the tokens of every prompt.
+    """Open every image and count the tokens of every prompt; each process of a run checks its share for all.
 
     Args:
-        dataset: rows of `load_rows`.
+        dataset: rows of `load_rows`, the same in every process.
         processor: the checkpoint's processor; its chat template and image size rules decide the count.
         limit: longest prompt in tokens.
+
+    Returns:
+        The result for all rows, in every process.
+
+    Raises:
+        UserError: rows have images and the model takes none.
     """
-    usable: list[int] = []
-    too_long: list[tuple[str, int]] = []
-    unreadable: list[tuple[str, str]] = []
+    share = share_of_this_process(len(dataset))
+    shares = in_all_processes(lambda: _check_share(dataset, share, processor, mode, limit))
+    return PromptCheck(
+        usable=[index for part in shares for index in part.usable],
+        too_long=[prompt for part in shares for prompt in part.too_long],
+        unreadable=[row for part in shares for row in part.unreadable],
+        lengths=[length for part in shares for length in part.lengths],
+        most_images=max(part.most_images for part in shares),
+        content=data_fingerprint(line for part in shares for line in part.contents),
+    )
+
+
+@dataclass
+class _Share:
+    """What is known of the rows that one process checks; the fields are those of `PromptCheck`."""
+
+    usable: list[int] = field(default_factory=list)
+    too_long: list[tuple[str, int]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
+    """A line for each usable row: its id and a digest of its texts and images."""
+    most_images: int = 0
+
+
+def _check_share(dataset: Dataset, share: range, processor: Any, mode: Mode, limit: int) -> _Share:
+    checked = _Share()
     opened: dict[str, tuple[Size, str]] = {}  # an image has up to five questions
-    usable_lengths: list[int] = []
-    contents: list[str] = []
-    most_images = 0
     with ThreadPoolExecutor(8) as pool:
-        for start, rows in _batches(dataset):
+        for start, rows in _batches(dataset, share):
             keys = [image_keys(row) for row in rows]
             fresh = {
                 key: (image, row["id"])
@@ -74,20 +102,20 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
             for offset, (row, row_keys, row_sizes, length) in enumerate(zip(rows, keys, sizes, lengths, strict=True)):
                 refusal = next((size for size in row_sizes if isinstance(size, str)), None)
                 if refusal is not None:
-                    unreadable.append((row["id"], refusal))
+                    checked.unreadable.append((row["id"], refusal))
                 elif length > limit:
-                    too_long.append((row["id"], length))
+                    checked.too_long.append((row["id"], length))
                 else:
-                    usable.append(start + offset)
-                    usable_lengths.append(length)
-                    most_images = max(most_images, len(row_keys))
-                    contents.append(f"{row['id']} {digest_of(row, [opened[key][1] for key in row_keys])}")
-    return PromptCheck(usable, too_long, unreadable, usable_lengths, most_images, data_fingerprint(contents))
+                    checked.usable.append(start + offset)
+                    checked.lengths.append(length)
+                    checked.most_images = max(checked.most_images, len(row_keys))
+                    checked.contents.append(f"{row['id']} {digest_of(row, [opened[key][1] for key in row_keys])}")
+    return checked
 
 
-def _batches(dataset: Dataset) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    for start in range(0, len(dataset), BATCH):
-        yield start, list(dataset.select(range(start, min(start + BATCH, len(dataset)))))  # type: ignore[arg-type]
+def _batches(dataset: Dataset, share: range) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    for batch in (share[start : start + BATCH] for start in range(0, len(share), BATCH)):
+        yield batch.start, list(dataset.select(batch))  # type: ignore[arg-type]
 
 
 def _size_and_digest(image: Undecoded, name: str, processor: Any) -> tuple[Size, str]:
