@@ -197,9 +197,9 @@ def test_a_training_is_not_continued_on_exchanged_images(tiny, data, tmp_path):
         return {"data": {"ids_sha256": "the same", "content_sha256": content}}
 
     started = story()
-    require_same_run(started, story(), checkpoint, processes=1)
+    require_same_run(started, story(), checkpoint, processes=1, engine="DDP")
     invert(Path(rows[0]["images"][0]["path"]))
     with pytest.raises(UserError, match="images or texts of the training questions have changed"):
-        require_same_run(started, story(), checkpoint, processes=1)
+        require_same_run(started, story(), checkpoint, processes=1, engine="DDP")
     early = {"data": {"ids_sha256": "the same"}}
-    require_same_run(early, story(), checkpoint, processes=1)
+    require_same_run(early, story(), checkpoint, processes=1, engine="DDP")

@@ -3,16 +3,26 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from open_r1.training import grpo_run
 from open_r1.training.grpo.trainer import SharedPrefixGRPOTrainer
 from open_r1.training.recovery.stop_signals import StopOnSignal
+from open_r1.training.sft_run import train_sft
 from open_r1_testbed.fault_scenarios import Layout, Site, logged, require_equal, tail
+from open_r1_testbed.forked_runs import ForkedRun, start
 
 EPOCHS = ("--num_train_epochs", "1")
 CONSTANT = ("--lr_scheduler_type", "constant")
+# Four prompts, on one, two or four processes with one prompt each.
+PROMPTS_PER_STEP = {count: ("--gradient_accumulation_steps", str(4 // count)) for count in (1, 2, 4)}
+SFT_FLAGS = (
+    "--per_device_train_batch_size 1 --num_train_epochs 2 --save_strategy steps --save_steps 1 --logging_steps 1 "
+    "--learning_rate 1e-3 --report_to none --disable_tqdm true"
+)
+Entries = dict[int, dict[str, Any]]  # log entries by step
 
 
 def stop_after(step: int) -> Callable[[int], None]:
@@ -164,6 +174,51 @@ def processes(site: Site) -> None:
         assert [record["processes"] for record in story["continued"]] == [then]
 
 
+def divided_weights(site: Site) -> None:
+    """Under FSDP, whose checkpoints hold whole tensors; one process alone has no FSDP, and cannot read them."""
+    whole, output, notes = site.fresh(), site.fresh(), site.folder / "divided"
+    ended(site.start(whole, Layout(), *PROMPTS_PER_STEP[1], fault=same_completions(site.folder / "undivided")), 0)
+    expected = {entry["step"]: entry for entry in logged(whole) if "loss" in entry}
+    four, two = (Layout(count, fsdp=True) for count in (4, 2))
+    stopped = same_completions(notes, stop_after(2))
+    ended(site.start(output, four, *PROMPTS_PER_STEP[4], fault=stopped), 75, 75, 75, 75)
+    log = ended(site.start(output, Layout(), *PROMPTS_PER_STEP[1]), 2)
+    assert "FSDP wrote it, and DDP cannot read it; launch with the same configuration" in log, log
+    log = ended(site.start(output, two, *PROMPTS_PER_STEP[2], fault=same_completions(notes)), 0, 0)
+    assert "4 processes then, 2 now: every step keeps its questions" in log, log
+    assert questions(notes) == questions(site.folder / "undivided")
+    require_near({entry["step"]: entry for entry in logged(output) if "loss" in entry}, expected)
+
+
+def supervised(site: Site) -> None:
+    """SFT, stopped in its second epoch: the questions of a step are known by their loss."""
+    whole, output = site.fresh(), site.fresh()
+    ended(start_sft(site, whole, 2), 0, 0)
+    expected = {entry["step"]: entry for entry in logged(whole) if "loss" in entry}
+    losses = sorted(entry["loss"] for entry in expected.values())
+    assert min(after - before for before, after in pairwise(losses)) > 1e-4, losses
+    ended(start_sft(site, output, 2, stop_after(5)), 75, 75)
+    log = ended(start_sft(site, output, 1), 0)
+    assert "2 processes then, 1 now: every step keeps its questions, but for those repeated to fill" in log, log
+    assert "completions" not in log.partition("2 processes then")[2].partition("\n")[0]
+    require_near({entry["step"]: entry for entry in logged(output) if "loss" in entry}, expected)
+
+
+def start_sft(site: Site, output: Path, processes: int, fault: Callable[[int], None] | None = None) -> ForkedRun:
+    """Eight steps of SFT, with two questions each."""
+    flags = SFT_FLAGS + f" --gradient_accumulation_steps {2 // processes} --output_dir {output}"
+    flags += f" --model_name_or_path {site.folder / 'base'} --dataset_name {site.folder / 'data'}"
+    return start(flags.split(), output.with_suffix(".log"), processes, fault, train_sft)
+
+
+def require_near(entries: Entries, expected: Entries) -> None:
+    """All steps are there, with the loss and the gradient of an uninterrupted run up to the order of summation."""
+    assert sorted(entries) == sorted(expected)
+    for step, entry in entries.items():
+        assert abs(entry["loss"] - expected[step]["loss"]) < 1e-5, (entry, expected[step])
+        assert abs(entry["grad_norm"] / expected[step]["grad_norm"] - 1) < 1e-4, (entry, expected[step])
+
+
 def sampled_anew(site: Site) -> None:
     """With completions in earnest a run on fewer processes ends too, and says why it differs."""
     output = site.fresh()
@@ -190,7 +245,17 @@ def other_steps(site: Site) -> None:
 
 SCENARIOS: dict[str, Callable[[Site], None]] = {
     step.__name__: step
-    for step in (longer, rates, between_uses, nothing_to_go_on_from, processes, sampled_anew, other_steps)
+    for step in (
+        longer,
+        rates,
+        between_uses,
+        nothing_to_go_on_from,
+        processes,
+        divided_weights,
+        supervised,
+        sampled_anew,
+        other_steps,
+    )
 }
 
 

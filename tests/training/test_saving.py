@@ -130,11 +130,11 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
     }
     new_record = json.loads(json.dumps(story))
     new_record["training_arguments"] |= {"run_name": "y", "logging_steps": 10, "save_steps": 1}
-    require_same_run(story, new_record, checkpoint, processes=2)
+    require_same_run(story, new_record, checkpoint, processes=2, engine="DDP")
     new_record["training_arguments"]["learning_rate"] = 1e-5
     new_record["data"]["ids_sha256"] = "b"
     with pytest.raises(UserError) as refused:
-        require_same_run(story, new_record, checkpoint, processes=3)
+        require_same_run(story, new_record, checkpoint, processes=3, engine="DDP")
     for words in (
         "2 processes then, 3 now",
         "--learning_rate was 1e-06, is 1e-05",
@@ -169,7 +169,7 @@ def test_another_number_of_processes_keeps_the_prompts_of_a_step(
     seal(stage, checkpoint, {"resumable": True, "processes": 4, "engine": "DDP"})
     now = record(processes, prompts, accumulation)
     if problem is None:
-        require_same_run(record(4, 2, 1), now, checkpoint, processes)
+        require_same_run(record(4, 2, 1), now, checkpoint, processes, engine="DDP")
     else:
         with pytest.raises(UserError, match=re.escape(problem)):
-            require_same_run(record(4, 2, 1), now, checkpoint, processes)
+            require_same_run(record(4, 2, 1), now, checkpoint, processes, engine="DDP")

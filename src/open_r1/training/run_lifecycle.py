@@ -97,7 +97,7 @@ def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | No
         continuation = {"at_step": step_of(checkpoint), "time": _now(), "processes": processes}
         try:
             earlier = earlier_record(checkpoint)
-            require_same_run(earlier, run_record, checkpoint, processes)
+            require_same_run(earlier, run_record, checkpoint, processes, trainer.engine)
             require_no_alarm(earlier, run_record, checkpoint.parent)
             for line in changes(earlier, checkpoint, processes, run_record):
                 print(line)

@@ -156,7 +156,7 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         self._staged = run / STAGE
         try:
             # under DeepSpeed and FSDP all processes write and wait for each other, so an error is raised at once
-            with self._agree_on_disk_errors(run) if self._engine() == "DDP" else nullcontext():
+            with self._agree_on_disk_errors(run) if self.engine == "DDP" else nullcontext():
                 super()._save_checkpoint(model, trial)
                 self._write_progress(stage)
         finally:
@@ -215,21 +215,23 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
         return {
             "resumable": self._is_resumable,
             "processes": self.accelerator.num_processes,
-            "engine": self._engine(),
+            "engine": self.engine,
             "ends_rollout": self._can_resume_here(),
         }
 
-    def _engine(self) -> str:
+    @property
+    def engine(self) -> str:
+        """What divides the weights among the processes: DDP (nothing does), FSDP, or ZeRO with its stage."""
         kind = self.accelerator.distributed_type
         if kind == DistributedType.DEEPSPEED:
-            return f"ZeRO-{self.model_wrapped.zero_optimization_stage()}"
+            return f"ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
         return "FSDP" if kind == DistributedType.FSDP else "DDP"
 
     def _required_files(self) -> list[str]:
         """Patterns of the files of a complete checkpoint."""
         ranks = [self.accelerator.process_index] if self.args.save_on_each_node else range(self.args.world_size)
         patterns = ["trainer_state.json", *(PROGRESS.format(rank=rank) for rank in ranks)]
-        engine = self._engine()
+        engine = self.engine
         if engine == "FSDP":
             patterns += ["pytorch_model_fsdp*"]
         elif engine != "ZeRO-3":
@@ -328,7 +330,7 @@ class ResumableTrainer(CheckpointRestorer, DividesOptimizer, _Trainer):
 
     def _load_best_model(self) -> None:
         """As in transformers, but strictly if a process has all weights."""
-        if self._engine() == "DDP":
+        if self.engine == "DDP":
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()

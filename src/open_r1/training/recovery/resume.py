@@ -166,14 +166,17 @@ def earlier_record(checkpoint: Path) -> dict[str, Any]:
     return _read_record(checkpoint.parent)
 
 
-def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: Path, processes: int) -> None:
-    """Refuse to continue with other settings or other data.
+def require_same_run(
+    earlier: dict[str, Any], now: dict[str, Any], checkpoint: Path, processes: int, engine: str
+) -> None:
+    """Refuse to continue with other settings, other data, or weights that are divided in another way.
 
     Args:
         earlier: run record of the interrupted run.
         now: run record of this command.
         checkpoint: checkpoint to resume from.
         processes: number of processes of this command.
+        engine: of this command: DDP, FSDP, or ZeRO with its stage.
 
     Raises:
         UserError: with every difference.
@@ -188,6 +191,9 @@ def require_same_run(earlier: dict[str, Any], now: dict[str, Any], checkpoint: P
     changed = list(_differences(redacted(earlier, known_secrets()), json.loads(json.dumps(now)), may_change))
     if problem is not None:
         changed.insert(0, f"{earlier_processes} processes then, {processes} now ({problem})")
+    saved_by = checkpoint_manifest(checkpoint).get("engine", engine)
+    if saved_by != engine:
+        changed.insert(0, f"{saved_by} wrote it, and {engine} cannot read it; launch with the same configuration")
     if changed:
         differences = "; ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
         raise UserError(
@@ -224,10 +230,14 @@ def changes(earlier: dict[str, Any], checkpoint: Path, processes: int, now: dict
         yield f"this run was finished after {earlier.get('steps')} steps and is extended from {checkpoint.name}"
     earlier_processes = checkpoint_manifest(checkpoint).get("processes")
     if earlier_processes != processes:
+        samples = earlier.get("method") == "grpo"
         yield (
-            f"{earlier_processes} processes then, {processes} now: every step keeps its questions; weights, "
-            "optimizer and learning rate are the checkpoint's to the bit. Results differ from an uninterrupted "
-            "run's: completions are sampled with other random numbers, and gradients are summed in another order"
+            f"{earlier_processes} processes then, {processes} now: every step keeps its questions"
+            + ("" if samples else ", but for those repeated to fill the last step of an epoch")
+            + "; weights, optimizer and learning rate are the checkpoint's to the bit. Results differ from an "
+            "uninterrupted run's: "
+            + ("completions are sampled with other random numbers, and " if samples else "")
+            + "gradients are summed in another order"
         )
     before = {reward["name"]: reward["sha256"] for reward in earlier.get("custom_rewards") or ()}
     for reward in now.get("custom_rewards") or ():
@@ -242,15 +252,14 @@ def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: 
     """Why steps would not keep their questions with this number of processes; None if they do.
 
     TRL fills a generation batch in the order of the questions, for any number of processes. If a batch is used for one
-    optimizer step, the step keeps its questions; if for several, every process divides its own rows at random.
+    optimizer step, the step keeps its questions; if for several, every process divides its own rows at random. SFT
+    takes the questions of a step one after another from an order that depends on seed and epoch alone.
     """
-    about = checkpoint_manifest(checkpoint)
-    if about.get("engine") != "DDP":
-        return f"a checkpoint of {about.get('engine')} can only be loaded by the same number of processes"
-    if earlier.get("method") != "grpo":
-        return "the order of the questions would change"
+    engine = str(checkpoint_manifest(checkpoint).get("engine"))
+    if engine.startswith("ZeRO"):
+        return f"a checkpoint of {engine} can only be loaded by the same number of processes"
     before, after = earlier.get("training_arguments") or {}, now.get("training_arguments") or {}
-    for arguments in (before, after):
+    for arguments in (before, after) if earlier.get("method") == "grpo" else ():
         if arguments.get("steps_per_generation") != arguments.get("gradient_accumulation_steps"):
             return "completions are used for several steps, whose questions would change"
     per_step, now_per_step = int(earlier["prompts_per_step"]), int(now["prompts_per_step"])
