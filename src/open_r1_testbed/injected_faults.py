@@ -99,13 +99,16 @@ class Fault:
     """Planted in the first rank instead, which alone writes the weights."""
 
 
+# A process that waits for the hanging one may be about to end by itself when torchrun ends it.
+_ENDED_BY_LAUNCHER = (-signal.SIGTERM, -signal.SIGKILL)
+
 FAULTS = {
     "reward raises": Fault(_reward(_raise), "the reward spread raised KeyError"),
     "reward is infinite": Fault(_reward(lambda n: [float("inf")] * n), "the reward spread gave inf"),
     "reward is not a number": Fault(_reward(lambda n: [float("nan")] * n), "the reward spread gave nan"),
     "loss is not a number": Fault(_third_loss(lambda loss: loss * float("nan")), "the loss of step 3 is not finite"),
     "gradient is infinite": Fault(_third_loss(_Spoilt.apply), "the gradient of step 3 is not finite"),
-    "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, -9)),
+    "a rank hangs": Fault(_reward(_hang), "it hangs, its stacks follow", (EXIT_HUNG, 2, *_ENDED_BY_LAUNCHER)),
     "disk is full": Fault(_full_disk, "cannot write the checkpoint", on_first=True),
 }
 

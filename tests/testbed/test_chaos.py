@@ -46,7 +46,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> dict[st
 @pytest.mark.parametrize(("kind", "number"), ALL, ids=[f"{kind}: {SCENARIOS[kind][number]}" for kind, number in ALL])
 def test_a_run_survives(lines: dict[str, list[str]], kind: str, number: int) -> None:
     line = lines[kind][number]
-    assert "NOT SURVIVED" not in line
+    assert "NOT SURVIVED" not in line, line
     if kind in ("damage", "faults"):
         assert SCENARIOS[kind][number] in line
 

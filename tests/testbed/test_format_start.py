@@ -96,6 +96,7 @@ def test_eighty_steps_teach_the_form_and_leave_the_letters_open(rows: Any, proce
     assert not unmoved
 
 
+@pytest.mark.slow
 def test_solutions_are_not_looked_at_and_a_seed_repeats(rows: Any, processor: Any) -> None:
     base = load_model(TINY_BASE, dtype=torch.float32)
     blind = rows.remove_columns(["solution", "modality", "task"])
@@ -107,6 +108,7 @@ def test_solutions_are_not_looked_at_and_a_seed_repeats(rows: Any, processor: An
     assert train(rows, 1) != train(rows, 2)
 
 
+@pytest.mark.slow
 def test_command_leaves_a_checkpoint_that_loads_and_is_not_overwritten(
     repository: Path,
     phantoms: Path,

@@ -55,6 +55,7 @@ def test_options_are_consecutive_letters_or_there_are_none(problem: str) -> None
 # ----------------------------------------------------------------------------------------------- completions
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=400)
 @given(completions, option_lists, st.integers(0, 5))
 def test_a_grade_is_an_offered_letter_or_unparsed_and_always_the_same(text: str, options: list[str], gold: int) -> None:
@@ -89,6 +90,7 @@ OPEN_ROW = {"problem": ["Is it?"], "solution": ["yes"], "answer_type": ["closed"
 OF_TEXTS = ("closed", "exact", "token_f1", "rouge_l")
 
 
+@pytest.mark.slow
 @quick
 @given(completions)
 def test_every_reward_pays_a_finite_number_and_the_same_again(text: str) -> None:
@@ -106,6 +108,7 @@ def test_every_reward_pays_a_finite_number_and_the_same_again(text: str) -> None
 # --------------------------------------------------------------------------------------------- rows and files
 
 
+@pytest.mark.slow
 @quick
 @given(json_values)
 def test_any_value_is_a_row_or_is_refused_with_a_reason(value: Any) -> None:
@@ -133,6 +136,7 @@ rows = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(st.lists(rows | json_values, max_size=4))
 @example(
@@ -182,6 +186,7 @@ words = (
 )
 
 
+@pytest.mark.slow
 @few
 @given(st.lists(st.tuples(st.sampled_from(FLAGS), st.lists(words, max_size=2)), max_size=4))
 def test_any_flags_are_settings_or_one_line(tmp_path: Path, drawn: list[tuple[str, list[str]]]) -> None:
@@ -193,6 +198,7 @@ def parses_or_refuses(arguments: list[str]) -> str:
     return refusal(lambda: parse(arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message_part"),
     [
@@ -219,6 +225,7 @@ def test_a_recipe_runs_no_code_and_what_it_cannot_mean_is_one_line(
     assert not touched.exists()
 
 
+@pytest.mark.slow
 @few
 @given(st.text(string.printable, max_size=60))
 def test_any_text_is_a_recipe_or_one_line(tmp_path: Path, text: str) -> None:

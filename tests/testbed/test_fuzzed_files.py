@@ -29,6 +29,7 @@ from open_r1_testbed import damage, fuzz_log, fuzzing
 from open_r1_testbed.fuzz_log import Log
 
 
+@pytest.mark.slow
 @quick
 @given(st.binary(max_size=60) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"[" * 100_000)
@@ -169,6 +170,7 @@ results = st.builds(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(st.lists(results, max_size=4, unique_by=lambda result: result.id), st.integers(0, 2**30))
 def test_results_are_read_as_they_were_written_and_a_cut_costs_one(

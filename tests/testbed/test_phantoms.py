@@ -143,12 +143,14 @@ def test_split_files_bear_the_published_names(phantoms: Path, real_dir: Path) ->
     assert {path for path in published if "unknown" not in path.name} <= ours
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_number_of_workers(phantoms: Path, tmp_path: Path) -> None:
     assert contents(make_phantoms(tmp_path / "again", TRAIN, TEST, seed=3, workers=1)) == contents(phantoms)
     other = contents(make_phantoms(tmp_path / "other", TRAIN, TEST, seed=4))
     assert not set(other.values()) & {value for name, value in contents(phantoms).items() if name.endswith(".png")}
 
 
+@pytest.mark.slow
 def test_each_code_changes_the_image_and_nothing_else_does() -> None:
     for modality in Modality:
         plain = Phantom(modality, 0, 0, 2, 0, seed=7)
@@ -185,6 +187,7 @@ def test_prepared_form_loads_with_images_and_both_labels(phantoms: Path, tmp_pat
             assert row_images(rows[0])[0].tobytes() == image.tobytes()
 
 
+@pytest.mark.slow
 def test_both_lists_load_as_they_are(phantoms: Path) -> None:
     rows, dropped = load_rows(phantoms / "test.json", image_root=phantoms)
     assert (len(rows), dropped) == (8 * TEST * 5, [])

@@ -88,6 +88,7 @@ def test_same_seed_same_bytes_other_seed_other_weights(tmp_path: Path) -> None:
     assert [name for name in first if first[name] != other[name]] == ["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_real_processor_is_copied_and_sizes_the_embedding(real_dir: Path, tmp_path: Path) -> None:
     source = real_dir / "qwen2_5_vl_processor"
     folder = build_tiny_checkpoint(tmp_path / "model", processor=source)
@@ -150,6 +151,7 @@ def own_answers(questions: list[tuple[Any, str]]) -> list[str]:
     return [text.rstrip(".")[-1:] for text in written]
 
 
+@pytest.mark.slow
 def test_shipped_base_knows_unseen_images_and_reads_the_options_under_its_own_prompt() -> None:
     rng = random.Random(0)
     drawn = [phantom for modality in Modality for phantom in sample_phantoms(modality, 2, [2026, 1])]
