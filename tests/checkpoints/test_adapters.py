@@ -65,6 +65,7 @@ def old_name(family: str, name: str) -> str:
     return name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["list", "pattern", "paths"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_with_the_names_of_early_2025_is_merged_as_one_of_today(bases, family, targets, tmp_path):
@@ -90,6 +91,7 @@ def test_an_adapter_with_the_names_of_early_2025_is_merged_as_one_of_today(bases
     assert equal(old, today)
 
 
+@pytest.mark.slow
 def test_names_that_fit_nothing_are_still_refused_by_name(bases, tmp_path):
     folder = adapter(bases["qwen2_5_vl"], tmp_path / "A")
     stored = load_file(folder / "adapter_model.safetensors")
@@ -102,6 +104,7 @@ def test_names_that_fit_nothing_are_still_refused_by_name(bases, tmp_path):
 # --- where the base is -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_relative_base_is_found_from_anywhere(bases, tmp_path, monkeypatch):
     project = tmp_path / "project"
     shutil.copytree(bases["qwen2"], project / "checkpoints" / "base")
@@ -125,6 +128,7 @@ def test_a_tree_that_was_moved_is_found_as_the_command_was_typed(bases, tmp_path
     assert adapter_chain(folder)[1].samefile(project / "checkpoints" / "base")
 
 
+@pytest.mark.slow
 def test_a_base_that_is_said_by_hand_takes_the_place_of_the_whole_model(bases, tmp_path):
     first_adapter = adapter(bases["qwen2"], tmp_path / "first", "/nowhere/base")
     second = adapter(bases["qwen2"], tmp_path / "second", str(first_adapter))
@@ -150,6 +154,7 @@ def test_a_whole_model_is_no_base_of_what_was_trained_on_an_adapter(bases, tmp_p
         name_base(bases["qwen2"], str(bases["qwen2"]))
 
 
+@pytest.mark.slow
 def test_evaluation_and_training_take_a_base_by_hand(bases, tmp_path, monkeypatch):
     data = tmp_path / "words"
     write_set(data, {"train": text_questions(8)}, {}, {}, {})

@@ -112,6 +112,7 @@ def test_a_packed_base_with_a_weight_that_is_no_number_is_refused(folder):
     assert name in message
 
 
+@pytest.mark.slow
 def test_an_adapter_with_a_weight_that_is_no_number_is_refused_by_name(tiny, tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     peft.get_peft_model(load_model(tiny), config).save_pretrained(str(tmp_path))

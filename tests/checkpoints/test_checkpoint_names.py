@@ -45,6 +45,7 @@ def test_the_root_of_the_released_repository_lists_all_26_folders():
     assert all(run.checkpoint in str(error.value) for run in matrix())
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_config_says_what_lies_below(tiny):
     with pytest.raises(UserError, match="checkpoints below it: gemma3, qwen2, qwen2_5_vl, qwen2_vl"):
         model_source(tiny["qwen2"].parent)

@@ -66,6 +66,7 @@ def logits(folder: Path) -> torch.Tensor:
         return model(**processor(text=[text], images=[image], return_tensors="pt")).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", VISION)
 def test_both_key_layouts_give_bit_equal_outputs(copy, family):
     expected = logits(copy(family, "as_saved"))
@@ -77,6 +78,7 @@ def test_both_key_layouts_give_bit_equal_outputs(copy, family):
     assert torch.equal(logits(new), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", VISION)
 def test_a_checkpoint_saved_by_transformers_4_49_gives_bit_equal_outputs(copy, family):
     expected = logits(copy(family, "as_saved"))
@@ -122,6 +124,7 @@ def test_a_weight_of_another_shape_is_refused_with_both_shapes(copy):
         load_model(folder)
 
 
+@pytest.mark.slow
 def test_tied_and_untied_output_weights(copy):
     tied = load_model(copy(name="tied"))
     assert tied.lm_head.weight.data_ptr() == tied.get_input_embeddings().weight.data_ptr()
@@ -158,6 +161,7 @@ def test_a_file_of_noise_is_named(copy):
         load_model(folder)
 
 
+@pytest.mark.slow
 def test_sharded_weights_load_and_an_absent_shard_is_named(copy):
     expected = logits(copy(name="whole"))
     folder = copy(name="sharded")
@@ -229,6 +233,7 @@ def test_a_quantised_checkpoint_is_refused(copy):
         load_model(folder)
 
 
+@pytest.mark.slow
 def test_a_lora_adapter_is_merged_into_its_base(copy, tmp_path):
     import peft
 
@@ -291,6 +296,7 @@ def test_flash_attention_that_cannot_be_had_becomes_sdpa_with_one_line(tiny, cap
         attention_or_fallback("flash")
 
 
+@pytest.mark.slow
 def test_image_tokens_are_forbidden_in_both_families_and_none_in_text(tiny):
     for family in VISION:
         model, tokenizer = load_model(tiny[family]), load_processor(tiny[family]).tokenizer
@@ -299,6 +305,7 @@ def test_image_tokens_are_forbidden_in_both_families_and_none_in_text(tiny):
     assert forbidden_token_ids(load_model(tiny["qwen2"]).config) == []
 
 
+@pytest.mark.slow
 def test_families_know_vision_and_positions(tiny):
     assert [read_family(tiny[name]).has_vision for name in FAMILIES] == [True, True, True, False, True]
     for name, family in FAMILIES.items():

@@ -65,6 +65,7 @@ def deltas(adapter: Path) -> dict[str, torch.Tensor]:
     return {f"{name.removeprefix('base_model.model.')}.weight": value for name, value in updates.items()}
 
 
+@pytest.mark.slow
 def test_a_second_lora_stage_keeps_the_first(first_stage, text_folder, text_checkpoint, tmp_path, monkeypatch, capsys):
     second = tmp_path / "B"
     monkeypatch.chdir(first_stage.parent)
@@ -115,6 +116,7 @@ def test_full_training_from_an_adapter_trains_every_weight(first_stage, text_fol
         assert [name for name in after if torch.equal(after[name], start[name])] == []
 
 
+@pytest.mark.slow
 def test_the_reference_of_a_run_from_an_adapter_is_where_it_started(first_stage, text_folder, tmp_path, monkeypatch):
     from open_r1.training import grpo_run
 
@@ -151,6 +153,7 @@ def test_adapters_that_go_nowhere_are_one_line(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_adapters_that_are_each_others_bases_are_refused_by_name(first_stage, tmp_path):
     for name, base in (("A", "B"), ("B", "A")):
         (tmp_path / name).mkdir()
@@ -181,6 +184,7 @@ def spoil(folder: Path, change: str) -> None:
         (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "change", "message"),
     [
@@ -229,6 +233,7 @@ def test_without_room_for_a_second_copy_the_files_are_compared(
             fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / name, *flags)
 
 
+@pytest.mark.slow
 def test_names_of_files_follow_from_names_in_memory_in_every_family(tmp_path):
     for family in ("qwen2", "qwen2_vl", "qwen2_5_vl", "gemma3"):
         model = load_model(build_tiny_checkpoint(tmp_path / family, family), dtype=torch.float32)

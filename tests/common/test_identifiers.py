@@ -125,6 +125,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_report_does_not_name_patients_unless_asked(results: list[Path], tmp_path: Path) -> None:
     write_report(results, tmp_path / "plain")
     assert (tmp_path / "plain" / "report.html").is_file()
@@ -139,6 +140,7 @@ def test_a_report_does_not_name_patients_unless_asked(results: list[Path], tmp_p
     assert PLANTED.search(json.dumps(questions).encode())
 
 
+@pytest.mark.slow
 def test_images_in_a_page_lose_their_own_fields(results: list[Path], tmp_path: Path) -> None:
     write_report(results, tmp_path / "asked", with_items=True)
     images = images_in(tmp_path / "asked" / "report.html")

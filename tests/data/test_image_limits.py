@@ -20,6 +20,7 @@ def reason_of(data: bytes) -> str:
     return caught.value.reason
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_many_scans_is_refused_before_the_first() -> None:
     # At 8,000 x 8,000 pixels a scan of 97 bytes takes 45 ms: 10 MB would take 75 minutes.
     with pytest.MonkeyPatch.context() as patch:

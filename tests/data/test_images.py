@@ -183,6 +183,7 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (16000, 16000), (30000, 30000), (70_000_000, 1)])
 def test_a_decompression_bomb_is_refused_from_its_header(monkeypatch, width, height):
     bomb = png_of(width, height)

@@ -35,6 +35,7 @@ def saved(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
 def test_a_image_longer_than_the_processor_takes_is_left_out_and_counted(saved, family, tmp_path, capsys):
     checkpoint = build_tiny_checkpoint(tmp_path / family, family, seed=1)

@@ -66,6 +66,7 @@ def test_preparation_takes_little_memory_for_a_further_row(tmp_path: Path, monke
     assert bytes_of_a_row(prepare) < 500  # observed 320; 1,150 with names and keys as texts of Python
 
 
+@pytest.mark.slow
 def test_loading_takes_little_memory_for_a_further_row(tmp_path: Path) -> None:
     for count in (5, FEW, MANY):
         write_split(tmp_path / str(count), map(_row, range(count)), QUESTION_FEATURES, "train")

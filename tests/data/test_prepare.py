@@ -72,6 +72,7 @@ def test_another_seed_gives_another_split(build, tmp_path):
     assert set(ids(tmp_path / "a/CT_32", "test")) != set(ids(tmp_path / "b/CT_32", "test"))
 
 
+@pytest.mark.slow
 def test_a_part_built_alone_is_the_part_of_the_whole(build, tmp_path):
     for split in ("random", "image_disjoint"):
         build(split, split=split)
@@ -154,6 +155,7 @@ def test_the_default_output_is_the_folder_of_the_published_command(repository):
 # ---------------------------------------------------------------------------------------------- real and many
 
 
+@pytest.mark.slow
 def test_the_real_release_prepares_out_of_the_box(real_dir, tmp_path):
     outcome = prepare(Preparation(tmp_path, release=real_dir / "omnimedvqa", encoding=Encoding(64), by=("modality",)))
     assert sum(sum(data_set.report["questions"].values()) for data_set in outcome.sets) == 432

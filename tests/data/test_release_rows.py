@@ -170,6 +170,7 @@ def test_real_split_files_are_named_and_counted_as_published(real_dir):
 REPEATED = {(Task.GRADING, "train"), (Task.MODALITY, "test")}  # 'A)SPECT, B)Ultrasound, C)SPECT' and the like
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "percent"), [(Modality.OCT, 29.8), (Modality.FUNDUS, 9.7)])
 def test_the_published_splits_leak_as_measured(real_dir, label, percent):
     images = {
@@ -180,6 +181,7 @@ def test_the_published_splits_leak_as_measured(real_dir, label, percent):
     assert round(leak(images["train"], images["test"]).percent, 1) == percent
 
 
+@pytest.mark.slow
 def test_real_labels_are_joined_from_the_other_family(real_dir):
     splits = real_dir / "omnimedvqa_splits"
     (path, split), *_ = [item for item in split_files(splits) if item[1].label is Modality.OCT]

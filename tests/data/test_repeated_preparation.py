@@ -64,6 +64,7 @@ def test_a_folder_that_holds_something_else_stays(build, tmp_path):
     assert tree(tmp_path / "out").keys() == {"CT_32/notes.txt"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_stopped(build, tmp_path, monkeypatch):
     build("whole")
     encode, encoded = Encoding.encode, []

@@ -181,6 +181,7 @@ def test_text_that_is_no_utf8_costs_its_row(tmp_path):
     assert (rows["problem"][:], [row.reason for row in dropped]) == (["Is it so?"], ["not-text"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["saved", "parquet"])
 @pytest.mark.parametrize("column", ["images", "image"])
 def test_the_bytes_of_images_stay_on_the_disk(tmp_path, form, column):

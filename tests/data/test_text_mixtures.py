@@ -50,6 +50,7 @@ def roots(tmp_path: Path) -> dict[str, Path]:
     return {"medqa_usmle_root": tmp_path / "medqa", "medxpertqa_root": tmp_path / "xpert"}
 
 
+@pytest.mark.slow
 def test_data_set_2_is_600_and_490_with_1960_held_out(roots, tmp_path):
     manifest = mix(Mixture(**roots, dataset=2), tmp_path / "out")
     train, test = manifest["rows"]["train"], manifest["rows"]["test"]
@@ -62,6 +63,7 @@ def test_data_set_2_is_600_and_490_with_1960_held_out(roots, tmp_path):
     assert not set(rows["train"][0]["id"]) & set(rows["test"][0]["id"])
 
 
+@pytest.mark.slow
 def test_the_other_mixtures_hold_out_the_same_questions(roots, tmp_path):
     mixtures = {
         1: ({"MedQA": 650}, 650),
@@ -82,6 +84,7 @@ def test_more_than_there_is_is_refused_with_the_numbers_and_the_remedy(roots, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_and_another_seed_others(roots, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         mix(Mixture(**roots, dataset=2, seed=seed), tmp_path / name)
@@ -90,6 +93,7 @@ def test_the_same_command_gives_the_same_bytes_and_another_seed_others(roots, tm
     assert hashes["a"]["train.jsonl"] != hashes["c"]["train.jsonl"]
 
 
+@pytest.mark.slow
 def test_every_row_has_one_schema_in_lines_parquet_and_arrow(roots, tmp_path):
     mix(Mixture(**roots, dataset=2), tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
@@ -124,6 +128,7 @@ def test_flags_that_cannot_be_are_one_line(flags, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_finished_or_foreign_folder_is_never_overwritten(roots, tmp_path):
     mix(Mixture(**roots, dataset=2), tmp_path / "out")
     with pytest.raises(UserError, match="complete already"):

@@ -38,6 +38,7 @@ def lines_of(path: Path) -> dict[str, dict]:
     return {"": manifest["manifest"] | {"started": None}} | {line["id"]: line for line in lines}
 
 
+@pytest.mark.slow
 def test_they_are_the_lines_of_four_commands(settings, tmp_path, capsys, monkeypatch):
     opened, loads = [], []
     real_open, real_load = Encoder._open, run.load_model
@@ -59,6 +60,7 @@ def test_they_are_the_lines_of_four_commands(settings, tmp_path, capsys, monkeyp
     assert len({str(outputs) for outputs in texts.values()}) == 4
 
 
+@pytest.mark.slow
 def test_the_prefix_of_an_image_is_computed_once_for_both_orders_of_the_options(settings, tmp_path, monkeypatch):
     prefixes, real = [], decoder._shared_prefixes
     monkeypatch.setattr(
@@ -68,6 +70,7 @@ def test_the_prefix_of_an_image_is_computed_once_for_both_orders_of_the_options(
     assert prefixes == [4]  # 40 prompts about 4 images
 
 
+@pytest.mark.slow
 def test_they_continue_where_they_were_stopped(settings, tmp_path):
     views = all_views(settings(tmp_path / "views"))
     infer_all(views)
@@ -84,6 +87,7 @@ def test_they_continue_where_they_were_stopped(settings, tmp_path):
     assert len(read_results(tmp_path / "views" / "image_noise.jsonl").results) == 20
 
 
+@pytest.mark.slow
 def test_text_questions_have_no_views_of_images(settings, tmp_path, capsys):
     rows = [{"problem": f"What is {n}? A)one, B)two, C)three", "solution": "A"} for n in range(6)]
     data = tmp_path / "test.jsonl"

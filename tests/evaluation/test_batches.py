@@ -38,6 +38,7 @@ def rows_of_all_sizes(count: int) -> list[dict]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
     encoder, generator = loaded(tiny[family])
@@ -48,6 +49,7 @@ def test_the_same_tokens_at_batch_1_3_and_16(tiny, family):
     assert len({tuple(written) for (written,) in alone.values()}) > (2 if family == "gemma3" else 5)  # answers differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
     encoder, generator = loaded(tiny[family])
@@ -61,6 +63,7 @@ def test_one_question_gets_what_transformers_own_generate_gives(tiny, family):
         assert tokens_of(encoder, generator, [row], 1) == {row["id"]: [plain.tolist()]}
 
 
+@pytest.mark.slow
 def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_sizes(16)
@@ -72,6 +75,7 @@ def test_positions_counted_from_the_padding_would_be_noticed(tiny, monkeypatch):
     assert tokens_of(encoder, generator, rows, 16) != right
 
 
+@pytest.mark.slow
 def test_an_image_of_another_question_changes_every_answer(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_sizes(6)
@@ -81,6 +85,7 @@ def test_an_image_of_another_question_changes_every_answer(tiny):
     assert all(right[name] != wrong[name] for name in right)
 
 
+@pytest.mark.slow
 def test_tokens_that_stand_for_images_cannot_be_generated(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"], new_tokens=6)
     rows = rows_of_all_sizes(3)
@@ -98,6 +103,7 @@ def test_tokens_that_stand_for_images_cannot_be_generated(tiny):
     assert all(forbidden >= set(written) for (written,) in tokens_of(encoder, generator, rows[:1], 1).values())
 
 
+@pytest.mark.slow
 def test_settings_of_the_checkpoint_do_not_bend_greedy_decoding(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_sizes(4)
@@ -107,6 +113,7 @@ def test_settings_of_the_checkpoint_do_not_bend_greedy_decoding(tiny):
     assert tokens_of(encoder, Generator(model, encoder.tokenizer, 16), rows, 4) == plain
 
 
+@pytest.mark.slow
 def test_a_completion_ends_at_its_first_end_token_and_counts_it(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     end = encoder.tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -104,6 +104,7 @@ def plain_floor(train: list[dict], test: list[dict], fold: Callable[[str], str])
     return points / len(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNPUBLISHED)
 def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, name):
     train, test = split_files(real_dir, name)
@@ -118,6 +119,7 @@ def test_floors_of_task_files_equal_a_plain_count_that_shares_no_code(real_dir, 
 # ------------------------------------------------------------------------------------------------ the command
 
 
+@pytest.mark.slow
 def test_list_and_prepared_folder_give_the_same_floors(tmp_path):
     make_phantoms(tmp_path / "phantoms", train=6, test=2)
     lists = [read_file(tmp_path / "phantoms" / f"{side}.json") for side in ("train", "test")]
@@ -128,6 +130,7 @@ def test_list_and_prepared_folder_give_the_same_floors(tmp_path):
     assert measure(folder[0], folder[0]).image_in_training == len(folder[0].rows)
 
 
+@pytest.mark.slow
 def test_command_takes_a_prepared_folder_and_refuses_half_a_question(tmp_path, load_script, capsys, monkeypatch):
     make_phantoms(tmp_path / "phantoms", train=2, test=1)
     save_prepared(tmp_path / "phantoms", tmp_path / "prepared")

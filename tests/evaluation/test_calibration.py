@@ -73,6 +73,7 @@ def test_equal_confidences_are_never_told_apart():
         assert answers.calibration_error()[0].value == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_has_an_error_of_noise_alone_and_an_interval_that_reaches_zero():
     reached = 0
     for seed in range(20):
@@ -85,6 +86,7 @@ def test_a_calibrated_model_has_an_error_of_noise_alone_and_an_interval_that_rea
     assert reached >= 17
 
 
+@pytest.mark.slow
 def test_a_model_that_is_too_sure_has_the_error_it_was_made_with():
     """Confidence is 0.65 on average and accuracy 0.3 everywhere: every bin is 0 to 0.7 too sure, 0.35 on average."""
     covered = 0
@@ -110,6 +112,7 @@ def test_answers_without_a_letter_are_counted():
     assert (len(members), without) == (28, 1)
 
 
+@pytest.mark.slow
 def test_the_section_and_its_files(tmp_path: Path):
     about = {"data_sha256": "set", "split": "test", "mode": "nothink", "letter_probs": True}
     files = [

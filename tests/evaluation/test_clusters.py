@@ -26,6 +26,7 @@ def test_errors_count_clusters_of_nearly_equal_images(tmp_path: Path) -> None:
     assert [result.own_image for result in clustered.file.results] == [result.image for result in plain.file.results]
 
 
+@pytest.mark.slow
 def test_the_report_says_by_what_errors_are_clustered(tmp_path: Path) -> None:
     file = run(tmp_path, None, "CT", 20)
     write_clusters(tmp_path / "clusters.csv", {f"CT-{number}": "one" for number in range(0, 40, 2)})

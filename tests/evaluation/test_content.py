@@ -76,6 +76,7 @@ def invert(image: Path) -> None:
     ImageOps.invert(Image.open(image).convert("RGB")).save(image)
 
 
+@pytest.mark.slow
 def test_answers_to_images_that_were_exchanged_are_not_continued(settings, data):
     run_settings = settings()
     infer(run_settings)
@@ -94,6 +95,7 @@ def test_answers_to_images_that_were_exchanged_are_not_continued(settings, data)
     assert len(read_results(run_settings.output_path).results) == 20
 
 
+@pytest.mark.slow
 def test_a_image_that_no_answer_was_given_to_may_change_and_the_manifest_says_so(settings, data, tmp_path):
     run_settings = settings()
     infer(run_settings)
@@ -111,6 +113,7 @@ def test_a_image_that_no_answer_was_given_to_may_change_and_the_manifest_says_so
     assert stored == {result.id: (result.output, result.content) for result in read_results(anew.output_path).results}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["shuffled", "none"])
 def test_what_counts_is_the_image_that_is_shown(settings, data, image, tmp_path):
     run_settings = settings(image=image)
@@ -129,6 +132,7 @@ def test_what_counts_is_the_image_that_is_shown(settings, data, image, tmp_path)
         assert read_results(run_settings.output_path).manifest == everything.manifest
 
 
+@pytest.mark.slow
 def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, data, tmp_path):
     rows: Any = load_rows(data / "test.json", None, data)[0]
     manifests = []
@@ -149,6 +153,7 @@ def test_sets_of_two_sizes_have_one_data_hash_and_two_content_hashes(settings, d
         infer(settings(prompt_path=str(tmp_path / "112"), output_path=str(tmp_path / "384.jsonl")))
 
 
+@pytest.mark.slow
 def test_a_file_of_before_answers_recorded_their_images_is_continued_with_a_word(settings, capsys):
     run_settings = settings()
     infer(run_settings)
@@ -166,6 +171,7 @@ def test_a_file_of_before_answers_recorded_their_images_is_continued_with_a_word
     assert "content_sha256" not in file.manifest
 
 
+@pytest.mark.slow
 def test_training_images_count_where_answers_are_compared_with_them(data, tmp_path):
     rows: Any = load_rows(data / "train.json", None, data)[0]
     contents = []

@@ -27,6 +27,7 @@ def write(folder: Path, steps: range, **values: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_curves_of_two_runs_are_overlaid(tmp_path, load_script, monkeypatch):
     runs = [write(tmp_path / "CT", range(1, 61)), write(tmp_path / "MRI", range(1, 11), entropy=0.5)]
     logs = read_logs(runs)

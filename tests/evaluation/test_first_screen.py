@@ -42,6 +42,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_one_table_holds_a_row_per_checkpoint_the_best_first_and_bold(files, tmp_path):
     summary = write_report([*files.values()], tmp_path / "out", baseline=files["base"])
     assert summary.startswith("# Accuracy of 3 checkpoints in 5 runs on CT_384, 40 questions, 2026-03-04\n\n## Runs\n")
@@ -63,6 +64,7 @@ def test_one_table_holds_a_row_per_checkpoint_the_best_first_and_bold(files, tmp
     assert {row["run"] for row in rows_of(tmp_path / "out" / "runs.csv")} == set(files)
 
 
+@pytest.mark.slow
 def test_accuracy_above_the_blind_floor_has_the_error_of_a_regression(files):
     linear_model = pytest.importorskip("statsmodels.api", reason="statsmodels is not here; pip install -e '.[dev]'")
     results = load([files["grpo"]])[0].file.results
@@ -76,6 +78,7 @@ def test_accuracy_above_the_blind_floor_has_the_error_of_a_regression(files):
     assert Tally(answers("CT", 3)).above_blind is None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_shown_something_else_stands_beside_its_checkpoint_and_what_is_lost_is_negative(files, tmp_path):
     scored = load([files[name] for name in ("hidden", "grpo", "base", "reordered")])
     assert [change.title for change in changes(scored)] == [
@@ -102,6 +105,7 @@ def test_a_changed_run_of_another_kind_is_no_change_of_this_one(files, tmp_path,
     assert changes(load([files["grpo"], alien])) == []
 
 
+@pytest.mark.slow
 def test_without_a_base_the_first_run_is_the_baseline_and_a_baseline_must_be_among_the_files(files, tmp_path):
     paths = [files[name] for name in ("sft", "grpo", "base")]
     head, *_ = table_of(write_report(paths, tmp_path / "out"), "3 runs on the same 40 questions: CT_384")
@@ -111,6 +115,7 @@ def test_without_a_base_the_first_run_is_the_baseline_and_a_baseline_must_be_amo
             write_report([*paths, files["hidden"]], tmp_path / "none", baseline=tmp_path / name)
 
 
+@pytest.mark.slow
 def test_eight_files_in_eight_folders_are_one_evaluation_with_one_map(tmp_path):
     paths = []
     for label in Modality:
@@ -134,6 +139,7 @@ def test_the_best_cells_are_bold_in_every_form():
     assert "\\textbf{3}" not in latex(sheet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [0, 40])
 def test_runs_that_are_never_or_always_right_are_drawn(tmp_path, right):
     paths = [write(tmp_path / f"{name}.jsonl", answers("CT", right), **about(name)) for name in ("a", "b")]
@@ -142,6 +148,7 @@ def test_runs_that_are_never_or_always_right_are_drawn(tmp_path, right):
     assert svg.count(f">{100 * right / 40:.1f} %<") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "in_one_place"), [(8, True), (9, False)])
 def test_many_maps_stay_with_their_runs(tmp_path, count, in_one_place):
     paths = [write(tmp_path / f"{k}.jsonl", answers("CT", 20 + k), **about(f"step {k}")) for k in range(count)]
@@ -152,6 +159,7 @@ def test_many_maps_stay_with_their_runs(tmp_path, count, in_one_place):
     assert page.count("Accuracy: 3 (step 3, think)") == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_going_on_says_how_much_is_there(tmp_path):
     """12 of 40 answers, two processes: one was killed within a line, the other is writing its next."""
     about = {"rows": 40, "data_sha256": "d", "data": "CT", "tested_on": "CT"}

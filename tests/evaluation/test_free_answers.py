@@ -96,6 +96,7 @@ def test_the_end_of_an_evaluation_names_a_metric_for_each_type() -> None:
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_a_report_never_mixes_them(tmp_path: Path) -> None:
     results = [*answers("CT", 30), *closed(4), *opened("left lung", "right lung", "heart", "")]
     mixed = write(tmp_path / "mixed.jsonl", results, **ABOUT, tested_on="CT", checkpoint="x")
@@ -124,6 +125,7 @@ def test_a_report_never_mixes_them(tmp_path: Path) -> None:
     assert published["accuracy"] == 75
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_was_expected_in_place_of_options(tmp_path: Path) -> None:
     path = write(tmp_path / "mixed.jsonl", [*answers("CT", 2, questions=2), *opened("heart")], **ABOUT, tested_on="CT")
     write_report([path], tmp_path / "report", with_items=True)

@@ -35,6 +35,7 @@ def test_heatmap_shows_value_and_n_in_every_cell_and_leaves_empty_cells_blank():
     assert figure.axes[1].get_ylabel() == "accuracy (%)"
 
 
+@pytest.mark.slow
 def test_of_very_many_rows_the_first_are_drawn_and_the_margin():
     results = [result(str(k), f"kind {k:04}", "Disease Diagnosis", RIGHT) for k in range(500)]
     figure = accuracy_heatmap(tabulate(results), "Title", "A note.")

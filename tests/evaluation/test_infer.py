@@ -58,6 +58,7 @@ def settings(tiny, phantoms, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_run_answers_every_question_once_and_says_how_well(settings, capsys):
     assert infer(settings()) == 0
     file = read_results(settings().output_path)
@@ -76,6 +77,7 @@ def test_a_run_answers_every_question_once_and_says_how_well(settings, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_where_its_file_ends(settings, tmp_path):
     complete, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
     infer(settings(output_path=str(complete)))
@@ -87,6 +89,7 @@ def test_a_run_that_was_killed_goes_on_where_its_file_ends(settings, tmp_path):
     assert sorted(again[1:]) == sorted(lines[1:])
 
 
+@pytest.mark.slow
 def test_a_finished_run_asks_nothing_again(settings, monkeypatch):
     infer(settings())
     before = Path(settings().output_path).read_bytes()
@@ -95,6 +98,7 @@ def test_a_finished_run_asks_nothing_again(settings, monkeypatch):
     assert Path(settings().output_path).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_answers_of_another_run_are_not_mixed_in(settings, tiny, phantoms, tmp_path):
     infer(settings())
     before = Path(settings().output_path).read_bytes()
@@ -118,6 +122,7 @@ def test_answers_of_another_run_are_not_mixed_in(settings, tiny, phantoms, tmp_p
     assert Path(settings().output_path).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_costs_its_questions_and_not_the_run(settings, phantoms, tmp_path, capsys):
     root = Path(shutil.copytree(phantoms, tmp_path / "root"))
     broken = sorted(root.glob("Images/*/test/*.png"))[0]
@@ -144,6 +149,7 @@ def test_an_unreadable_image_costs_its_questions_and_not_the_run(settings, phant
     assert len([line for line in lines[16:] if '"error": null' in line]) == 5
 
 
+@pytest.mark.slow
 def test_a_run_without_one_readable_image_is_an_error(settings, phantoms, tmp_path):
     root = Path(shutil.copytree(phantoms, tmp_path / "root"))
     for image in root.glob("Images/*/test/*.png"):
@@ -152,6 +158,7 @@ def test_a_run_without_one_readable_image_is_an_error(settings, phantoms, tmp_pa
         infer(settings(prompt_path=str(root / "test.json"), image_root=str(root)))
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
     path = Path(settings().output_path)
     with (
@@ -165,6 +172,7 @@ def test_a_full_disk_keeps_what_was_written(settings, file_size_limit):
     assert len(read_results(path).results) == 20
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_written(settings, monkeypatch, capsys):
     real = run.answer_views
 
@@ -190,6 +198,7 @@ def test_two_processes_do_not_write_one_file(settings):
             infer(settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -221,6 +230,7 @@ def test_a_file_of_something_else_is_not_touched(settings, tmp_path):
     assert notes.read_text() == "important\n"
 
 
+@pytest.mark.slow
 def test_a_json_list_and_a_saved_three_column_set_get_the_same_answers(settings, phantoms, tmp_path):
     infer(settings())
     rows = json.loads((phantoms / "test.json").read_text())
@@ -254,6 +264,7 @@ def test_a_image_from_a_file_is_shown_as_a_prepared_set_holds_it(tiny, phantoms,
     assert prompts.grids.tolist() == [[1, 14, 14], [1, 8, 14]]  # 200 x 200 floors to 196; 7.1 x 14
 
 
+@pytest.mark.slow
 def test_a_text_model_answers_without_images(settings, tiny):
     assert infer(settings(model_path=str(tiny["qwen2"]))) == 0
     assert len(read_results(settings().output_path).results) == 20
@@ -293,6 +304,7 @@ def test_a_checkpoint_is_not_scored_on_the_other_split_family(tmp_path):
         refuse_mixed_families("output/mine", tmp_path, Path("OCT_test.json"))
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_says_what_to_do(settings, monkeypatch):
     def too_large(*_):
         raise torch.cuda.OutOfMemoryError("out of memory")

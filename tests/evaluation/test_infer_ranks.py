@@ -193,6 +193,7 @@ def test_an_error_in_a_launch_of_two_ends_both_and_is_printed_once(settings, tmp
     assert not Path(run_settings.output_path).exists()
 
 
+@pytest.mark.slow
 def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
     """The beginning of one line and a whole other line on one: the whole one stays, the cut one is asked again."""
     run_settings = settings("interleaved")
@@ -208,6 +209,7 @@ def test_a_line_cut_by_a_kill_while_another_process_wrote_on(settings, whole):
     assert len(read_results(path).results) == 80
 
 
+@pytest.mark.slow
 def test_a_line_that_is_damaged_otherwise_is_not_thrown_away(settings, whole):
     path = Path(settings("damaged").output_path)
     path.write_bytes(b"".join(whole[:4]) + b'{"nonsense": 1}\n' + b"".join(whole[5:9]))
@@ -250,6 +252,7 @@ def test_a_process_that_hangs_leaves_all_but_two_batches_to_the_others(settings,
     assert sorted(path.read_bytes().splitlines(keepends=True)[1:]) == sorted(whole[1:])
 
 
+@pytest.mark.slow
 def test_writers_of_one_file_add_whole_lines(settings, whole, tmp_path):
     path = tmp_path / "both.jsonl"
     results = read_results(settings("whole").output_path).results

@@ -43,6 +43,7 @@ def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None)
 # --- shared images -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_shared_image_changes_no_answer(tiny, phantoms):
     """Five questions on an image, whose beginning is computed once, against one question at a time."""
     encoder, generator = load(tiny)
@@ -56,6 +57,7 @@ def test_a_shared_image_changes_no_answer(tiny, phantoms):
     assert len(prompts.grids) == 4  # each image is there once
 
 
+@pytest.mark.slow
 def test_questions_with_and_without_image_share_a_batch(tiny, phantoms):
     encoder, generator = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
@@ -64,6 +66,7 @@ def test_questions_with_and_without_image_share_a_batch(tiny, phantoms):
     assert together == [generator(encoder([row]))[0][0].text for row in mixed]
 
 
+@pytest.mark.slow
 def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
     """An end token that is often the likeliest: rows stop at different steps, and the others are not disturbed."""
     encoder, generator = load(tiny)
@@ -84,6 +87,7 @@ def test_rows_that_have_ended_leave_the_batch(tiny, phantoms):
 # --- other images, other orders ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_the_image_no_image_is_asked_about(settings, tiny, phantoms):
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
     prompts = Encoder(load_processor(tiny), Mode.NOTHINK, view=View("none"))(listed(rows)).prompts
@@ -97,6 +101,7 @@ def test_without_the_image_no_image_is_asked_about(settings, tiny, phantoms):
     assert {r.image for r in file.results} == {r.image for r in read_results(plain.output_path).results}
 
 
+@pytest.mark.slow
 def test_noise_has_the_images_size_and_follows_the_question(settings):
     image = noise((30, 20), "a", 0)
     assert image.size == (30, 20)
@@ -107,6 +112,7 @@ def test_noise_has_the_images_size_and_follows_the_question(settings):
     assert outputs(settings("small", image="noise", batch_size=3)) == outputs(settings("large", image="noise"))
 
 
+@pytest.mark.slow
 def test_a_shuffled_image_is_never_the_questions_own(settings, phantoms):
     keys = {f"q{n}": [f"p{n % 4}"] for n in range(200)}
     donors = choose_donors(keys, 0)
@@ -154,6 +160,7 @@ def test_options_on_lines_of_their_own_stay_on_lines(all_movable):
     assert len(orders_of(problem, "A 3-year-old has a cough.\nWhat next?\nA) ", seeds=20)) == 6
 
 
+@pytest.mark.slow
 def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms):
     """A model that always says B is right where the original's solution stands at B as it was asked."""
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
@@ -177,6 +184,7 @@ def test_the_letter_of_a_permuted_answer_is_mapped_back(settings, tiny, phantoms
     assert {r.asked for r in read_results(run_settings.output_path).results} == {r.asked for r in results}
 
 
+@pytest.mark.slow
 def test_a_question_that_holds_an_images_token_is_set_aside(tiny, phantoms):
     encoder, _ = load(tiny)
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
@@ -190,6 +198,7 @@ def test_a_question_that_holds_an_images_token_is_set_aside(tiny, phantoms):
 # --- direct ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_direct_mode_asks_for_a_letter(settings):
     run_settings = settings(mode="direct")
     infer(run_settings)
@@ -202,6 +211,7 @@ def test_the_direct_mode_asks_for_a_letter(settings):
 # --- what training gives away ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_question_knows_its_blind_guess_and_whether_its_image_was_seen(settings, phantoms, tmp_path):
     train = json.loads((phantoms / "train.json").read_text())
     test = json.loads((phantoms / "test.json").read_text())
@@ -220,6 +230,7 @@ def test_each_question_knows_its_blind_guess_and_whether_its_image_was_seen(sett
         infer(settings(train_path=str(phantoms / "train.json")))
 
 
+@pytest.mark.slow
 def test_the_training_questions_are_those_the_checkpoint_was_trained_on(settings, tiny, phantoms, tmp_path, capsys):
     infer(settings("none"))
     assert "no training split, so no blind floor" in capsys.readouterr().err

@@ -50,6 +50,7 @@ def results(tmp_path: Path) -> Path:
     return write(tmp_path / "results.jsonl", [*answers("CT", 20), *free], mode="think", checkpoint="x")
 
 
+@pytest.mark.slow
 def test_judgements_stand_beside_the_rules(tmp_path: Path, results: Path) -> None:
     with judge_server(reply) as server:
         judge = judge_of([server.url, "medgemma"], tmp_path / "cache.jsonl")
@@ -72,6 +73,7 @@ def test_judgements_stand_beside_the_rules(tmp_path: Path, results: Path) -> Non
     assert asked == 1 + 2 * 4 + 2 * 3  # in two orders, but for what is equal; the failing one three times
 
 
+@pytest.mark.slow
 def test_the_same_report_asks_only_what_failed(tmp_path: Path, results: Path) -> None:
     with judge_server(reply) as server:
         write_report([results], tmp_path / "1", judge=judge_of([server.url, "m"], tmp_path / "cache.jsonl"))
@@ -89,6 +91,7 @@ def test_without_closed_and_open_questions_nobody_is_asked(tmp_path: Path) -> No
     assert not (tmp_path / "report" / "judged.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_command_takes_an_address_and_a_name(
     tmp_path: Path, results: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -120,6 +120,7 @@ def with_bytes(rows, count: int) -> list[dict]:
     return chosen
 
 
+@pytest.mark.slow
 def test_they_are_those_of_a_plain_forward_pass_in_any_batch(checkpoint, phantoms, scripted):
     encoder, generator = loaded(checkpoint)
     rows = load_rows(str(phantoms / "test.json"), "test", phantoms)[0]
@@ -133,6 +134,7 @@ def test_they_are_those_of_a_plain_forward_pass_in_any_batch(checkpoint, phantom
     assert all(0 < sum(shares.values()) < 1 for shares in by_size[0].values() if shares is not None)
 
 
+@pytest.mark.slow
 def test_letters_of_shuffled_options_are_those_of_the_row(tmp_path, phantoms, scripted):
     view = View(options="shuffled")
     encoder, generator = loaded(sharp_checkpoint(tmp_path / "qwen2_5_vl"), view)
@@ -150,6 +152,7 @@ def test_letters_of_shuffled_options_are_those_of_the_row(tmp_path, phantoms, sc
     assert moved
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them_and_goes_on_where_it_was_stopped(tmp_path, phantoms, scripted):
     path = tmp_path / "out.jsonl"
     checkpoint = sharp_checkpoint(tmp_path / "tiny")
@@ -184,6 +187,7 @@ def test_what_they_cannot_be_read_from_is_refused(change):
         InferenceSettings("model", "data", "out.jsonl", letter_probs=True, **change)
 
 
+@pytest.mark.slow
 def test_tokens_of_a_letter_write_nothing_else(tmp_path):
     tokenizer = load_processor(sharp_checkpoint(tmp_path / "tiny")).tokenizer
     letters = tokens_of_letters(tokenizer)
@@ -191,6 +195,7 @@ def test_tokens_of_a_letter_write_nothing_else(tmp_path):
     assert all(re.sub(r"[\W_]", "", tokenizer.decode([token])) == letter for token, letter in letters.items())
 
 
+@pytest.mark.slow
 def test_the_published_tokenizer_joins_letters_with_what_stands_before_them(real_dir):
     tokenizer = AutoTokenizer.from_pretrained(real_dir / "qwen2_5_vl_processor")
     letters = tokens_of_letters(tokenizer)

@@ -57,6 +57,7 @@ def test_groups_name_the_tasks_of_one_family(name, labels):
     assert config["task"] == [f"open_r1_vqa_{label.folder.removesuffix('_384')}" for label in labels]
 
 
+@pytest.mark.slow
 def test_functions_serve_a_prepared_folder(tmp_path):
     make_phantoms(tmp_path / "phantoms", train=1, test=1)
     config = read(FOLDER / "open_r1_vqa_CT.yaml")

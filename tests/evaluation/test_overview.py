@@ -43,6 +43,7 @@ def _with(text: str, **about: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_one_table_holds_every_way_beside_the_others(cells: list[Path], tmp_path: Path) -> None:
     summary = write_overview(cells, tmp_path / "out")
     table = {row[0]: row[1:] for row in table_of(summary, "Accuracy by test set")}
@@ -58,6 +59,7 @@ def test_one_table_holds_every_way_beside_the_others(cells: list[Path], tmp_path
     assert shares["CT"] == shares["MRI"] == shares["unweighted mean"] == [BLANK, *expected.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "sft"])
 def test_a_run_that_does_not_say_what_it_was_trained_on_counts_as_neither_same_nor_other(tmp_path, method):
     paths = [run(tmp_path, None, "CT", 10), run(tmp_path, "CT", "CT", 28), run(tmp_path, "MRI", "CT", 20)]
@@ -80,6 +82,7 @@ def test_a_mixture_trained_before_is_no_base(tmp_path):
     assert [pair.first.name for pair in pairs] == [base.stem]
 
 
+@pytest.mark.slow
 def test_every_comparison_has_its_map_and_its_tests(cells: list[Path], tmp_path: Path) -> None:
     write_overview(cells, tmp_path / "out")
     maps = {path.stem.removeprefix("improvement_modality_") for path in (tmp_path / "out").glob("improvement_*.png")}
@@ -104,6 +107,7 @@ def test_every_comparison_has_its_map_and_its_tests(cells: list[Path], tmp_path:
     assert (rows["CT", "CT"]["p"], rows["CT", "CT"]["test"]) == ("0.00781", "exact McNemar")
 
 
+@pytest.mark.slow
 def test_each_mode_has_a_map_whose_rows_say_only_what_differs(cells: list[Path], tmp_path: Path) -> None:
     write_overview(cells, tmp_path / "out")
     think = rows_of(tmp_path / "out" / "trained_on_x_tested_on_modality_think.csv")
@@ -112,6 +116,7 @@ def test_each_mode_has_a_map_whose_rows_say_only_what_differs(cells: list[Path],
     assert {row["trained_on"] for row in nothink} == {"CT (grpo)", "CT (sft)", "MRI (grpo)", "MRI (sft)", "zero-shot"}
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path], tmp_path: Path) -> None:
     write_overview(cells, tmp_path / "out", questions=5, with_items=True)
     page = (tmp_path / "out" / "report.html").read_text()
@@ -123,6 +128,7 @@ def test_the_page_holds_the_most_telling_questions_and_says_so(cells: list[Path]
         assert len(outcomes) > 1, "runs disagree about it"
 
 
+@pytest.mark.slow
 def test_the_command_refuses_what_an_overview_cannot_take(
     cells: list[Path], tmp_path: Path, load_script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +142,7 @@ def test_the_command_refuses_what_an_overview_cannot_take(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_a_reviewer_asks_has_a_row_for_each_run_and_errors_may_count_clusters(
     cells: list[Path], tmp_path: Path
 ) -> None:
@@ -172,6 +179,7 @@ def test_curves_of_many_runs_are_drawn_by_how_they_were_trained(tmp_path: Path) 
     assert {path.stem for path in (tmp_path / "few").glob("curves*.png")} == {"curves"}
 
 
+@pytest.mark.slow
 def test_a_map_says_what_the_number_of_its_tests_leaves(cells: list[Path], tmp_path: Path) -> None:
     summary = write_overview(cells, tmp_path / "out")
     # GRPO without thoughts minus with: 8 of 40 won on the diagonal, exact p = 2 ** -7; equal elsewhere

@@ -141,6 +141,7 @@ def test_report_of_one_file(tmp_path, repository):
     assert (folder / "heatmap.svg").read_text().count("n = 4") == 2
 
 
+@pytest.mark.slow
 def test_summary_says_what_is_missing(tmp_path):
     path = write(tmp_path / "out.jsonl", example()[:5] + example()[7:])
     path.write_bytes(path.read_bytes() + b'{"id": "half')
@@ -153,6 +154,7 @@ def test_summary_says_what_is_missing(tmp_path):
     assert "No training split was known" in summary
 
 
+@pytest.mark.slow
 def test_report_of_two_files_adds_their_difference(tmp_path):
     worse = [result(before.id, before.modality, before.task, WRONG, before.image) for before in example()[:7]]
     paths = [write(tmp_path / "base.jsonl", worse), write(tmp_path / "trained.jsonl", example())]
@@ -176,6 +178,7 @@ def test_report_of_two_files_adds_their_difference(tmp_path):
     assert (tmp_path / "report" / "difference.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_report_is_the_same_to_the_byte_and_may_be_made_again(tmp_path):
     path = write(tmp_path / "out.jsonl", example())
     write_report([path], tmp_path / "report")
@@ -184,6 +187,7 @@ def test_report_is_the_same_to_the_byte_and_may_be_made_again(tmp_path):
     assert {leaf: (tmp_path / "report" / leaf).read_bytes() for leaf in LEAVES} == first
 
 
+@pytest.mark.slow
 def test_report_never_writes_over_other_files(tmp_path):
     path = write(tmp_path / "out.jsonl", example())
     (tmp_path / "results.json").write_text("mine")
@@ -236,6 +240,7 @@ def test_a_manifest_whose_counts_are_no_numbers_is_refused(tmp_path, name, value
         write_report([path], tmp_path / "report")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "image_root", "run_dir"])
 @pytest.mark.parametrize("value", ["x" * 5000, ""], ids=["long", "empty"])
 def test_a_place_that_cannot_be_does_not_end_a_report(tmp_path, name, value):

@@ -54,6 +54,7 @@ def report(tmp_path_factory) -> Path:
 # ------------------------------------------------------------------------------------------------ without a browser
 
 
+@pytest.mark.slow
 def test_page_is_one_file_without_addresses(report):
     text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", report.read_text())
     text = re.sub(r'<script type="text/plain".*?</script>', "", text, flags=re.DOTALL)
@@ -95,6 +96,7 @@ def test_a_solution_that_is_no_option_marks_none(tmp_path):
     assert (question["stem"], question["options"], question["right"]) == ("What?", ["one", "two"], -1)
 
 
+@pytest.mark.slow
 def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_path, report):
     rows = list(load_rows(report.parent.parent / "prepared", "test")[0])
     path = write(
@@ -114,6 +116,7 @@ def test_images_that_would_make_the_page_too_large_are_left_out_and_said(tmp_pat
     assert item_images >= set(range(image_count))
 
 
+@pytest.mark.slow
 def test_page_says_when_the_data_is_not_here_or_not_named(tmp_path, report):
     rows = list(load_rows(report.parent.parent / "prepared", "test")[0])[:3]
     for manifest, message_part in (
@@ -139,6 +142,7 @@ def test_long_outputs_are_cut_in_the_page_alone(tmp_path):
     assert "Outputs are cut" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_forced_scores_mark_the_page_the_summary_and_every_image(tmp_path):
     rows = [{"id": str(k), "problem": "What? A)x, B)y", "solution": "A", "modality": "CT"} for k in range(3)]
     results = [graded_result(row, row["id"], "<answer>A</answer>", 9) for row in rows]

@@ -45,6 +45,7 @@ OBA -0.31 -1.93 -4.59 -0.01 2.70
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "labels", "title"),
     [
@@ -76,6 +77,7 @@ def test_published_figure_is_rebuilt_from_its_numbers(text, labels, title):
 # ------------------------------------------------------------------------------------------ sets of runs, compared
 
 
+@pytest.mark.slow
 def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     labels = ["CT", "MRI"]
     think = [run(tmp_path, a, b, 20, "think") for a in labels for b in labels]
@@ -112,6 +114,7 @@ def test_think_against_no_think_by_what_was_trained_and_tested_on(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_of_many_runs_the_single_ones_are_folded_away(tmp_path):
     labels = Modality.CT, Modality.MRI, Modality.OCT, Modality.FUNDUS
     paths = [run(tmp_path, label.value, label.value, 20) for label in labels]
@@ -125,6 +128,7 @@ def test_of_many_runs_the_single_ones_are_folded_away(tmp_path):
     assert len(list((tmp_path / "out").glob("*/heatmap.png"))) == 4
 
 
+@pytest.mark.slow
 def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     before = [run(tmp_path, None, task, 10) for task in ("Lesion Grading", "Disease Diagnosis")]
     after = [run(tmp_path, "Lesion Grading", task, 30) for task in ("Disease Diagnosis", "Lesion Grading")]
@@ -136,6 +140,7 @@ def test_a_base_before_training_stands_against_every_run_after_it(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_questions_that_share_an_image_are_tested_together(tmp_path):
     before = write(tmp_path / "before.jsonl", answers("CT", 10, shared=2))
     after = write(tmp_path / "after.jsonl", answers("CT", 30, shared=2))
@@ -150,6 +155,7 @@ def test_questions_that_share_an_image_are_tested_together(tmp_path):
     assert float(row["high"]) == pytest.approx(50 + 2.093 * 12.026, abs=0.01)
 
 
+@pytest.mark.slow
 def test_files_without_a_counterpart_are_named_and_none_at_all_is_refused(tmp_path):
     think = [run(tmp_path, "CT", "CT", 20, "think"), run(tmp_path, "CT", "MRI", 20, "think")]
     nothink = [run(tmp_path, "CT", label, 30) for label in ("CT", "MRI", "OCT")]
@@ -188,6 +194,7 @@ def test_a_file_about_everything_is_spread_over_the_columns_of_its_family(tmp_pa
 # --------------------------------------------------------------------------------------- what stands beside accuracy
 
 
+@pytest.mark.slow
 def test_floors_and_unseen_images_stand_beside_the_accuracy(tmp_path):
     results = answers("CT", 30)
     # blind earns 1, 1/2, 1/2, 1 and so on: 75 %; every fourth image was seen in training, 30 were not
@@ -250,6 +257,7 @@ def test_a_run_without_images_is_compared_with_its_like(tmp_path):
     assert alone == []
 
 
+@pytest.mark.slow
 def test_samples_give_majority_and_pass_at_k(tmp_path):
     def drawn(number: int, letters: str) -> Result:
         base = answers("CT", 40)[number]

@@ -96,6 +96,7 @@ def test_one_file_of_text_questions_shows_sources_and_nothing_about_images(tmp_p
     assert {item["image"] for item in questions} == {-2}  # no image is missed
 
 
+@pytest.mark.slow
 def test_images_and_text_in_one_file_keep_their_own_tables(tmp_path):
     row = {"problem": "What? A)x, B)y", "solution": "A", "modality": "CT", "task": "Lesion Grading"}
     images = [graded_result({**row, "id": f"p{n}"}, f"hash {n}", RIGHT, tokens=1) for n in range(4)]
@@ -132,6 +133,7 @@ def whole(folder: Path, when: int, method: str) -> list[Path]:
     return [write(folder / f"{method}.jsonl", results, method=method, data_sha256="both")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [files_of, whole])
 @pytest.mark.parametrize("after", [files_of, whole])
 def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tmp_path, before, after):
@@ -156,6 +158,7 @@ def test_before_and_after_stand_in_one_table_however_the_benchmarks_are_filed(tm
     assert (rows[0]["p"], rows[0]["p_holm"]) == ("0.00781", "0.0156")  # 2 / 2^8
 
 
+@pytest.mark.slow
 def test_every_run_stands_against_the_one_before_it_or_is_left_without(tmp_path):
     base = write(tmp_path / "base.jsonl", answers("MedQA", 10), method="zero-shot", data_sha256="m", mode="think")
     runs = [

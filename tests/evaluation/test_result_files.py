@@ -48,6 +48,7 @@ def test_a_line_holds_what_the_contract_names(tmp_path):
     assert (last["outcome"], last["letter"], last["error"]) == (None, None, "truncated image")
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_byte_loses_one_line_at_most_and_continues(tmp_path):
     whole = write(tmp_path / "whole.jsonl", example()).read_bytes()
     ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]

@@ -79,6 +79,7 @@ def report(tmp_path_factory) -> tuple[Path, dict[str, list[dict[str, Any]]], str
     return folder / "out", lines, summary
 
 
+@pytest.mark.slow
 def test_letters_chosen_and_right_are_those_that_stood_before_the_model(report):
     folder, lines, _ = report
     rows = {(row["run"], row["letter"]): row for row in rows_of(folder / "letters.csv")}
@@ -132,6 +133,7 @@ def test_consistency_counts_the_same_option_of_the_questions_that_were_reordered
     assert rows[0][:3] == ["grpo", "120", str(len(pairs))]
 
 
+@pytest.mark.slow
 def test_each_question_is_in_one_of_four_quadrants_and_right_without_looking_is_right_in_every_run(report, tmp_path):
     folder, lines, _ = report
     about = {"data": "data/set", "data_sha256": "d", "max_new_tokens": 64, "mode": "think", "checkpoint_sha256": "g"}
@@ -186,6 +188,7 @@ def test_each_question_is_in_one_of_four_quadrants_and_right_without_looking_is_
 QUADRANT_NAMES = ("consistent_relies", "consistent_not", "inconsistent_relies", "inconsistent_not")
 
 
+@pytest.mark.slow
 def test_without_shuffled_options_nothing_is_said_about_consistency(tmp_path):
     about = {"data_sha256": "d", "checkpoint_sha256": "g"}
     paths = [write(tmp_path / "a.jsonl", answered(1, 0.7), **about)]
@@ -197,6 +200,7 @@ def test_without_shuffled_options_nothing_is_said_about_consistency(tmp_path):
     assert not (tmp_path / "out" / "consistency.csv").exists()
 
 
+@pytest.mark.slow
 def test_kappa_and_its_error_are_those_of_statsmodels(report):
     raters = pytest.importorskip("statsmodels.stats.inter_rater", reason="statsmodels is not here")
     rng = np.random.default_rng(1)
@@ -292,6 +296,7 @@ def test_the_smallest_detectable_difference_is_two_quantiles_of_the_error(report
     assert {row["tests"] for row in rows_of(folder / "detectable.csv")} == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_a_difference_of_the_smallest_size_is_detected_in_four_of_five_repetitions():
     rng, detected, smallest = np.random.default_rng(4), [], []
 
@@ -319,6 +324,7 @@ def test_where_too_few_images_can_change_nothing_is_detectable():
     assert detectable(difference([True] * 4, [True] * 4, [1] * 4)) is None
 
 
+@pytest.mark.slow
 def test_unparsed_answers_are_counted_by_mode_and_shown_with_items_alone(report, tmp_path):
     folder, lines, summary = report
     rows = {row["run"]: row for row in rows_of(folder / "unparsed.csv")}
@@ -340,6 +346,7 @@ def test_unparsed_answers_are_counted_by_mode_and_shown_with_items_alone(report,
     assert text in page.partition("Some of them")[2].partition("</table>")[0]
 
 
+@pytest.mark.slow
 def test_sections_stand_only_where_their_runs_are(tmp_path):
     results = [replace(result, source="") for result in answered(1, 1.0) if result.correct]
     summary = write_report([write(tmp_path / "a.jsonl", results, data_sha256="d")], tmp_path / "out")

@@ -32,6 +32,7 @@ def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None)
     return encoder, Generator(load_model(tiny, torch.float32), encoder.tokenizer, 6, sampling)
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_at_batch_1_3_and_16_and_differ_among_themselves(tiny, phantoms):
     encoder, generator = load(tiny, Sampling(4, 0.7, seed=3))
     rows, _ = load_rows(phantoms / "test.json", image_root=phantoms)
@@ -87,6 +88,7 @@ def test_the_majority_decides_and_the_first_of_a_tie():
     assert majority(samples(None, None)).output == "0"
 
 
+@pytest.mark.slow
 def test_a_run_with_samples_prints_both_and_keeps_them(settings, capsys):
     run_settings = settings(samples=3)
     infer(run_settings)

@@ -80,6 +80,7 @@ def tokens_of(encoder: Encoder, generator: Generator, rows: list[dict[str, Any]]
     return collected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_completions_do_not_depend_on_the_batch_and_are_those_of_generate(tiny, family):
     encoder, generator = loaded(tiny[family])
@@ -97,6 +98,7 @@ def test_completions_do_not_depend_on_the_batch_and_are_those_of_generate(tiny, 
         assert alone[row["id"]] == plain.tolist()
 
 
+@pytest.mark.slow
 def test_the_order_of_images_and_the_place_of_marks_count(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = {row["id"]: row for row in rows_of_all_counts()}
@@ -108,6 +110,7 @@ def test_the_order_of_images_and_the_place_of_marks_count(tiny):
     assert len({tuple(written[name]) for name in ("3", "other order", "marks elsewhere")}) > 1
 
 
+@pytest.mark.slow
 def test_an_image_is_cut_into_patches_once_for_all_questions_of_a_batch(tiny):
     encoder, generator = loaded(tiny["qwen2_5_vl"])
     rows = rows_of_all_counts()
@@ -218,6 +221,7 @@ def data(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["shown", "none", "noise", "shuffled"])
 def test_infer_answers_them_and_says_which_prompts_it_used(tiny, data, tmp_path, image):
     output = tmp_path / "answers.jsonl"

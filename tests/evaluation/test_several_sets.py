@@ -28,6 +28,7 @@ def load(tiny: Path, sampling: Sampling | None = None, view: View | None = None)
     return encoder, Generator(load_model(tiny, torch.float32), encoder.tokenizer, 6, sampling)
 
 
+@pytest.mark.slow
 def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_path):
     model = load_model(tiny, torch.float32)
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
@@ -51,6 +52,7 @@ def test_an_adapter_and_its_merged_checkpoint_answer_alike(settings, tiny, tmp_p
     assert outputs_of[0] == outputs_of[1] != outputs_of[2]
 
 
+@pytest.mark.slow
 def test_one_checkpoint_that_cannot_be_used_does_not_stop_the_others(settings, tiny, tmp_path, capsys):
     every = [settings("bad", model_path=str(tmp_path)), settings("good", model_path=str(tiny))]
     assert infer_all(every) == 2
@@ -89,6 +91,7 @@ def test_each_of_several_data_sets_has_its_result_file(load_script):
         read(["--model_path", "o/a", *sets, "out.jsonl"])
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path, monkeypatch, capsys):
     from open_r1.evaluation.answering import run
 
@@ -117,6 +120,7 @@ def test_the_model_is_loaded_once_for_several_data_sets(tiny, phantoms, tmp_path
     assert len(loaded) == 4  # other settings ask for another model
 
 
+@pytest.mark.slow
 def test_force_scores_across_split_families_and_says_so(settings, phantoms, tmp_path, tiny, capsys):
     trained = tmp_path / "trained"
     trained.mkdir()

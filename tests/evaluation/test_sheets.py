@@ -63,6 +63,7 @@ def test_numbers_stay_numbers(number):
 SIGNS = some.text(alphabet="=+-@\t\r\n'\"1.e, a\uff1d", max_size=6) | some.text(max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(some.lists(some.lists(SIGNS, min_size=2, max_size=2), min_size=1, max_size=3))
 def test_whatever_is_written_is_read_back(rows):
@@ -114,6 +115,7 @@ def test_markup_in_a_text_is_text(text):
     assert lines_of(markdown_table([text, "n"], [["x", text]])) == [flat, "n", "x", flat]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(ODD.filter(lambda text: text.strip() != ""), ODD)
 def test_any_text_is_shown_as_it_stands(first, second):
@@ -146,6 +148,7 @@ def test_an_image_of_any_name_is_one_image():
     )
 
 
+@pytest.mark.slow
 def test_a_name_with_dollar_signs_is_no_formula_of_an_image():
     labels = {"modality": "$a_$", "task": "$b^$"}
     row = {"id": "1", "problem": "What? A)x, B)y", "solution": "A", **labels}
@@ -193,6 +196,7 @@ def hostile(request, tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_report_of_hostile_names_holds_no_formula_and_no_markup_of_theirs(hostile, tmp_path):
     out = tmp_path / "out"
     write_report(hostile, out)
@@ -212,6 +216,7 @@ def test_a_report_of_hostile_names_holds_no_formula_and_no_markup_of_theirs(host
     assert json.loads((out / "manifest.json").read_text())["report"]
 
 
+@pytest.mark.slow
 def test_an_overview_and_a_model_card_of_hostile_names_hold_no_markup_of_theirs(hostile, tmp_path):
     write_overview(hostile, tmp_path / "out")
     story = {"base_model": f"`{HOSTILE}", "method": "grpo", "data": {"sets": [{"path": HOSTILE, "prompts": 1}]}}

@@ -321,6 +321,7 @@ def measured(load_script) -> list[tuple[tuple, tuple[float, float, float]]]:
     return [(setting, benchmark.coverage(benchmark.Setting(*setting), 250, seed)) for seed, setting in enumerate(PART)]
 
 
+@pytest.mark.slow
 def test_a_star_without_a_difference_is_rare_everywhere(measured):
     stars = {setting: star for setting, (_, _, star) in measured if setting[2] == setting[3]}
     assert max(stars.values()) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 250)  # 0.091
@@ -328,6 +329,7 @@ def test_a_star_without_a_difference_is_rare_everywhere(measured):
     assert any(stars.values())
 
 
+@pytest.mark.slow
 def test_intervals_cover_neither_too_rarely_nor_always(measured):
     """Each setting within three errors of its bound, and their mean within the bounds."""
     for setting, (covered, of_difference, _) in measured:
@@ -341,6 +343,7 @@ def test_intervals_cover_neither_too_rarely_nor_always(measured):
     assert 0.93 <= fmean(differ) <= 0.975
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", ["cells_of_16", "cells_like_omnimedvqa"])
 def test_a_table_of_many_cells_holds_a_wrong_finding_in_one_of_twenty_at_most(load_script, cells):
     benchmark = load_script("benchmarks/coverage.py")

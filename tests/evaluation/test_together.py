@@ -64,6 +64,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 # ------------------------------------------------------------------------------------------------ one checkpoint
 
 
+@pytest.mark.slow
 def test_eight_sets_of_one_checkpoint_are_one_map_one_table_and_both_means(tmp_path):
     summary = write_report(evaluated(tmp_path / "run", 2, extra_right=4), tmp_path / "out")
     out = tmp_path / "out"
@@ -94,6 +95,7 @@ def test_eight_sets_of_one_checkpoint_are_one_map_one_table_and_both_means(tmp_p
     assert all(f"## How run: {label}_384 was measured" in measured for label in Modality)
 
 
+@pytest.mark.slow
 def test_weighted_and_unweighted_means_differ_where_sets_do(tmp_path):
     paths = evaluated(tmp_path / "run", 2)[:2]
     paths[0].unlink()
@@ -227,6 +229,7 @@ def test_runs_on_other_questions_do_not_stand_among_those_on_the_same(tmp_path, 
     assert row[head.index("minus base")].startswith("+8.3")  # on the 120 that both answered: 10 of them won
 
 
+@pytest.mark.slow
 def test_a_set_that_the_other_was_not_asked_is_named(tmp_path, four):
     base, run_a, *_ = four
     summary = write_report(run_a, tmp_path / "out", against=base[:5])
@@ -234,6 +237,7 @@ def test_a_set_that_the_other_was_not_asked_is_named(tmp_path, four):
     assert "Left out, in one file only or not asked: 0 and 120." in summary
 
 
+@pytest.mark.slow
 def test_the_twin_without_images_may_be_over_several_sets_too(tmp_path):
     with_images = evaluated(tmp_path / "shown", 4, checkpoint_sha256="c", checkpoint="c")
     hidden = evaluated(tmp_path / "hidden", 1, checkpoint_sha256="c", checkpoint="c", image="none")
@@ -249,6 +253,7 @@ def test_the_twin_without_images_may_be_over_several_sets_too(tmp_path):
 # ----------------------------------------------------------------------------------------------- the token limit
 
 
+@pytest.mark.slow
 def test_the_share_that_the_token_limit_cut_is_told_or_unknown(tmp_path):
     results = answers(Modality.CT, 4)
     marked = [replace(result, cut_off=int(number % 4 == 0)) for number, result in enumerate(results)]
@@ -282,6 +287,7 @@ def test_of_samples_each_counts_as_a_completion(tmp_path):
 # ------------------------------------------------------------------------------------------------- for real
 
 
+@pytest.mark.slow
 def test_the_commands_make_one_report_of_several_sets(tmp_path, capsys, load_script):
     """eval/infer.py with two sets and two limits, then eval/report.py on all four files."""
     phantoms = make_phantoms(tmp_path / "phantoms", train=1, test=2, modalities=[Modality.CT, Modality.OCT], workers=1)

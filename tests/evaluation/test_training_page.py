@@ -140,6 +140,7 @@ def test_a_half_written_line_and_no_run_record_are_no_obstacle(tmp_path):
     assert "reward" in page
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_and_image_together_or_alone(tmp_path, load_script, monkeypatch, capsys):
     main = load_script("eval/curves.py").main
     run = write_run(tmp_path / "CT", made_log(3))

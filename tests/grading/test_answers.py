@@ -29,6 +29,7 @@ def test_the_table_is_large_and_covers_every_outcome():
     assert all((letter is None) == (outcome == Outcome.UNPARSED) for outcome, letter, *_ in TABLE)
 
 
+@pytest.mark.slow
 def test_only_letters_that_are_offered_are_ever_read():
     for text in ("<answer>{}</answer>", "The answer is {}.", "Answer: ({})", "\\boxed{{{}}}", "{}"):
         for count in (2, 3, 4, 6, 26):
@@ -75,6 +76,7 @@ def test_problem_without_options_is_refused_with_the_problem_in_the_message(prob
     assert repr(problem) in str(error.value)
 
 
+@pytest.mark.slow
 def test_every_published_question_parses_and_offers_its_solution(real_dir: Path):
     count = 0
     for path in sorted((real_dir / "omnimedvqa_splits").rglob("*.json")):
@@ -193,6 +195,7 @@ def test_a_hostile_problem_costs_linear_time(piece):  # read up to 64 times: 16 
     assert_linear(options_in, lambda size: "Which? A)x, B)y " + piece * (size // len(piece)), MEGABYTE)
 
 
+@pytest.mark.slow
 def test_any_string_is_judged_and_none_raises():
     draw = random.Random(0)
     pieces = [
@@ -211,6 +214,7 @@ def test_any_string_is_judged_and_none_raises():
         assert (letter in SCAN) if outcome is not Outcome.UNPARSED else letter is None
 
 
+@pytest.mark.slow
 def test_prose_never_yields_a_letter():
     """Words of a report, capital A included, in any order: nothing there is an answer."""
     draw = random.Random(1)

@@ -18,6 +18,7 @@ CHOICE = {
 FREE = {"first": (126, 57, 57), "second": (38, 17, 17), "third": (36, 17, 17), "fourth": (37, 17, 16)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHOICE)
 def test_no_letter_is_read_that_a_reader_does_not_read_and_most_are_read(name: str) -> None:
     outputs = list(choice_outputs(name))
@@ -44,6 +45,7 @@ def test_no_closed_or_open_answer_is_right_that_a_reader_calls_wrong(name: str) 
     assert sum(right) >= FREE[name][2]
 
 
+@pytest.mark.slow
 def test_a_question_whose_words_are_unknown_is_read_less_and_never_otherwise() -> None:
     for question, _, text in choice_outputs("fourth"):
         options = QUESTIONS[question]["options"]

@@ -73,6 +73,7 @@ def test_an_answer_type_that_does_not_exist_is_refused() -> None:
         expected("A", "choice")
 
 
+@pytest.mark.slow
 def test_any_string_is_graded_and_none_raises() -> None:
     draw = random.Random(0)
     pieces = (

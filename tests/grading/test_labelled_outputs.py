@@ -58,11 +58,13 @@ EXPLANATIONS = (
 )
 
 
+@pytest.mark.slow
 def test_no_output_is_read_as_another_letter() -> None:
     read = [(text, label, extract_answer(text, options)) for options, label, text in OUTPUTS]
     assert not [row for row in read if row[2] not in (None, row[1])]
 
 
+@pytest.mark.slow
 def test_no_output_counts_as_correct_that_does_not_give_the_right_letter() -> None:
     for options, label, text in OUTPUTS:
         correct = {gold for gold in options if grade(text, gold, options).outcome is Outcome.CORRECT}
@@ -82,6 +84,7 @@ def test_the_table_is_large_and_has_no_row_twice() -> None:
     assert sum(label is None for _, label, _ in OUTPUTS) >= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_a_claim_never_counts_after_a_change_of_mind(claim: str) -> None:
     for change, space, frame in product(CHANGES, (" ", "\n", "\n\n"), ("{}", "<answer>{}</answer>")):
@@ -89,6 +92,7 @@ def test_a_claim_never_counts_after_a_change_of_mind(claim: str) -> None:
         assert extract_answer(text, DISEASE) != "A", text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_no_words_at_all_keep_a_claim_before_another_letter(claim: str) -> None:
     """Words that no list holds, in any language of these letters, around another option's letter."""

@@ -163,6 +163,7 @@ def test_the_others_move_around_what_stays(write) -> None:
     assert {shuffle_options(named, "q", seed).problem for seed in range(60)} == {named}
 
 
+@pytest.mark.slow
 def test_an_evaluation_counts_and_says_what_stayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def settings(name: str, **changes: Any) -> InferenceSettings:
         output = str(tmp_path / f"{name}.jsonl")

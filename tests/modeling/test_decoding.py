@@ -71,6 +71,7 @@ def sampler_as_on_a_gpu(model: Any, config: GenerationConfig, recorded: bool = F
     return sampler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("as_on_a_gpu", [False, True], ids=["look each token", "look every 8"])
 def test_tokens_are_those_of_generate(model: Any, options: str, as_on_a_gpu: bool) -> None:
@@ -134,6 +135,7 @@ class Recording:
         return self, self.logits
 
 
+@pytest.mark.slow
 def test_each_size_is_recorded_once_and_serves_later_calls(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = prompts_of(model)
     config = settings(model, groups, "sampled")

@@ -43,6 +43,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_benchmark(Benchmark("medqa", raw, "train"), folder / "sets")[0][0]
 
 
+@pytest.mark.slow
 def test_prompts_begin_with_one_bos_in_training_and_evaluation(gemma):
     processor = load_processor(gemma)
     tokenizer = processor.tokenizer
@@ -59,6 +60,7 @@ def test_prompts_begin_with_one_bos_in_training_and_evaluation(gemma):
     assert shared.ids[0].tolist() == trained
 
 
+@pytest.mark.slow
 def test_prompts_of_any_length_are_continued_as_generate_does_beyond_the_window(gemma):
     model, tokenizer = load_model(gemma, dtype="float32"), load_processor(gemma).tokenizer
     assert windowed_layers(model.config) == 1
@@ -128,6 +130,7 @@ def towers(folder: Path) -> list[torch.Tensor]:
     return [weight for name, weight in load_model(folder).named_parameters() if "vision_tower" in name]
 
 
+@pytest.mark.slow
 def test_images_train_and_a_mixture_with_text_is_refused(gemma, questions, tmp_path, monkeypatch):
     make_phantoms(tmp_path / "phantoms", train=1, test=1)
     data = save_prepared(tmp_path / "phantoms", tmp_path / "prepared")

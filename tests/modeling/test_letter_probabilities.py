@@ -24,6 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return processor.tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_distribution_is_that_of_a_plain_pass_over_the_text_alone(family: str, tokenizer: Any) -> None:
     model: Any = build_model(family, Shape(), len(tokenizer), IDS, seed=0).eval()
@@ -46,6 +47,7 @@ def test_each_letter_is_decided_by_the_token_that_the_whole_text_has_there(token
             assert whole == [*context.context, context.deciding[letter]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real vocabulary is not on this machine")
 @pytest.mark.parametrize(("opening", "tokens"), [("<answer>", ">B"), ("<answer> ", "ĠB"), ("<answer>\n", "B")])
 def test_qwens_tokenizer_joins_the_letter_with_the_tag(opening: str, tokens: str) -> None:

@@ -189,6 +189,7 @@ def multiplied_shapes(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     return shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_no_product_has_a_width_that_kernels_are_slow_with(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +204,7 @@ def test_on_a_gpu_no_product_has_a_width_that_kernels_are_slow_with(
     assert all(size % 8 == 0 for shape in shapes for size in shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_vl_2b"])
 def test_no_weight_is_rounded_in_a_pass_after_the_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_gpu() as gpu:

@@ -111,6 +111,7 @@ def segment_attention(model: Any) -> Iterator[None]:
     use_attention(model, "sdpa")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_segment", [False, True], ids=["4D mask", "by segment"])
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_equal_stock_trl(
@@ -145,6 +146,7 @@ def test_values_and_gradients_equal_stock_trl(
     assert cosine > 1 - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_in_bfloat16_it_is_as_close_to_float32_as_stock_trl(model: Any, case: str) -> None:
     groups = groups_for(model, case)

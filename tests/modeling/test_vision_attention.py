@@ -41,6 +41,7 @@ def features_and_gradients(model: Any, patches: torch.Tensor, grids: torch.Tenso
     return features.detach(), [weight.grad for weight in model.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
 def test_features_and_gradients_are_those_of_the_stock_tower(family: str, grids: list[list[int]]) -> None:
@@ -114,6 +115,7 @@ def test_inserted_features_are_those_of_masked_scatter() -> None:
         insert_features(embeddings, is_image, features[:3])
 
 
+@pytest.mark.slow
 def test_layouts_are_remembered_but_not_without_end() -> None:
     layouts = Layouts(tower("qwen2_5_vl").config, stock=False)
     cpu = torch.device("cpu")
@@ -125,6 +127,7 @@ def test_layouts_are_remembered_but_not_without_end() -> None:
     assert layouts(torch.tensor([[1, 4, 4]]), cpu) is not first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "images"), [("qwen2_5_vl_3b", 1), ("qwen2_5_vl_3b", 3), ("qwen2_vl_2b", 2)])
 def test_on_a_gpu_a_layer_attends_in_one_call_and_the_host_waits_for_nothing(name: str, images: int) -> None:
     with fake_gpu() as gpu:
@@ -141,6 +144,7 @@ def test_on_a_gpu_a_layer_attends_in_one_call_and_the_host_waits_for_nothing(nam
         assert all(weight.grad is not None for weight in tower.parameters())
 
 
+@pytest.mark.slow
 def test_on_a_gpu_in_full_precision_windows_are_rows_of_a_batch() -> None:
     with fake_gpu() as gpu:
         model = fake_model(published_config("qwen2_5_vl_3b", layers=2))

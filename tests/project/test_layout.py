@@ -78,6 +78,7 @@ def test_the_table_names_every_folder() -> None:
     assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", *DOORS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_a_folder_imports_only_what_the_table_allows(path: Path) -> None:
     folder = folder_of(".".join(path.relative_to(ROOT / "src").with_suffix("").parts))
@@ -97,6 +98,7 @@ def test_data_never_loads_torch(path: Path) -> None:
     assert not [name for name, _ in imports(path) if name.partition(".")[0] == "torch"]
 
 
+@pytest.mark.slow
 def test_modules_import_each_other_without_a_cycle() -> None:
     paths = [*modules(), *modules(TESTBED)]
     names = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in paths}
@@ -127,6 +129,7 @@ def test_tests_lie_in_short_files() -> None:
     assert {name: count for name, count in lines.items() if count > LINES_PER_FILE} == {}
 
 
+@pytest.mark.slow
 def test_functions_are_short() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -135,6 +138,7 @@ def test_functions_are_short() -> None:
                 assert length <= LINES_PER_FUNCTION, f"{name_of(path)}: {node.name} has {length} lines"
 
 
+@pytest.mark.slow
 def test_every_module_and_folder_says_what_it_is() -> None:
     paths = [*modules(), *modules(TESTBED)]
     assert [name_of(path) for path in paths if not ast.get_docstring(ast.parse(path.read_text()))] == []
@@ -173,6 +177,7 @@ def test_no_path_of_one_machine_stands_in_the_code() -> None:
     assert [path.name for path in files if pattern.search(path.read_text())] == []
 
 
+@pytest.mark.slow
 def test_requirements_are_exact_and_hold_what_the_code_imports() -> None:
     lines = (ROOT / "requirements.txt").read_text().split()
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines)

@@ -48,6 +48,7 @@ def test_all_tiny_families_have_a_row() -> None:
     assert set(FAMILIES) <= set(TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_the_row_says_what_the_code_does(name: str, tmp_path: Path) -> None:
     row, model, family = TABLE[name], tiny(name, tmp_path), family_of(name)

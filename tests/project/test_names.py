@@ -26,6 +26,7 @@ def bindings(tree: ast.Module) -> Iterator[str]:
             yield node.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["src/open_r1", "src/open_r1_testbed", "tests"])
 def test_variables_say_what_they_hold(folder: str) -> None:
     by_file = {path: list(bindings(ast.parse(path.read_text()))) for path in (REPOSITORY / folder).rglob("*.py")}

@@ -20,6 +20,7 @@ def tables(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     del sys.modules["planned_tables"]
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_page_are_what_the_plan_says(tables: Any) -> None:
     """`python benchmarks/planned_tables.py --write` brings them up to date."""
     page = tables.PAGE.read_text()

@@ -194,6 +194,7 @@ def texts_in(path: Path) -> Iterator[str]:
             yield node.value
 
 
+@pytest.mark.slow
 def test_the_messages_that_troubleshooting_explains_are_said() -> None:
     """By their pieces between names and numbers, which are in capitals or quotes there."""
     source_texts = "\n".join(text for path in (REPOSITORY / "src/open_r1").rglob("*.py") for text in texts_in(path))

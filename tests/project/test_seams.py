@@ -37,6 +37,7 @@ def signature_of(value: Any) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seam",
     # deepspeed starts a compiler when it is imported
@@ -57,11 +58,13 @@ def test_every_override_is_in_the_table_and_every_override_of_the_table_exists()
     assert overrides() == {(seam.owner, seam.name) for seam in OVERRIDES}
 
 
+@pytest.mark.slow
 def test_every_private_name_of_a_library_is_in_the_table() -> None:
     used = private_names_of_libraries() - {seam.name for seam in OVERRIDES}
     assert used == {seam.name for seam in READS if is_private(seam.name)}
 
 
+@pytest.mark.slow
 def test_every_name_of_the_table_is_used() -> None:
     assert {seam.name for seam in READS} - attributes() == set()
 

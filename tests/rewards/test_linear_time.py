@@ -65,6 +65,7 @@ def test_the_grader_is_linear(frame: tuple[str, str]) -> None:
     assert_linear(lambda text: grade(text, "A", OPTIONS), PIECES[FRAMES.index(frame) :: 4], (frame,))
 
 
+@pytest.mark.slow
 def test_the_form_is_linear() -> None:
     assert_linear(lambda text: [follows_format(text, mode) for mode in Mode], TAGS)
 
@@ -110,6 +111,7 @@ def test_the_lenient_matching_is_linear() -> None:
     assert_linear(lambda text: match_choice(text, {"A": "abab" * 50, "B": "baba" * 50}), ("ab", "abba"))
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_quadratic_would_be_noticed() -> None:
     def slow(text: str) -> object:
         return sum(1 for _ in range((len(text) >> 13) ** 2 * 50))  # 2^20 characters: 128^2 x 50 = 819,200 turns

@@ -37,6 +37,7 @@ def test_rewards_by_hand(text, accuracy, form):
     assert tuple(format_reward(mode)([text])[0] for mode in Mode if mode.is_trained) == form
 
 
+@pytest.mark.slow
 def test_the_reward_is_the_grader_on_every_labelled_completion():
     for outcome, _, text, gold, options in TABLE:
         problem = "Which? " + ", ".join(f"{letter}){option}" for letter, option in options.items())

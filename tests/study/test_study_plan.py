@@ -47,6 +47,7 @@ def sets(data: Path) -> list[DataSet]:
 # ------------------------------------------------------------------------------------------------------------ the plan
 
 
+@pytest.mark.slow
 def test_the_published_study_is_26_runs_and_178_cells(sets: list[DataSet], data: Path) -> None:
     plan = make_plan(sets, BOTH, zero_shot=False, sft=False)
     # 2 modes x (8 + 5) sets = 26; 2 modes x (8 x 8 + 5 x 5) = 2 x 89 = 178

@@ -55,6 +55,7 @@ def answers(model: Any, processor: Any, rows: Any) -> list[str]:
     return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_questions_with_and_without_images_stand_in_one_batch(rows: Any, processor: Any) -> None:
     model = load_model(TINY_BASE, dtype=torch.float32)
     with_image, without = rows[0], {**rows[1], "images": []}

@@ -30,6 +30,7 @@ from open_r1.vocabulary.modes import Mode
 # ------------------------------------------------------------------------------------------------- questions
 
 
+@pytest.mark.slow
 @quick
 @given(texts, option_lists)
 def test_a_rendered_problem_reads_back_or_is_refused(question: str, options: list[str]) -> None:
@@ -156,6 +157,7 @@ def test_any_release_row_is_dropped_or_its_texts_can_be_stored(tmp_path: Path, v
 # ------------------------------------------------------------------------------------------------------- splits
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=60),

@@ -59,6 +59,7 @@ def blind_accuracy(train: list[dict[str, str]], test: list[dict[str, str]]) -> f
     return points / len(test)
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(phantoms: Path) -> None:
     for split, images in SPLITS:
         rows = read(phantoms / f"{split}.json")
@@ -73,6 +74,7 @@ def test_every_cell_of_the_two_lists_holds_every_answer_equally_often(phantoms: 
                     assert right == dict.fromkeys(options_for(modality, task), images // 4)
 
 
+@pytest.mark.slow
 def test_options_stand_in_any_order_and_no_letter_is_right_more_often() -> None:
     rng = random.Random(0)
     phantoms = [phantom for modality in Modality for phantom in sample_phantoms(modality, 150, [0, 0])]
@@ -85,6 +87,7 @@ def test_options_stand_in_any_order_and_no_letter_is_right_more_often() -> None:
     assert min(stains.values()) > 20  # of 1,200 / 24 = 50, standard deviation 7
 
 
+@pytest.mark.slow
 def test_blind_guess_is_a_quarter_even_when_training_answers_are_not_quite_balanced() -> None:
     def rows(count: int, stream: int) -> list[dict[str, str]]:
         rng = random.Random(0)

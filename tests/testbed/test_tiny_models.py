@@ -37,6 +37,7 @@ def load_reporting(auto: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
     return auto.from_pretrained(folder, output_loading_info=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", VISION)
 def test_vision_checkpoint_loads_whole_and_generates(family: str, tmp_path: Path) -> None:
     folder = build_tiny_checkpoint(tmp_path / "model", family)
@@ -77,6 +78,7 @@ def test_every_special_token_is_one_token(tmp_path: Path) -> None:
         assert len(tokenizer.encode(token)) == 1, token
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_weights(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -125,6 +127,7 @@ def test_shipped_base_is_the_recorded_one_and_small() -> None:
     assert sum(file.stat().st_size for file in TINY_BASE.iterdir()) <= 6_000_000
 
 
+@pytest.mark.slow
 def test_shipped_base_loads_whole_in_float32() -> None:
     model, report = load_reporting(AutoModelForImageTextToText, TINY_BASE)
     assert not any(report.values()), report

@@ -87,6 +87,7 @@ def test_it_fires_within_twenty_steps_and_once(name: str, every: int) -> None:
     assert onset <= steps[0] < onset + 20 + (onset == 1)
 
 
+@pytest.mark.slow
 def test_clean_runs_are_quiet() -> None:
     """200 runs of 100 steps: of 22 hundred chances of a rule at most one fires."""
     fired = [alarm for seed in range(200) for alarm in alarms_of(run(100, seed))]
@@ -123,6 +124,7 @@ def test_a_continued_run_has_the_same_alarms() -> None:
     assert alarms_of(entries[50:], states) == []
 
 
+@pytest.mark.slow
 def test_long_runs_are_remembered_in_part() -> None:
     states, noise = AlarmStates(), random.Random(5)
     for step in range(1, 2001):

@@ -46,6 +46,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return build_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [Mode.NOTHINK, Mode.THINK_AFTER])
 def test_they_are_those_of_a_plain_pass_over_the_prompt_of_a_blind_evaluation(checkpoint: Path, mode: Mode) -> None:
     processor: Any = load_processor(checkpoint)
@@ -105,6 +106,7 @@ def test_questions_without_an_image_or_a_choice_have_none(checkpoint: Path) -> N
     assert sorted(third) == ["A", "B"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_prefix", [True, False])
 def test_the_trainer_asks_once_per_question_and_hands_them_to_the_rewards(
     checkpoint: Path, tmp_path: Path, shared_prefix: bool

@@ -132,6 +132,7 @@ def test_a_pass_holds_what_was_counted(family: str, layers: int | None, how: dic
     assert abs(difference) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "tiles", "image_tokens"), [("gemma3", 1, 12), ("internvl", 10, 40)])
 def test_an_image_is_what_the_checkpoints_processor_makes_of_it(
     family: str, tiles: int, image_tokens: int, tmp_path: Path

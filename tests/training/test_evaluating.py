@@ -125,6 +125,7 @@ def test_every_question_counts_the_same(
     assert training.per_device_eval_batch_size == 4 * new_batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

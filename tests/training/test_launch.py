@@ -200,6 +200,7 @@ def test_every_knob_of_the_shared_prefix_at_once(workplace: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,6 +239,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert not (workplace / "output" / "bad" / "run.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "limit", "reason"),  # bytes: 789,376 of weights, twice as many of AdamW
     [

@@ -90,6 +90,7 @@ MORE = [
 CASES = [*AT_THE_LONGEST, *(pytest.param(*entry, marks=pytest.mark.slow) for entry in MORE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Qwen2-VL-2B", "Qwen2.5-VL-3B"])
 @pytest.mark.parametrize(("batch", "grid", "dtype", "bf16", "how"), CASES)
 def test_a_pass_of_a_few_layers_holds_what_was_counted(

@@ -267,6 +267,7 @@ def test_a_run_begins_with_its_plan_and_divides_where_it_must(tmp_path: Path) ->
     assert "What would fit: --gradient_checkpointing true" in line
 
 
+@pytest.mark.slow
 def test_plan_needs_neither_gpu_nor_torch_nor_data(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["Qwen2-VL-2B"]))
     words = [

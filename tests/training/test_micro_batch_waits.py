@@ -1,5 +1,6 @@
 """From a rollout to the log-probabilities of a micro-batch the host waits for nothing that a GPU computes."""
 
+import pytest
 import torch
 from fake_cuda import DEVICE, backward, fake_gpu
 from fake_models import FakeAccelerator, fake_model, fake_prompts, published_config
@@ -21,6 +22,7 @@ def test_lengths_and_advantages_are_fetched_once_per_rollout() -> None:
     assert trim(first)["completion_mask"].tolist() == [[[1, 1], [1, 0]]]
 
 
+@pytest.mark.slow
 def test_a_micro_batch_waits_for_nothing() -> None:
     with fake_gpu() as gpu:
         model = fake_model(published_config("qwen2_5_vl_3b", layers=2))

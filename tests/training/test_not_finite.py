@@ -28,6 +28,7 @@ class _Infinite(torch.autograd.Function):
         return gradient * torch.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damaged", "quantity"),
     [(lambda loss: loss * torch.nan, "loss"), (_Infinite.apply, "gradient")],

@@ -67,6 +67,7 @@ def test_questions_are_spread_over_the_set(checkpoint: Path, tmp_path: Path) -> 
     assert [row["id"] for row in probe._rows] == list(range(10, 10 * QUESTIONS, 20))
 
 
+@pytest.mark.slow
 def test_thoughts_before_the_answer_are_refused(checkpoint: Path) -> None:
     trainer = make_trainer(checkpoint, checkpoint / "x", [0])
     with pytest.raises(UserError, match="--probe_steps: in the mode think an answer follows"):

@@ -86,6 +86,7 @@ def two_images(row: dict[str, Any]) -> list[Image.Image]:
     return [*images, *open_colour({"image": 1})] if row["image"] == 0 else images
 
 
+@pytest.mark.slow
 def test_several_images_per_prompt_make_stock_trls_step(checkpoint: Path, tmp_path: Path) -> None:
     logs = []
     for shared in (True, False):
@@ -148,6 +149,7 @@ def test_a_frozen_tower_looks_at_each_image_once_and_the_step_stays_the_same(che
     assert "once per image and run" in shared_prefix_line(cached)
 
 
+@pytest.mark.slow
 def test_features_beyond_their_memory_are_made_again(tiny: Path, tmp_path: Path, capsys: Any) -> None:
     settings = {"max_steps": 2, "model": frozen(tiny), "vision_cache_gib": 1e-9}
     trainer = make_trainer(tiny, tmp_path, [0, 1], **settings)

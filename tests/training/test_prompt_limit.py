@@ -50,6 +50,7 @@ def length_by_the_processor(processor: Any, row: Any) -> int:
     return len(processor(text=[text], images=[opened])["input_ids"][0])
 
 
+@pytest.mark.slow
 def test_the_count_is_the_processors_own(processor: Any) -> None:
     data = rows([image(size) for size in SIZES])
     lengths = [length_by_the_processor(processor, row) for row in data]
@@ -61,6 +62,7 @@ def test_the_count_is_the_processors_own(processor: Any) -> None:
         assert checked.longest == max(length for length in lengths if length <= limit)
 
 
+@pytest.mark.slow
 def test_a_image_that_does_not_open_is_named_and_left_out(processor: Any) -> None:
     complete = image((384, 384))
     checked = check_prompts(rows([complete, complete[:80], b"no image"]), processor, Mode.THINK, 4096)

@@ -76,6 +76,7 @@ class Exchange(TrainerCallback):
             self.folder.symlink_to(self.outside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_prefix", [True, False])
 def test_a_folder_that_becomes_a_link_while_training_is_not_followed(tmp_path, shared_prefix, capsys):
     folder = build_tiny_checkpoint(tmp_path / "vl", "qwen2_5_vl")

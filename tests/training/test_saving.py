@@ -124,8 +124,16 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
     checkpoint = save(tmp_path, 4)
     story = {
         "mode": "nothink",
+        "method": "sft",
+        "prompts_per_step": 4,
         "data": {"ids_sha256": "a"},
-        "training_arguments": {"learning_rate": 1e-6, "run_name": "x", "logging_steps": 1, "save_steps": 5},
+        "training_arguments": {
+            "learning_rate": 1e-6,
+            "run_name": "x",
+            "logging_steps": 1,
+            "save_steps": 5,
+            "gradient_accumulation_steps": 1,
+        },
         "script_arguments": {"dataset_name": ["d"]},
     }
     new_record = json.loads(json.dumps(story))
@@ -133,10 +141,11 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
     require_same_run(story, new_record, checkpoint, processes=2, engine="DDP")
     new_record["training_arguments"]["learning_rate"] = 1e-5
     new_record["data"]["ids_sha256"] = "b"
+    new_record["prompts_per_step"] = 6
     with pytest.raises(UserError) as refused:
         require_same_run(story, new_record, checkpoint, processes=3, engine="DDP")
     for words in (
-        "2 processes then, 3 now",
+        "2 processes then, 3 now (4 prompts per step cannot be divided among 3 processes with 2 each",
         "--learning_rate was 1e-06, is 1e-05",
         "training questions or their order",
     ):

@@ -63,6 +63,7 @@ def losses(trainer: Any) -> list[float]:
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_labels_hold_the_solution_and_nothing_else_on_images(phantoms, tmp_path):
     processor, model = load_processor(TINY_BASE), load_model(TINY_BASE, dtype=torch.float32)
     trainer = build_trainer(model, processor, phantoms, Mode.NOTHINK, config(tmp_path))
@@ -110,6 +111,7 @@ def test_text_questions_train_a_text_model_and_a_vision_model(text_folder, text_
         assert step_losses[-1] < 0.5 * step_losses[0]
 
 
+@pytest.mark.slow
 def test_images_and_text_mix_in_one_batch(phantoms, text_folder, tmp_path):
     rows, _ = load_rows(text_folder, "train")
     mixed = datasets.concatenate_datasets([phantoms.select(range(2)), rows.select(range(2))])
@@ -140,6 +142,7 @@ def test_defaults_are_those_of_the_published_baseline_and_nothing_is_cut(tmp_pat
         config(tmp_path, packing=True)
 
 
+@pytest.mark.slow
 def test_the_entry_writes_a_checkpoint_and_a_run_that_says_sft(
     text_folder, text_checkpoint, tmp_path, monkeypatch, capsys
 ):
@@ -182,6 +185,7 @@ def test_a_tower_that_is_not_there_is_refused(text_folder, text_checkpoint, tmp_
         fine_tune(monkeypatch, text_checkpoint, text_folder, tmp_path / "a", "--use_peft", "--lora_on", "vision")
 
 
+@pytest.mark.slow
 def test_a_gemma_trains_whole(text_folder, tmp_path, monkeypatch):
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "gemma3")
     fine_tune(monkeypatch, checkpoint, text_folder, tmp_path / "run")

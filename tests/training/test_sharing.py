@@ -27,6 +27,7 @@ def small(family: str, **settings: Any) -> Any:
     return AutoModelForCausalLM.from_config(model.config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SHARED)
 def test_what_the_probe_lets_share_is_exact(family: str) -> None:
     """Log-probabilities of packed rows equal TRL's rows on a model that the probe did not see."""

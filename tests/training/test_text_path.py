@@ -49,6 +49,7 @@ def test_the_published_command_makes_1090_and_a_fifth_of_medxpertqa(prepared):
     assert manifest["rows"]["test"]["source"] == {"MedXpertQA": 8}
 
 
+@pytest.mark.slow
 def test_a_text_model_trains_on_prepared_questions_and_answers_the_held_out_ones(prepared, tmp_path, monkeypatch):
     checkpoint = build_tiny_checkpoint(tmp_path / "tiny", "qwen2")
     step = train(monkeypatch, checkpoint, prepared, tmp_path / "run")
@@ -95,6 +96,7 @@ def test_the_published_recipe_runs_under_accelerate_with_a_cpu_configuration(pre
     assert story["script_arguments"]["reward_funcs"] == list(PUBLISHED)
 
 
+@pytest.mark.slow
 def test_a_vision_model_trains_on_text_questions_with_weighted_rewards(prepared, tmp_path, monkeypatch):
     flags = ["--reward_funcs", "tag_count", "cosine", "--reward_weights", "0.5", "2", "--cosine_max_len", "6"]
     step = train(monkeypatch, TINY_BASE, prepared, tmp_path / "run", *flags)

@@ -79,6 +79,7 @@ def end_wandb() -> None:
     wandb.teardown()
 
 
+@pytest.mark.slow
 def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(train: Any, workplace: Path) -> None:
     before = recorded_runs(workplace / "wandb")
     folder = train("plain")
@@ -91,6 +92,7 @@ def test_nothing_is_tracked_unless_asked_and_the_folder_alone_has_every_number(t
     assert read_log(folder) == entries
 
 
+@pytest.mark.slow
 def test_nobody_is_told_that_a_trainer_was_built(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[Any] = []
     monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **report: reports.append(report))
@@ -124,6 +126,7 @@ def test_wandb_offline_gets_text_only_where_asked_and_no_image(
         assert columns == ["step", "prompt", "completion", "accuracy_reward", "format_reward", "advantage"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tensorboard", "trackio"])
 def test_the_other_trackers_record_numbers_and_no_question(train: Any, workplace: Path, name: str) -> None:
     if importlib.util.find_spec(name) is None:

@@ -40,6 +40,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [*SETTINGS[:1], *(pytest.param(settings, marks=pytest.mark.slow) for settings in SETTINGS[1:])],
@@ -106,6 +107,7 @@ def test_without_kl_a_dead_group_is_left_out_and_the_step_is_stock_trls(
     assert torch.cosine_similarity(ours, stock, dim=0) > 1 - 1e-8
 
 
+@pytest.mark.slow
 def test_a_batch_of_dead_groups_still_makes_its_step(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, 1], beta=0.0)
     trainer.reward_funcs = [lambda completions, **_: [1.0] * len(completions)]
@@ -116,6 +118,7 @@ def test_a_batch_of_dead_groups_still_makes_its_step(checkpoint: Path, tmp_path:
     assert max((start[name] - value).abs().max() for name, value in weights(trainer).items()) == 0
 
 
+@pytest.mark.slow
 def test_a_wrong_packing_is_stopped_at_the_first_step(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_a_wrong_packing_is_stopped_at_the_first_step(
     assert verification.VERIFY_LIMIT <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_step_reports_its_seconds_and_tokens(checkpoint: Path, tmp_path: Path) -> None:
     run = make_trainer(checkpoint, tmp_path, [0, 1])
     run.train()
@@ -146,6 +150,7 @@ def test_a_step_reports_its_seconds_and_tokens(checkpoint: Path, tmp_path: Path)
     assert log["tokens/stock"] - log["tokens/computed"] == 2 * (3 * prompts - (prompts - 2))
 
 
+@pytest.mark.slow
 def test_after_two_steps_every_parameter_has_moved(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, 1, 2, 3], max_steps=2)
     start = weights(trainer)
@@ -162,6 +167,7 @@ def encoded_image(trainer: Any, index: int) -> torch.Tensor:
     return trainer.processing_class.image_processor(images=[image], return_tensors="pt")["pixel_values"]
 
 
+@pytest.mark.slow
 def test_each_prompt_gets_its_own_image(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [2, 1, 0, None])
     prompts = trainer._encode_rows(list(trainer.train_dataset))
@@ -172,6 +178,7 @@ def test_each_prompt_gets_its_own_image(checkpoint: Path, tmp_path: Path) -> Non
     assert prompts.slice(3, 4).vision == {}
 
 
+@pytest.mark.slow
 def test_a_planted_mismatch_of_images_changes_the_log_probabilities(checkpoint: Path, tmp_path: Path) -> None:
     """The check that would catch an image paired with the wrong prompt: scores in a batch equal scores alone."""
     trainer = make_trainer(checkpoint, tmp_path, [0, 3])
@@ -194,6 +201,7 @@ def test_a_planted_mismatch_of_images_changes_the_log_probabilities(checkpoint: 
     assert (mismatched - alone).abs().amax(dim=1).min() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "stock"])
 def test_image_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shared: bool) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, 1], shared_prefix=shared, max_completion_length=24)
@@ -217,12 +225,14 @@ def test_image_tokens_are_never_sampled(checkpoint: Path, tmp_path: Path, shared
     assert leaked
 
 
+@pytest.mark.slow
 def test_text_only_and_image_rows_train_in_one_batch(checkpoint: Path, tmp_path: Path) -> None:
     trainer = make_trainer(checkpoint, tmp_path, [0, None, 1, None], max_steps=2, per_device_train_batch_size=2)
     trainer.train()
     assert trainer.state.global_step == 2
 
 
+@pytest.mark.slow
 def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     config = GRPOTrainingConfig(output_dir=str(tmp_path), num_generations=3, per_device_train_batch_size=2)
     config.per_device_train_batch_size = 4  # completions; 4 is not a multiple of 3
@@ -238,6 +248,7 @@ def test_a_micro_batch_that_would_split_a_group_is_refused(checkpoint: Path, tmp
         )
 
 
+@pytest.mark.slow
 def test_verification_leaves_out_the_dropout_of_an_adapter_that_has_learnt(checkpoint: Path, tmp_path: Path) -> None:
     """A new adapter adds nothing, so its dropout shows only in a run that is continued."""
     trainer = make_trainer(checkpoint, tmp_path, [0, 1], lora=True, lora_dropout=0.5)

@@ -61,6 +61,7 @@ def test_groups_are_divided_by_tokens_with_the_padding_counted() -> None:
     assert chunks_within([10, 20, 10], [4, 2, 1], 2, 1) == [[1], [0], [2]]  # a group is never divided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["grpo", *LOSSES])
 def test_micro_batches_by_tokens_make_the_same_step(tiny: Path, tmp_path: Path, loss_type: str) -> None:
     trainer = make_trainer(tiny, tmp_path, [0, 1, 2, None], per_device_train_batch_size=4, loss_type=loss_type)
@@ -116,6 +117,7 @@ def rewarded_for(*live: int) -> Any:
     return accuracy_reward
 
 
+@pytest.mark.slow
 def test_dead_groups_are_replaced_by_prompts_that_are_right_in_part(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(
         *(tiny, tmp_path, [0, 1, 2, 3]),
@@ -137,6 +139,7 @@ def test_dead_groups_are_replaced_by_prompts_that_are_right_in_part(tiny: Path, 
     assert torch.isfinite(trainer._compute_loss(trainer.model, batch))
 
 
+@pytest.mark.slow
 def test_a_batch_without_replacement_keeps_its_groups(tiny: Path, tmp_path: Path) -> None:
     trainer, log = trained(
         *(tiny, tmp_path, [0, 1, 2, None]), resample_dead_groups=2, reward=rewarded_for(), max_steps=1
@@ -146,6 +149,7 @@ def test_a_batch_without_replacement_keeps_its_groups(tiny: Path, tmp_path: Path
     assert trainer.state.global_step == 1
 
 
+@pytest.mark.slow
 def test_resampling_needs_to_know_what_is_right(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs the accuracy reward"):
         make_trainer(tiny, tmp_path, [0, 1], resample_dead_groups=1, reward=length_reward)
@@ -163,6 +167,7 @@ def test_stock_sampling_with_shared_training_makes_stock_trls_step(checkpoint: P
     assert ours["grad_norm"] == pytest.approx(stock["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "cohere"])
 def test_a_text_model_makes_stock_trls_step(family: str, tmp_path: Path) -> None:
     text = build_tiny_checkpoint(tmp_path / "text", family)
@@ -172,6 +177,7 @@ def test_a_text_model_makes_stock_trls_step(family: str, tmp_path: Path) -> None
     assert 0 < logs[0]["tokens/computed"] < logs[0]["tokens/stock"]
 
 
+@pytest.mark.slow
 def test_the_vision_tower_learns_at_a_rate_of_its_own(tiny: Path, tmp_path: Path) -> None:
     options = {"learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_steps": 1, "beta": 0.0}
     moved: dict[float | None, dict[str, torch.Tensor]] = {}
@@ -189,6 +195,7 @@ def test_the_vision_tower_learns_at_a_rate_of_its_own(tiny: Path, tmp_path: Path
     assert max(moved[None][name] for name in vision) > 0.9e-3
 
 
+@pytest.mark.slow
 def test_a_rate_for_a_vision_tower_that_does_not_train_is_refused(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, tmp_path, [0, 1])
     freeze_vision_tower(trainer.model)
@@ -199,6 +206,7 @@ def test_a_rate_for_a_vision_tower_that_does_not_train_is_refused(tiny: Path, tm
         QuestionArguments(dataset_name=["x"], vision_learning_rate=0.0)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_share_takes_stock_trls_rows(tmp_path: Path, capsys: Any) -> None:
     text = build_tiny_checkpoint(tmp_path / "text", "gpt2")
     trainer, log = trained(text, tmp_path / "run", [None, None])
@@ -207,6 +215,7 @@ def test_a_model_that_cannot_share_takes_stock_trls_rows(tmp_path: Path, capsys:
     assert log["grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gemma3", "internvl"])
 def test_models_whose_images_have_no_grids_train_by_stock_trls_rows(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -247,6 +256,7 @@ def test_trying_the_longest_batch_changes_nothing(tiny: Path, tmp_path: Path, ca
     assert last_log(trainer)["tokens/computed"] == log["tokens/computed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_longest_batch_is_tried_beside_what_later_steps_hold(tiny: Path, tmp_path: Path, accumulation: int) -> None:
     """As many bytes as the state that the first step makes, and the gradients of earlier micro-batches."""
@@ -267,6 +277,7 @@ def test_the_longest_batch_is_tried_beside_what_later_steps_hold(tiny: Path, tmp
     assert bytes_to_come(trainer) == (weights if accumulation > 1 else 0)  # the state is there now
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, tmp_path, [0, 1])
     rows = [trainer.train_dataset[0]]

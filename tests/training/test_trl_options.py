@@ -98,6 +98,7 @@ def look_up(name: str) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"rollout_func": rollout}, {"tools": [look_up]}, {"environment_factory": object}],
@@ -111,6 +112,7 @@ def test_what_changes_prompts_while_sampling_is_refused_beside_the_shared_prefix
         make_trainer(tiny, tmp_path, [None, None], **options)
 
 
+@pytest.mark.slow
 def test_a_rollout_function_is_served_without_the_shared_prefix(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,12 +148,14 @@ def test_what_one_prefill_cannot_serve_is_one_line(
     assert str(refused.value).startswith(message)
 
 
+@pytest.mark.slow
 def test_a_static_cache_is_served_without_the_shared_prefix(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, tmp_path, [None, None], shared_prefix=False, cache_implementation="static")
     trainer.train()
     assert trainer.state.global_step == 1
 
 
+@pytest.mark.slow
 def test_tokens_that_are_not_to_be_sampled_are_so_beside_ours(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, tmp_path, [0, 1], generation_kwargs={"suppress_tokens": [65, 66], "top_k": 5})
     assert {65, 66, trainer.model.config.image_token_id} <= set(trainer.generation_config.suppress_tokens)

@@ -105,6 +105,7 @@ def ids(processor: Any, text: str) -> list[int]:
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("images", [0, 1, 3])
 def test_rendering_equals_the_chat_template_token_for_token(processor, name, images):
@@ -155,6 +156,7 @@ def test_images_stand_where_the_marks_are(processor, problem):
     assert f"user\n{problem.replace('<image>', SHOWN)} Your task" in rendered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "images"), [("<image> Which?", 2), ("Which?", 3)])
 def test_images_come_first_where_the_marks_do_not_fit(processor, problem, images):
     rendered = processor.apply_chat_template(build_messages(problem, Mode.NOTHINK, images), tokenize=False)

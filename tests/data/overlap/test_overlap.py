@@ -87,6 +87,7 @@ def test_a_changed_copy_is_near_its_original_and_no_other(change: str) -> None:
         assert [other for other, _ in table.near(grey_of(copy))] == [place]
 
 
+@pytest.mark.slow
 def test_a_crop_is_near_whichever_side_it_is_on() -> None:
     images = originals(8)
     whole = split_of("whole", [encoded(image) for image in images])
@@ -107,6 +108,7 @@ def test_equal_bytes_are_the_same_and_blank_images_only_so() -> None:
     assert "1 images cannot be read" in first.line()
 
 
+@pytest.mark.slow
 def test_a_hash_file_comes_back_and_holds_no_image(tmp_path: Path) -> None:
     images = [encoded(image) for image in originals(8)]
     split = split_of("set test", [*images, b"broken"])
@@ -150,6 +152,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
         write_hashes(tmp_path / "notes", [])
 
 
+@pytest.mark.slow
 def test_the_command_counts_between_and_within_sets(
     tmp_path: Path, load_script: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +175,7 @@ def test_the_command_counts_between_and_within_sets(
     assert "1 are the same and 1 nearly; 2 of 3 (66.7 %) of its questions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_overlap_leaves_out_what_a_set_or_hash_file_tests(tmp_path: Path) -> None:
     images = originals(8)
     plain = [encoded(image) for image in images]
@@ -210,6 +214,7 @@ def test_a_split_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         hash_set(str(other), ["dev"])
 
 
+@pytest.mark.slow
 def test_real_images_are_told_apart_and_found_again(real_dir: Path) -> None:
     folder = real_dir / "omnimedvqa" / "Images" / "BCCD"
     paths = sorted(folder.glob("*.jpg"))[:60]

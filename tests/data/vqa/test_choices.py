@@ -193,6 +193,7 @@ def test_options_that_are_letters_are_graded_by_their_own_letter(tmp_path: Path)
         assert grade(completion, row["solution"], offered).outcome == Outcome(outcome), completion
 
 
+@pytest.mark.slow
 def test_real_rows_of_medxpertqa_are_the_same_in_both_forms(real_dir: Path, tmp_path: Path) -> None:
     source = real_dir / "forms/medxpertqa_mm"
     published = [json.loads(line) for line in (source / "MM/test.jsonl").read_text().splitlines()]

@@ -144,6 +144,7 @@ def test_the_real_file_of_answers_alone_is_refused(real_dir: Path, tmp_path: Pat
         prepared("mmmu", [f"validation={path}"], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_real_rows_of_mmmu_pro(real_dir: Path, tmp_path: Path) -> None:
     (hub,) = prepared("mmmu_pro", real_dir / "forms/mmmu_pro_hub", tmp_path / "hub")
     assert [row["solution"][9] for row in rows_of(hub, "test")] == ["E", "A"]

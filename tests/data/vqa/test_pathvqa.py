@@ -138,6 +138,7 @@ def test_hostile_pickles(tmp_path: Path, data: bytes, message: str | None) -> No
 # ---------------------------------------------------------------------------------------------- real rows
 
 
+@pytest.mark.slow
 def test_real_pickles_hold_the_rows_of_the_real_json(real_dir: Path, tmp_path: Path) -> None:
     names, questions = set(), 0
     for split in ("train", "val", "test"):

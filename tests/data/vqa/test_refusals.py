@@ -55,6 +55,7 @@ def test_what_is_no_prepared_set_is_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_train_can_leave_out_what_later_splits_and_other_sets_test_on(folder: Path, tmp_path: Path) -> None:
     other = rad_folder(tmp_path / "other", [rad_row(n, phrase_type="test_para") for n in (0, 1, 24)])
     (tested,) = prepared("vqa_rad", other, tmp_path / "other out")

@@ -68,6 +68,7 @@ def test_right_answers_are_right_and_others_are_not(real_sets: dict[str, Prepare
                 assert grade_answer(f"<answer> {letter} </answer>", expected).outcome is Outcome.WRONG
 
 
+@pytest.mark.slow
 def test_every_prepared_row_is_loaded_with_its_images(real_sets: dict[str, Prepared]) -> None:
     for data_set in real_sets.values():
         for split in data_set.report["splits"]:

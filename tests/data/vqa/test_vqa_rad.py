@@ -108,6 +108,7 @@ def test_the_hubs_form_marks_nothing(tmp_path: Path) -> None:
     assert data_set.report["overlaps"]["train -> test"]["images"] == 1
 
 
+@pytest.mark.slow
 def test_a_longer_file_of_the_same_columns_is_another_set(tmp_path: Path) -> None:
     rows = [{"image": stored("a"), "question": f"is it {number}?", "answer": "no"} for number in range(1798)]
     write(tmp_path / "in/train-00000-of-00001.parquet", rows)
