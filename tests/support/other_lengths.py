@@ -19,8 +19,8 @@ CONSTANT = ("--lr_scheduler_type", "constant")
 # Four prompts, on one, two or four processes with one prompt each.
 PROMPTS_PER_STEP = {count: ("--gradient_accumulation_steps", str(4 // count)) for count in (1, 2, 4)}
 SFT_FLAGS = (
-    "--per_device_train_batch_size 1 --num_train_epochs 2 --save_strategy steps --save_steps 1 --logging_steps 1 "
-    "--learning_rate 1e-3 --report_to none --disable_tqdm true"
+    "--per_device_train_batch_size 1 --gradient_accumulation_steps 1 --num_train_epochs 2 --learning_rate 1e-3 "
+    "--save_strategy steps --save_steps 1 --logging_steps 1 --report_to none --disable_tqdm true"
 )
 Entries = dict[int, dict[str, Any]]  # log entries by step
 
@@ -205,8 +205,8 @@ def supervised(site: Site) -> None:
 
 
 def start_sft(site: Site, output: Path, processes: int, fault: Callable[[int], None] | None = None) -> ForkedRun:
-    """Eight steps of SFT, with two questions each."""
-    flags = SFT_FLAGS + f" --gradient_accumulation_steps {2 // processes} --output_dir {output}"
+    """Eight steps of SFT, with two questions each on two processes."""
+    flags = f"{SFT_FLAGS} --output_dir {output}"
     flags += f" --model_name_or_path {site.folder / 'base'} --dataset_name {site.folder / 'data'}"
     return start(flags.split(), output.with_suffix(".log"), processes, fault, train_sft)
 
@@ -220,19 +220,27 @@ def require_near(entries: Entries, expected: Entries) -> None:
 
 
 def sampled_anew(site: Site) -> None:
-    """With completions in earnest a run on fewer processes ends too, and says why it differs."""
-    output = site.fresh()
-    ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
-    log = ended(site.start(output, Layout()), 0)
+    """With completions in earnest the same command goes on with fewer processes too, and says why results differ.
+
+    A step keeps its prompts, after a second interruption too; with other flags for the same processes none is guessed.
+    """
+    output, command = site.fresh(), ("--gradient_accumulation_steps", "1")
+    ended(site.start(output, Layout(2), *command, fault=stop_after(3)), 75, 75)
+    log = ended(site.start(output, Layout(), *command, fault=stop_after(4)), 75)
+    line = "--gradient_accumulation_steps 2 instead of 1 on 1 process: a step keeps its 2 prompts"
+    assert line in log, log
     assert "sampled with other random numbers, and gradients are summed in another order" in log, log
+    assert "1 prompts per device x 1 devices x 2 accumulation = 2 prompts" in log, log
+    refused = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "4"), 2)
+    assert "prompts_per_step was 2, is 4" in refused, refused
+    again = ended(site.start(output, Layout(), *command), 0).removeprefix(refused)
+    assert line in again, again
 
 
 def other_steps(site: Site) -> None:
     """What cannot be divided anew is refused with the way out."""
     output = site.fresh()
     ended(site.start(output, Layout(2), fault=stop_after(3)), 75, 75)
-    log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1"), 2)
-    assert "2 processes then, 1 now (give --gradient_accumulation_steps 2 to keep 2 prompts per step)" in log, log
     log = ended(site.start(output, Layout(), "--per_device_train_batch_size", "4"), 2)
     assert "with 4 each; lower --per_device_train_batch_size)" in log, log
     log = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "1", "--steps_per_generation", "2"), 2)

@@ -302,6 +302,7 @@ def test_two_runs_do_not_write_to_one_folder(workplace: Path) -> None:
     training: Any = SimpleNamespace(
         process_index=0, output_dir=str(folder), resume_from_checkpoint=None, device="cpu", publish_to=None
     )
+    training.gradient_accumulation_steps = 1
     training.num_train_epochs, training.max_steps = 1.0, -1
     with pytest.MonkeyPatch.context() as patch, claimed(folder):
         patch.setattr(run_lifecycle, "LOCK_TIMEOUT", 0.2)

@@ -157,7 +157,7 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
     [
         (2, 2, 2, None),
         (1, 2, 4, None),
-        (1, 2, 2, "give --gradient_accumulation_steps 4 to keep 8 prompts per step"),
+        (1, 2, 2, "prompts_per_step was 8, is 4"),
         (3, 2, 1, "8 prompts per step cannot be divided among 3 processes with 2 each; 1, 2, 4 processes can do it"),
         (1, 16, 1, "cannot be divided among 1 processes with 16 each; lower --per_device_train_batch_size"),
     ],
@@ -165,7 +165,7 @@ def test_another_run_is_not_continued_and_free_settings_may_change(tmp_path: Pat
 def test_another_number_of_processes_keeps_the_prompts_of_a_step(
     processes: int, prompts: int, accumulation: int, problem: str | None, tmp_path: Path
 ) -> None:
-    """A run of 4 processes with 2 prompts each; a refusal names the values that keep the 8 prompts."""
+    """A run of 4 processes with 2 prompts each; a refusal names what would keep the 8 prompts."""
 
     def record(processes: int, prompts: int, accumulation: int) -> dict[str, Any]:
         per_step = processes * prompts * accumulation

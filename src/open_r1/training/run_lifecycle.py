@@ -33,6 +33,7 @@ from open_r1.training.recovery.resume import (
     NOT_READ_BACK,
     RUN_FILE,
     RUNNING,
+    accumulation_to_continue,
     changes,
     checkpoint_to_continue,
     earlier_record,
@@ -52,7 +53,8 @@ def locked_output_folder(training: Any) -> Iterator[Path | None]:
     """Lock `--output_dir` for this run, and find the checkpoint to resume from.
 
     Args:
-        training: training arguments; the first process locks for all.
+        training: training arguments; the first process locks for all. Where another number of processes continues a
+            run, they accumulate as many micro-batches as keep the prompts of a step.
 
     Yields:
         The checkpoint to resume from; None for a new run.
@@ -60,6 +62,7 @@ def locked_output_folder(training: Any) -> Iterator[Path | None]:
     Raises:
         UserError: if another run uses the folder, it is not writable, or it holds a run that cannot be resumed.
     """
+    given = accumulation = training.gradient_accumulation_steps
     checkpoint, problem = None, None
     with ExitStack() as lock:
         if training.process_index == 0:
@@ -68,11 +71,21 @@ def locked_output_folder(training: Any) -> Iterator[Path | None]:
                 lock.enter_context(claimed(folder, LOCK_TIMEOUT))
                 length = training.num_train_epochs, training.max_steps
                 checkpoint = checkpoint_to_continue(folder, training.resume_from_checkpoint, length=length)
+                if checkpoint is not None:
+                    accumulation = accumulation_to_continue(checkpoint, training)
                 open_repository(training)
             except UserError as error:
                 problem = str(error)
         stop_everywhere(problem, training.device)
-        yield broadcast_object_list([checkpoint])[0]
+        checkpoint, accumulation = broadcast_object_list([checkpoint, accumulation])
+        if accumulation != given:
+            training.accumulate(accumulation)
+            processes = f"{training.world_size} process{'es' * (training.world_size > 1)}"
+            training.notes.append(
+                f"--gradient_accumulation_steps {accumulation} instead of {given} on {processes}: a step keeps its "
+                f"{training.prompts_per_step} prompts"
+            )
+        yield checkpoint
 
 
 def run_training(trainer: Any, run_record: dict[str, Any], checkpoint: Path | None) -> int:
@@ -187,6 +200,7 @@ def run_record_of(
         "prompt": recorded_prompt(mode, None, report["answer_types"])[1],
         "prompts_per_step": training.prompts_per_step,
         "completions_per_step": training.completions_per_step,
+        "accumulation_given": training.accumulation_given or training.gradient_accumulation_steps,
         "data": report,
         "script_arguments": asdict(script),
         "custom_rewards": records_of(getattr(script, "reward_funcs", ())),

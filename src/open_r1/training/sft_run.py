@@ -23,7 +23,7 @@ from open_r1.modeling.lean_layers import adapt_layers
 from open_r1.modeling.prompt_batch import inner_model
 from open_r1.modeling.vision_attention import adapt_vision
 from open_r1.training.command_line.arguments import QuestionArguments, SFTDefaults
-from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, PublicSettings
+from open_r1.training.command_line.grpo_config import GRPOTrainingConfig, RunSettings
 from open_r1.training.command_line.parsing import parse_into
 from open_r1.training.memory.at_start import plan_at_start
 from open_r1.training.recovery.resumable_trainer import ResumableTrainer
@@ -45,7 +45,7 @@ Examples = dict[str, list[Any]]
 
 
 @dataclass
-class SFTTrainingConfig(PublicSettings, SFTDefaults, SFTConfig):
+class SFTTrainingConfig(RunSettings, SFTDefaults, SFTConfig):
     """`trl.SFTConfig` with the settings of Med-R1's baseline: 1 epoch, 2e-5 cosine, 128 sequences per step."""
 
     fit_to_hardware = GRPOTrainingConfig.fit_to_hardware

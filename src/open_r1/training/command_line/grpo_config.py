@@ -19,8 +19,19 @@ from open_r1.training.command_line.arguments import GRPODefaults
 from open_r1.training.command_line.trl_options import refuse_unsupported
 
 
-class PublicSettings:
-    """Mixin of training configurations: hides secrets from trackers."""
+class RunSettings:
+    """Mixin of training configurations: hides secrets from trackers, and fits a continued run to its processes."""
+
+    accumulation_given: int | None = None
+    """`--gradient_accumulation_steps` of the command line, where the run takes another number."""
+
+    def accumulate(self, micro_batches: int) -> None:
+        """Make each optimizer step of so many micro-batches; completions are sampled for one step at a time."""
+        self.accumulation_given = self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = micro_batches
+        if hasattr(self, "steps_per_generation"):
+            self.generation_batch_size = self.generation_batch_size // self.steps_per_generation * micro_batches
+            self.steps_per_generation = micro_batches
 
     def to_dict(self) -> dict[str, Any]:
         """As `TrainingArguments.to_dict`, which run.json and all trackers use, without secrets."""
@@ -28,7 +39,7 @@ class PublicSettings:
 
 
 @dataclass
-class GRPOTrainingConfig(PublicSettings, GRPODefaults, GRPOConfig):
+class GRPOTrainingConfig(RunSettings, GRPODefaults, GRPOConfig):
     """`trl.GRPOConfig` with the defaults of the published runs and batch sizes counted in prompts.
 
     After construction `per_device_train_batch_size` and `per_device_eval_batch_size` count completions, as in TRL, and

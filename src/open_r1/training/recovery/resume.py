@@ -29,8 +29,9 @@ _FREE = (
 _FREE_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub", "trackio_", "wandb_")
 # Training arguments for the length of a run, and for the division of a step among processes.
 _LENGTH = ("num_train_epochs", "max_steps")
+_ACCUMULATION = "gradient_accumulation_steps"
 _DIVISION = (
-    *("gradient_accumulation_steps", "steps_per_generation", "per_device_train_batch_size", "train_batch_size"),
+    *(_ACCUMULATION, "steps_per_generation", "per_device_train_batch_size", "train_batch_size"),
     *("per_device_eval_batch_size", "eval_batch_size"),
 )
 _RECORD_KEYS = ("method", "mode", "base_model", "prompts_per_step", "completions_per_step")
@@ -166,6 +167,31 @@ def earlier_record(checkpoint: Path) -> dict[str, Any]:
     return _read_record(checkpoint.parent)
 
 
+def accumulation_to_continue(checkpoint: Path, training: Any) -> int:
+    """Micro-batches per optimizer step with which a step keeps its prompts on another number of processes.
+
+    The same command on as many processes as before gets what it got then.
+
+    Args:
+        checkpoint: checkpoint to resume from.
+        training: training arguments of this command.
+
+    Returns:
+        The command's own number if no other fits; `require_same_run` then says why.
+
+    Raises:
+        UserError: the run of the checkpoint has no run record.
+    """
+    given = training.gradient_accumulation_steps
+    earlier = earlier_record(checkpoint)
+    if getattr(training, "steps_per_generation", given) != given:
+        return given
+    if checkpoint_manifest(checkpoint).get("processes") == training.world_size:
+        return earlier["training_arguments"][_ACCUMULATION] if earlier.get("accumulation_given") == given else given
+    prompts, per_micro_batch = earlier.get("prompts_per_step", 0), training.prompts_per_step // given
+    return given if prompts % per_micro_batch else prompts // per_micro_batch or given
+
+
 def require_same_run(
     earlier: dict[str, Any], now: dict[str, Any], checkpoint: Path, processes: int, engine: str
 ) -> None:
@@ -260,20 +286,17 @@ def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: 
         return f"a checkpoint of {engine} can only be loaded by the same number of processes"
     before, after = earlier.get("training_arguments") or {}, now.get("training_arguments") or {}
     for arguments in (before, after) if earlier.get("method") == "grpo" else ():
-        if arguments.get("steps_per_generation") != arguments.get("gradient_accumulation_steps"):
+        if arguments.get("steps_per_generation") != arguments.get(_ACCUMULATION):
             return "completions are used for several steps, whose questions would change"
-    per_step, now_per_step = int(earlier["prompts_per_step"]), int(now["prompts_per_step"])
-    if per_step == now_per_step:
+    per_step = int(earlier["prompts_per_step"])
+    per_micro_batch = int(now["prompts_per_step"]) // int(after[_ACCUMULATION])
+    if per_step % per_micro_batch == 0:
         return None
-    per_micro_step = now_per_step // int(after["gradient_accumulation_steps"])
-    if per_step % per_micro_step:
-        per_process = per_micro_step // processes
-        possible = [str(n) for n in range(1, per_step // per_process + 1) if per_step % (n * per_process) == 0]
-        return (
-            f"{per_step} prompts per step cannot be divided among {processes} processes with {per_process} each; "
-            + (f"{', '.join(possible)} processes can do it" if possible else "lower --per_device_train_batch_size")
-        )
-    return f"give --gradient_accumulation_steps {per_step // per_micro_step} to keep {per_step} prompts per step"
+    per_process = per_micro_batch // processes
+    possible = [str(n) for n in range(1, per_step // per_process + 1) if per_step % (n * per_process) == 0]
+    return f"{per_step} prompts per step cannot be divided among {processes} processes with {per_process} each; " + (
+        f"{', '.join(possible)} processes can do it" if possible else "lower --per_device_train_batch_size"
+    )
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> Iterator[str]:
