@@ -175,7 +175,7 @@ def processes(site: Site) -> None:
 
 
 def divided_weights(site: Site) -> None:
-    """Under FSDP, whose checkpoints hold whole tensors; one process alone has no FSDP, and cannot read them."""
+    """Under FSDP, whose checkpoints hold whole tensors; a run without it cannot read them."""
     whole, output, notes = site.fresh(), site.fresh(), site.folder / "divided"
     ended(site.start(whole, Layout(), *PROMPTS_PER_STEP[1], fault=same_completions(site.folder / "undivided")), 0)
     expected = {entry["step"]: entry for entry in logged(whole) if "loss" in entry}
@@ -215,6 +215,7 @@ def require_near(entries: Entries, expected: Entries) -> None:
     """All steps are there, with the loss and the gradient of an uninterrupted run up to the order of summation."""
     assert sorted(entries) == sorted(expected)
     for step, entry in entries.items():
+        assert entry["num_tokens"] == expected[step]["num_tokens"], (entry, expected[step])
         assert abs(entry["loss"] - expected[step]["loss"]) < 1e-5, (entry, expected[step])
         assert abs(entry["grad_norm"] / expected[step]["grad_norm"] - 1) < 1e-4, (entry, expected[step])
 
@@ -229,7 +230,7 @@ def sampled_anew(site: Site) -> None:
     log = ended(site.start(output, Layout(), *command, fault=stop_after(4)), 75)
     line = "--gradient_accumulation_steps 2 instead of 1 on 1 process: a step keeps its 2 prompts"
     assert line in log, log
-    assert "sampled with other random numbers, and gradients are summed in another order" in log, log
+    assert "completions are drawn with other random numbers, and gradients are summed in another order" in log, log
     assert "1 prompts per device x 1 devices x 2 accumulation = 2 prompts" in log, log
     refused = ended(site.start(output, Layout(), "--gradient_accumulation_steps", "4"), 2)
     assert "prompts_per_step was 2, is 4" in refused, refused

@@ -140,6 +140,7 @@ READS = (
     Seam(TRAINER, "_total_loss_scalar", None, "sum behind the next logged line"),
     Seam(TRAINER, "_globalstep_last_logged", None, "sum behind the next logged line"),
     Seam(SFT, "_metrics", None, "sums behind the next logged line"),
+    Seam(SFT, "_total_train_tokens", None, "tokens of the whole run, also of a continued one"),
     Seam(GRPO, "_metrics", None, "sums behind the next logged line; metrics of ours"),
     Seam(GRPO, "_logs", None, "completions to log, as text"),
     Seam(GRPO, "_step", None, "which micro-step of a rollout it is"),

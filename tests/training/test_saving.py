@@ -30,7 +30,7 @@ def save(run: Path, step: int, resumable: bool = True) -> Path:
     for name, data in FILES.items():
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         (stage / name).write_bytes(data)
-    seal(stage, run / f"checkpoint-{step}", {"resumable": resumable, "processes": 2})
+    seal(stage, run / f"checkpoint-{step}", {"resumable": resumable, "processes": 2, "engine": "DDP"})
     return run / f"checkpoint-{step}"
 
 
@@ -182,3 +182,34 @@ def test_another_number_of_processes_keeps_the_prompts_of_a_step(
     else:
         with pytest.raises(UserError, match=re.escape(problem)):
             require_same_run(record(4, 2, 1), now, checkpoint, processes, engine="DDP")
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"dataloader_drop_last": True}, "with --dataloader_drop_last True the questions of a step depend on"),
+        ({"auto_find_batch_size": True}, "with --auto_find_batch_size True the questions of a step depend on"),
+        ({"train_sampling_strategy": "group_by_length"}, "with --train_sampling_strategy group_by_length the"),
+        ({"train_sampling_strategy": "sequential"}, None),
+        ({}, None),
+    ],
+    ids=["drop last", "batch size", "by length", "sequential", "as usual"],
+)
+def test_supervised_runs_move_where_the_order_of_questions_stays(
+    flags: dict[str, Any], problem: str | None, tmp_path: Path
+) -> None:
+    arguments = {"gradient_accumulation_steps": 2, **flags}
+    record = {"method": "sft", "prompts_per_step": 4, "training_arguments": arguments}
+    checkpoint = save(tmp_path, 4)
+    if problem is None:
+        require_same_run(record, record, checkpoint, 1, "DDP")
+    else:
+        with pytest.raises(UserError, match=f"2 processes then, 1 now .{problem}"):
+            require_same_run(record, record, checkpoint, 1, "DDP")
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "ZeRO-2"])
+def test_what_another_engine_wrote_is_not_read(engine: str, tmp_path: Path) -> None:
+    record = {"training_arguments": {}}
+    with pytest.raises(UserError, match=f"DDP wrote it, and {engine} cannot read it; launch with the same"):
+        require_same_run(record, record, save(tmp_path, 4), 2, engine)

@@ -38,20 +38,24 @@ def stop_everywhere(problem: str | None, device: torch.device | str = "cpu") -> 
     _raise_together(_gathered(problem))
 
 
-def in_all_processes(work: Callable[[], Result]) -> list[Result]:
-    """Run `work` in every process, and return the results of all, in the order of their ranks. A collective call.
+def in_all_processes(work: Callable[[], Result], device: torch.device | str = "cpu") -> list[Result]:
+    """Run `work` in every process, and return the results of all, in the order of their ranks, in every process.
+
+    Waiting has no time limit, as in `on_first_process`. All processes must call this function.
+
+    Args:
+        work: makes no collective calls; its result can be pickled.
+        device: of the numbers that processes exchange.
 
     Raises:
-        UserError: if `work` raised one in any process; see `stop_everywhere`.
+        UserError: `work` raised one in any process; see `stop_everywhere`.
     """
     if not _is_distributed():
         return [work()]
-    problem, result = None, None
-    try:
-        result = work()
-    except UserError as error:
-        problem = str(error)
-    pairs: list[tuple[str | None, Any]] = _gathered((problem, result))
+    result, error = _waited_for(work, device)
+    pairs: list[tuple[str | None, Any]] = _gathered((None if error is None else str(error) or repr(error), result))
+    if error is not None and not isinstance(error, UserError):
+        raise error
     if any(problem is not None for problem, _ in pairs):
         _raise_together([problem for problem, _ in pairs])
     return [result for _, result in pairs]
@@ -83,29 +87,39 @@ def on_first_process(work: Callable[[], Result], device: torch.device | str = "c
     """
     if not _is_distributed():
         return work()
+    result, error = _waited_for(work if dist.get_rank() == 0 else None, device)
+    if error is not None and not isinstance(error, UserError):
+        raise error
+    stop_everywhere(None if error is None else str(error), device)
+    return result
+
+
+def _waited_for(
+    work: Callable[[], Result] | None, device: torch.device | str
+) -> tuple[Result | None, BaseException | None]:
+    """What `work` returned or raised here; every process waits until that of none is going on."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            results.append(work())
+            results.extend([] if work is None else [work()])
         except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    if dist.get_rank() == 0:
-        thread.start()
+    thread.start()
     while on_any_process(thread.is_alive(), device):
-        thread.join(0.5) if dist.get_rank() == 0 else None
-    unexpected = [error for error in errors if not isinstance(error, UserError)]
-    if unexpected:
-        raise unexpected[0]
-    stop_everywhere(str(errors[0]) if errors else None, device)
-    return results[0] if results else None
+        thread.join(0.5) if work is not None else None
+    return (results[0] if results else None), (errors[0] if errors else None)
 
 
 def share_of_this_process(count: int) -> range:
-    """The part of `range(count)` that this process works on: consecutive numbers, as many for each process."""
+    """The part of `range(count)` that this process works on: consecutive numbers, for each process as many or one more.
+
+    Args:
+        count: the same in every process.
+    """
     rank, processes = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
     return range(count * rank // processes, count * (rank + 1) // processes)
 

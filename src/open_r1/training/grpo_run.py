@@ -76,7 +76,7 @@ def _train_grpo(
         name_base(model_source(base), script.base)
     processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
     blind_answers = prepare_blind_answers(script, training, processor, mode, say)
-    dataset, report, lengths = load_training_rows(script, processor, mode)
+    dataset, report, lengths = load_training_rows(script, processor, mode, training.device)
     say(report["line"])
     require_one_step(len(dataset), training)
     evaluation = load_evaluation_rows(script, training, processor, mode, dataset, report)

@@ -107,7 +107,7 @@ def _train_sft(
     if script.base is not None:
         name_base(model_source(base), script.base)
     processor = load_processor(base, min_pixels=script.min_pixels, max_pixels=script.max_pixels)
-    rows, report, lengths = load_training_rows(script, processor, mode)
+    rows, report, lengths = load_training_rows(script, processor, mode, training.device)
     say(report["line"])
     evaluation = load_evaluation_rows(script, training, processor, mode, rows, report)
     if evaluation is not None:

@@ -38,6 +38,7 @@ class CheckpointRestorer(_Trainer):
     _start_time: float | None
     _earlier_seconds: float
     _evaluation_is_due: bool
+    _total_train_tokens: int  # of SFT
 
     @property
     def _rank(self) -> int:
@@ -54,6 +55,7 @@ class CheckpointRestorer(_Trainer):
             "last_logged": self._globalstep_last_logged,
             "seconds": self.seconds_so_far(),
             "evaluation_is_due": self._evaluation_is_due,
+            "tokens": getattr(self, "_total_train_tokens", 0),
             "metrics": {name: dict(values) for name, values in self._metrics.items()},
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,7 @@ class CheckpointRestorer(_Trainer):
         self._globalstep_last_logged = progress["last_logged"]
         self._earlier_seconds = progress["seconds"]
         self._evaluation_is_due = progress["evaluation_is_due"]
+        self._total_train_tokens = progress.get("tokens", 0)
         for name, values in progress["metrics"].items():
             self._metrics[name].clear()
             self._metrics[name].update(values)

@@ -34,6 +34,12 @@ _DIVISION = (
     *(_ACCUMULATION, "steps_per_generation", "per_device_train_batch_size", "train_batch_size"),
     *("per_device_eval_batch_size", "eval_batch_size"),
 )
+# Values with which the questions of a step, and the steps of an epoch, do not depend on the number of processes.
+_ORDERS_OF_SFT = {
+    "dataloader_drop_last": (False,),
+    "auto_find_batch_size": (False,),
+    "train_sampling_strategy": ("random", "sequential"),
+}
 _RECORD_KEYS = ("method", "mode", "base_model", "prompts_per_step", "completions_per_step")
 _ARGUMENT_GROUPS = ("script_arguments", "training_arguments", "model_arguments")
 
@@ -219,7 +225,11 @@ def require_same_run(
         changed.insert(0, f"{earlier_processes} processes then, {processes} now ({problem})")
     saved_by = checkpoint_manifest(checkpoint).get("engine", engine)
     if saved_by != engine:
-        changed.insert(0, f"{saved_by} wrote it, and {engine} cannot read it; launch with the same configuration")
+        changed.insert(
+            0,
+            f"{saved_by} wrote it, and {engine} cannot read it; launch with the same configuration"
+            + (" (on CPUs FSDP takes two processes at least)" if saved_by == "FSDP" else ""),
+        )
     if changed:
         differences = "; ".join(changed[:8]) + (f" and {len(changed) - 8} more" if len(changed) > 8 else "")
         raise UserError(
@@ -262,8 +272,8 @@ def changes(earlier: dict[str, Any], checkpoint: Path, processes: int, now: dict
             + ("" if samples else ", but for those repeated to fill the last step of an epoch")
             + "; weights, optimizer and learning rate are the checkpoint's to the bit. Results differ from an "
             "uninterrupted run's: "
-            + ("completions are sampled with other random numbers, and " if samples else "")
-            + "gradients are summed in another order"
+            + ("completions are" if samples else "dropout, as of LoRA, is")
+            + " drawn with other random numbers, and gradients are summed in another order"
         )
     before = {reward["name"]: reward["sha256"] for reward in earlier.get("custom_rewards") or ()}
     for reward in now.get("custom_rewards") or ():
@@ -279,12 +289,17 @@ def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: 
 
     TRL fills a generation batch in the order of the questions, for any number of processes. If a batch is used for one
     optimizer step, the step keeps its questions; if for several, every process divides its own rows at random. SFT
-    takes the questions of a step one after another from an order that depends on seed and epoch alone.
+    takes the questions of a step one after another from an order that depends on seed and epoch alone, unless a flag of
+    `_ORDERS_OF_SFT` says otherwise.
     """
     engine = str(checkpoint_manifest(checkpoint).get("engine"))
     if engine.startswith("ZeRO"):
         return f"a checkpoint of {engine} can only be loaded by the same number of processes"
     before, after = earlier.get("training_arguments") or {}, now.get("training_arguments") or {}
+    if earlier.get("method") == "sft":
+        for name, values in _ORDERS_OF_SFT.items():
+            if after.get(name, values[0]) not in values:
+                return f"with --{name} {after[name]} the questions of a step depend on the number of processes"
     for arguments in (before, after) if earlier.get("method") == "grpo" else ():
         if arguments.get("steps_per_generation") != arguments.get(_ACCUMULATION):
             return "completions are used for several steps, whose questions would change"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import torch
 from datasets import Dataset
 from PIL import Image
 
@@ -44,13 +45,16 @@ class PromptCheck:
         return max(self.lengths, default=0)
 
 
-def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> PromptCheck:
+def check_prompts(
+    dataset: Dataset, processor: Any, mode: Mode, limit: int, device: torch.device | str = "cpu"
+) -> PromptCheck:
     """Open every image and count the tokens of every prompt; each process of a run checks its share for all.
 
     Args:
         dataset: rows of `load_rows`, the same in every process.
         processor: the checkpoint's processor; its chat template and image size rules decide the count.
         limit: longest prompt in tokens.
+        device: of the numbers that processes exchange.
 
     Returns:
         The result for all rows, in every process.
@@ -59,7 +63,7 @@ def check_prompts(dataset: Dataset, processor: Any, mode: Mode, limit: int) -> P
         UserError: rows have images and the model takes none.
     """
     share = share_of_this_process(len(dataset))
-    shares = in_all_processes(lambda: _check_share(dataset, share, processor, mode, limit))
+    shares = in_all_processes(lambda: _check_share(dataset, share, processor, mode, limit), device)
     return PromptCheck(
         usable=[index for part in shares for index in part.usable],
         too_long=[prompt for part in shares for prompt in part.too_long],

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from datasets import Dataset, concatenate_datasets
 
 from open_r1.checkpoints.folder import RUN_FILE
@@ -23,7 +24,11 @@ from open_r1.vocabulary.modes import Mode
 
 
 def load_training_rows(
-    script: QuestionArguments, processor: Any, mode: Mode, is_training: bool = True
+    script: QuestionArguments,
+    processor: Any,
+    mode: Mode,
+    device: torch.device | str = "cpu",
+    is_training: bool = True,
 ) -> tuple[Dataset, dict[str, Any], list[int]]:
     """Rows for the trainer, with prompts made on the fly and undecoded images.
 
@@ -31,6 +36,7 @@ def load_training_rows(
         script: the flags.
         processor: of the checkpoint.
         mode: answer form of the prompt.
+        device: of the numbers that processes exchange, which check a share of the rows each.
         is_training: false for the questions of evaluation during training.
 
     Returns:
@@ -46,7 +52,7 @@ def load_training_rows(
     exclusion = None
     if is_training and script.exclude_overlap:
         rows, exclusion = without_overlap(rows, script.exclude_overlap, script.image_root, columns)
-    checked = check_prompts(rows, processor, mode, script.max_prompt_length)
+    checked = check_prompts(rows, processor, mode, script.max_prompt_length, device)
     if checked.too_long and script.overlong_prompts == "refuse":
         name, length = max(checked.too_long, key=lambda item: item[1])
         raise UserError(
@@ -102,7 +108,7 @@ def load_evaluation_rows(
                 "--eval_dataset_name and --max_eval_samples do nothing without --eval_strategy steps or epoch"
             )
         return None
-    rows, about, _ = load_training_rows(script, processor, mode, is_training=False)
+    rows, about, _ = load_training_rows(script, processor, mode, training.device, is_training=False)
     training_ids = set(training_rows.with_format(None)["id"][:])
     shared = sum(name in training_ids for name in rows.with_format(None)["id"][:])
     if shared == len(rows):
