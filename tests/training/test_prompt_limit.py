@@ -80,7 +80,7 @@ def test_each_image_is_opened_by_one_process(processor: Any, monkeypatch: pytest
     opened: list[str] = []
     open_image = prompt_check.open_undecoded
     monkeypatch.setattr(
-        prompt_check, "open_undecoded", lambda picture, name: opened.append(name) or open_image(picture, name)
+        prompt_check, "open_undecoded", lambda undecoded, name: opened.append(name) or open_image(undecoded, name)
     )
 
     def check() -> tuple[PromptCheck, list[str]]:

@@ -74,7 +74,7 @@ def end_wandb() -> None:
     A process keeps the first working directory in which it used wandb, and pytest may make the folder of these tests
     more than once.
     """
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     wandb.finish()
     wandb.teardown()
 

@@ -62,7 +62,7 @@ def locked_output_folder(training: Any) -> Iterator[Path | None]:
     Raises:
         UserError: if another run uses the folder, it is not writable, or it holds a run that cannot be resumed.
     """
-    given = accumulation = training.gradient_accumulation_steps
+    flag = accumulation = training.gradient_accumulation_steps
     checkpoint, problem = None, None
     with ExitStack() as lock:
         if training.process_index == 0:
@@ -78,11 +78,11 @@ def locked_output_folder(training: Any) -> Iterator[Path | None]:
                 problem = str(error)
         stop_everywhere(problem, training.device)
         checkpoint, accumulation = broadcast_object_list([checkpoint, accumulation])
-        if accumulation != given:
+        if accumulation != flag:
             training.accumulate(accumulation)
             processes = f"{training.world_size} process{'es' * (training.world_size > 1)}"
             training.notes.append(
-                f"--gradient_accumulation_steps {accumulation} instead of {given} on {processes}: a step keeps its "
+                f"--gradient_accumulation_steps {accumulation} instead of {flag} on {processes}: a step keeps its "
                 f"{training.prompts_per_step} prompts"
             )
         yield checkpoint
@@ -200,7 +200,7 @@ def run_record_of(
         "prompt": recorded_prompt(mode, None, report["answer_types"])[1],
         "prompts_per_step": training.prompts_per_step,
         "completions_per_step": training.completions_per_step,
-        "accumulation_given": training.accumulation_given or training.gradient_accumulation_steps,
+        "accumulation_flag": training.accumulation_flag or training.gradient_accumulation_steps,
         "data": report,
         "script_arguments": asdict(script),
         "custom_rewards": records_of(getattr(script, "reward_funcs", ())),

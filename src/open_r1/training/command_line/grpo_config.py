@@ -22,12 +22,12 @@ from open_r1.training.command_line.trl_options import refuse_unsupported
 class RunSettings:
     """Mixin of training configurations: hides secrets from trackers, and fits a continued run to its processes."""
 
-    accumulation_given: int | None = None
+    accumulation_flag: int | None = None
     """`--gradient_accumulation_steps` of the command line, where the run takes another number."""
 
     def accumulate(self, micro_batches: int) -> None:
         """Make each optimizer step of so many micro-batches; completions are sampled for one step at a time."""
-        self.accumulation_given = self.gradient_accumulation_steps
+        self.accumulation_flag = self.gradient_accumulation_steps
         self.gradient_accumulation_steps = micro_batches
         if hasattr(self, "steps_per_generation"):
             self.generation_batch_size = self.generation_batch_size // self.steps_per_generation * micro_batches

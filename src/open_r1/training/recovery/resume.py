@@ -35,7 +35,7 @@ _DIVISION = (
     *("per_device_eval_batch_size", "eval_batch_size"),
 )
 # Values with which the questions of a step, and the steps of an epoch, do not depend on the number of processes.
-_ORDERS_OF_SFT = {
+_FIXED_ORDER_OF_SFT = {
     "dataloader_drop_last": (False,),
     "auto_find_batch_size": (False,),
     "train_sampling_strategy": ("random", "sequential"),
@@ -188,14 +188,15 @@ def accumulation_to_continue(checkpoint: Path, training: Any) -> int:
     Raises:
         UserError: the run of the checkpoint has no run record.
     """
-    given = training.gradient_accumulation_steps
+    flag = training.gradient_accumulation_steps
     earlier = earlier_record(checkpoint)
-    if getattr(training, "steps_per_generation", given) != given:
-        return given
+    if getattr(training, "steps_per_generation", flag) != flag:
+        return flag
     if checkpoint_manifest(checkpoint).get("processes") == training.world_size:
-        return earlier["training_arguments"][_ACCUMULATION] if earlier.get("accumulation_given") == given else given
-    prompts, per_micro_batch = earlier.get("prompts_per_step", 0), training.prompts_per_step // given
-    return given if prompts % per_micro_batch else prompts // per_micro_batch or given
+        return earlier["training_arguments"][_ACCUMULATION] if earlier.get("accumulation_flag") == flag else flag
+    prompts, per_micro_batch = earlier.get("prompts_per_step", 0), training.prompts_per_step // flag
+    is_divisible = prompts > 0 and prompts % per_micro_batch == 0
+    return prompts // per_micro_batch if is_divisible else flag
 
 
 def require_same_run(
@@ -289,15 +290,15 @@ def _division_problem(earlier: dict[str, Any], now: dict[str, Any], checkpoint: 
 
     TRL fills a generation batch in the order of the questions, for any number of processes. If a batch is used for one
     optimizer step, the step keeps its questions; if for several, every process divides its own rows at random. SFT
-    takes the questions of a step one after another from an order that depends on seed and epoch alone, unless a flag of
-    `_ORDERS_OF_SFT` says otherwise.
+    takes the questions of a step one after another from an order that depends on seed and epoch alone, with the values
+    of `_FIXED_ORDER_OF_SFT`.
     """
     engine = str(checkpoint_manifest(checkpoint).get("engine"))
     if engine.startswith("ZeRO"):
         return f"a checkpoint of {engine} can only be loaded by the same number of processes"
     before, after = earlier.get("training_arguments") or {}, now.get("training_arguments") or {}
     if earlier.get("method") == "sft":
-        for name, values in _ORDERS_OF_SFT.items():
+        for name, values in _FIXED_ORDER_OF_SFT.items():
             if after.get(name, values[0]) not in values:
                 return f"with --{name} {after[name]} the questions of a step depend on the number of processes"
     for arguments in (before, after) if earlier.get("method") == "grpo" else ():
